@@ -22,9 +22,14 @@ def render_readme(name: str) -> str:
     """The README of a chart."""
     parts.build(["helm-docs"])
     command = [
-        str(parts.binary_path("helm-docs")), "--dry-run", "--log-level=warning", "--sort-values-order=file",
-        f"--template-files={TEMPLATE}", "--chart-search-root=.", f"--chart-to-generate={name}",
-    ]  # fmt: skip
+        str(parts.binary_path("helm-docs")),
+        "--dry-run",
+        "--log-level=warning",
+        "--sort-values-order=file",
+        f"--template-files={TEMPLATE}",
+        "--chart-search-root=.",
+        f"--chart-to-generate={name}",
+    ]
     done = subprocess.run(command, cwd=CHARTS, capture_output=True, text=True, check=False)
     if done.returncode or not done.stdout.strip():
         raise SystemExit(f"charts/readme.py: helm-docs made no README of {name}:\n{done.stderr}")

@@ -229,7 +229,8 @@ class Loop:
         parameters = ", ".join(f"{key} {value}" for key, value in version.get("spec", {}).get("parameters", {}).items())
         say(f"the best of the search: {parameters}")
         say(
-            f"{old} answered callers: {_format_share(facts.before)}; {facts.version}: [bold]{_format_share(facts.after)}[/]"
+            f"{old} answered callers: {_format_share(facts.before)}; {facts.version}: "
+            f"[bold]{_format_share(facts.after)}[/]"
         )
         say(f"requests: {facts.requests}, lost: {facts.lost}")
         if facts.before is None or facts.after is None or facts.after <= facts.before:

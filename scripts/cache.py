@@ -145,7 +145,8 @@ def main(arguments: Sequence[str]) -> int:
         print(f"{format_size(entry.size):>10}  {entry.path}")
     print(f"{format_size(sum(entry.size for entry in there)):>10}  in all, in {cache}; Go's own caches are elsewhere")
     print(
-        f"{format_size(sum(entry.size for entry in there if entry.peer)):>10}  of them peers', of at most {format_size(LIMIT)}"
+        f"{format_size(sum(entry.size for entry in there if entry.peer)):>10}  of them peers', of at most "
+        f"{format_size(LIMIT)}"
     )
     up = sorted(path.name for path in paths.runs().glob("*/"))
     if prune and up:

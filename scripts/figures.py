@@ -16,31 +16,64 @@ FOLDER = ROOT / "docs" / "figures"
 BEGIN, END = "<!-- figures: made by scripts/figures.py -->", "<!-- end of figures -->"
 
 MAIN = (
-    ("Rollback of a bad version: from the last bad sample to 0 % of callers, beyond scrape and query interval",
-     "rollback", "bad version: to 0 %, beyond scrape and query interval"),
-    ("Requests lost, of 20,000, during changes of version, drained nodes and killed pods",
-     "no-request-lost", "requests lost"),
+    (
+        "Rollback of a bad version: from the last bad sample to 0 % of callers, beyond scrape and query interval",
+        "rollback",
+        "bad version: to 0 %, beyond scrape and query interval",
+    ),
+    (
+        "Requests lost, of 20,000, during changes of version, drained nodes and killed pods",
+        "no-request-lost",
+        "requests lost",
+    ),
     ("Requests lost during an API server outage in two canaries", "outage", "requests lost"),
-    ("Versions with harm beyond the margins that the default policy promoted",
-     "simulate", "default policy, 20 requests/s, harm beyond the margins, 5 cases: promoted, most"),
+    (
+        "Versions with harm beyond the margins that the default policy promoted",
+        "simulate",
+        "default policy, 20 requests/s, harm beyond the margins, 5 cases: promoted, most",
+    ),
     ("Versions equal to the old one that were rolled back", "simulate", "A/A, default margins: rolled back"),
-    ("Equal candidates that passed an evaluation gate with five slices, at the documented number of examples",
-     "gates", "equal candidate, five slices, documented n, 12 cases: passes, least"),
-    ("Candidates worse by twice the limit that passed the evaluation gate, at any number of examples",
-     "gates", "worse by twice the limit, 144 cases: passes, most"),
-    ("From drift to the retrained model in service, in the demo",
-     "demo", "drift: from the first shifted request to the new model in service"),
-    ("Stories that ended differently under a fault of the API server",
-     "faults", "stories that did not end as without faults"),
+    (
+        "Equal candidates that passed an evaluation gate with five slices, at the documented number of examples",
+        "gates",
+        "equal candidate, five slices, documented n, 12 cases: passes, least",
+    ),
+    (
+        "Candidates worse by twice the limit that passed the evaluation gate, at any number of examples",
+        "gates",
+        "worse by twice the limit, 144 cases: passes, most",
+    ),
+    (
+        "From drift to the retrained model in service, in the demo",
+        "demo",
+        "drift: from the first shifted request to the new model in service",
+    ),
+    (
+        "Stories that ended differently under a fault of the API server",
+        "faults",
+        "stories that did not end as without faults",
+    ),
     ("A canary of five steps: writes", "scale-rollouts", "N=100 rollouts: writes each"),
-    ("From an edit to the first status write, p99, during 100 rollouts",
-     "scale-rollouts", "N=100 spec edit to first status write, p99 seconds"),
-    ("500 Models: time to create all, relative to a bare operator in the same run",
-     "scale-spike", "N=500 named, create: seconds, times the spike's"),
-    ("500 Models: time to change all, relative to it",
-     "scale-spike", "N=500 named, change: seconds, times the spike's"),
-    ("500 Models: restart of the operator, relative to it",
-     "scale-spike", "N=500 named, restart: seconds to quiet, times the spike's"),
+    (
+        "From an edit to the first status write, p99, during 100 rollouts",
+        "scale-rollouts",
+        "N=100 spec edit to first status write, p99 seconds",
+    ),
+    (
+        "500 Models: time to create all, relative to a bare operator in the same run",
+        "scale-spike",
+        "N=500 named, create: seconds, times the spike's",
+    ),
+    (
+        "500 Models: time to change all, relative to it",
+        "scale-spike",
+        "N=500 named, change: seconds, times the spike's",
+    ),
+    (
+        "500 Models: restart of the operator, relative to it",
+        "scale-spike",
+        "N=500 named, restart: seconds to quiet, times the spike's",
+    ),
     ("500 Models: CPU of the operator to create each", "scale-spike", "N=500 named, create: CPU ms a Model"),
     ("500 Models: CPU of the operator to change each", "scale-spike", "N=500 named, change: CPU ms a Model"),
     ("500 Models: writes to create each", "scale-spike", "N=500 named, create: writes a Model"),
@@ -49,11 +82,17 @@ MAIN = (
     ("500 Models: writes at a restart of the operator", "scale-spike", "N=500 named, restart: writes"),
     ("500 Models: peak memory, while all change", "scale-spike", "N=500 named, change: peak memory MiB"),
     ("1,000 Models: peak memory", "scale-1000", "N=1000 peak memory MiB"),
-    ("Fetch of one large file: speed relative to the best S3 client (rclone)",
-     "fetch", "one file of 400 MB: modelwright fetch to the best S3 client (rclone)"),
-    ("Fetch of 10,000 small files, relative to it",
-     "fetch", "10000 files of 10 kB: modelwright fetch to the best S3 client (rclone)"),
-)  # fmt: skip
+    (
+        "Fetch of one large file: speed relative to the best S3 client (rclone)",
+        "fetch",
+        "one file of 400 MB: modelwright fetch to the best S3 client (rclone)",
+    ),
+    (
+        "Fetch of 10,000 small files, relative to it",
+        "fetch",
+        "10000 files of 10 kB: modelwright fetch to the best S3 client (rclone)",
+    ),
+)
 """The figure as README names it, the file that holds it, and its name there."""
 
 

@@ -76,10 +76,17 @@ class Signing:
         base, digest = base_of(containerfile(name), architecture=architecture)
         return provenance.provenance(
             provenance.Build(
-                name, tag, self.source, base, digest, provenance.materials(ROOT, name), self.builder, self.began,
+                name,
+                tag,
+                self.source,
+                base,
+                digest,
+                provenance.materials(ROOT, name),
+                self.builder,
+                self.began,
                 datetime.now(UTC),
             )
-        )  # fmt: skip
+        )
 
 
 def containerfile(name: str) -> Path:

@@ -73,12 +73,27 @@ def fetched(platform: str, folder: Path) -> list[Path]:
         target = folder / python
         subprocess.run(
             [
-                sys.executable, "-m", "uv", "pip", "install", "--quiet", "--no-deps", "--require-hashes",
-                "--only-binary", ":all:", "--python-version", python, "--python-platform", PLATFORMS[platform],
-                "--target", target, "-r", requirements,
+                sys.executable,
+                "-m",
+                "uv",
+                "pip",
+                "install",
+                "--quiet",
+                "--no-deps",
+                "--require-hashes",
+                "--only-binary",
+                ":all:",
+                "--python-version",
+                python,
+                "--python-platform",
+                PLATFORMS[platform],
+                "--target",
+                target,
+                "-r",
+                requirements,
             ],
             check=True,
-        )  # fmt: skip
+        )
         found.append(target)
     return found
 

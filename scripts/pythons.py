@@ -48,8 +48,11 @@ def try_plugin(python: Path, archive: Path, folder: Path) -> None:
     for arguments in (["--help"], ["lint", "--offline", "model.yaml"]):
         subprocess.run(
             [folder / "kubectl-modelwright", *arguments],
-            check=True, cwd=folder, env=environment, stdout=subprocess.DEVNULL,
-        )  # fmt: skip
+            check=True,
+            cwd=folder,
+            env=environment,
+            stdout=subprocess.DEVNULL,
+        )
 
 
 def try_development(python: Path, folder: Path, tests: Sequence[str]) -> None:

@@ -36,9 +36,12 @@ SEMVER = re.compile(
 ARCHITECTURES = ("amd64", "arm64")
 INDEX = "index"
 VERSIONED = (
-    "operator/modelwright/__init__.py", "charts/*/Chart.yaml", "charts/*/README.md",
-    "manifests/install/**/*.yaml", "docs/how-to/*.md",
-)  # fmt: skip
+    "operator/modelwright/__init__.py",
+    "charts/*/Chart.yaml",
+    "charts/*/README.md",
+    "manifests/install/**/*.yaml",
+    "docs/how-to/*.md",
+)
 """Files beside pyproject.toml that name the version."""
 
 
@@ -47,9 +50,15 @@ class Refused(Exception):
 
 
 ERRORS = (
-    Refused, RegistryError, ClusterError, changelog.NoSection, published.BadRelease, signing.BadKey, signing.NotSigned,
+    Refused,
+    RegistryError,
+    ClusterError,
+    changelog.NoSection,
+    published.BadRelease,
+    signing.BadKey,
+    signing.NotSigned,
     provenance.NoSource,
-)  # fmt: skip
+)
 
 
 @dataclass
@@ -221,9 +230,12 @@ def build_images(release: Release) -> None:
         for name in NAMES:
             for architecture in ARCHITECTURES:
                 build_image(
-                    containerfile(name), local(name, architecture), context=release.root, progress=progress,
+                    containerfile(name),
+                    local(name, architecture),
+                    context=release.root,
+                    progress=progress,
                     architecture=architecture,
-                )  # fmt: skip
+                )
 
 
 def start_images(release: Release) -> None:

@@ -87,9 +87,12 @@ def merged(documents: Sequence[Json]) -> Json:
 
 def _component(url: PackageURL) -> Json:
     return {
-        "bom-ref": url.to_string(), "name": url.name, "purl": url.to_string(), "type": "library",
+        "bom-ref": url.to_string(),
+        "name": url.name,
+        "purl": url.to_string(),
+        "type": "library",
         "version": url.version,
-    }  # fmt: skip
+    }
 
 
 def main() -> int:

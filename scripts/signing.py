@@ -218,17 +218,22 @@ def _attach(registry: Registry, tag: str, layers: Sequence[Layer], is_replaced: 
     config = _canonical(_config([layer.descriptor["digest"] for layer in listed]))
     described = {"mediaType": _CONFIG, "size": len(config), "digest": registry.put_blob(config)}
     manifest = {
-        "schemaVersion": 2, "mediaType": MANIFEST, "config": described,
+        "schemaVersion": 2,
+        "mediaType": MANIFEST,
+        "config": described,
         "layers": [layer.descriptor for layer in listed],
-    }  # fmt: skip
+    }
     registry.put_manifest(tag, _canonical(manifest))
 
 
 def _config(digests: Sequence[str]) -> Json:
     return {
-        "architecture": "", "os": "", "created": "0001-01-01T00:00:00Z", "config": {},
+        "architecture": "",
+        "os": "",
+        "created": "0001-01-01T00:00:00Z",
+        "config": {},
         "rootfs": {"type": "layers", "diff_ids": list(digests)},
-    }  # fmt: skip
+    }
 
 
 def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] = os.environ) -> int:

@@ -23,11 +23,18 @@ settings.load_profile("modelwright")
 TESTS = Path(__file__).parent
 # Files that take longest: processes share the tests by files, and a long one that is last would run alone.
 LONGEST = (
-    "controlplane/test_serving.py", "controlplane/test_faults.py", "controlplane/test_crash_matrix.py",
-    "controlplane/test_approval_story.py", "property/test_rollouts.py", "packaging/test_sbom.py",
-    "unit/test_digits_example.py", "property/test_retraining.py", "property/test_reconcile.py",
-    "unit/api/test_crd.py", "unit/test_suite.py",
-)  # fmt: skip
+    "controlplane/test_serving.py",
+    "controlplane/test_faults.py",
+    "controlplane/test_crash_matrix.py",
+    "controlplane/test_approval_story.py",
+    "property/test_rollouts.py",
+    "packaging/test_sbom.py",
+    "unit/test_digits_example.py",
+    "property/test_retraining.py",
+    "property/test_reconcile.py",
+    "unit/api/test_crd.py",
+    "unit/test_suite.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,4 +1,4 @@
-"""`python -m modelwright.compare`: the former name of modelwright.agents.comparer, for pods of before version 0.2."""
+"""`python -m modelwright.compare`: the former name of modelwright.agents.comparer, for pods older than 0.2."""
 
 import runpy
 

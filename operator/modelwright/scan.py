@@ -1,4 +1,4 @@
-"""`python -m modelwright.scan`: the former name of modelwright.agents.scanner, for pods of before version 0.2."""
+"""`python -m modelwright.scan`: the former name of modelwright.agents.scanner, for pods older than 0.2."""
 
 import runpy
 

@@ -140,9 +140,12 @@ def story(tmp_path: Path) -> Iterator[Story]:
         for version in versions:
             version["spec"]["author"] = "dora"
         model = objects.model(
-            NAMESPACE, version="v1", rolloutPolicyRef={"name": "asked"}, serving={"replicas": 2, "drainSeconds": 0},
+            NAMESPACE,
+            version="v1",
+            rolloutPolicyRef={"name": "asked"},
+            serving={"replicas": 2, "drainSeconds": 0},
             changedBy="dora",
-        )  # fmt: skip
+        )
         bindings = [binding(user, role) for user, roles in ROLES.items() for role in (*roles, "view")]
         server.ok("apply", "-f", "-", objects=[objects.runtime(changedBy="dora"), policy, *versions, model, *bindings])
         yield here

@@ -78,9 +78,12 @@ def service(labels: Object | None = None, *owners: Object, name: str = "mine") -
 
 def revision(*owners: Object) -> Object:
     return {
-        "apiVersion": "apps/v1", "kind": "ControllerRevision", "metadata": meta(None, *owners), "revision": 1,
+        "apiVersion": "apps/v1",
+        "kind": "ControllerRevision",
+        "metadata": meta(None, *owners),
+        "revision": 1,
         "data": {"template": {}},
-    }  # fmt: skip
+    }
 
 
 OWNED = MODEL | {"controller": True}
@@ -134,21 +137,25 @@ def namespace(crd_server: Server) -> None:
 
     def binding(kind: str, name: str) -> Object:
         return {
-            "apiVersion": f"{RBAC}/v1", "kind": "RoleBinding",
+            "apiVersion": f"{RBAC}/v1",
+            "kind": "RoleBinding",
             "metadata": {"name": f"{EVE}-{name}".replace(":", "-"), "namespace": NAMESPACE},
-            "roleRef": {"apiGroup": RBAC, "kind": kind, "name": name}, "subjects": [subject],
-        }  # fmt: skip
+            "roleRef": {"apiGroup": RBAC, "kind": kind, "name": name},
+            "subjects": [subject],
+        }
 
     role = {"apiVersion": f"{RBAC}/v1", "kind": "Role", "metadata": {"name": "revisions", "namespace": NAMESPACE}}
     crd_server.ok(
-        "apply", "-f", "-",
+        "apply",
+        "-f",
+        "-",
         # What `edit` is put together from; nobody does that here.
         objects=[
             role | {"rules": rules},
             binding("Role", "revisions"),
             *(binding("ClusterRole", f"system:aggregate-to-{name}") for name in ("view", "edit")),
         ],
-    )  # fmt: skip
+    )
 
 
 def tried(server: Server, obj: Object, user: str | None) -> str:
@@ -181,7 +188,9 @@ def made(crd_server: Server) -> Iterator[None]:
     """What an operator and the controllers have made."""
     look = labels(role="look", look="l")
     crd_server.ok(
-        "create", "-f", "-",
+        "create",
+        "-f",
+        "-",
         objects=[
             pod(SERVING, name="serves"),
             pod(None, name="own"),
@@ -190,7 +199,7 @@ def made(crd_server: Server) -> Iterator[None]:
             job(labels(role="gate"), OWNED | {"kind": "ModelRollout"}, name="gates"),
             cron_job(look, OWNED | {"kind": "RetrainingPolicy"}, name="looks"),
         ],
-    )  # fmt: skip
+    )
     yield
     crd_server.ok("delete", "pods,deployments,services,jobs,cronjobs", "--all", "-n", NAMESPACE, "--wait=false")
 
@@ -220,9 +229,12 @@ TAKEN: dict[str, tuple[str, ...]] = {
     "a CronJob's image is changed": ("patch", "cronjob/looks", "-p", f'{{"spec": {{"jobTemplate": {IMAGE}}}}}'),
     "a Service selects other pods": ("patch", "service/serves", "-p", '{"spec": {"selector": {"app": "mine"}}}'),
     "a Service leads elsewhere": (
-        "patch", "service/serves", "-p", '{"spec": {"type": "ExternalName", "externalName": "evil.example"}}',
+        "patch",
+        "service/serves",
+        "-p",
+        '{"spec": {"type": "ExternalName", "externalName": "evil.example"}}',
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.usefixtures("made")

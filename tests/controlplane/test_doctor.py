@@ -97,11 +97,17 @@ def wanted() -> list[Json]:
     runtime = objects.runtime("plain", "plain")
     return [
         *({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}} for name in (HOME, GATEWAYS, NS)),
-        runtime, connections, cluster.operator(), route_class, route,
+        runtime,
+        connections,
+        cluster.operator(),
+        route_class,
+        route,
         {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "store", **where}, "stringData": store},
         {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "reader", **where}},
-        placed(cluster.policy()), placed(cluster.version()), placed(cluster.model()),
-    ]  # fmt: skip
+        placed(cluster.policy()),
+        placed(cluster.version()),
+        placed(cluster.model()),
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -129,11 +135,15 @@ def test_where_all_is_well_nothing_is_found(clinic: Clinic) -> None:
 def test_who_sees_one_namespace_is_shown_what_was_hidden(clinic: Clinic) -> None:
     """With the role modelwright-view there, and nothing else."""
     rbac = "rbac.authorization.k8s.io"
-    clinic.apply({
-        "apiVersion": f"{rbac}/v1", "kind": "RoleBinding", "metadata": {"name": "vic", "namespace": NS},
-        "roleRef": {"apiGroup": rbac, "kind": "ClusterRole", "name": "modelwright-view"},
-        "subjects": [{"kind": "User", "name": "vic", "apiGroup": rbac}],
-    })  # fmt: skip
+    clinic.apply(
+        {
+            "apiVersion": f"{rbac}/v1",
+            "kind": "RoleBinding",
+            "metadata": {"name": "vic", "namespace": NS},
+            "roleRef": {"apiGroup": rbac, "kind": "ClusterRole", "name": "modelwright-view"},
+            "subjects": [{"kind": "User", "name": "vic", "apiGroup": rbac}],
+        }
+    )
     authority = pki.Authority(clinic.server.plane.folder / "pki")
     file = clinic.folder / "vic"
     pki.kubeconfig(file, clinic.server.plane.url, authority, authority.sign("vic", "vic"))
@@ -152,9 +162,11 @@ def test_who_sees_one_namespace_is_shown_what_was_hidden(clinic: Clinic) -> None
 
 
 LIMITS = {
-    "apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "small", "namespace": NS},
+    "apiVersion": "v1",
+    "kind": "LimitRange",
+    "metadata": {"name": "small", "namespace": NS},
     "spec": {"limits": [{"type": "Container", "max": {"memory": "16Mi"}}]},
-}  # fmt: skip
+}
 
 
 def test_seeded_faults_are_found_together_with_their_cures(clinic: Clinic) -> None:
@@ -176,9 +188,8 @@ def test_seeded_faults_are_found_together_with_their_cures(clinic: Clinic) -> No
         cluster.operator() | {"status": {"replicas": 2, "readyReplicas": 0}},
         placed(cluster.policy(strategy=steps)),
         placed(cluster.version(format={"name": "onnx"}) | {"metadata": {"name": "v2"}}),
-        placed(cluster.model(version={"name": "v2"}),
-               status={"observedGeneration": 2, "conditions": stalled}),
-    )  # fmt: skip
+        placed(cluster.model(version={"name": "v2"}), status={"observedGeneration": 2, "conditions": stalled}),
+    )
     server.ok("delete", "serviceaccount", "reader", "-n", NS)
     gone = json.dumps([{"op": "remove", "path": "/data/AWS_SECRET_ACCESS_KEY"}])
     server.ok("patch", "secret", "store", "-n", NS, "--type=json", "-p", gone)

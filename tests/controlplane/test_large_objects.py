@@ -58,33 +58,78 @@ VERSION = objects.version(NS, "v")["spec"]
 SAMPLES = {**VERSION, "samples": [{"request": {"a": part}} for part in LISTS]}
 JOB = {"template": {"a": LISTS}}
 CASES: list[tuple[str, Kind, dict[str, Any]]] = [
-    ("Models", kinds.MODEL, own(kinds.MODEL, {
-        "version": {"name": "v"}, "serving": {"podTemplate": {"spec": {"a": LISTS}}}})),
+    (
+        "Models",
+        kinds.MODEL,
+        own(kinds.MODEL, {"version": {"name": "v"}, "serving": {"podTemplate": {"spec": {"a": LISTS}}}}),
+    ),
     ("ModelVersions", kinds.MODEL_VERSION, own(kinds.MODEL_VERSION, SAMPLES)),
-    ("ModelVersions of text", kinds.MODEL_VERSION, own(kinds.MODEL_VERSION, {
-        **VERSION, "samples": [{"request": {"a": TEXT}}]})),
-    ("RolloutPolicies", kinds.ROLLOUT_POLICY, own(kinds.ROLLOUT_POLICY, {
-        "strategy": {"preset": "Canary"}, "gates": {"evaluation": {
-            "metrics": [{"name": "accuracy", "min": "0.9"}], "template": {"a": LISTS}}}})),
-    ("RetrainingPolicies", kinds.RETRAINING_POLICY, own(kinds.RETRAINING_POLICY, {
-        "modelRef": {"name": "m"}, "run": {"train": {"job": JOB}}})),
-    ("ModelRollouts", kinds.MODEL_ROLLOUT, own(kinds.MODEL_ROLLOUT, {
-        "modelRef": {"name": "m"}, "target": {"version": "v"}}, {"policy": {"name": "p", "spec": {"a": LISTS}}})),
-    ("TrainingRuns", kinds.TRAINING_RUN, own(kinds.TRAINING_RUN, {
-        "policyRef": {"name": "p"}}, {"policy": {"name": "p", "spec": {}}, "profile": {"a": LISTS}})),
+    (
+        "ModelVersions of text",
+        kinds.MODEL_VERSION,
+        own(kinds.MODEL_VERSION, {**VERSION, "samples": [{"request": {"a": TEXT}}]}),
+    ),
+    (
+        "RolloutPolicies",
+        kinds.ROLLOUT_POLICY,
+        own(
+            kinds.ROLLOUT_POLICY,
+            {
+                "strategy": {"preset": "Canary"},
+                "gates": {"evaluation": {"metrics": [{"name": "accuracy", "min": "0.9"}], "template": {"a": LISTS}}},
+            },
+        ),
+    ),
+    (
+        "RetrainingPolicies",
+        kinds.RETRAINING_POLICY,
+        own(kinds.RETRAINING_POLICY, {"modelRef": {"name": "m"}, "run": {"train": {"job": JOB}}}),
+    ),
+    (
+        "ModelRollouts",
+        kinds.MODEL_ROLLOUT,
+        own(
+            kinds.MODEL_ROLLOUT,
+            {"modelRef": {"name": "m"}, "target": {"version": "v"}},
+            {"policy": {"name": "p", "spec": {"a": LISTS}}},
+        ),
+    ),
+    (
+        "TrainingRuns",
+        kinds.TRAINING_RUN,
+        own(
+            kinds.TRAINING_RUN,
+            {"policyRef": {"name": "p"}},
+            {"policy": {"name": "p", "spec": {}}, "profile": {"a": LISTS}},
+        ),
+    ),
     ("Approvals", kinds.APPROVAL, own(kinds.APPROVAL, {"modelRef": {"name": "m"}, "reason": TEXT})),
     ("ModelRuntimes", kinds.MODEL_RUNTIME, own(kinds.MODEL_RUNTIME, {"container": {"a": LISTS}})),
-    ("ClusterModelRuntimes", kinds.CLUSTER_MODEL_RUNTIME, own(kinds.CLUSTER_MODEL_RUNTIME, {
-        "container": {"a": LISTS}})),
-    ("pods that carry our labels", kinds.POD, {
-        "apiVersion": "v1", "kind": "Pod", "spec": pod_spec()}),
-    ("Deployments that carry our labels", kinds.DEPLOYMENT, {
-        "apiVersion": "apps/v1", "kind": "Deployment", "spec": {
-            "replicas": 0, "selector": {"matchLabels": {"a": "b"}},
-            "template": {"metadata": {"labels": {"a": "b"}}, "spec": pod_spec() | {"restartPolicy": "Always"}}}}),
-    ("Jobs that carry our labels", kinds.JOB, {
-        "apiVersion": "batch/v1", "kind": "Job", "spec": {"template": {"spec": pod_spec()}}}),
-]  # fmt: skip
+    (
+        "ClusterModelRuntimes",
+        kinds.CLUSTER_MODEL_RUNTIME,
+        own(kinds.CLUSTER_MODEL_RUNTIME, {"container": {"a": LISTS}}),
+    ),
+    ("pods that carry our labels", kinds.POD, {"apiVersion": "v1", "kind": "Pod", "spec": pod_spec()}),
+    (
+        "Deployments that carry our labels",
+        kinds.DEPLOYMENT,
+        {
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "spec": {
+                "replicas": 0,
+                "selector": {"matchLabels": {"a": "b"}},
+                "template": {"metadata": {"labels": {"a": "b"}}, "spec": pod_spec() | {"restartPolicy": "Always"}},
+            },
+        },
+    ),
+    (
+        "Jobs that carry our labels",
+        kinds.JOB,
+        {"apiVersion": "batch/v1", "kind": "Job", "spec": {"template": {"spec": pod_spec()}}},
+    ),
+]
 
 
 @pytest.fixture
@@ -130,9 +175,13 @@ async def store(plane: ControlPlane, kind: Kind, template: dict[str, Any], label
             name = f"fat-{number}"
             namespace = {"namespace": NS} if kind.namespaced else {}
             metadata = {
-                "name": name, **namespace, "uid": str(uuid.uuid4()), "generation": 1, "labels": labels,
+                "name": name,
+                **namespace,
+                "uid": str(uuid.uuid4()),
+                "generation": 1,
+                "labels": labels,
                 "creationTimestamp": "2026-11-01T00:00:00Z",
-            }  # fmt: skip
+            }
             place = f"/registry/{kind.group}/{kind.plural}/{NS + '/' if kind.namespaced else ''}{name}"
             value = json.dumps({**template, "metadata": metadata}, separators=(",", ":"))
             body = {"key": encoded(place), "value": encoded(value)}

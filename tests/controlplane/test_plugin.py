@@ -99,8 +99,9 @@ class People:
         ]
         environment = {
             **{key: value for key, value in os.environ.items() if key != "KUBECONFIG"},
-            "KUBECTL": str(self.server.plane.kubectl), "PYTHONPATH": str(ROOT / "operator"),
-        }  # fmt: skip
+            "KUBECTL": str(self.server.plane.kubectl),
+            "PYTHONPATH": str(ROOT / "operator"),
+        }
         return subprocess.Popen(
             command,
             env=environment,
@@ -206,9 +207,11 @@ def test_a_run_is_asked_for_in_the_users_own_name(people: People) -> None:
 
 @pytest.mark.parametrize(
     ("user", "says"),
-    [("vic", 'User "vic" cannot create resource "trainingruns"'),
-     ("sven", 'User "sven" cannot list resource "retrainingpolicies"')],
-)  # fmt: skip
+    [
+        ("vic", 'User "vic" cannot create resource "trainingruns"'),
+        ("sven", 'User "sven" cannot list resource "retrainingpolicies"'),
+    ],
+)
 def test_who_may_not_train_is_told(people: People, user: str, says: str) -> None:
     said = people.refused(user, "retrain", "digits", "--reason", "x")
     assert says in said
@@ -253,9 +256,11 @@ def test_what_is_imported_from_kserve_is_what_the_server_accepts(people: People,
     server.ok("create", "-f", "-", objects=INFERENCE_SERVICES)
     server.ok("wait", "--for=condition=Established", "--timeout=30s", "crd/inferenceservices.serving.kserve.io")
     reader = {
-        "apiVersion": f"{RBAC}/v1", "kind": "Role", "metadata": {"name": "kserve", "namespace": world.NS},
+        "apiVersion": f"{RBAC}/v1",
+        "kind": "Role",
+        "metadata": {"name": "kserve", "namespace": world.NS},
         "rules": [{"apiGroups": ["serving.kserve.io"], "resources": ["inferenceservices"], "verbs": ["get", "list"]}],
-    }  # fmt: skip
+    }
     bound = {**binding("tara", "kserve"), "roleRef": {"apiGroup": RBAC, "kind": "Role", "name": "kserve"}}
     server.ok("apply", "-f", "-", objects=[reader, bound, IRIS])
     file = tmp_path / "iris.yaml"
@@ -265,8 +270,11 @@ def test_what_is_imported_from_kserve_is_what_the_server_accepts(people: People,
         manifests = people.runs("tara", "import", "kserve", *arguments)
         applied = subprocess.run(
             [server.plane.kubectl, "--kubeconfig", people.kubeconfig("tara"), "apply", "--dry-run=server", "-f", "-"],
-            input=manifests, capture_output=True, text=True, timeout=60,
-        )  # fmt: skip
+            input=manifests,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
         assert applied.returncode == 0, applied.stderr
         assert applied.stdout.splitlines() == [
             "modelversion.modelwright.dev/iris-1 created (server dry run)",

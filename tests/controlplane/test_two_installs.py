@@ -111,9 +111,11 @@ async def test_what_the_api_server_says_of_a_missing_right_is_understood(crd_ser
     client = KubeClient(await load_configuration(str(crd_server.plane.kubeconfig)), qps=1000, burst=1000)
     client._api.default_headers["Impersonate-User"] = "nobody-at-all"
     service = {
-        "apiVersion": "v1", "kind": "Service", "metadata": {"name": "x", "namespace": namespace},
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "x", "namespace": namespace},
         "spec": {"ports": [{"port": 80}]},
-    }  # fmt: skip
+    }
     try:
         with pytest.raises(api_errors.Denied):
             await client.create(service)
@@ -143,8 +145,11 @@ async def test_what_the_api_server_says_of_a_missing_right_is_understood(crd_ser
 async def test_an_object_beyond_the_limit_is_told_as_too_large(client: KubeClient, namespace: str) -> None:
     for size in (2 << 20, 4 << 20):
         big = {
-            "apiVersion": "apps/v1", "kind": "ControllerRevision", "metadata": {"name": "big", "namespace": namespace},
-            "revision": 1, "data": {"x": "y" * size},
-        }  # fmt: skip
+            "apiVersion": "apps/v1",
+            "kind": "ControllerRevision",
+            "metadata": {"name": "big", "namespace": namespace},
+            "revision": 1,
+            "data": {"x": "y" * size},
+        }
         with pytest.raises(api_errors.ObjectTooLarge):
             await client.create(big)

@@ -360,8 +360,11 @@ TOO_MANY = [
 ]
 
 
-@pytest.mark.parametrize(("spec", "user"), [(spec, user) for _, spec in TOO_MANY for user in ("plain", "maker")],
-                         ids=[f"{what}, by {user}" for what, _ in TOO_MANY for user in ("plain", "maker")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("spec", "user"),
+    [(spec, user) for _, spec in TOO_MANY for user in ("plain", "maker")],
+    ids=[f"{what}, by {user}" for what, _ in TOO_MANY for user in ("plain", "maker")],
+)
 def test_a_template_with_more_parts_than_are_read_is_refused_before_they_are(
     crd_server: Server, spec: Object, user: str
 ) -> None:

@@ -76,8 +76,9 @@ def test_another_architecture_is_built_by_this_machines_base(monkeypatch: pytest
     text = "ARG BASE_IMAGE=x\nARG BUILD_IMAGE=${BASE_IMAGE}\n"
     assert images._usual_arguments(text, images.NoProgress()) == {"BASE_IMAGE": images.BASE_IMAGE}
     assert images._usual_arguments(text, images.NoProgress(), "other") == {
-        "BASE_IMAGE": f"{images.BASE_IMAGE}-other", "BUILD_IMAGE": images.BASE_IMAGE,
-    }  # fmt: skip
+        "BASE_IMAGE": f"{images.BASE_IMAGE}-other",
+        "BUILD_IMAGE": images.BASE_IMAGE,
+    }
     monkeypatch.setenv("BASE_IMAGE", "registry.example.com/python:3.11")
     assert images._usual_arguments(text, images.NoProgress(), "other") == {
         "BASE_IMAGE": "registry.example.com/python:3.11"

@@ -20,9 +20,15 @@ JOB_SET = {"group": "jobset.x-k8s.io", "version": "v1alpha2", "kind": "JobSet", 
 # The first needs a cluster without Modelwright, and leaves one. The others take longest: processes share the files.
 # Pods of the story and of the engines ask for most CPU, and would wait for each other.
 FIRST = (
-    "test_quickstart.py", "test_story.py", "test_bad_input_pods.py", "test_retraining.py", "test_gates.py",
-    "test_engines.py", "test_shadow.py", "test_traffic.py",
-)  # fmt: skip
+    "test_quickstart.py",
+    "test_story.py",
+    "test_bad_input_pods.py",
+    "test_retraining.py",
+    "test_gates.py",
+    "test_engines.py",
+    "test_shadow.py",
+    "test_traffic.py",
+)
 ENVOY = ENVOY_GATEWAY["name"]
 RUNTIME = Path(__file__).parents[1] / "servers" / "v2" / "runtime.yaml"
 

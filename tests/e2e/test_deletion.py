@@ -53,10 +53,11 @@ def test_what_serves_outlives_its_version(served: Space):
 
 def _mentions(obj: dict, version: str) -> bool:
     return any(
-        condition["status"] != "False" and condition["reason"] in ("WaitingForVersion", "VersionNotFound")
+        condition["status"] != "False"
+        and condition["reason"] in ("WaitingForVersion", "VersionNotFound")
         and version in condition["message"]
         for condition in obj["status"]["conditions"]
-    )  # fmt: skip
+    )
 
 
 def test_what_serves_outlives_its_runtime(space: Space, world):

@@ -49,8 +49,12 @@ class Team:
         return self.space.world.images["v2-test"].partition("/")[0]
 
     def policy(self, *, script: str = SCRIPT, image: str | None = None, infra: Json | None = None, **job: Any) -> None:
-        scorer = {"name": "score", "image": image or self.space.world.images["v2-test"],
-                  "command": ["python3", "-c", script], **job}  # fmt: skip
+        scorer = {
+            "name": "score",
+            "image": image or self.space.world.images["v2-test"],
+            "command": ["python3", "-c", script],
+            **job,
+        }
         evaluation = {"template": {"spec": {"containers": [scorer]}}, "metrics": [ACCURACY], "backoffLimit": 0}
         spec = {
             "strategy": {"steps": [{"weight": 50, "hold": "3s"}]},
@@ -151,42 +155,73 @@ CASES = {
         "evaluation", "Fail", "MetricOutOfLimits", ("accuracy is 0.85", "below minDelta -0.01"), {"accuracy": 0.85}
     ),
     "scores-on-too-few": Case(
-        "evaluation", "Inconclusive", "TooFewExamples", ("100 examples do not tell it from minDelta -0.01",),
+        "evaluation",
+        "Inconclusive",
+        "TooFewExamples",
+        ("100 examples do not tell it from minDelta -0.01",),
         {"accuracy": 0.9, "examples": 100},
     ),
     "report-is-cut-off": Case(
-        "evaluation", "Error", "ReportTooLarge", ("larger than the", "accuracy is the first figure that did not fit"),
+        "evaluation",
+        "Error",
+        "ReportTooLarge",
+        ("larger than the", "accuracy is the first figure that did not fit"),
         {"accuracy": 0.95},
         lambda team: team.policy(script=TOO_MUCH),
     ),
     "answers-wrong": Case(
-        "infra", "Fail", "UnexpectedAnswer", ("samples[0]", "outputs[0].data[0]"),
+        "infra",
+        "Fail",
+        "UnexpectedAnswer",
+        ("samples[0]", "outputs[0].data[0]"),
         {"accuracy": 0.95, "behaviour": {"shift": 5}},
     ),
     "answers-500": Case(
         "infra", "Fail", "SampleFailed", ("status 500",), {"accuracy": 0.95, "behaviour": {"errorShare": 1}}
     ),
     "too-big": Case(
-        "infra", "Fail", "MemoryOverBudget", ("over the budget of 1 MiB",), {"accuracy": 0.95},
+        "infra",
+        "Fail",
+        "MemoryOverBudget",
+        ("over the budget of 1 MiB",),
+        {"accuracy": 0.95},
         lambda team: team.policy(infra={"memory": "1Mi"}),
     ),
     "script-fails": Case(
-        "evaluation", "Error", "JobFailed", ("KeyError: 'holdout'",), {"accuracy": 0.95},
+        "evaluation",
+        "Error",
+        "JobFailed",
+        ("KeyError: 'holdout'",),
+        {"accuracy": 0.95},
         lambda team: team.policy(script="raise KeyError('holdout')"),
     ),
     "script-says-nothing": Case(
-        "evaluation", "Error", "ReportMissing", ("no container left a report",), {"accuracy": 0.95},
+        "evaluation",
+        "Error",
+        "ReportMissing",
+        ("no container left a report",),
+        {"accuracy": 0.95},
         lambda team: team.policy(script="print('accuracy 1')"),
     ),
     "script-needs-memory": Case(
-        "evaluation", "Error", "ContainerOOMKilled", ("resources.limits.memory",), {"accuracy": 0.95},
+        "evaluation",
+        "Error",
+        "ContainerOOMKilled",
+        ("resources.limits.memory",),
+        {"accuracy": 0.95},
         lambda team: team.policy(script="x = b'x' * (1 << 30)", resources={"limits": {"memory": "64Mi"}}),
     ),
     "no-image": Case(
-        "evaluation", "Error", "ImagePullFailed", (NO_IMAGE,), {"accuracy": 0.95},
-        lambda team: team.policy(image=team.registry + NO_IMAGE), timeout=300, keeps_job=False,
+        "evaluation",
+        "Error",
+        "ImagePullFailed",
+        (NO_IMAGE,),
+        {"accuracy": 0.95},
+        lambda team: team.policy(image=team.registry + NO_IMAGE),
+        timeout=300,
+        keeps_job=False,
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", CASES)

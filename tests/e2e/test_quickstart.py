@@ -114,7 +114,11 @@ def test_a_new_users_hour(person: Person) -> None:
     assert 'namespace "modelwright-system" deleted' in removed
     kubectl = Kubectl(person.cluster.kubectl, person.cluster.kubeconfig)
     kinds = kubectl.run("api-resources", "--verbs=list", "-o", "name").split()
-    left = [f"{kind}: {name}" for kind in kinds for name in kubectl.run("get", kind, "-A", "-o", "name").split()
-            if "modelwright" in name or "iris" in name]  # fmt: skip
+    left = [
+        f"{kind}: {name}"
+        for kind in kinds
+        for name in kubectl.run("get", kind, "-A", "-o", "name").split()
+        if "modelwright" in name or "iris" in name
+    ]
     # Events go by themselves.
     assert [each for each in left if not each.startswith("events")] == []

@@ -78,8 +78,12 @@ def test_an_alert_from_several_replicas_is_one_run_and_strangers_get_none(team: 
     doors = [f"http://{pod['status']['podIP']}:8090/triggers/{team.space.name}" for pod in team.space.world.operators()]
     assert len(doors) == 2, "the leader's, and the standby's, which passes on to it"
     alerts = team.token("alerts", "trigger")
-    firing = {"status": "firing", "labels": {"alertname": "Drift"}, "startsAt": "2026-11-26T08:00:00Z",
-              "fingerprint": "b7c4a2d1"}  # fmt: skip
+    firing = {
+        "status": "firing",
+        "labels": {"alertname": "Drift"},
+        "startsAt": "2026-11-26T08:00:00Z",
+        "fingerprint": "b7c4a2d1",
+    }
 
     def send(alert: Json, token: str = alerts, path: str = "alerted/alert", door: int = 1) -> int:
         body = {"version": "4", "status": alert["status"], "alerts": [alert]}

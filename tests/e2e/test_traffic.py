@@ -154,9 +154,14 @@ class Stage:
         route, service = self.space.get("httproutes", "digits"), self.space.get("services", "digits")
         own = self.space.items("traefikservices", f"{names.LABEL_MODEL}=digits")
         return RoutingObjects(
-            self.model, self.endpoint, service, route, {self.gateway: gateway}, None,
+            self.model,
+            self.endpoint,
+            service,
+            route,
+            {self.gateway: gateway},
+            None,
             {obj["metadata"]["name"]: obj for obj in own},
-        )  # fmt: skip
+        )
 
     def send(self, routing: TrafficSplit) -> None:
         """Write what leads there, and take away what is not wanted any more, at once: the worst case."""

@@ -108,12 +108,18 @@ def test_pods_that_enter_a_step_before_their_first_scrape(space: Space, scraper:
         waited = [value for value in late if value > 0]
         what = f"scraped each {interval} s"
         measured += [
-            figures.build_figure(f"{what}: pods that entered a step before their first scrape, of {len(late)}",
-                           round(len(waited) / len(late), 3), "share"),
-            figures.build_figure(f"{what}: from the step's begin to their first scrape, median",
-                           round(statistics.median(waited), 1) if waited else 0.0, "s"),
+            figures.build_figure(
+                f"{what}: pods that entered a step before their first scrape, of {len(late)}",
+                round(len(waited) / len(late), 3),
+                "share",
+            ),
+            figures.build_figure(
+                f"{what}: from the step's begin to their first scrape, median",
+                round(statistics.median(waited), 1) if waited else 0.0,
+                "s",
+            ),
             figures.build_figure(f"{what}: ... longest", round(max(waited, default=0.0), 1), "s"),
-        ]  # fmt: skip
+        ]
     figures.write(figures.ROOT / "docs" / "figures" / "unscraped.json", COMMAND, measured)
     for one in measured:
         print(f"{one['name']}: {one['value']:g} {one['unit']}")

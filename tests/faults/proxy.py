@@ -84,9 +84,14 @@ class Asked:
         resource, name = (*rest[:2], "", "")[:2]
         query = request.query
         return cls(
-            request.method, request.path, resource, name,
-            watch=query.get("watch") in ("1", "true"), page="continue" in query, dry_run="dryRun" in query,
-        )  # fmt: skip
+            request.method,
+            request.path,
+            resource,
+            name,
+            watch=query.get("watch") in ("1", "true"),
+            page="continue" in query,
+            dry_run="dryRun" in query,
+        )
 
     @property
     def list(self) -> bool:

@@ -116,7 +116,8 @@ def test_memory_stays_bounded_however_large_the_artifact(container: Container) -
     container.give(s3.secret(s3.url))
     # Not ru_maxrss: that is never below what the process was forked from, and pytest has everything imported.
     script = (
-        "import pathlib, sys; from modelwright.agents.fetcher.__main__ import _keep_memory, run_fetcher; _keep_memory();"
+        "import pathlib, sys; from modelwright.agents.fetcher.__main__ import _keep_memory, run_fetcher; "
+        "_keep_memory();"
         "code = run_fetcher(sys.argv[1:]); told = pathlib.Path('/proc/self/status').read_text();"
         "print(int(told.split('VmHWM:')[1].split()[0]) // 1024, file=sys.stderr); sys.exit(code)"
     )

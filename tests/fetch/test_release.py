@@ -46,9 +46,14 @@ def made(host: str, login: Login, key: Path, tmp_path: Path) -> release.Release:
     """Small images behind an index, signed, and the charts of this tree that name them."""
     sealed = Signing(signing.private_key(key, ""), provenance.Source("c0ffee", False), "me")
     found = release.Release(
-        release.plugin.project()["version"], f"{host}/team", "https://example.com", sealed, ROOT, plain_http=True,
+        release.plugin.project()["version"],
+        f"{host}/team",
+        "https://example.com",
+        sealed,
+        ROOT,
+        plain_http=True,
         folder=tmp_path / "dist",
-    )  # fmt: skip
+    )
     found.out.mkdir(parents=True)
     for name in ("operator", "fetch", "mlserver"):
         digests = {}
@@ -73,9 +78,17 @@ def test_a_release_is_read_back_by_its_tags_with_the_public_key(
     arguments = ["--plain-http", "--key", str(key.with_suffix(".pub")), made.reference("operator")]
     assert signing.main(arguments) == 0
     rendered = subprocess.run(
-        [parts.binary_path("helm"), "template", "x", "--kube-version=1.34.4", made.out / f"modelwright-{made.version}.tgz"],
-        check=True, capture_output=True, text=True,
-    ).stdout  # fmt: skip
+        [
+            parts.binary_path("helm"),
+            "template",
+            "x",
+            "--kube-version=1.34.4",
+            made.out / f"modelwright-{made.version}.tgz",
+        ],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
     assert f'image: "{made.reference("operator")}"' in rendered
     assert made.reference("fetch") in rendered
     assert made.reference("mlserver") in rendered

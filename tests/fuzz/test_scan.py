@@ -15,15 +15,59 @@ from modelwright.agents.scanner.allow_list import AllowList
 from modelwright.agents.scanner.artifact_scan import ArtifactScan
 
 LINES = st.sampled_from(
-    [b"0", b"1", b"01", b"010", b"0x1", b"1L", b"1\0x", b" 1", b"+1", b"1_0", b"-1", b"'a'", b"'os'", b"a", b"os",
-     b"getcwd", b"1e5", b"inf", b"", b"\\u0041", b"\xff"]
-)  # fmt: skip
+    [
+        b"0",
+        b"1",
+        b"01",
+        b"010",
+        b"0x1",
+        b"1L",
+        b"1\0x",
+        b" 1",
+        b"+1",
+        b"1_0",
+        b"-1",
+        b"'a'",
+        b"'os'",
+        b"a",
+        b"os",
+        b"getcwd",
+        b"1e5",
+        b"inf",
+        b"",
+        b"\\u0041",
+        b"\xff",
+    ]
+)
 BYTES = st.binary(max_size=12)
-LENGTHS = {"BINSTRING": 4, "BINBYTES": 4, "BINUNICODE": 4, "LONG4": 4, "BINBYTES8": 8, "BINUNICODE8": 8,
-           "BYTEARRAY8": 8, "SHORT_BINSTRING": 1, "SHORT_BINBYTES": 1, "SHORT_BINUNICODE": 1, "LONG1": 1}  # fmt: skip
+LENGTHS = {
+    "BINSTRING": 4,
+    "BINBYTES": 4,
+    "BINUNICODE": 4,
+    "LONG4": 4,
+    "BINBYTES8": 8,
+    "BINUNICODE8": 8,
+    "BYTEARRAY8": 8,
+    "SHORT_BINSTRING": 1,
+    "SHORT_BINBYTES": 1,
+    "SHORT_BINUNICODE": 1,
+    "LONG1": 1,
+}
 TWO_LINES = {"GLOBAL", "INST"}
-FIXED = {"BININT": 4, "BININT1": 1, "BININT2": 2, "BINFLOAT": 8, "PROTO": 1, "BINGET": 1, "LONG_BINGET": 4, "BINPUT": 1,
-         "LONG_BINPUT": 4, "EXT1": 1, "EXT2": 2, "EXT4": 4}  # fmt: skip
+FIXED = {
+    "BININT": 4,
+    "BININT1": 1,
+    "BININT2": 2,
+    "BINFLOAT": 8,
+    "PROTO": 1,
+    "BINGET": 1,
+    "LONG_BINGET": 4,
+    "BINPUT": 1,
+    "LONG_BINPUT": 4,
+    "EXT1": 1,
+    "EXT2": 2,
+    "EXT4": 4,
+}
 
 
 def operation(entry: pickletools.OpcodeInfo) -> st.SearchStrategy[bytes]:
@@ -79,13 +123,41 @@ def test_any_bytes_are_read_to_an_end(data: bytes) -> None:
 
 
 HEADS = st.sampled_from(
-    [b"", b"GGUF\x03\0\0\0" + bytes(8) + b"\x01" + bytes(7), b"GGUF\x02\0\0\0" + bytes(8) + b"\x02" + bytes(7), b"\x3a",
-     b"\x12", b"\x0a", b"PK\x03\x04", b"\x93NUMPY\1\0", b"{", b'backend: "', b"flavors: ", b"\x80\x04"]
-)  # fmt: skip
+    [
+        b"",
+        b"GGUF\x03\0\0\0" + bytes(8) + b"\x01" + bytes(7),
+        b"GGUF\x02\0\0\0" + bytes(8) + b"\x02" + bytes(7),
+        b"\x3a",
+        b"\x12",
+        b"\x0a",
+        b"PK\x03\x04",
+        b"\x93NUMPY\1\0",
+        b"{",
+        b'backend: "',
+        b"flavors: ",
+        b"\x80\x04",
+    ]
+)
 NAMES = st.sampled_from(
-    ["m.gguf", "m.onnx", "saved_model.pb", "keras_metadata.pb", "config.pbtxt", "MLmodel", "m.json", "m.keras", "m.npy",
-     "m.safetensors", "m.pt2", "chat.jinja", "modules.json", "model-settings.json", "m.yaml", "m.pkl"]
-)  # fmt: skip
+    [
+        "m.gguf",
+        "m.onnx",
+        "saved_model.pb",
+        "keras_metadata.pb",
+        "config.pbtxt",
+        "MLmodel",
+        "m.json",
+        "m.keras",
+        "m.npy",
+        "m.safetensors",
+        "m.pt2",
+        "chat.jinja",
+        "modules.json",
+        "model-settings.json",
+        "m.yaml",
+        "m.pkl",
+    ]
+)
 
 
 @given(NAMES, HEADS, st.binary(max_size=60))

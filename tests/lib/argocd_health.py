@@ -12,9 +12,15 @@ from scripts.argocd import GROUP, HERE
 Object = dict[str, Any]
 
 
-NOT_READABLE = {("Model", "spec-not-readable"), ("RolloutPolicy", "refused"), ("RetrainingPolicy", "refused"), (
-    "TrainingRun", "spec-not-readable",
-)}  # fmt: skip
+NOT_READABLE = {
+    ("Model", "spec-not-readable"),
+    ("RolloutPolicy", "refused"),
+    ("RetrainingPolicy", "refused"),
+    (
+        "TrainingRun",
+        "spec-not-readable",
+    ),
+}
 """States whose spec this operator can't read."""
 
 

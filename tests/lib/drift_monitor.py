@@ -93,9 +93,19 @@ async def watching(handler: Handler = parity, sample: Any = SAMPLE, **settings: 
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     url = f"http://127.0.0.1:{runner.addresses[0][1]}"
     values = DriftMonitorSettings(
-        "vision", "digits", "v1", url, "", min_samples=50, host="127.0.0.1", port=0, stop_seconds=0.1, long_window="0s",
-        rows_per_request=1000, copy_token=TOKEN,
-    )  # fmt: skip
+        "vision",
+        "digits",
+        "v1",
+        url,
+        "",
+        min_samples=50,
+        host="127.0.0.1",
+        port=0,
+        stop_seconds=0.1,
+        long_window="0s",
+        rows_per_request=1000,
+        copy_token=TOKEN,
+    )
     observer = DriftMonitor(replace(values, **settings), parse_reference(sample))
     await observer.start()
     try:

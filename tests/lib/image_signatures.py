@@ -28,10 +28,12 @@ def push(host: str, repository: str, content: bytes = b"hello", architecture: st
     packed = gzip.compress(layer.getvalue(), mtime=0)
     config = json.dumps(
         {
-            "architecture": architecture, "os": "linux", "config": {},
+            "architecture": architecture,
+            "os": "linux",
+            "config": {},
             "rootfs": {"type": "layers", "diff_ids": [digest_of(layer.getvalue())]},
         }
-    ).encode()  # fmt: skip
+    ).encode()
     kinds = {"application/vnd.oci.image.config.v1+json": config, "application/vnd.oci.image.layer.v1.tar+gzip": packed}
     described = [{"mediaType": kind, "size": len(data), "digest": digest_of(data)} for kind, data in kinds.items()]
     manifest = json.dumps(

@@ -20,10 +20,16 @@ OPERATOR = Image("registry.example.com", "modelwright/operator", digest_of(CONTE
 
 
 BUILD = provenance.Build(
-    "operator", "0.1.0", provenance.Source("c0ffee" * 6 + "c0ff", False, "https://git.example.com/modelwright"),
-    "docker.io/library/python@sha256:" + "ab" * 32, "sha256:" + "ab" * 32, {"requirements/operator.txt": "cd" * 32},
-    "https://ci.example.com/runs/7", datetime(2026, 12, 1, 1, tzinfo=UTC), datetime(2026, 12, 1, 2, tzinfo=UTC),
-)  # fmt: skip
+    "operator",
+    "0.1.0",
+    provenance.Source("c0ffee" * 6 + "c0ff", False, "https://git.example.com/modelwright"),
+    "docker.io/library/python@sha256:" + "ab" * 32,
+    "sha256:" + "ab" * 32,
+    {"requirements/operator.txt": "cd" * 32},
+    "https://ci.example.com/runs/7",
+    datetime(2026, 12, 1, 1, tzinfo=UTC),
+    datetime(2026, 12, 1, 2, tzinfo=UTC),
+)
 
 
 class Memory(Registry):

@@ -19,9 +19,28 @@ CPU_SECONDS = 0.05
 MEMORY_BYTES = 16 << 20
 _PATTERN = re.compile(r"^self\.matches\(r'(.*)'\)$")
 _SHAPES = (
-    "a", "A", "0", "9", "0.9", "/a", "-0.9", "99999ms", "s3://a/a", "sha256:a", "https://a.a/", "a.", "a/", "a-",
-    "2026-11-21T03:00:00.123456789+01:00", "0 0 30 2 *", "Europe/Berlin", "/a/b", "0-9", "V2", "https://",
-)  # fmt: skip
+    "a",
+    "A",
+    "0",
+    "9",
+    "0.9",
+    "/a",
+    "-0.9",
+    "99999ms",
+    "s3://a/a",
+    "sha256:a",
+    "https://a.a/",
+    "a.",
+    "a/",
+    "a-",
+    "2026-11-21T03:00:00.123456789+01:00",
+    "0 0 30 2 *",
+    "Europe/Berlin",
+    "/a/b",
+    "0-9",
+    "V2",
+    "https://",
+)
 
 
 class OpenField(Exception):

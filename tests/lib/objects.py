@@ -63,9 +63,14 @@ def pod_of(job: Object, name: str) -> Object:
             "namespace": metadata["namespace"],
             "labels": {**template["metadata"].get("labels", {}), "batch.kubernetes.io/controller-uid": metadata["uid"]},
             "ownerReferences": [
-                {"apiVersion": "batch/v1", "kind": "Job", "name": metadata["name"], "uid": metadata["uid"],
-                 "controller": True}
+                {
+                    "apiVersion": "batch/v1",
+                    "kind": "Job",
+                    "name": metadata["name"],
+                    "uid": metadata["uid"],
+                    "controller": True,
+                }
             ],
         },
         "spec": template["spec"],
-    }  # fmt: skip
+    }

@@ -56,9 +56,13 @@ class World:
     """A cluster with a Model on v1, a RetrainingPolicy, whose Jobs end with what they are to say."""
 
     def __init__(
-        self, *triggers: Object, guard: Object | None = None, follow: bool = False, rollout: Object | None = None,
+        self,
+        *triggers: Object,
+        guard: Object | None = None,
+        follow: bool = False,
+        rollout: Object | None = None,
         **run: Any,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.clock = FakeClock()
         self.api = SimulatedApi(self.clock)
         self.reports: dict[str, Any] = {"dataCheck": CHECKED, "train": TRAINED, "evaluate": SCORED}
@@ -88,10 +92,14 @@ class World:
         }
         self.operator = Operator(self.api, self.clock)
         self.go(lambda: self.model.get("status", {}).get("serving"), seconds=5)
-        self.api.user_create({
-            "apiVersion": objects.API_VERSION, "kind": "RetrainingPolicy",
-            "metadata": {"name": "digits", "namespace": NS}, "spec": spec,
-        })  # fmt: skip
+        self.api.user_create(
+            {
+                "apiVersion": objects.API_VERSION,
+                "kind": "RetrainingPolicy",
+                "metadata": {"name": "digits", "namespace": NS},
+                "spec": spec,
+            }
+        )
         self.look()
 
     @property
@@ -133,10 +141,16 @@ class World:
                 pods = o["spec"].get("replicas", 1)
                 old = o["metadata"]["annotations"][names.ANNOTATION_VERSION_NAME] == "v1"
                 ready = pods if old or not self.broken else 0
-                self.api.set_status(o, {
-                    "observedGeneration": o["metadata"]["generation"], "replicas": pods, "readyReplicas": ready,
-                    "availableReplicas": ready, "updatedReplicas": pods,
-                })  # fmt: skip
+                self.api.set_status(
+                    o,
+                    {
+                        "observedGeneration": o["metadata"]["generation"],
+                        "replicas": pods,
+                        "readyReplicas": ready,
+                        "availableReplicas": ready,
+                        "updatedReplicas": pods,
+                    },
+                )
             elif kind == kinds.POD and o["metadata"]["labels"].get(names.LABEL_ROLE) == names.ROLE_RESOLVE:
                 self.api.set_status(o, done({"digest": self.digest, "sizeBytes": 100}, "fetch"))
             elif kind == kinds.JOB and _role(o) == names.ROLE_TRAINING:
@@ -180,10 +194,14 @@ class World:
 
     def ask(self, name: str = "by-hand", **manual: Any) -> None:
         spec = {"policyRef": {"name": "digits"}, "manual": {"by": "alice", "reason": "labels are in", **manual}}
-        self.api.user_create({
-            "apiVersion": objects.API_VERSION, "kind": "TrainingRun", "metadata": {"name": name, "namespace": NS},
-            "spec": spec,
-        })  # fmt: skip
+        self.api.user_create(
+            {
+                "apiVersion": objects.API_VERSION,
+                "kind": "TrainingRun",
+                "metadata": {"name": name, "namespace": NS},
+                "spec": spec,
+            }
+        )
 
     def suppressed(self) -> dict[str, int]:
         return {entry["reason"]: entry["count"] for entry in self.policy["status"].get("suppressed", [])}
@@ -192,8 +210,17 @@ class World:
 def done(report: Any, container: str = "work") -> Object:
     text = report if isinstance(report, str) else json.dumps(report)
     state = {"terminated": {"exitCode": 0, "message": text}}
-    return {"phase": "Succeeded", "containerStatuses": [{"name": container, "image": "example.com/trainer:1",
-            "imageID": "example.com/trainer@sha256:" + "f" * 64, "state": state}]}  # fmt: skip
+    return {
+        "phase": "Succeeded",
+        "containerStatuses": [
+            {
+                "name": container,
+                "image": "example.com/trainer:1",
+                "imageID": "example.com/trainer@sha256:" + "f" * 64,
+                "state": state,
+            }
+        ],
+    }
 
 
 def _role(obj: Object) -> str | None:
@@ -206,13 +233,19 @@ DATA = {"name": "new", "data": {"uri": "s3://data/digits", "every": "1m"}}
 def look_job(world: World, cron_job: Object, number: int) -> Object:
     """A Job of this CronJob, as the CronJob controller makes it."""
     owner = {
-        "apiVersion": "batch/v1", "kind": "CronJob", "name": cron_job["metadata"]["name"],
-        "uid": cron_job["metadata"]["uid"], "controller": True,
-    }  # fmt: skip
+        "apiVersion": "batch/v1",
+        "kind": "CronJob",
+        "name": cron_job["metadata"]["name"],
+        "uid": cron_job["metadata"]["uid"],
+        "controller": True,
+    }
     template = cron_job["spec"]["jobTemplate"]
     metadata = {
-        "name": f"look-{number}", "namespace": NS, "labels": template["metadata"]["labels"], "ownerReferences": [owner],
-    }  # fmt: skip
+        "name": f"look-{number}",
+        "namespace": NS,
+        "labels": template["metadata"]["labels"],
+        "ownerReferences": [owner],
+    }
     return world.api.user_create(
         {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": template["spec"]}
     )

@@ -37,8 +37,9 @@ class Desk:
         self.asked.append(ask)
         found = [
             Measurement(metric.name, self.at(), self.results[metric.name])
-            for metric in ask.metrics if metric.name in self.results
-        ]  # fmt: skip
+            for metric in ask.metrics
+            if metric.name in self.results
+        ]
         return tuple(found) or None
 
     def get_observed_weight(self, ask: Any) -> int | None:
@@ -53,9 +54,14 @@ class World:
     """A cluster with one Model behind a gateway, its operator, and the time."""
 
     def __init__(
-        self, policy: Object | None, *, endpoint: bool = True, replicas: int = 4,
-        versions: tuple[str, ...] = ("v1", "v2", "v3"), **model: Any,
-    ) -> None:  # fmt: skip
+        self,
+        policy: Object | None,
+        *,
+        endpoint: bool = True,
+        replicas: int = 4,
+        versions: tuple[str, ...] = ("v1", "v2", "v3"),
+        **model: Any,
+    ) -> None:
         self.api, self.clock, self.desk = SimulatedApi(), FakeClock(), Desk()
         self.desk.at = self.clock.now
         self.broken: set[str] = set()
@@ -138,7 +144,7 @@ class World:
             o["metadata"]["name"]: o["metadata"]["annotations"][names.ANNOTATION_VERSION_NAME]
             for (kind, _, _), o in self.api.objects.items()
             if kind == kinds.CONTROLLER_REVISION and names.LABEL_MODEL in o["metadata"]["labels"]
-        }  # fmt: skip
+        }
         return {by_child[ref["name"]]: ref["weight"] for ref in route["spec"]["rules"][-1]["backendRefs"]}
 
     def pods(self, version: str) -> int | None:
@@ -186,11 +192,16 @@ class World:
                 if version in self.short:
                     ready = min(ready, self._had.get(version, 0))
                 self._had[version] = ready
-                self.api.set_status(o, {
-                    "observedGeneration": o["metadata"]["generation"],
-                    "replicas": max(pods, 1) if version in self.lingering else pods, "readyReplicas": ready,
-                    "availableReplicas": ready, "updatedReplicas": pods,
-                })  # fmt: skip
+                self.api.set_status(
+                    o,
+                    {
+                        "observedGeneration": o["metadata"]["generation"],
+                        "replicas": max(pods, 1) if version in self.lingering else pods,
+                        "readyReplicas": ready,
+                        "availableReplicas": ready,
+                        "updatedReplicas": pods,
+                    },
+                )
             elif kind == kinds.HTTP_ROUTE and self.lags:
                 self.api.set_status(o, {"parents": []})
             elif kind == kinds.HTTP_ROUTE:
@@ -236,11 +247,15 @@ def bad() -> RequestShares:
 
 def by_hand(world: World, version: str = "v1") -> None:
     world.known = world.records[-1]["metadata"]["name"] if world.records else ""
-    world.api.user_create({
-        "apiVersion": objects.API_VERSION, "kind": "ModelRollout",
-        "metadata": {"name": "back", "namespace": NS},
-        "spec": {
-            "modelRef": {"name": "digits"}, "target": {"version": version},
-            "rollback": {"by": "alice", "reason": "it smells"},
-        },
-    })  # fmt: skip
+    world.api.user_create(
+        {
+            "apiVersion": objects.API_VERSION,
+            "kind": "ModelRollout",
+            "metadata": {"name": "back", "namespace": NS},
+            "spec": {
+                "modelRef": {"name": "digits"},
+                "target": {"version": version},
+                "rollback": {"by": "alice", "reason": "it smells"},
+            },
+        }
+    )

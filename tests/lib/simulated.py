@@ -109,9 +109,10 @@ class SimulatedApi:
         while True:
             alive = {o["metadata"]["uid"] for o in self.objects.values()}
             dead = [
-                where for where, o in self.objects.items()
+                where
+                for where, o in self.objects.items()
                 if (refs := o["metadata"].get("ownerReferences")) and not any(ref["uid"] in alive for ref in refs)
-            ]  # fmt: skip
+            ]
             if not dead:
                 return
             for where in dead:

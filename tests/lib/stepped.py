@@ -57,13 +57,14 @@ class Operator:
             },
         )
         self.reconcilers = {
-            "Model": ModelReconciler(context).reconcile, "ModelVersion": ModelVersionReconciler(context).reconcile,
+            "Model": ModelReconciler(context).reconcile,
+            "ModelVersion": ModelVersionReconciler(context).reconcile,
             "ModelRollout": OrphanedRolloutReconciler(context).reconcile,
             "ControllerRevision": PolicySnapshotReconciler(context).reconcile,
             "RolloutPolicy": RolloutPolicyReconciler(context).reconcile,
             "RetrainingPolicy": RetrainingPolicyReconciler(context).reconcile,
             "TrainingRun": TrainingRunReconciler(context).reconcile,
-        }  # fmt: skip
+        }
         api.fill(self.store)
 
     def _route(self, kind: kinds.Kind, old: Object | None, new: Object | None) -> None:
@@ -81,8 +82,12 @@ class Operator:
     def look_again(self) -> None:
         """What timers do: everything is due."""
         for kind in (
-            kinds.MODEL, kinds.MODEL_VERSION, kinds.ROLLOUT_POLICY, kinds.RETRAINING_POLICY, kinds.TRAINING_RUN,
-        ):  # fmt: skip
+            kinds.MODEL,
+            kinds.MODEL_VERSION,
+            kinds.ROLLOUT_POLICY,
+            kinds.RETRAINING_POLICY,
+            kinds.TRAINING_RUN,
+        ):
             self.queue.update({Key(kind.kind, *where): None for where in self.store.list_names(kind)})
 
     def work(self) -> None:

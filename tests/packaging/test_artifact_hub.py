@@ -42,8 +42,13 @@ def test_annotations_have_artifact_hubs_forms(chart: Path) -> None:
     for name, members in LISTS.items():
         assert all(entry.keys() == members for entry in listed(chart, name)), name
     assert {entry["kind"] for entry in listed(chart, "changes")} <= {
-        "added", "changed", "deprecated", "removed", "fixed", "security",
-    }  # fmt: skip
+        "added",
+        "changed",
+        "deprecated",
+        "removed",
+        "fixed",
+        "security",
+    }
 
 
 def test_the_crds_are_all_kinds_and_the_images_those_that_run() -> None:

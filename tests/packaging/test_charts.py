@@ -128,8 +128,12 @@ def test_connections_are_a_file_and_their_secrets_are_mounted_beside_it() -> Non
 
 def test_who_does_not_decide_on_the_enforced_label_keeps_namespaces_apart(tmp_path: Path) -> None:
     base = {"name": "default", "type": "Prometheus", "url": "http://one:9090"}
-    given = [base, base | {"name": "all", "enforcedLabel": ""}, base | {"name": "team", "enforcedLabel": "team"},
-             base | {"name": "orders", "type": "HTTP"}]  # fmt: skip
+    given = [
+        base,
+        base | {"name": "all", "enforcedLabel": ""},
+        base | {"name": "team", "enforcedLabel": "team"},
+        base | {"name": "orders", "type": "HTTP"},
+    ]
     file = tmp_path / "connections.yaml"
     file.write_text(only(template(connections=given), "ConfigMap")["data"]["connections.yaml"])
     found = {name: entry.enforced_label for name, entry in load_connections(str(file)).items()}

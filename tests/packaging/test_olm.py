@@ -103,8 +103,10 @@ def test_what_the_chart_has_besides_is_in_the_bundle() -> None:
     for obj in template(runtimes={"enabled": False}):
         name = obj["metadata"]["name"]
         if obj["kind"] not in olm.FROM_CSV and (obj["kind"], name) not in {
-            ("ClusterRole", "modelwright"), ("Role", "modelwright-lease"), ("Pod", "modelwright-test"),
-        }:  # fmt: skip
+            ("ClusterRole", "modelwright"),
+            ("Role", "modelwright-lease"),
+            ("Pod", "modelwright-test"),
+        }:
             assert (obj["kind"], name) in bundled
     assert {f"modelwright-{role}" for role in ("view", "edit", "command", "approve", "admin")} <= {
         name for kind, name in bundled if kind == "ClusterRole"

@@ -136,8 +136,10 @@ def test_the_manifest_has_an_archive_for_each_platform() -> None:
     archives = {platform: (f"https://example.com/{platform}.tar.gz", "a" * 64) for platform in plugin.PLATFORMS}
     told = yaml.safe_load(plugin.manifest("1.2.3", archives))
     assert (told["kind"], told["metadata"]["name"], told["spec"]["version"]) == ("Plugin", "modelwright", "v1.2.3")
-    found = {f"{p['selector']['matchLabels']['os']}/{p['selector']['matchLabels']['arch']}": p
-             for p in told["spec"]["platforms"]}  # fmt: skip
+    found = {
+        f"{p['selector']['matchLabels']['os']}/{p['selector']['matchLabels']['arch']}": p
+        for p in told["spec"]["platforms"]
+    }
     assert {platform: (p["uri"], p["sha256"]) for platform, p in found.items()} == archives
     assert {p["bin"] for p in found.values()} == {"kubectl-modelwright"}
     assert 0 < len(told["spec"]["shortDescription"]) <= 80

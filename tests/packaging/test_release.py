@@ -74,9 +74,14 @@ def planned(tree: Path, registry: Memory, monkeypatch: pytest.MonkeyPatch) -> Ca
 
     def make(version: str = "0.2.0", **more: Any) -> release.Release:
         return release.Release(
-            version, "registry.example.com/modelwright", "https://example.com/0.2.0",
-            Signing(new_signer(), provenance.Source("c0ffee", False), "me"), root=tree, day=DAY, **more,
-        )  # fmt: skip
+            version,
+            "registry.example.com/modelwright",
+            "https://example.com/0.2.0",
+            Signing(new_signer(), provenance.Source("c0ffee", False), "me"),
+            root=tree,
+            day=DAY,
+            **more,
+        )
 
     return make
 
@@ -91,15 +96,21 @@ REFUSED: dict[str, tuple[str, Callable[[Path, Memory], object], str]] = {
     "a version of the changelog": ("0.1.0", lambda *_: None, "has a section of 0.1.0 already"),
     "a version that has a tag": ("0.2.0", lambda tree, _: git(tree, "tag", "v0.2.0"), "a tag v0.2.0 already"),
     "a version in the registry": (
-        "0.2.0", lambda _, registry: registry.put_manifest("0.2.0", b"{}"), "is in the registry already",
+        "0.2.0",
+        lambda _, registry: registry.put_manifest("0.2.0", b"{}"),
+        "is in the registry already",
     ),
     "a changelog without Unreleased": (
-        "0.2.0", lambda tree, _: commit(tree, CHANGELOG.replace("[Unreleased]", "[0.0.9]")), "no section",
+        "0.2.0",
+        lambda tree, _: commit(tree, CHANGELOG.replace("[Unreleased]", "[0.0.9]")),
+        "no section",
     ),
     "nothing that is new": (
-        "0.2.0", lambda tree, _: commit(tree, CHANGELOG.replace("- A field.", "")), "nothing to release",
+        "0.2.0",
+        lambda tree, _: commit(tree, CHANGELOG.replace("- A field.", "")),
+        "nothing to release",
     ),
-}  # fmt: skip
+}
 
 
 def commit(tree: Path, text: str) -> None:

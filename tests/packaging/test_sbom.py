@@ -74,8 +74,10 @@ def test_what_the_base_holds_goes_by_its_package_and_its_source() -> None:
     assert all((url.type, url.namespace) == ("deb", "debian") for url in found.values())
     assert found["bsdutils"].version == "1:2.38.1-5+deb12u3"
     assert found["bsdutils"].qualifiers == {
-        "arch": "amd64", "distro": "debian-12", "upstream": "util-linux@2.38.1-5+deb12u3",
-    }  # fmt: skip
+        "arch": "amd64",
+        "distro": "debian-12",
+        "upstream": "util-linux@2.38.1-5+deb12u3",
+    }
     assert dict(found["libgcc-s1"].qualifiers)["upstream"] == "gcc-12@12.2.0-14+deb12u1"
     assert found["adduser"].qualifiers == {"arch": "all", "distro": "debian-12"}
 

@@ -156,9 +156,9 @@ TAMPERED: dict[str, Callable[[Memory, CryptoSigner], None]] = {
     "the signature is gone": lambda m, _: m.put_layers("sig", []),
     "the signature's text has changed": lambda m, _: m.change("sig", lambda d: d.replace(b"sha256:", b"sha256:0")),
     "the signature is of another image": lambda m, s: moved_from_another(m, s, "sig"),
-    "the signature is another key's": lambda m, _: signing.sign(
-        m, OPERATOR, new_signer(), []
-    ) or m.put_layers("sig", m.layers("sig")[1:]),
+    "the signature is another key's": lambda m, _: (
+        signing.sign(m, OPERATOR, new_signer(), []) or m.put_layers("sig", m.layers("sig")[1:])
+    ),
     "the provenance is gone": lambda m, _: m.put_layers("att", m.layers("att")[1:]),
     "the bill of materials is gone": lambda m, _: m.put_layers("att", m.layers("att")[:1]),
     "the statements are of another image": lambda m, s: moved_from_another(m, s, "att"),
@@ -168,7 +168,7 @@ TAMPERED: dict[str, Callable[[Memory, CryptoSigner], None]] = {
     "a statement has no signature": lambda m, _: m.change("att", without_signatures),
     "a statement is of another type than what was signed": lambda m, _: m.change("att", of_another_type),
     "the image is gone": lambda m, _: m.manifests.pop(OPERATOR.digest),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("what", TAMPERED)
@@ -279,7 +279,7 @@ AAAA
         ("its password is another", pem(ec.generate_private_key(ec.SECP256R1()), b"right"), "wrong", "private key"),
     ],
     ids=lambda value: value if isinstance(value, str) and value.startswith(("it ", "its ")) else "",
-)  # fmt: skip
+)
 def test_a_key_that_cannot_be_used_is_refused(
     tmp_path: Path, what: str, content: bytes | None, password: str, text: str
 ) -> None:
@@ -394,7 +394,7 @@ class TestLogin:
             ("none", DOCKER, {}, Login()),
         ],
         ids=lambda value: value if isinstance(value, str) else "",
-    )  # fmt: skip
+    )
     def test_it_is_found(self, tmp_path: Path, what: str, file: str, logins: dict, login: Login) -> None:
         (tmp_path / file).parent.mkdir(parents=True)
         (tmp_path / file).write_text(json.dumps({"auths": logins}))

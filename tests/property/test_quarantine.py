@@ -72,10 +72,14 @@ class Scene:
         policy = RolloutPolicySpec.model_validate(wire)
         steps = compile_steps(policy.strategy)
         status: dict[str, Any] = {
-            "state": self.state, "reason": "r", "message": "m", "since": NOW - self.ago,
-            "from": {"version": "v1", "revision": OLD.hash}, "to": {"version": "v2", "revision": NEW.hash},
+            "state": self.state,
+            "reason": "r",
+            "message": "m",
+            "since": NOW - self.ago,
+            "from": {"version": "v1", "revision": OLD.hash},
+            "to": {"version": "v2", "revision": NEW.hash},
             "clock": {"elapsedSeconds": 0, "runningSince": NOW - self.ago},
-        }  # fmt: skip
+        }
         if self.step is not None:
             entry = {
                 "index": self.step,
@@ -98,17 +102,27 @@ class Scene:
         if self.abort:
             spec["command"] = {"name": "abort", "token": "1", "by": "a", "reason": "b"}
         record = RolloutRecord(
-            "m-2", "uid", 1, NOW - timedelta(hours=3), ModelRolloutSpec.model_validate(spec),
+            "m-2",
+            "uid",
+            1,
+            NOW - timedelta(hours=3),
+            ModelRolloutSpec.model_validate(spec),
             ModelRolloutStatus.model_validate(status),
-        )  # fmt: skip
+        )
         command = people.CommandAccepted(record.spec.command) if record.spec.command is not None else None
         own = self.state is not State.PROMOTING and self.confirmed and self.step is not None
         rolling = RolloutInput(
-            policy, steps, record, 2,
-            outcome=self.outcome if own else None, earlier_outcome=None if own else self.outcome,
+            policy,
+            steps,
+            record,
+            2,
+            outcome=self.outcome if own else None,
+            earlier_outcome=None if own else self.outcome,
             gates={"evaluation": result} if result is not None and not self.noted else {},
-            approval=self.people, command=command, ab_test_won=self.wins,
-        )  # fmt: skip
+            approval=self.people,
+            command=command,
+            ab_test_won=self.wins,
+        )
         failure = PodFailure(self.fault, "why") if self.fault is not None else None
         views = {
             OLD.hash: RevisionView(OLD, 1, 1, self.served_ready, self.served_ready),
@@ -116,9 +130,13 @@ class Scene:
         }
         weights = {key: share for key, share in ((OLD.hash, 100 - self.weight), (NEW.hash, self.weight)) if share}
         return Observation(
-            NOW, NEW, revisions=views, traffic=TrafficView(frozenset({*weights, OLD.hash}), True, weights=weights),
-            serving=ServingRevision(OLD, NOW - timedelta(days=1)), rollout=rolling,
-        )  # fmt: skip
+            NOW,
+            NEW,
+            revisions=views,
+            traffic=TrafficView(frozenset({*weights, OLD.hash}), True, weights=weights),
+            serving=ServingRevision(OLD, NOW - timedelta(days=1)),
+            rollout=rolling,
+        )
 
     @property
     def harm(self) -> bool:

@@ -261,10 +261,11 @@ class Clusters(RuleBasedStateMachine):
             expected |= {(kinds.HTTP_ROUTE, "digits"), (kinds.SERVICE, child)}
         # What lost its labels while it was on its way out can't be seen any more; it goes with its Model.
         ours = [
-            obj for obj in self.api.objects.values()
+            obj
+            for obj in self.api.objects.values()
             if any(ref["uid"] == uid for ref in obj["metadata"].get("ownerReferences", []))
             and names.LABEL_MODEL in obj["metadata"].get("labels", {})
-        ]  # fmt: skip
+        ]
         kept = {
             (kinds.kind_of(o), o["metadata"]["name"]) for o in ours if kinds.kind_of(o) != kinds.CONTROLLER_REVISION
         }

@@ -86,9 +86,15 @@ class Stream:
         until = throttle.compute_retry_time(self.rules.backoff, failures, last)
         before = list(self.runs.values())
         found = throttle.judge_firings(
-            firings, self.rules, before, policy="digits", policy_uid="u1", suspended=suspended, now=self.now,
+            firings,
+            self.rules,
+            before,
+            policy="digits",
+            policy_uid="u1",
+            suspended=suspended,
+            now=self.now,
             retry_at=until,
-        )  # fmt: skip
+        )
         dealt_with = {id(one.firing) for one in found}
         left = [firing for firing in firings if id(firing) not in dealt_with]
         assert len(dealt_with) == len(found)

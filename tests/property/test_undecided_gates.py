@@ -45,31 +45,47 @@ def pictures(draw: st.DrawFn, state: State, outcome: str, *, late: bool | None =
     rules = policy(gates, draw(st.sampled_from(["Hold", "Rollback"])))
     over = draw(st.booleans()) if late is None else late
     status: dict[str, Any] = {
-        "state": state, "reason": "GateFailed", "message": "m", "since": NOW - timedelta(seconds=200),
-        "from": {"version": OLD.version, "revision": OLD.hash}, "to": {"version": NEW.version, "revision": NEW.hash},
+        "state": state,
+        "reason": "GateFailed",
+        "message": "m",
+        "since": NOW - timedelta(seconds=200),
+        "from": {"version": OLD.version, "revision": OLD.hash},
+        "to": {"version": NEW.version, "revision": NEW.hash},
         "paused": draw(st.sampled_from([None, None, True])),
         "clock": {"elapsedSeconds": 7200 if over else 10, "runningSince": NOW - timedelta(seconds=100)},
         "gates": [{"name": next(iter(gates)), "outcome": outcome, "reason": "r", "message": "60 examples", "at": NOW}],
-    }  # fmt: skip
+    }
     spec = {"modelRef": {"name": "m"}, "target": {"version": "v2", "revision": NEW.hash}, "number": 2}
     record = RolloutRecord(
-        "m-2", "uid", 1, NOW - timedelta(hours=3), ModelRolloutSpec.model_validate(spec),
+        "m-2",
+        "uid",
+        1,
+        NOW - timedelta(hours=3),
+        ModelRolloutSpec.model_validate(spec),
         ModelRolloutStatus.model_validate(status),
-    )  # fmt: skip
+    )
     rolling = RolloutInput(
-        rules, compile_steps(rules.strategy), record, 2,
+        rules,
+        compile_steps(rules.strategy),
+        record,
+        2,
         frozen_until=NOW + timedelta(hours=1) if draw(st.sampled_from([False, False, True])) else None,
         approval=draw(st.sampled_from([None, people.Approved(())])),
-    )  # fmt: skip
+    )
     ready = draw(st.sampled_from([0, 1]))
     views = {
         OLD.hash: RevisionView(OLD, 1, 1, 1, 1),
         NEW.hash: RevisionView(NEW, 1, 1, ready, ready),
     }
     return Observation(
-        NOW, NEW, replicas=1, revisions=views, traffic=TrafficView(frozenset({OLD.hash}), True, weights={OLD.hash: 100}),
-        serving=ServingRevision(OLD, NOW - timedelta(days=1)), rollout=rolling,
-    )  # fmt: skip
+        NOW,
+        NEW,
+        replicas=1,
+        revisions=views,
+        traffic=TrafficView(frozenset({OLD.hash}), True, weights={OLD.hash: 100}),
+        serving=ServingRevision(OLD, NOW - timedelta(days=1)),
+        rollout=rolling,
+    )
 
 
 def settled(observed: Observation) -> RolloutRecord:

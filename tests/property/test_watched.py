@@ -43,8 +43,10 @@ METRICS = [{"name": "errors", "builtin": "error-rate", "margin": "0.02", "max": 
 def policies() -> list[RolloutPolicySpec]:
     wire = [
         {"strategy": strategy, "analysis": {"metrics": METRICS}, "onFailure": fails, "onInconclusive": undecided}
-        for strategy in STRATEGIES for fails in ("Rollback", "Hold") for undecided in ("Rollback", "Hold")
-    ]  # fmt: skip
+        for strategy in STRATEGIES
+        for fails in ("Rollback", "Hold")
+        for undecided in ("Rollback", "Hold")
+    ]
     return [RolloutPolicySpec.model_validate(one) for one in wire]
 
 
@@ -81,18 +83,28 @@ def pictures(
     weight = draw(st.sampled_from([0, steps[index].weight, steps[max(0, index - 1)].weight, 50, 100]))
     matched = (draw(st.booleans()) or (exposed and weight == 0)) and weight < 100
     status: dict[str, Any] = {
-        "state": state, "reason": "Paused", "message": "m", "since": NOW - timedelta(seconds=200),
-        "from": {"version": OLD.version, "revision": OLD.hash}, "to": {"version": NEW.version, "revision": NEW.hash},
+        "state": state,
+        "reason": "Paused",
+        "message": "m",
+        "since": NOW - timedelta(seconds=200),
+        "from": {"version": OLD.version, "revision": OLD.hash},
+        "to": {"version": NEW.version, "revision": NEW.hash},
         "paused": draw(st.sampled_from([None, None, True])),
         "clock": {"elapsedSeconds": draw(st.sampled_from([0, 10, 3000])), "runningSince": NOW - timedelta(seconds=100)},
-    }  # fmt: skip
+    }
     if state in STEPPED:
         status["step"] = index
         status["steps"] = [
-            {"index": n, "kind": steps[n].kind, "weight": steps[n].weight, "outcome": "Pass",
-             "startedAt": NOW - timedelta(seconds=900 - n), "confirmedAt": NOW - timedelta(seconds=900 - n)}
+            {
+                "index": n,
+                "kind": steps[n].kind,
+                "weight": steps[n].weight,
+                "outcome": "Pass",
+                "startedAt": NOW - timedelta(seconds=900 - n),
+                "confirmedAt": NOW - timedelta(seconds=900 - n),
+            }
             for n in range(index)
-        ]  # fmt: skip
+        ]
         last: dict[str, Any] = {"index": index, "kind": steps[index].kind, "weight": steps[index].weight}
         last["startedAt"] = NOW - timedelta(seconds=300)
         ago = draw(st.sampled_from([None, 0, 1, 60, 119, 120, 155, 299]))
@@ -103,16 +115,23 @@ def pictures(
         status["ending"] = State.ROLLED_BACK
     spec = {"modelRef": {"name": "m"}, "target": {"version": "v2", "revision": NEW.hash}, "number": 2}
     record = RolloutRecord(
-        "m-2", "uid", 1, NOW - timedelta(hours=1), ModelRolloutSpec.model_validate(spec),
+        "m-2",
+        "uid",
+        1,
+        NOW - timedelta(hours=1),
+        ModelRolloutSpec.model_validate(spec),
         ModelRolloutStatus.model_validate(status),
-    )  # fmt: skip
+    )
     full = draw(st.sampled_from([1, 4]))
     available = 0 if dead else draw(st.sampled_from([0, 1, full]))
     shares = {key: share for key, share in ((OLD.hash, 100 - weight), (NEW.hash, weight)) if share}
     outcome = draw(st.sampled_from(outcomes))
     own = state is not State.PROMOTING and record.step_status is not None and record.step_status.confirmed_at
     rolling = RolloutInput(
-        policy, steps, record, 2,
+        policy,
+        steps,
+        record,
+        2,
         outcome=outcome if own else None,
         earlier_outcome=None if own else outcome,
         frozen_until=NOW + timedelta(hours=1) if draw(st.sampled_from([False, False, True])) else None,
@@ -120,21 +139,29 @@ def pictures(
         replica_weighted=draw(st.sampled_from([False, False, True])),
         surge=draw(st.sampled_from([None, None, 1])),
         ab_test_won=draw(st.sampled_from([None, True, False])),
-    )  # fmt: skip
+    )
     views = {
         OLD.hash: RevisionView(OLD, full, full, full, full if dead else draw(st.sampled_from([full, 0]))),
         NEW.hash: RevisionView(NEW, draw(st.sampled_from([full, 1])), full, available, available),
     }
     named = frozenset(shares) | {OLD.hash}
     traffic = TrafficView(
-        named, draw(st.booleans()), weights=shares, matched=NEW.hash if matched else None,
+        named,
+        draw(st.booleans()),
+        weights=shares,
+        matched=NEW.hash if matched else None,
         mirror=draw(st.sampled_from([0, 20])),
-    )  # fmt: skip
+    )
     target = draw(st.sampled_from([NEW, NEW, NEW, None]))
     observed = Observation(
-        NOW, target, replicas=full, revisions=views, traffic=traffic, serving=ServingRevision(OLD, NOW - timedelta(days=1)),
+        NOW,
+        target,
+        replicas=full,
+        revisions=views,
+        traffic=traffic,
+        serving=ServingRevision(OLD, NOW - timedelta(days=1)),
         rollout=rolling,
-    )  # fmt: skip
+    )
     return Picture(observed, weight)
 
 

@@ -120,7 +120,16 @@ def clients(s3: S3, load: Load, container: Container, digest: str) -> list[Clien
         Client(
             OURS,
             lambda dest: [
-                sys.executable, "-m", "modelwright.agents.fetcher", "get", "--uri", uri, "--digest", digest, "--dest", str(dest)
+                sys.executable,
+                "-m",
+                "modelwright.agents.fetcher",
+                "get",
+                "--uri",
+                uri,
+                "--digest",
+                digest,
+                "--dest",
+                str(dest),
             ],
             ours,
         ),
@@ -129,7 +138,7 @@ def clients(s3: S3, load: Load, container: Container, digest: str) -> list[Clien
             lambda dest: [sys.executable, "-c", _RAW, s3.url, load.prefix, str(dest), "16"],
             {**os.environ, **secret},
         ),
-    ]  # fmt: skip
+    ]
     if load.count == 1:
         signed = obstore.sign(s3._client(), "GET", str(one), timedelta(hours=1))
         transfer = 'curl -sSf --noproxy "*" -o "$1/0" "$2"'

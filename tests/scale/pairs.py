@@ -48,10 +48,16 @@ def _bounds() -> Bounds:
     at_500: dict[str, float] = {}
     for profile, (create, change) in WRITES.items():
         asked = {
-            "create: writes a Model": create, "change: writes a Model": change, "create: CPU ms a Model": 14.0,
-            "change: CPU ms a Model": 20.0, "create: peak memory MiB": 110.0, "change: peak memory MiB": 110.0,
-            "restart: peak memory MiB": 110.0, "restart: writes": 0.0, "restart: Events": 0.0,
-        }  # fmt: skip
+            "create: writes a Model": create,
+            "change: writes a Model": change,
+            "create: CPU ms a Model": 14.0,
+            "change: CPU ms a Model": 20.0,
+            "create: peak memory MiB": 110.0,
+            "change: peak memory MiB": 110.0,
+            "restart: peak memory MiB": 110.0,
+            "restart: writes": 0.0,
+            "restart: Events": 0.0,
+        }
         at_500 |= {f"{profile}, {key}": most for key, most in asked.items()}
         at_500[beside(profile, RESTARTED)] = 1.7
     return {500: at_500}

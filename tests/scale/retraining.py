@@ -21,11 +21,12 @@ from tests.servers.prometheus_fake import FakePrometheus
 INTERVAL = 60
 BOUNDS = {
     1000: {
-        "idle RetrainingPolicies: writes": 0.0, "idle RetrainingPolicies: queries a policy in its interval": 1.0,
+        "idle RetrainingPolicies: writes": 0.0,
+        "idle RetrainingPolicies: queries a policy in its interval": 1.0,
         "idle RetrainingPolicies: most queries in a second, of an even spread": 3.0,
         "RetrainingPolicies: memory MiB": 200.0,
     },
-}  # fmt: skip
+}
 """What issue 5 and design.md ask for; evenly spread, there would be policies / interval queries in each second."""
 
 

@@ -34,16 +34,29 @@ def bounds(profile: str) -> Bounds:
 
     return {
         500: {
-            **every, **memory(110.0), "create: writes a Model": create, "change: writes a Model": change,
-            "create: reads a Model": 0.0, "create: CPU ms a Model": 14.0, "change: CPU ms a Model": 20.0,
+            **every,
+            **memory(110.0),
+            "create: writes a Model": create,
+            "change: writes a Model": change,
+            "create: reads a Model": 0.0,
+            "create: CPU ms a Model": 14.0,
+            "change: CPU ms a Model": 20.0,
         },
         1000: {
-            **every, **memory(150.0), EDITED: 1.0, BEGUN: 5.0, TAKEN_OVER: 20.0, "idle: CPU seconds a minute": 0.2,
+            **every,
+            **memory(150.0),
+            EDITED: 1.0,
+            BEGUN: 5.0,
+            TAKEN_OVER: 20.0,
+            "idle: CPU seconds a minute": 0.2,
         },
         5000: {
-            **every, **memory(400.0), f"{RESTARTED}, {LARGER}": 11.0, **{f"{cost}, {LARGER}": 1.2 for cost in COSTS},
+            **every,
+            **memory(400.0),
+            f"{RESTARTED}, {LARGER}": 11.0,
+            **{f"{cost}, {LARGER}": 1.2 for cost in COSTS},
         },
-    }  # fmt: skip
+    }
 
 
 async def measure(profile: str, figures: Figures, idle: float, folder: Path, report: Report) -> None:

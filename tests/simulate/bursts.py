@@ -141,9 +141,13 @@ def simulate(seed: int, runs: int) -> Iterator[Figure]:
 def main() -> None:
     """All cells."""
     command.run(
-        __doc__ or "", "python -m tests.simulate.bursts", FIGURES,
-        lambda given: simulate(given.seed, 50 if given.quick else 2000), tables.write, seed=4,
-    )  # fmt: skip
+        __doc__ or "",
+        "python -m tests.simulate.bursts",
+        FIGURES,
+        lambda given: simulate(given.seed, 50 if given.quick else 2000),
+        tables.write,
+        seed=4,
+    )
 
 
 if __name__ == "__main__":

@@ -72,9 +72,16 @@ def chosen(cells: Iterable[Cell], part: int | None) -> list[Cell]:
 
 
 def run(
-    text: str, command: str, path: Path, simulate: Callable[[argparse.Namespace], Iterable[Figure]],
-    tables: Callable[[], None], *, seed: int, parts: bool = False, arguments: Sequence[str] | None = None,
-) -> None:  # fmt: skip
+    text: str,
+    command: str,
+    path: Path,
+    simulate: Callable[[argparse.Namespace], Iterable[Figure]],
+    tables: Callable[[], None],
+    *,
+    seed: int,
+    parts: bool = False,
+    arguments: Sequence[str] | None = None,
+) -> None:
     """Simulate and print by the options of the command line; a whole run is written to `path` and into `tables`.
 
     `simulate` gets the options: seed, quick and, with `parts`, part. Exits with 1 when a bound doesn't hold, but for

@@ -125,9 +125,12 @@ def false_alarms() -> Iterator[Cell]:
                 for rows in SIZES:
 
                     def look(
-                        random: Random, draw: Draw = draw, rows: int = rows, labels: bool = kind == "labels",
+                        random: Random,
+                        draw: Draw = draw,
+                        rows: int = rows,
+                        labels: bool = kind == "labels",
                         comparison: DriftMethods = comparison,
-                    ) -> bool:  # fmt: skip
+                    ) -> bool:
                         return alarm([draw(random, REFERENCE)], [draw(random, rows)], labels, comparison)
 
                     yield f"no drift: {method}, {name}, n {rows}", look
@@ -136,9 +139,12 @@ def false_alarms() -> Iterator[Cell]:
             for rows in (50, 500):
 
                 def looks(
-                    random: Random, features: int = features, correlation: float = correlation, rows: int = rows,
+                    random: Random,
+                    features: int = features,
+                    correlation: float = correlation,
+                    rows: int = rows,
                     correction: Correction = correction,
-                ) -> bool:  # fmt: skip
+                ) -> bool:
                     before = correlated(random, REFERENCE, features, correlation)
                     now = correlated(random, rows, features, correlation)
                     return alarm(before, now, False, DriftMethods(correction=correction))
@@ -252,9 +258,14 @@ def write() -> None:
 def main() -> None:
     """All cells, or a tenth of them."""
     command.run(
-        __doc__ or "", "python -m tests.simulate.drift", FIGURES,
-        lambda given: simulate(given.seed, 40 if given.quick else 2000, given.part), write, seed=23, parts=True,
-    )  # fmt: skip
+        __doc__ or "",
+        "python -m tests.simulate.drift",
+        FIGURES,
+        lambda given: simulate(given.seed, 40 if given.quick else 2000, given.part),
+        write,
+        seed=23,
+        parts=True,
+    )
 
 
 if __name__ == "__main__":

@@ -139,9 +139,14 @@ def write() -> None:
 def main() -> None:
     """All cells, or a tenth of them."""
     command.run(
-        __doc__ or "", "python -m tests.simulate.drift_grid", FIGURES,
-        lambda given: simulate(given.seed, given.part, quick=given.quick), write, seed=29, parts=True,
-    )  # fmt: skip
+        __doc__ or "",
+        "python -m tests.simulate.drift_grid",
+        FIGURES,
+        lambda given: simulate(given.seed, given.part, quick=given.quick),
+        write,
+        seed=29,
+        parts=True,
+    )
 
 
 if __name__ == "__main__":

@@ -39,8 +39,12 @@ def level_of_pairs(n: int, limit: float, alpha: float) -> float:
     shares = [max(0.0, -limit) + more for more in NUISANCE if 2 * (max(0.0, -limit) + more) + limit <= 1]
     most = max(2 * share + limit for share in shares)
     losses = np.arange(min(n, int(n * most + 8 * (n * most) ** 0.5 + 12)) + 1)
-    needed = np.array([_least(n - lost, lambda k, lost=lost: PairedExamples(n, k, lost).p_value(limit) <= alpha)
-                       for lost in losses.tolist()])  # fmt: skip
+    needed = np.array(
+        [
+            _least(n - lost, lambda k, lost=lost: PairedExamples(n, k, lost).p_value(limit) <= alpha)
+            for lost in losses.tolist()
+        ]
+    )
     found = []
     for lost in shares:
         gained = (lost + limit) / (1 - lost) if lost < 1 else 0.0
@@ -179,8 +183,10 @@ def simulate(seed: int, runs: int, part: int | None) -> Iterator[Figure]:
 
 def needed() -> str:
     """Examples in each part that an equal candidate needs, alone and with five slices."""
-    rows = ["| `minDelta` | differ | examples, no slice | examples in each of five slices | passes (simulated) |",
-            "|---|---|---|---|---|"]  # fmt: skip
+    rows = [
+        "| `minDelta` | differ | examples, no slice | examples in each of five slices | passes (simulated) |",
+        "|---|---|---|---|---|",
+    ]
     found = {figure["name"]: figure["value"] for figure in json.loads(FIGURES.read_text())["figures"]}
     for margin in MARGINS:
         for differing in DIFFERING:
@@ -217,9 +223,14 @@ def page(text: str) -> str:
 def main() -> None:
     """All cells, or a tenth of them."""
     command.run(
-        __doc__ or "", "python -m tests.simulate.gates", FIGURES,
-        lambda given: simulate(given.seed, 40 if given.quick else 2000, given.part), write, seed=22, parts=True,
-    )  # fmt: skip
+        __doc__ or "",
+        "python -m tests.simulate.gates",
+        FIGURES,
+        lambda given: simulate(given.seed, 40 if given.quick else 2000, given.part),
+        write,
+        seed=22,
+        parts=True,
+    )
 
 
 if __name__ == "__main__":

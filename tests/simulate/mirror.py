@@ -170,9 +170,13 @@ def simulate(seed: int, runs: int) -> Iterator[Figure]:
 def main() -> None:
     """All mirror steps."""
     command.run(
-        __doc__ or "", "python -m tests.simulate.mirror", FIGURES,
-        lambda given: simulate(given.seed, 50 if given.quick else 2000), tables.write, seed=4,
-    )  # fmt: skip
+        __doc__ or "",
+        "python -m tests.simulate.mirror",
+        FIGURES,
+        lambda given: simulate(given.seed, 50 if given.quick else 2000),
+        tables.write,
+        seed=4,
+    )
 
 
 if __name__ == "__main__":

@@ -147,9 +147,12 @@ SIXTY = [30.0] * 60
 
 
 def rolled_back(
-    random: np.random.Generator, runs: int, truths: tuple[Truth, Truth], margins: tuple[float, float],
+    random: np.random.Generator,
+    runs: int,
+    truths: tuple[Truth, Truth],
+    margins: tuple[float, float],
     weights: tuple[float, ...] = STEPS,
-) -> float:  # fmt: skip
+) -> float:
     """Share of rollouts in which any of 60 blocks at any step and metric fails; none stops early."""
     bad = np.zeros(runs, dtype=bool)
     for weight in weights:
@@ -159,9 +162,14 @@ def rolled_back(
 
 
 def promoted(
-    random: np.random.Generator, runs: int, truths: tuple[Truth, Truth], margins: tuple[float, float],
-    weights: tuple[float, ...] = STEPS, *, held: bool = True,
-) -> float:  # fmt: skip
+    random: np.random.Generator,
+    runs: int,
+    truths: tuple[Truth, Truth],
+    margins: tuple[float, float],
+    weights: tuple[float, ...] = STEPS,
+    *,
+    held: bool = True,
+) -> float:
     """Share of rollouts that pass every step and metric at some of 60 blocks, were none ever to fail."""
     good = np.ones(runs, dtype=bool)
     for weight in weights:
@@ -513,9 +521,13 @@ def simulate(seed: int, runs: int, policy_runs: int) -> Iterator[Figure]:
 def main() -> None:
     """All rollouts."""
     command.run(
-        __doc__ or "", "python -m tests.simulate", FIGURES,
-        lambda given: simulate(given.seed, *((100, 40) if given.quick else (2000, 500))), tables.write, seed=4,
-    )  # fmt: skip
+        __doc__ or "",
+        "python -m tests.simulate",
+        FIGURES,
+        lambda given: simulate(given.seed, *((100, 40) if given.quick else (2000, 500))),
+        tables.write,
+        seed=4,
+    )
 
 
 if __name__ == "__main__":

@@ -109,9 +109,13 @@ def measured(section: str) -> str:
     file = {"mirror": MIRROR, "unblocked": BURSTS}.get(section, FIGURES)
     figures = json.loads(file.read_text())["figures"]
     starts = {
-        "levels": ("A/A, ", "harm"), "bursts": ("bursts",), "winners": ("A/B",), "policies": ("default policy",),
-        "mirror": ("",), "unblocked": ("bursts of 5", "no bursts, 1 % bad", "no bursts, 5 % bad"),
-    }[section]  # fmt: skip
+        "levels": ("A/A, ", "harm"),
+        "bursts": ("bursts",),
+        "winners": ("A/B",),
+        "policies": ("default policy",),
+        "mirror": ("",),
+        "unblocked": ("bursts of 5", "no bursts, 1 % bad", "no bursts, 5 % bad"),
+    }[section]
     rows = ["| what | simulated | asked for |", "|---|---|---|"]
     for figure in figures:
         if figure["name"].startswith(starts):

@@ -75,8 +75,11 @@ class Runner:
             script.write_text(step["run"])
             done = subprocess.run(
                 ["bash", "--noprofile", "--norc", "-eo", "pipefail", str(script)],
-                cwd=self.work, env=self.environment(name) | given, capture_output=True, text=True,
-            )  # fmt: skip
+                cwd=self.work,
+                env=self.environment(name) | given,
+                capture_output=True,
+                text=True,
+            )
             self.said += done.stdout + done.stderr
             if done.returncode:
                 return done.returncode

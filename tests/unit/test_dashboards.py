@@ -95,15 +95,17 @@ def test_the_errors_of_a_model_are_those_that_builtin_metrics_count() -> None:
 
 SERVICES = [
     ("vision-digits-abcdefghij-http-80@kubernetesgateway", "abcdefghij"),
-    ("httproute-vision-digits-gw-gateways-models-ep-web-0-abc-svc-vision-digits-abcdefghij-http-80@kubernetesgateway",
-     "abcdefghij"),
+    (
+        "httproute-vision-digits-gw-gateways-models-ep-web-0-abc-svc-vision-digits-abcdefghij-http-80@kubernetesgateway",
+        "abcdefghij",
+    ),
     ("vision-digits-abcdefghij-80-grpc@kubernetesgateway", "abcdefghij"),
     ("vision-digits-abcdefghij-80@kubernetescrd", "abcdefghij"),
     ("vision-other-digits-abcdefghij-http-80@kubernetesgateway", None),
     ("vision-digits-small-abcdefghij-http-80@kubernetesgateway", None),
     ("research-vision-digits-abcdefghij-http-80@kubernetesgateway", None),
     ("vision-digits-abcdefghij@internal", None),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("service", "revision"), SERVICES)

@@ -55,14 +55,16 @@ def test_the_output_of_a_run_that_passed_names_nothing() -> None:
         ("==> unit: begins\n==> unit:\n==> unit: FAILED (exit 2), 3 s\n", ("unit",)),
         ("==> a\n==> b\n==> b: FAILED (exit 1), 0 s\n==> c\n==> c: ok, 0 s\n==> a: FAILED (exit 2), 3 s\n", ("a: b",)),
         ("==> a\n==> b\n==> b: ok, 0 s\n==> a: FAILED (exit 2), 3 s\n", ("a",)),
-        ("==> a\nFAILED t/test_x.py::test_y - a\n==> a: FAILED (exit 1), 0 s\n==> b\n==> b: FAILED (exit 1), 0 s\n",
-         ("t/test_x.py::test_y", "b")),
+        (
+            "==> a\nFAILED t/test_x.py::test_y - a\n==> a: FAILED (exit 1), 0 s\n==> b\n==> b: FAILED (exit 1), 0 s\n",
+            ("t/test_x.py::test_y", "b"),
+        ),
         ("FAILED t/test_x.py::test_y\nERROR t/test_x.py::test_y - at teardown\n", ("t/test_x.py::test_y",)),
         ("FAILED t/test_x.py::test_y[a] - assert 'b]' - 'c'\n", ("t/test_x.py::test_y[a]",)),
         ("ERROR    root:x.py:1 said t/test_x.py::test_y\nE  FAILED t/test_x.py::test_y\nFAILED to start x.py\n", ()),
     ],
     ids=["a step", "begins apart", "in a step", "outer", "a test, and a step", "twice", "brackets", "not pytest's"],
-)  # fmt: skip
+)
 def test_what_failed(text: str, failed: tuple[str, ...]) -> None:
     assert Output.of(f"{text}\nNot passed, after 9 s.\n").failed == failed
 

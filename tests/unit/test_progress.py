@@ -65,5 +65,8 @@ def test_lines_in_ci_say_how_much_is_left(capsys: pytest.CaptureFixture[str]) ->
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].endswith("1 left; 75 % built, about a minute to go")
     assert [line.split("] ")[1].split(",")[0].split(" in ")[0] for line in lines] == [
-        "build a: running", "build a: done", "ready: running", "ready: done"
-    ]  # fmt: skip
+        "build a: running",
+        "build a: done",
+        "ready: running",
+        "ready: done",
+    ]

@@ -19,9 +19,13 @@ from scripts.suite import Layer, Suite
 
 ROOT = Path(__file__).parents[2]
 MARKERS = {
-    "chart": ["test-chart"], "fetch": ["test-fetch"], "metrics": ["test-metrics"],
-    "controlplane": ["test-controlplane"], "kwok": ["test-kwok"], "e2e": ["test-e2e", "test-cluster"],
-}  # fmt: skip
+    "chart": ["test-chart"],
+    "fetch": ["test-fetch"],
+    "metrics": ["test-metrics"],
+    "controlplane": ["test-controlplane"],
+    "kwok": ["test-kwok"],
+    "e2e": ["test-e2e", "test-cluster"],
+}
 
 
 def shell(name: str, script: str, budget: int = 60, **more: tuple[str, ...]) -> Layer:
@@ -92,8 +96,11 @@ def test_a_failure_ends_nothing_else_but_what_needs_it(tmp_path: Path) -> None:
     needs, after = shell("needs", "true", needs=("bad",)), shell("after", "true", after=("bad",))
     found = played(tmp_path, [bad, later], [needs, after])
     assert {run.layer.name: run.state for run in found} == {
-        "bad": "FAILED", "later": "ok", "needs": "not run", "after": "ok",
-    }  # fmt: skip
+        "bad": "FAILED",
+        "later": "ok",
+        "needs": "not run",
+        "after": "ok",
+    }
     assert not found.passed
     assert found.failures() == [f"bad: see {tmp_path}/bad.log", "  FAILED tests/test_x.py::test_y - assert 0"]
 

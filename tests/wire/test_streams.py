@@ -28,9 +28,14 @@ class Follower:
         self.lists = 0
         self.bookmarks: list[str] = []
         self.stream = KindStream(
-            client, kinds.MODEL, relist=self._relist, take=self._take, wanted=wanted,
-            passed=self.bookmarks.append, clock=SystemClock(),
-        )  # fmt: skip
+            client,
+            kinds.MODEL,
+            relist=self._relist,
+            take=self._take,
+            wanted=wanted,
+            passed=self.bookmarks.append,
+            clock=SystemClock(),
+        )
 
     async def _relist(self) -> str:
         version = await self.client.current_version(kinds.MODEL)

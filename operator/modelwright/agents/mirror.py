@@ -41,17 +41,38 @@ _INFER_PATH = re.compile(r"(/v2/models/[^/]+(/versions/[^/]+)?)/infer/?$")
 _DROPPED_HEADERS = frozenset(
     {
         # of the connection (RFC 9110, 7.6.1), or made anew for each one
-        "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer",
-        "transfer-encoding", "upgrade", "host", "content-length", "expect", "accept-encoding",
+        "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "host",
+        "content-length",
+        "expect",
+        "accept-encoding",
         # of the caller's session with the gateway; no model server reads them
         "cookie",
         # of the caller's trace, in which these requests have no place
-        "traceparent", "tracestate", "baggage", "b3", "x-b3-traceid", "x-b3-spanid", "x-b3-parentspanid",
-        "x-b3-sampled", "x-b3-flags", "uber-trace-id", "x-datadog-trace-id", "x-datadog-parent-id",
+        "traceparent",
+        "tracestate",
+        "baggage",
+        "b3",
+        "x-b3-traceid",
+        "x-b3-spanid",
+        "x-b3-parentspanid",
+        "x-b3-sampled",
+        "x-b3-flags",
+        "uber-trace-id",
+        "x-datadog-trace-id",
+        "x-datadog-parent-id",
         # of the route and of this process
         names.COPY_TOKEN_HEADER.lower(),
     }
-)  # fmt: skip
+)
 MIRROR_ROOM = ConnectionLimits(
     max_connections=512,
     max_per_address=256,
@@ -249,9 +270,11 @@ class MirrorServer(ABC):
         assert self._session is not None  # noqa: S101 - workers run after `start`
         try:
             async with self._session.get(
-                URL(url, encoded=True), headers={SHADOW_HEADER: "1"}, allow_redirects=False,
+                URL(url, encoded=True),
+                headers={SHADOW_HEADER: "1"},
+                allow_redirects=False,
                 timeout=aiohttp.ClientTimeout(total=seconds),
-            ) as response:  # fmt: skip
+            ) as response:
                 return await self._read_body(response) if response.status == 200 else None
         except (TimeoutError, aiohttp.ClientError, OSError, ValueError):
             return None

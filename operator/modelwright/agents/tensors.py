@@ -14,8 +14,15 @@ from modelwright import untrusted_json
 TENSOR_DOCUMENT = untrusted_json.JsonLimits(64 << 20, values=4_000_000)
 """Its bytes are bounded where it comes in. Pictures are sent as such lists."""
 _INTEGER_CODES = {
-    "INT8": "b", "INT16": "h", "INT32": "i", "INT64": "q", "UINT8": "B", "UINT16": "H", "UINT32": "I", "UINT64": "Q",
-}  # fmt: skip
+    "INT8": "b",
+    "INT16": "h",
+    "INT32": "i",
+    "INT64": "q",
+    "UINT8": "B",
+    "UINT16": "H",
+    "UINT32": "I",
+    "UINT64": "Q",
+}
 _FLOAT_CODES = {"FP16": "e", "FP32": "f", "FP64": "d"}
 FLOAT_TYPES = frozenset({*_FLOAT_CODES, "BF16"})
 _LABEL_TYPES = frozenset({*_INTEGER_CODES, "BOOL", "BYTES"})

@@ -81,10 +81,12 @@ REMEDIES: Final[Mapping[R, str]] = {
     R.WAITING_FOR_SIGNATURE: "see the resolve pod: kubectl get pods -l modelwright.dev/role=resolve",
     # Measuring
     R.ANALYSIS_ERROR: "kubectl modelwright why MODEL names the metric and its fault",
-    R.METRICS_SERVER_UNREACHABLE: f"{_CORRECT_CONNECTION} (url, caFile), or let the operator reach it in network policies",
+    R.METRICS_SERVER_UNREACHABLE: f"{_CORRECT_CONNECTION} (url, caFile), or let the operator reach it in "
+    "network policies",
     R.METRICS_SERVER_TIMEOUT: f"see why the server is slow, or raise the connection's timeout; {_CORRECT_CONNECTION}",
     R.METRICS_SERVER_ERROR: "see the metrics server's log",
-    R.METRICS_ACCESS_DENIED: f"{_CORRECT_CONNECTION}: its credentials (bearerTokenFile, basicAuth, oauth2, headerFiles)",
+    R.METRICS_ACCESS_DENIED: f"{_CORRECT_CONNECTION}: its credentials (bearerTokenFile, basicAuth, oauth2, "
+    "headerFiles)",
     R.METRICS_ANSWER_INVALID: f"{_CORRECT_CONNECTION}: url must be that of an API like Prometheus'",
     R.METRICS_ANSWER_TOO_LARGE: "let the query give fewer series",
     R.METRICS_STALE: "have Prometheus scrape the pods: see its page of targets",
@@ -119,5 +121,5 @@ REMEDIES: Final[Mapping[R, str]] = {
     R.OUTPUT_NOT_ALLOWED: "write the artifact below spec.run.output.uri",
     R.DATASET_CHANGED: "publish data to new addresses, and run again",
     R.CHILD_LOST: "keep others from deleting the run's objects, and run again",
-}  # fmt: skip
+}
 """By reason. One that is not here is no problem, is decided by evidence or people, or passes."""

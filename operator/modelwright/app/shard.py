@@ -184,9 +184,14 @@ class ShardSession:
 
     def _build_namespace_stream(self) -> KindStream:
         return KindStream(
-            self._client, kinds.NAMESPACE, relist=self._list_namespaces, take=self._take_namespace,
-            passed=lambda version: self._own.apply_bookmark(int(version)), metadata_only=True, clock=self._clock,
-        )  # fmt: skip
+            self._client,
+            kinds.NAMESPACE,
+            relist=self._list_namespaces,
+            take=self._take_namespace,
+            passed=lambda version: self._own.apply_bookmark(int(version)),
+            metadata_only=True,
+            clock=self._clock,
+        )
 
     async def _list_namespaces(self) -> str:
         found, version = await self._client.list_all(kinds.NAMESPACE, metadata_only=True)
@@ -266,9 +271,14 @@ class ShardSession:
 
         everything = not what.kind.namespaced or what.kind in CLUSTER_WIDE_KINDS or what.kind == kinds.MODEL
         return KindStream(
-            self._client, what.kind, relist=relist, take=lambda event, obj: self._apply_event(what, event, obj),
-            labels=what.labels, wanted=None if everything else self._names_own_namespace, clock=self._clock,
-        )  # fmt: skip
+            self._client,
+            what.kind,
+            relist=relist,
+            take=lambda event, obj: self._apply_event(what, event, obj),
+            labels=what.labels,
+            wanted=None if everything else self._names_own_namespace,
+            clock=self._clock,
+        )
 
     def _apply_event(self, what: WatchedKind, event: str, obj: Object) -> None:
         try:

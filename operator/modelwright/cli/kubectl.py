@@ -29,9 +29,14 @@ KUBECTL_TIMEOUT = 60.0
 SIGN_IN_TIMEOUT = 600.0
 """Seconds that kubectl has once a credential plugin has said something: a person may be about to sign in."""
 _KUBECTL_PREFIXES = (
-    "Error from server", "Error in configuration", "No resources found", "The connection to the server ",
-    "Unable to connect to the server", "You must be logged in", "error: ",
-)  # fmt: skip
+    "Error from server",
+    "Error in configuration",
+    "No resources found",
+    "The connection to the server ",
+    "Unable to connect to the server",
+    "You must be logged in",
+    "error: ",
+)
 """How what kubectl itself says begins; it is reported by the plugin, and ends the output."""
 _CLUSTER_UNREACHABLE = re.compile(
     r"The connection to the server |Unable to connect to the server|Error in configuration|"

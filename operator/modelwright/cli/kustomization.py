@@ -14,10 +14,23 @@ FILE_NAMES = ("kustomization.yaml", "kustomization.yml", "Kustomization")
 _LOCAL_PATH = re.compile(r"[\w./ ,+~-]+")
 _FOLDER_FIELDS = ("resources", "bases", "components")
 _PLUGIN_FIELDS = ("generators", "transformers", "validators", "configurations", "crds")
-_TEXT_FIELDS = frozenset({
-    "annotations", "commonAnnotations", "commonLabels", "images", "labels", "literals", "metadata", "namePrefix",
-    "namespace", "nameSuffix", "options", "patch", "replicas",
-})  # fmt: skip
+_TEXT_FIELDS = frozenset(
+    {
+        "annotations",
+        "commonAnnotations",
+        "commonLabels",
+        "images",
+        "labels",
+        "literals",
+        "metadata",
+        "namePrefix",
+        "namespace",
+        "nameSuffix",
+        "options",
+        "patch",
+        "replicas",
+    }
+)
 """Members whose strings are texts and never addresses."""
 
 

@@ -147,9 +147,12 @@ def _metric_rows(record: ModelRollout, now: datetime) -> Iterator[RenderableType
         drawn.add(judged.metric)
         style = _STYLES.get(look.outcome, "")
         table.add_row(
-            Text(f"  {judged.metric}"), Text(look.outcome, style), Text(draw_interval(look), style), Text(_format_numbers(look)),
+            Text(f"  {judged.metric}"),
+            Text(look.outcome, style),
+            Text(draw_interval(look), style),
+            Text(_format_numbers(look)),
             Text(judged.unit + (", dry run" if judged.dry_run else ""), "dim"),
-        )  # fmt: skip
+        )
     if drawn:
         yield table
     for verdict in last_verdicts(record):

@@ -95,8 +95,10 @@ def resolve_model_name(name: str, objects: Iterable[Json]) -> str:
     labels = (by_kind.get("Pod", {}).get(name, {}).get("metadata") or {}).get("labels") or {}
     if names.LABEL_MODEL in labels:
         return str(labels[names.LABEL_MODEL])
-    raise ObjectNotFound(f"there is no Model {name} here, nor anything of that name that belongs to one; "
-                   f"{_list_existing(by_kind.get('Model', {}), 'Models')}")  # fmt: skip
+    raise ObjectNotFound(
+        f"there is no Model {name} here, nor anything of that name that belongs to one; "
+        f"{_list_existing(by_kind.get('Model', {}), 'Models')}"
+    )
 
 
 def build_view(name: str, objects: Iterable[Json]) -> ModelView:

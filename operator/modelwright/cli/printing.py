@@ -72,9 +72,14 @@ def escape_workflow_commands(text: str) -> str:
 
 
 def print_text(
-    text: str = "", *, end: str = "\n", error: bool = False, before: str = "", colours: bool = False,
+    text: str = "",
+    *,
+    end: str = "\n",
+    error: bool = False,
+    before: str = "",
+    colours: bool = False,
     commands: bool = False,
-) -> None:  # fmt: skip
+) -> None:
     """Prints a text, made printable. `before` is the program's own and stays as it is; with `colours` so do colours,
     for a text that the program has coloured and whose parts were `cleaned`. In a workflow of GitHub's nothing in it is
     a command to the runner, unless `commands` says that it is meant to be."""

@@ -76,9 +76,14 @@ def save_image(seen: RolloutSeries, path: Path) -> None:
         panels[-1].set_xlim(0, 1.01 * _axis_end(seen, size))
         if seen.metrics:
             panels[0].legend(
-                handles=_legend_handles(seen), loc="lower left", bbox_to_anchor=(0, 1.12), ncols=4, fontsize=8, frameon=False,
+                handles=_legend_handles(seen),
+                loc="lower left",
+                bbox_to_anchor=(0, 1.12),
+                ncols=4,
+                fontsize=8,
+                frameon=False,
                 borderaxespad=0,
-            )  # fmt: skip
+            )
         figure.align_ylabels()
         figure.supxlabel(footnote, fontsize=7.5, color=_GREY, x=0.01, ha="left")
         figure.savefig(path, format=path.suffix[1:], dpi=150)
@@ -179,8 +184,10 @@ def _legend_handles(seen: RolloutSeries) -> list[Any]:
     from matplotlib.lines import Line2D
 
     looks = [look for judged in seen.metrics for look in judged.points]
-    found = [Line2D([], [], color=_INK, linestyle=_DASHES, label="limit"),
-             Line2D([], [], color=_GREY, linewidth=2.5, label="interval, in the outcome's colour")]  # fmt: skip
+    found = [
+        Line2D([], [], color=_INK, linestyle=_DASHES, label="limit"),
+        Line2D([], [], color=_GREY, linewidth=2.5, label="interval, in the outcome's colour"),
+    ]
     if any(look.serving is not None for look in looks):
         found.append(Line2D([], [], color=_GREY, marker="D", linestyle="", label="serving"))
     for outcome in dict.fromkeys(look.outcome for look in looks):

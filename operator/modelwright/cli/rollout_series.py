@@ -117,15 +117,28 @@ class RolloutSeries:
             "ended": _format_utc(self.ended),
             "weights": [{"at": _format_utc(at), "weight": weight} for at, weight in self.weights],
             "steps": [
-                {"step": s.number, "kind": s.kind, "weight": s.weight, "begun": _format_utc(s.begun), "ended": _format_utc(s.ended),
-                 "outcome": s.outcome} for s in self.steps
+                {
+                    "step": s.number,
+                    "kind": s.kind,
+                    "weight": s.weight,
+                    "begun": _format_utc(s.begun),
+                    "ended": _format_utc(s.ended),
+                    "outcome": s.outcome,
+                }
+                for s in self.steps
             ],
             "metrics": [
-                {"metric": m.metric, "what": str(m.limit_kind), "unit": m.unit, "dryRun": m.dry_run,
-                 "looks": [_format_point(look) for look in m.points]} for m in self.metrics
+                {
+                    "metric": m.metric,
+                    "what": str(m.limit_kind),
+                    "unit": m.unit,
+                    "dryRun": m.dry_run,
+                    "looks": [_format_point(look) for look in m.points],
+                }
+                for m in self.metrics
             ],
             "notes": list(self.notes),
-        }  # fmt: skip
+        }
 
 
 def build_series(record: ModelRollout, now: datetime) -> RolloutSeries:

@@ -34,7 +34,7 @@ def explain_problems(kind: Any, error: InvalidObject) -> list[tuple[str, str]]:
         (path, _describe_problem(kind, entry, text))
         for entry, path, text in named
         if not _is_consequence(entry, entries, replaced)
-    ]  # fmt: skip
+    ]
 
 
 def closest_name(name: str, known: Iterable[str]) -> str | None:

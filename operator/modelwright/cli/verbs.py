@@ -249,12 +249,15 @@ def plot(
     output: Annotated[
         str | None,
         _build_option(
-            "-o", "--output", metavar="FILE", parser=_parse_plot_output,
+            "-o",
+            "--output",
+            metavar="FILE",
+            parser=_parse_plot_output,
             text=f"a picture ({' or '.join(IMAGE_SUFFIXES)}), or json for the numbers (default: in the terminal)",
         ),
     ] = None,
     terminal: Annotated[bool, _build_option("--terminal", text="in the terminal too, when -o names a file")] = False,
-) -> None:  # fmt: skip
+) -> None:
     """draw a rollout: weights over time, intervals and limits"""
 
 

@@ -156,9 +156,11 @@ def _track_change(
 
 
 def record_authors(
-    known: Sequence[AuthorsStatus], changes: Iterable[ChangeStatus], rendered: Mapping[str, Any] | None,
+    known: Sequence[AuthorsStatus],
+    changes: Iterable[ChangeStatus],
+    rendered: Mapping[str, Any] | None,
     served: Mapping[str, Any] | None,
-) -> tuple[AuthorsStatus, ...]:  # fmt: skip
+) -> tuple[AuthorsStatus, ...]:
     """The authors that a ModelRollout records. What it began with stays: a policy or Model that was edited since is not
     what it goes by. But for the same content, who answers for it may be found out later.
 

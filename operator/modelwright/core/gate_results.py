@@ -135,7 +135,8 @@ def describe_truncation(pod: Object, message: str, metrics: Sequence[EvaluationM
     lacking = report_figures.find_first_missing(message, metrics)
     first = f": {lacking} is the first figure that did not fit" if lacking is not None else ""
     return (
-        f"the report is larger than the {pod_states.termination_message_limit(pod)} bytes that Kubernetes keeps of a termination "
+        f"the report is larger than the {pod_states.termination_message_limit(pod)} bytes that Kubernetes "
+        "keeps of a termination "
         f"message in this pod{first}; report what the gates ask for (GATED_FIGURES), and put the rest elsewhere, "
         'with "fullReport": {"uri", "digest"}'
     )

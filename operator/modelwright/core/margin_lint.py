@@ -44,7 +44,9 @@ def _describe_margin(margin: float, confidence: float) -> str:
         return ""
     needed = equally_good(ASSUMED_DIFFERING_SHARE).required_examples(-margin, 1 - confidence, _POWER)
     return (
-        f"is within two standard errors ({two_errors:.2g}) of a share of {ASSUMED_EXAMPLES:,} examples of which two versions "
-        f"differ on {ASSUMED_DIFFERING_SHARE:.0%}: an equal candidate passes nine times in ten with about {needed:,} examples, in "
+        f"is within two standard errors ({two_errors:.2g}) of a share of {ASSUMED_EXAMPLES:,} examples of "
+        "which two versions "
+        f"differ on {ASSUMED_DIFFERING_SHARE:.0%}: an equal candidate passes nine times in ten with about "
+        f"{needed:,} examples, in "
         "each slice; a larger margin takes fewer"
     )

@@ -182,7 +182,8 @@ def estimate_memory(data: bytes) -> int:
 
 def _size_message(size: int) -> str:
     return (
-        f"its values would take about {size >> 20} MiB in memory, and may take {OBJECT_MEMORY_BYTES >> 20}: make it smaller, "
+        f"its values would take about {size >> 20} MiB in memory, and may take "
+        f"{OBJECT_MEMORY_BYTES >> 20}: make it smaller, "
         "most of all lists and maps of very many short values"
     )
 

@@ -74,7 +74,10 @@ async def find_counters(
         if not errors or found.bad_requests is not None:
             return found
         if wanted == "Gateway":
-            message = f"source Gateway, but {_GATEWAY_NAMES[controller]} counts gRPC calls that went well and failed ones alike"
+            message = (
+                f"source Gateway, but {_GATEWAY_NAMES[controller]} counts gRPC calls that went well and "
+                "failed ones alike"
+            )
             raise MeasurementError(
                 Reason.METRIC_SOURCE_MISSING, f"{message}: use source Runtime, or a metric of your own", permanent=True
             )

@@ -115,11 +115,16 @@ class GuardedResolver(AbstractResolver):
         found = await self._lookups.resolve_name(host, family)
         kept = [
             ResolveResult(
-                hostname=host, host=address[0], port=port, family=kind, proto=proto,
+                hostname=host,
+                host=address[0],
+                port=port,
+                family=kind,
+                proto=proto,
                 flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
             )
-            for kind, _, proto, _, address in found if not addresses.is_forbidden(str(address[0]))
-        ]  # fmt: skip
+            for kind, _, proto, _, address in found
+            if not addresses.is_forbidden(str(address[0]))
+        ]
         if not kept:
             raise OSError(errno.EACCES, f"{host} leads to link-local or metadata addresses only, which are never asked")
         return kept

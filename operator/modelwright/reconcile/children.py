@@ -137,8 +137,10 @@ def _former_owner_problem(kind: Kind, wanted: Object, live: Object) -> Problem |
     owner = wanted["metadata"]["ownerReferences"][0]
     for ref in live["metadata"].get("ownerReferences") or ():
         if ref.get("controller") and (ref["apiVersion"], ref["kind"], ref["name"]) == (
-            owner["apiVersion"], owner["kind"], owner["name"],
-        ):  # fmt: skip
+            owner["apiVersion"],
+            owner["kind"],
+            owner["name"],
+        ):
             text = f"{kind} {wanted['metadata']['name']} of the former {owner['kind']} {owner['name']} is being removed"
             return Problem(Reason.PROGRESSING_WITH_RETRY, text)
     return None

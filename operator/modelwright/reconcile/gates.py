@@ -55,12 +55,17 @@ async def ensure_gate_job(context: Context, picture: ModelSnapshot, gate: str) -
         if gate == "infra" and wanted.infra is not None:
             pods = await _pod_addresses(context, picture, plan.revision) if wanted.infra.memory is not None else []
             job = jobs.infra_job(
-                raw, wanted.infra, plan.revision, plan.stored, plan.version.spec.samples, images,
+                raw,
+                wanted.infra,
+                plan.revision,
+                plan.stored,
+                plan.version.spec.samples,
+                images,
                 protocol=plan.choice.runtime.spec.protocol,
                 request_seconds=picture.model.spec.serving.max_request_seconds,
                 service_account=plan.version.spec.artifact.service_account_name,
                 pods=pods,
-            )  # fmt: skip
+            )
         elif gate == "scan" and wanted.scan is not None:
             job = jobs.scan_job(raw, wanted.scan, plan.revision, _candidate_content(plan), images)
         elif gate == "evaluation" and wanted.evaluation is not None:
@@ -69,9 +74,14 @@ async def ensure_gate_job(context: Context, picture: ModelSnapshot, gate: str) -
             )
             candidate = _with_cache(context, picture, plan.version, _candidate_content(plan))
             job = jobs.evaluation_job(
-                raw, wanted.evaluation, plan.revision, candidate, serving, images,
+                raw,
+                wanted.evaluation,
+                plan.revision,
+                candidate,
+                serving,
+                images,
                 service_account=picture.model.spec.serving.service_account_name,
-            )  # fmt: skip
+            )
         else:
             return False
     except MergeError as error:

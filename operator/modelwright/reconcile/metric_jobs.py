@@ -41,9 +41,13 @@ class MetricJobRunner:
     """What the desk runs Jobs with."""
 
     def __init__(
-        self, client: KubeClient, store: Store, clock: Clock, images: Images,
+        self,
+        client: KubeClient,
+        store: Store,
+        clock: Clock,
+        images: Images,
         admission: Callable[[str], AdmissionState] = lambda _: IN_FORCE,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._client = client
         self._store = store
         self._clock = clock

@@ -21,7 +21,7 @@ def mirror_token(context: Context, picture: ModelSnapshot, role: str, revisions:
 
 def has_stale_token(
     context: Context, raw: Object, stored: Mapping[str, Object], record: RolloutRecord | None, routed: ObservedSplit
-) -> bool:  # fmt: skip
+) -> bool:
     """Whether the live route copies requests for the comparer of this record with another token than it asks for."""
     if not routed.mirror_percent or record is None or record.from_revision is None or record.candidate is None:
         return False
@@ -31,7 +31,7 @@ def has_stale_token(
 
 def _compute_token(
     context: Context, raw: Object, stored: Mapping[str, Object], role: str, revisions: Sequence[Revision]
-) -> str:  # fmt: skip
+) -> str:
     if not context.images.copy_token:
         return ""
     return mirror_target.mirror_token(raw, role, [stored[one.hash] for one in revisions if one.hash in stored])

@@ -202,9 +202,15 @@ class ModelVersionReconciler:
         return claim
 
     async def _fill_cache(
-        self, raw: Object, version: ModelVersion, pinned: ArtifactStatus, signed: SignatureStatus | None,
-        asked: Signatures | None, live: Object | None, claim: str,
-    ) -> ResolvedContent:  # fmt: skip
+        self,
+        raw: Object,
+        version: ModelVersion,
+        pinned: ArtifactStatus,
+        signed: SignatureStatus | None,
+        asked: Signatures | None,
+        live: Object | None,
+        claim: str,
+    ) -> ResolvedContent:
         """What the pod says that brings the artifact into the shared cache."""
         proof = artifact_cache.build_proof(self._raw_model(version), version, pinned.digest, self._context.images)
         artifact, model = version.spec.artifact, version.spec.model_ref.name
@@ -246,9 +252,14 @@ class ModelVersionReconciler:
         return _pinned_content(pinned.model_copy(update={"cached": claim}), so_far.signature, asked)
 
     async def _resolve_in_pod(
-        self, raw: Object, version: ModelVersion, so_far: ResolvedContent, live: Object | None, wanted: Object,
+        self,
+        raw: Object,
+        version: ModelVersion,
+        so_far: ResolvedContent,
+        live: Object | None,
+        wanted: Object,
         read: Callable[[Object], ResolvedContent],
-    ) -> ResolvedContent:  # fmt: skip
+    ) -> ResolvedContent:
         """What the resolve pod says. One that is not the very pod that was rendered is replaced, and says nothing.
         `so_far`: what to say until another pod is made."""
         tries, now = self._attempts_of(version, wanted), self._context.clock.monotonic()
@@ -372,9 +383,14 @@ class ModelVersionReconciler:
         return found if found is not None and is_controlled_by(found, version.uid) else None
 
     def _read_resolve_pod(
-        self, pod: Object, *, pinned: ArtifactStatus | None, asked: Signatures | None, known: SignatureStatus | None,
+        self,
+        pod: Object,
+        *,
+        pinned: ArtifactStatus | None,
+        asked: Signatures | None,
+        known: SignatureStatus | None,
         tree: bool,
-    ) -> ResolvedContent:  # fmt: skip
+    ) -> ResolvedContent:
         """What the pod has found out. `known` is what stands of an earlier finding on the signature."""
         status = pod_trust.container_status(pod, FETCH_CONTAINER)
         done = status.get("state", {}).get("terminated", {})
@@ -401,11 +417,13 @@ class ModelVersionReconciler:
                 return ResolvedContent(
                     pinned,
                     ConditionSummary(
-                        Reason.ADMISSION_POLICY_MISSING, f"the signature does not count: {text}",
-                        stalled=admission.in_force is False, reconciling=admission.in_force is None,
+                        Reason.ADMISSION_POLICY_MISSING,
+                        f"the signature does not count: {text}",
+                        stalled=admission.in_force is False,
+                        reconciling=admission.in_force is None,
                     ),
                     requeue_after=POLL_POD_SECONDS,
-                )  # fmt: skip
+                )
             # The pod goes when status has what it said, by the pass that the write wakes.
             return _pinned_content(found, signed, asked)
         return _with_pod_failure(pod, ResolvedContent(pinned, _waiting_verdict(pinned, asked, known), known))

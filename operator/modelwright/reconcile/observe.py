@@ -121,13 +121,18 @@ async def observe_model(context: Context, raw: Object, model: Model, confirmed_b
     other = held if isinstance(held, RevisionPlan) else None
     of = other or plan
     rolling, looked = rollout_records.build_input(
-        context, model, records, observed,
+        context,
+        model,
+        records,
+        observed,
         digest=of.digest if of is not None else None,
         version=of.version if of is not None else None,
-        traffic=traffic, scene=scene, stored=stored,
+        traffic=traffic,
+        scene=scene,
+        stored=stored,
         choice=of.choice if of is not None else None,
         made=of.stored if of is not None else None,
-    )  # fmt: skip
+    )
     if rolling is not None and rolling.record is not None:
         results = await gates.read_results(context, rolling.record, rolling.policy)
         rolling = replace(rolling, gates=results, report_problem=gates.untrusted_problem(context, model.namespace))
@@ -170,9 +175,13 @@ def _split_target(
 
 
 def _manual_rollback_target(
-    context: Context, raw: Object, model: Model, hand: RolloutRecord, stored: Mapping[str, Object],
+    context: Context,
+    raw: Object,
+    model: Model,
+    hand: RolloutRecord,
+    stored: Mapping[str, Object],
     deployments: Mapping[str, Object],
-) -> RevisionPlan | Revision | Problem:  # fmt: skip
+) -> RevisionPlan | Revision | Problem:
     """Where a person's rollback goes: the revision that the version was last served by, as it was stored; else one made
     from the version."""
     if hand.candidate is not None and hand.candidate.hash in stored:
@@ -264,9 +273,13 @@ def _resolve_target(
 
 
 def _plan_version(
-    context: Context, raw: Object, model: Model, version: ModelVersion, stored: Mapping[str, Object],
+    context: Context,
+    raw: Object,
+    model: Model,
+    version: ModelVersion,
+    stored: Mapping[str, Object],
     deployments: Mapping[str, Object],
-) -> RevisionPlan | Problem:  # fmt: skip
+) -> RevisionPlan | Problem:
     asked, pinned = model.spec.signatures, version.status.artifact
     digest = signatures.known_digest(version.spec.artifact, pinned.digest if pinned is not None else None, asked)
     if digest is None:
@@ -297,9 +310,15 @@ def _plan_version(
 
 
 def _plan_revision(
-    context: Context, raw: Object, model: Model, version: ModelVersion, digest: str, choice: RuntimeChoice,
-    stored: Mapping[str, Object], deployments: Mapping[str, Object],
-) -> RevisionPlan | Problem:  # fmt: skip
+    context: Context,
+    raw: Object,
+    model: Model,
+    version: ModelVersion,
+    digest: str,
+    choice: RuntimeChoice,
+    stored: Mapping[str, Object],
+    deployments: Mapping[str, Object],
+) -> RevisionPlan | Problem:
     revision = revisions.identify_revision(version.name, version.spec, digest, choice, model.spec.serving)
     kept = stored.get(revision.hash)
     proof = artifact_cache.build_proof(raw, version, digest, context.images)
@@ -315,9 +334,17 @@ def _plan_revision(
         number = 1 + max((obj.get("revision", 0) for obj in stored.values()), default=0)
         try:
             kept = revisions.render_stored_revision(
-                raw, model.spec, version.name, version.spec, digest, choice, revision, context.images, number,
+                raw,
+                model.spec,
+                version.name,
+                version.spec,
+                digest,
+                choice,
+                revision,
+                context.images,
+                number,
                 proof,
-            )  # fmt: skip
+            )
         except MergeError as error:
             return Problem(Reason.INVALID_POD_TEMPLATE, str(error), stalled=True)
         outdated = None
@@ -579,9 +606,14 @@ def _is_scaled_to_zero(view: RevisionView) -> bool:
 
 
 async def _confirm_traffic(
-    traffic: TrafficPort, scene: RoutingObjects, named: frozenset[str], views: Mapping[str, RevisionView],
-    serving: ServingRevision | None, confirmed_before: str | None, readiness_path: str | None,
-) -> RouteStatus:  # fmt: skip
+    traffic: TrafficPort,
+    scene: RoutingObjects,
+    named: frozenset[str],
+    views: Mapping[str, RevisionView],
+    serving: ServingRevision | None,
+    confirmed_before: str | None,
+    readiness_path: str | None,
+) -> RouteStatus:
     """Whether traffic goes where it should: known for what serves already, else asked once something could answer."""
     if scene.problem is not None:
         return RouteStatus(False, scene.problem)

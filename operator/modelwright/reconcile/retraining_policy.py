@@ -94,9 +94,15 @@ class RetrainingPolicyReconciler:
         failures, last_failed = throttle.count_failures(views, policy.status.failures or 0, policy.status.last_run)
         retry_at = throttle.compute_retry_time(policy.spec.guard.backoff, failures, last_failed)
         decisions = throttle.judge_firings(
-            firings, policy.spec.guard, views, policy=policy.name, policy_uid=policy.uid,
-            suspended=policy.spec.suspend, now=now, retry_at=retry_at,
-        )  # fmt: skip
+            firings,
+            policy.spec.guard,
+            views,
+            policy=policy.name,
+            policy_uid=policy.uid,
+            suspended=policy.spec.suspend,
+            now=now,
+            retry_at=retry_at,
+        )
         for decision in decisions:
             if isinstance(decision, StartRun):
                 await self._create_run(policy, decision)
@@ -201,8 +207,9 @@ class RetrainingPolicyReconciler:
         known = {trigger.name for trigger in spec.triggers if trigger.webhook is not None}
         found += [
             Firing(message.trigger, "webhook", message.identity, now, message.text)
-            for message in dict.fromkeys(messages) if message.trigger in known
-        ]  # fmt: skip
+            for message in dict.fromkeys(messages)
+            if message.trigger in known
+        ]
         return sorted(found, key=lambda firing: (firing.at, firing.trigger, firing.identity)), baselines
 
     async def _read_fingerprints(self, raw: Object, policy: RetrainingPolicy) -> tuple[dict[str, str], str | None]:
@@ -298,10 +305,12 @@ class RetrainingPolicyReconciler:
                 "policyRef": {"name": policy.name},
                 "policyUid": policy.uid,
                 "trigger": {
-                    "name": firing.trigger, "identity": firing.identity, "message": firing.message[:1024] or "-",
+                    "name": firing.trigger,
+                    "identity": firing.identity,
+                    "message": firing.message[:1024] or "-",
                 },
             },
-        }  # fmt: skip
+        }
         try:
             made = await self._context.client.create(body)
         except api_errors.AlreadyExists:
@@ -352,17 +361,24 @@ class RetrainingPolicyReconciler:
             identity = firing.fingerprint or firing.identity
             entry = fired.get(firing.trigger)
             fired[firing.trigger] = TriggerStatus(
-                name=firing.trigger, identity=identity, at=firing.at, outcome=outcome, run=run,
+                name=firing.trigger,
+                identity=identity,
+                at=firing.at,
+                outcome=outcome,
+                run=run,
                 schedule=entry.schedule if entry is not None else None,
                 since=entry.since if entry is not None else None,
-            )  # fmt: skip
+            )
             if isinstance(decision, SuppressFiring):
                 place = (firing.trigger, decision.reason)
                 before = counted[place].count if place in counted else 0
                 counted[place] = SuppressedStatus(
-                    trigger=firing.trigger, reason=decision.reason, count=min(before + 1, MAX_COUNT), last_at=now,
+                    trigger=firing.trigger,
+                    reason=decision.reason,
+                    count=min(before + 1, MAX_COUNT),
+                    last_at=now,
                     message=decision.message,
-                )  # fmt: skip
+                )
         active = [run.name for run in runs if not has_ended(run)]
         ended = sorted((run for run in runs if has_ended(run)), key=lambda run: run.status.finished_at or now)
         made = [run.status.version for run in ended if run.status.version]

@@ -337,9 +337,15 @@ def _needs_approval(policy: RolloutPolicySpec) -> bool:
 
 
 def _list_changes(
-    model: Model, found: RolloutHistory, base: Observation, policy: RolloutPolicy | None, version: ModelVersion | None,
-    digest: str | None, choice: RuntimeChoice | None, stored: Mapping[str, Object],
-) -> tuple[ChangeStatus, ...]:  # fmt: skip
+    model: Model,
+    found: RolloutHistory,
+    base: Observation,
+    policy: RolloutPolicy | None,
+    version: ModelVersion | None,
+    digest: str | None,
+    choice: RuntimeChoice | None,
+    stored: Mapping[str, Object],
+) -> tuple[ChangeStatus, ...]:
     """Who has changed what the target is made of since what serves was made."""
     serving = base.serving.revision if base.serving is not None else None
     kept = stored.get(serving.hash) if serving is not None else None
@@ -366,9 +372,12 @@ def _list_changes(
 
 
 def _with_authors(
-    record: RolloutRecord | None, base: Observation, changes: Iterable[ChangeStatus], made: Object | None,
+    record: RolloutRecord | None,
+    base: Observation,
+    changes: Iterable[ChangeStatus],
+    made: Object | None,
     stored: Mapping[str, Object],
-) -> RolloutRecord | None:  # fmt: skip
+) -> RolloutRecord | None:
     """The record with the authors of its candidate."""
     if (
         record is None
@@ -779,9 +788,15 @@ async def create_record(context: Context, model: Model, target: Revision, number
 
 
 async def write_record(
-    context: Context, raw: Object, old: RolloutRecord, new: RolloutRecord, now: datetime, *, stalled: bool = False,
+    context: Context,
+    raw: Object,
+    old: RolloutRecord,
+    new: RolloutRecord,
+    now: datetime,
+    *,
+    stalled: bool = False,
     evidence: tuple[bool, Reason, str] | None = None,
-) -> bool:  # fmt: skip
+) -> bool:
     """Write the record when it has changed; the one status write of a pass for this object. `stalled`: it goes on only
     once a person has done something. `evidence`: what its policy asks for."""
     status = new.status.model_copy(update={"observed_generation": new.generation})

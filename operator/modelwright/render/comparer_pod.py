@@ -23,9 +23,15 @@ _COMPARER = MirrorTarget(
 
 
 def comparer_deployment(
-    model: Json, serving: Revision, candidate: Revision, images: Images, *, token: str = "",
-    request_seconds: int = 30, service_account: str | None = None,
-) -> Json:  # fmt: skip
+    model: Json,
+    serving: Revision,
+    candidate: Revision,
+    images: Images,
+    *,
+    token: str = "",
+    request_seconds: int = 30,
+    service_account: str | None = None,
+) -> Json:
     """One pod that compares this pair. `token`: of the copies that count; empty for all. `request_seconds`: how long an
     answer is waited for (drain and longest request of the Model). `service_account`: whose image pull secrets the pod
     needs; it has no rights."""
@@ -36,9 +42,14 @@ def comparer_deployment(
         "CANDIDATE_REVISION": candidate.hash,
     }
     return _COMPARER.render_deployment(
-        model, _pair_key(serving, candidate), environment, images, token=token, service_account=service_account,
+        model,
+        _pair_key(serving, candidate),
+        environment,
+        images,
+        token=token,
+        service_account=service_account,
         request_seconds=request_seconds,
-    )  # fmt: skip
+    )
 
 
 def comparer_service(model: Json) -> Json:

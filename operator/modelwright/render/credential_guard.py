@@ -10,10 +10,18 @@ from modelwright.render.strategic_merge import MergeError
 Json = dict[str, Any]
 
 _CHANGEABLE_VARIABLES = FETCH_VARIABLES | (PROXY_VARIABLES - PLAINTEXT_PROXIES) | {"AWS_REGION", "AWS_DEFAULT_REGION"}
-_CHANGEABLE_MEMBERS = frozenset({
-    "resources", "image", "imagePullPolicy", "command", "args", "securityContext", "terminationMessagePath",
-    "terminationMessagePolicy",
-})  # fmt: skip
+_CHANGEABLE_MEMBERS = frozenset(
+    {
+        "resources",
+        "image",
+        "imagePullPolicy",
+        "command",
+        "args",
+        "securityContext",
+        "terminationMessagePath",
+        "terminationMessagePolicy",
+    }
+)
 """Of the container that fetches. For what runs in it, admission asks for the right to create Deployments, and who has
 that may mount any Secret."""
 
@@ -43,7 +51,8 @@ def check_credentials_kept(spec: Json, fetch: Json, volumes: list[Json], path: s
                 if isinstance(mount, dict)
             ):
                 raise MergeError(
-                    f"{where}.volumeMounts: {fetch_container.CREDENTIALS_VOLUME} is for the container {fetch['name']} alone: "
+                    f"{where}.volumeMounts: {fetch_container.CREDENTIALS_VOLUME} is for the container "
+                    f"{fetch['name']} alone: "
                     "mount the Secret by a volume of your own"
                 )
 

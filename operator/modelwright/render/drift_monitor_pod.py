@@ -47,9 +47,16 @@ def reference_source(reference: ReferenceSample, artifact: Artifact) -> Referenc
 
 
 def monitor_deployment(
-    model: Json, serving: Revision, wanted: ReferenceSource, monitoring: Monitoring, images: Images, *,
-    token: str = "", request_seconds: int = 30, service_account: str | None = None,
-) -> Json:  # fmt: skip
+    model: Json,
+    serving: Revision,
+    wanted: ReferenceSource,
+    monitoring: Monitoring,
+    images: Images,
+    *,
+    token: str = "",
+    request_seconds: int = 30,
+    service_account: str | None = None,
+) -> Json:
     """One pod that observes what the revision `serving` is asked. `token`: of the copies that count; empty for all.
     `request_seconds`: how long an answer is waited for.
     `service_account`: whose image pull secrets, and identity at the store, the pod needs; it has no rights."""
@@ -94,11 +101,16 @@ def monitor_deployment(
         ]
     )
     return _MONITOR.render_deployment(
-        model, made_for, environment, images, token=token, service_account=service_account,
+        model,
+        made_for,
+        environment,
+        images,
+        token=token,
+        service_account=service_account,
         request_seconds=request_seconds,
         container={"volumeMounts": brought.mounts},
         pod={"initContainers": brought.containers, "volumes": brought.volumes},
-    )  # fmt: skip
+    )
 
 
 def _format_window(whole: float) -> str:

@@ -170,9 +170,11 @@ class FetchedContents:
 
 
 def fetch_contents(
-    contents: Mapping[str, tuple[FetchSource, str | None, str]], images: Images, role: str,
+    contents: Mapping[str, tuple[FetchSource, str | None, str]],
+    images: Images,
+    role: str,
     kept: Mapping[str, CachedContent] | None = None,
-) -> FetchedContents:  # fmt: skip
+) -> FetchedContents:
     """Fetch each of `contents`, by name: (source, digest, directory), in a pod of `role`; those in `kept` are taken
     from the shared cache. Volumes are named apart from each other's and from the author's."""
     brought = FetchedContents([], [], [])
@@ -226,9 +228,15 @@ def _source_arguments(source: FetchSource, uri: str | None = None) -> list[str]:
 
 
 def resolve_pod(
-    version: Json, model: str, artifact: Artifact, images: Images, *, digest: str | None = None,
-    keys: Mapping[str, str] | None = None, tree: bool = False,
-) -> Json:  # fmt: skip
+    version: Json,
+    model: str,
+    artifact: Artifact,
+    images: Images,
+    *,
+    digest: str | None = None,
+    keys: Mapping[str, str] | None = None,
+    tree: bool = False,
+) -> Json:
     """The pod that hashes the artifact of a version of `model` and reports the digest as its termination message; with
     `keys` (PEM, by name), also whether one of them has signed it, and with `tree` the digest of its unpacked files.
     `digest`: what it must be, where that is known."""
@@ -325,9 +333,14 @@ def user_container_security() -> Json:
 
 
 def _render_container(
-    artifact: FetchSource, images: Images, arguments: list[str], mounts: list[Json], role: str | None, *,
+    artifact: FetchSource,
+    images: Images,
+    arguments: list[str],
+    mounts: list[Json],
+    role: str | None,
+    *,
     source_mounted: bool = True,
-) -> tuple[Json, list[Json]]:  # fmt: skip
+) -> tuple[Json, list[Json]]:
     volumes: list[Json] = []
     environment = [
         {"name": "MODELWRIGHT_CREDENTIALS", "value": CREDENTIALS_PATH},

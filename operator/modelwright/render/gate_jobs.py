@@ -56,9 +56,18 @@ def job_name(rollout: Json, gate: str) -> str:
 
 
 def infra_job(
-    rollout: Json, gate: InfraGate, candidate: Revision, stored: Json, samples: Sequence[Sample], images: Images, *,
-    protocol: str, request_seconds: int, service_account: str | None = None, pods: Sequence[str] = (),
-) -> Json:  # fmt: skip
+    rollout: Json,
+    gate: InfraGate,
+    candidate: Revision,
+    stored: Json,
+    samples: Sequence[Sample],
+    images: Images,
+    *,
+    protocol: str,
+    request_seconds: int,
+    service_account: str | None = None,
+    pods: Sequence[str] = (),
+) -> Json:
     """The Job that sends the version's samples to the candidate's own Service.
 
     `stored`: the candidate's ControllerRevision. `protocol`: its runtime's. `request_seconds`: how long one answer may
@@ -112,9 +121,14 @@ def scan_job(rollout: Json, gate: ScanGate, candidate: Revision, wanted: Evaluat
         "volumes": brought.volumes,
     }
     return _gate_job(
-        rollout, ROLE_SCAN, candidate, {"metadata": {}, "spec": spec}, _PROBE_TRIES,
-        math.ceil(parse_duration(gate.timeout)), images,
-    )  # fmt: skip
+        rollout,
+        ROLE_SCAN,
+        candidate,
+        {"metadata": {}, "spec": spec},
+        _PROBE_TRIES,
+        math.ceil(parse_duration(gate.timeout)),
+        images,
+    )
 
 
 def evaluation_job(
@@ -160,9 +174,15 @@ def evaluation_job(
     brought = fetch_container.fetch_contents(contents, images, ROLE_EVALUATION, kept)
     spec = user_pod_template.merge_pod_spec(gate.template, TEMPLATE_PATH, base, environment, brought)
     return _gate_job(
-        rollout, ROLE_EVALUATION, candidate, {**gate.template, "spec": spec}, gate.backoff_limit,
-        math.ceil(parse_duration(gate.timeout)), images, gate.template.get("spec"),
-    )  # fmt: skip
+        rollout,
+        ROLE_EVALUATION,
+        candidate,
+        {**gate.template, "spec": spec},
+        gate.backoff_limit,
+        math.ceil(parse_duration(gate.timeout)),
+        images,
+        gate.template.get("spec"),
+    )
 
 
 def _own_container(
@@ -199,9 +219,15 @@ def format_gated_figures(metrics: Sequence[EvaluationMetric]) -> str:
 
 
 def _gate_job(
-    rollout: Json, gate: str, candidate: Revision, template: Json, tries: int, timeout: int, images: Images,
+    rollout: Json,
+    gate: str,
+    candidate: Revision,
+    template: Json,
+    tries: int,
+    timeout: int,
+    images: Images,
     given: Json | None = None,
-) -> Json:  # fmt: skip
+) -> Json:
     metadata = rollout["metadata"]
     # Never the revision's label: Deployment, Service and budget of the candidate select by it.
     labels = names.child_labels(

@@ -27,9 +27,16 @@ def measured_label(key: str, metric: str) -> str:
 
 
 def render_metric_job(
-    rollout: Json, metric: str, asked: JobMetric, *, key: str, version: str, attempt: str,
-    environment: Mapping[str, str], images: Images,
-) -> Json:  # fmt: skip
+    rollout: Json,
+    metric: str,
+    asked: JobMetric,
+    *,
+    key: str,
+    version: str,
+    attempt: str,
+    environment: Mapping[str, str],
+    images: Images,
+) -> Json:
     """The Job that measures once. `attempt` tells it from those before; `environment` comes before the containers' own.
 
     It is tried once, and owned by the ModelRollout. What the restricted Pod Security Standard asks for is the default.

@@ -29,10 +29,18 @@ class MirrorTarget:
     resources: Json = field(default_factory=dict)
 
     def render_deployment(
-        self, model: Json, made_for: str, environment: Mapping[str, str], images: Images, *,
-        token: str, service_account: str | None, request_seconds: int, container: Json | None = None,
+        self,
+        model: Json,
+        made_for: str,
+        environment: Mapping[str, str],
+        images: Images,
+        *,
+        token: str,
+        service_account: str | None,
+        request_seconds: int,
+        container: Json | None = None,
         pod: Json | None = None,
-    ) -> Json:  # fmt: skip
+    ) -> Json:
         """One pod. `token`: of the copies that count; empty for all. `container`, `pod`: more members of their specs.
         `request_seconds`: how long an answer is waited for. `service_account`: whose image pull secrets, and identity
         at a store, it needs; it has no rights."""

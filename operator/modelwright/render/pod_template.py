@@ -19,9 +19,16 @@ _CONTAINER_LISTS = ("initContainers", "containers")
 
 
 def pod_template(
-    model: Json, serving: Serving, version: str, content: VersionContent, digest: str, choice: RuntimeChoice,
-    revision: Revision, images: Images, proof: fetch_container.CacheProof | None = None,
-) -> Json:  # fmt: skip
+    model: Json,
+    serving: Serving,
+    version: str,
+    content: VersionContent,
+    digest: str,
+    choice: RuntimeChoice,
+    revision: Revision,
+    images: Images,
+    proof: fetch_container.CacheProof | None = None,
+) -> Json:
     """The rendered PodTemplateSpec; `proof` is for what is in a shared cache. Raises MergeError when
     spec.serving.podTemplate can't be merged into it."""
     runtime = choice.runtime.spec
@@ -151,9 +158,14 @@ def _model_container(name: str, serving: Serving, runtime: RuntimeSpec, environm
 
 
 def _model_variables(
-    model: Json, serving: Serving, version: str, content: VersionContent, choice: RuntimeChoice, revision: Revision,
+    model: Json,
+    serving: Serving,
+    version: str,
+    content: VersionContent,
+    choice: RuntimeChoice,
+    revision: Revision,
     directory: str,
-) -> list[Json]:  # fmt: skip
+) -> list[Json]:
     """What every model container is told, and what the runtime says for the format. The format can't change ours."""
     ports = choice.runtime.spec.ports
     values = {

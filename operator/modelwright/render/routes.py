@@ -165,9 +165,13 @@ def _route_backend(model: str, key: str, weight: int, grpc: bool) -> Json:
 
 
 def _route_rule(
-    endpoint: Endpoint, backends: list[Json], headers: Sequence[HeaderCondition] = (), *,
-    copied: tuple[str, int] | None = None, token: str = "",
-) -> Json:  # fmt: skip
+    endpoint: Endpoint,
+    backends: list[Json],
+    headers: Sequence[HeaderCondition] = (),
+    *,
+    copied: tuple[str, int] | None = None,
+    token: str = "",
+) -> Json:
     # Never left out: an explicit empty list is how a filter or a hostname is taken back.
     rule: Json = {"backendRefs": backends, "filters": _endpoint_filters(endpoint)}
     if endpoint.request_timeout is not None:

@@ -38,9 +38,17 @@ def identify_revision(
 
 
 def render_stored_revision(
-    model: Json, spec: ModelSpec, version: str, content: VersionContent, digest: str, choice: RuntimeChoice,
-    revision: Revision, images: Images, number: int, proof: CacheProof | None = None,
-) -> Json:  # fmt: skip
+    model: Json,
+    spec: ModelSpec,
+    version: str,
+    content: VersionContent,
+    digest: str,
+    choice: RuntimeChoice,
+    revision: Revision,
+    images: Images,
+    number: int,
+    proof: CacheProof | None = None,
+) -> Json:
     """The ControllerRevision that keeps everything needed to run `revision` again. Raises MergeError for a podTemplate
     that can't be merged. `number` counts the Model's revisions, for people."""
     template = pod_template(model, spec.serving, version, content, digest, choice, revision, images, proof)

@@ -176,9 +176,14 @@ class GatewayRouter:
         return RouteStatus(True)
 
     async def _probe_route(
-        self, probe: GatewayProbe, scene: RoutingObjects, address: attachment.ListenerAddress, readiness_path: str | None, suffix: str,
+        self,
+        probe: GatewayProbe,
+        scene: RoutingObjects,
+        address: attachment.ListenerAddress,
+        readiness_path: str | None,
+        suffix: str,
         headers: Mapping[str, str],
-    ) -> Problem | None:  # fmt: skip
+    ) -> Problem | None:
         assert scene.endpoint is not None  # noqa: S101
         assert scene.route is not None  # noqa: S101
         answer = await probe.send_probe(address, path=_public_path(scene, readiness_path), headers=headers)

@@ -73,25 +73,30 @@ async def what_others_edit_is_mended_and_what_they_add_is_left(space: Space) -> 
     name = deployment["metadata"]["name"]
     budget = await space.child(kinds.POD_DISRUPTION_BUDGET)
     await space.api.patch(
-        kinds.DEPLOYMENT, space.namespace, name,
+        kinds.DEPLOYMENT,
+        space.namespace,
+        name,
         {
             "metadata": {"labels": {"theirs": "1", names.LABEL_ROLE: "edited"}, "annotations": {"theirs": "1"}},
             "spec": {"replicas": 5, "minReadySeconds": 1, "template": {"spec": {"terminationGracePeriodSeconds": 33}}},
         },
-    )  # fmt: skip
+    )
     await space.api.patch(
-        kinds.SERVICE, space.namespace, "digits",
+        kinds.SERVICE,
+        space.namespace,
+        "digits",
         {
             "metadata": {"annotations": {"theirs": "1"}},
             "spec": {"sessionAffinity": "ClientIP", "selector": {names.LABEL_REVISION: "none"}},
         },
-    )  # fmt: skip
+    )
     await space.api.patch(kinds.POD_DISRUPTION_BUDGET, space.namespace, name, {"spec": {"maxUnavailable": 2}})
     mended = await space.until(
-        kinds.DEPLOYMENT, name,
+        kinds.DEPLOYMENT,
+        name,
         lambda d: d["spec"]["replicas"] == 2 and d["metadata"]["labels"][names.LABEL_ROLE] == "serving",
         "mended",
-    )  # fmt: skip
+    )
     assert mended["spec"]["template"] == deployment["spec"]["template"]
     assert (mended["metadata"]["labels"]["theirs"], mended["metadata"]["annotations"]["theirs"]) == ("1", "1")
     assert mended["spec"]["minReadySeconds"] == 1
@@ -124,10 +129,11 @@ async def a_child_that_loses_its_labels_gets_them_back_and_is_looked_after(space
         name, labels = child["metadata"]["name"], child["metadata"]["labels"]
         await space.api.patch(kind, space.namespace, name, [{"op": "remove", "path": "/metadata/labels"}])
         await space.until(
-            kind, name,
+            kind,
+            name,
             lambda c, labels=labels: labels.items() <= (c["metadata"].get("labels") or {}).items(),
             "has its labels again",
-        )  # fmt: skip
+        )
     deployment = await space.child(kinds.DEPLOYMENT)
     name = deployment["metadata"]["name"]
     await space.api.patch(kinds.DEPLOYMENT, space.namespace, name, {"spec": {"replicas": 3}})
@@ -140,11 +146,12 @@ async def the_serving_revision_is_mended_while_a_candidate_does_not_come_up(spac
     await space.serve()
     serving = await space.child(kinds.DEPLOYMENT)
     await space.apply(
-        objects.runtime("huge", "huge", namespace=space.namespace,
-                        container={"resources": {"requests": {"cpu": "100000"}}}),
+        objects.runtime(
+            "huge", "huge", namespace=space.namespace, container={"resources": {"requests": {"cpu": "100000"}}}
+        ),
         space.version("v2", fmt="huge"),
         space.model(version="v2"),
-    )  # fmt: skip
+    )
     await space.only(kinds.DEPLOYMENT, 2)
     name, selector = serving["metadata"]["name"], (await space.get(kinds.SERVICE, "digits"))["spec"]["selector"]
     await space.api.patch(kinds.SERVICE, space.namespace, "digits", {"spec": {"selector": {names.LABEL_REVISION: "x"}}})
@@ -201,9 +208,17 @@ async def _kubectl_apply(space: Space, manifests: list[Object], server_side: boo
     program, config = space.kubectl
     how = ["--server-side", "--field-manager=gitops"] if server_side else []
     process = await asyncio.create_subprocess_exec(
-        program, "--kubeconfig", config, "apply", *how, "-f", "-",
-        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-    )  # fmt: skip
+        program,
+        "--kubeconfig",
+        config,
+        "apply",
+        *how,
+        "-f",
+        "-",
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
     said, _ = await process.communicate(yaml.safe_dump_all(manifests).encode())
     assert process.returncode == 0, said.decode()
     return said.decode().strip()
@@ -235,11 +250,13 @@ async def specs_a_then_b_then_a_give_what_a_gave(space: Space) -> None:
     b = {
         "serving": {
             "autoscaling": {"minReplicas": 1, "maxReplicas": 3},
-            "podTemplate": {"metadata": {"annotations": {"b": "b"}}, "spec": {"hostname": "b", "volumes": [
-                {"name": "more", "emptyDir": {}}]}},
+            "podTemplate": {
+                "metadata": {"annotations": {"b": "b"}},
+                "spec": {"hostname": "b", "volumes": [{"name": "more", "emptyDir": {}}]},
+            },
         },
         "endpoint": objects.endpoint(space.namespace, hostnames=["b.example.com"], pathPrefix="/b"),
-    }  # fmt: skip
+    }
     await space.serve(**a)
     before = await _shape(space)
     await space.apply(space.model(**b))

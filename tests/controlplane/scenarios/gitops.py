@@ -59,9 +59,14 @@ class Repository:
 async def _kubectl(space: Space, *arguments: str, manifests: list[Object] | None = None) -> tuple[int, str]:
     program, config = space.kubectl
     process = await asyncio.create_subprocess_exec(
-        program, "--kubeconfig", config, *arguments,
-        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-    )  # fmt: skip
+        program,
+        "--kubeconfig",
+        config,
+        *arguments,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
     said, _ = await process.communicate(yaml.safe_dump_all(manifests or []).encode())
     assert process.returncode is not None
     return process.returncode, said.decode()

@@ -80,9 +80,13 @@ async def _end(space: Space, pod: Object, said: dict[str, Object]) -> None:
     message = json.dumps(said.get(str(env["STAGE"]), trained))
     state = {"terminated": {"exitCode": 0, "message": message, "reason": "Completed"}}
     status = {
-        "name": container["name"], "image": container["image"], "imageID": "", "ready": False, "restartCount": 0,
+        "name": container["name"],
+        "image": container["image"],
+        "imageID": "",
+        "ready": False,
+        "restartCount": 0,
         "state": state,
-    }  # fmt: skip
+    }
     change = {"status": {"phase": "Succeeded", "containerStatuses": [status]}}
     await space.api.patch(kinds.POD, space.namespace, pod["metadata"]["name"], change, subresource="status")
 
@@ -99,9 +103,11 @@ async def a_run_becomes_a_version_that_a_following_model_takes(space: Space) -> 
     )
     version = await space.get(kinds.MODEL_VERSION, "now")
     assert version["spec"]["lineage"] == {
-        "dataset": {"uri": "s3://data/digits", "digest": DATA}, "image": "example.com/trainer:1",
-        "parent": "v1", "trainingRun": "now",
-    }  # fmt: skip
+        "dataset": {"uri": "s3://data/digits", "digest": DATA},
+        "image": "example.com/trainer:1",
+        "parent": "v1",
+        "trainingRun": "now",
+    }
 
 
 @scenario

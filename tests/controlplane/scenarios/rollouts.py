@@ -23,7 +23,7 @@ ERRORS = {
 }
 LONG_ERRORS: Object = ERRORS | {
     "prometheus": {"bad": COUNTERS + " " * 4005 + ',result="bad"}', "total": COUNTERS + " " * 4020 + "}"},
-}  # fmt: skip
+}
 """The same in so many bytes that a policy with it is stored apart."""
 SCORE = {"name": "score", "prometheus": {"query": 'score{namespace="$(NAMESPACE)",version="$(VERSION)"}'}, "max": "0.5"}
 FROZEN_ROUTES: tuple[Object, Object] = (
@@ -587,8 +587,10 @@ async def a_person_pauses_resumes_and_aborts(space: Space) -> None:
     await tell(space, rollout, "abort")
     ended = await record(space, "v2", "Aborted")
     assert [(c["name"], c["by"], c["accepted"]) for c in ended["status"]["commands"]] == [
-        ("pause", "admin", True), ("resume", "admin", True), ("abort", "admin", True),
-    ]  # fmt: skip
+        ("pause", "admin", True),
+        ("resume", "admin", True),
+        ("abort", "admin", True),
+    ]
     model = await space.stalls("AbortedByCommand")
     assert model["status"]["serving"]["version"] == "v1"
     assert weights(await space.child(kinds.HTTP_ROUTE)) == {ended["status"]["from"]["revision"]: 100}

@@ -82,8 +82,10 @@ async def an_explicit_runtime_is_waited_for(space: Space) -> None:
     await space.apply(_own(space))
     model = await space.ready()
     assert model["status"]["runtime"] == {
-        "kind": "ModelRuntime", "name": "own", "reason": "ModelRuntime own: named by spec.serving.runtimeRef",
-    }  # fmt: skip
+        "kind": "ModelRuntime",
+        "name": "own",
+        "reason": "ModelRuntime own: named by spec.serving.runtimeRef",
+    }
 
 
 @scenario

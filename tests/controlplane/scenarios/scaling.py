@@ -34,11 +34,12 @@ async def a_model_may_begin_without_pods(space: Space) -> None:
 async def an_autoscaler_appears_when_it_serves_and_its_number_is_never_rewritten(space: Space) -> None:
     auto = {"autoscaling": {"minReplicas": 2, "maxReplicas": 6}}
     await space.apply(
-        objects.runtime("huge", "huge", namespace=space.namespace,
-                        container={"resources": {"requests": {"cpu": "100000"}}}),
+        objects.runtime(
+            "huge", "huge", namespace=space.namespace, container={"resources": {"requests": {"cpu": "100000"}}}
+        ),
         space.version("v0", fmt="huge"),
         space.model(version="v0", serving=auto),
-    )  # fmt: skip
+    )
     await space.stalls("Unschedulable")
     assert await space.children(kinds.HORIZONTAL_POD_AUTOSCALER) == []
     await space.serve(serving=auto)
@@ -60,9 +61,11 @@ async def an_autoscaler_appears_when_it_serves_and_its_number_is_never_rewritten
     edited = {"autoscaling": {"minReplicas": 3, "maxReplicas": 5, "metrics": [_cpu(60)]}}
     await space.apply(space.model(version="v2", serving=edited))
     await space.until(
-        kinds.HORIZONTAL_POD_AUTOSCALER, scaler["metadata"]["name"],
-        lambda h: h["spec"]["minReplicas"] == 3 and h["spec"]["metrics"] == [_cpu(60)], "edited",
-    )  # fmt: skip
+        kinds.HORIZONTAL_POD_AUTOSCALER,
+        scaler["metadata"]["name"],
+        lambda h: h["spec"]["minReplicas"] == 3 and h["spec"]["metrics"] == [_cpu(60)],
+        "edited",
+    )
     await space.apply(space.model(version="v2", serving={"replicas": 1}))
     await space.ready(version="v2", replicas=1)
     await space.only(kinds.HORIZONTAL_POD_AUTOSCALER, 0)

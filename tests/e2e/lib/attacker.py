@@ -40,9 +40,14 @@ class Attacker:
         role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "edit"}
         space.apply(
             {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata},
-            {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": metadata,
-             "roleRef": role, "subjects": [account]},
-        )  # fmt: skip
+            {
+                "apiVersion": "rbac.authorization.k8s.io/v1",
+                "kind": "RoleBinding",
+                "metadata": metadata,
+                "roleRef": role,
+                "subjects": [account],
+            },
+        )
         return cls(space)
 
     @cached_property

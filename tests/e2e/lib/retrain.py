@@ -159,9 +159,14 @@ class Team:
         self.space.apply(
             {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": name},
             {"apiVersion": f"{rbac}/v1", "kind": "Role", "metadata": name, "rules": [{**rule, "verbs": list(verbs)}]},
-            {"apiVersion": f"{rbac}/v1", "kind": "RoleBinding", "metadata": name, "subjects": [subject],
-             "roleRef": {"apiGroup": rbac, "kind": "Role", "name": account}},
-        )  # fmt: skip
+            {
+                "apiVersion": f"{rbac}/v1",
+                "kind": "RoleBinding",
+                "metadata": name,
+                "subjects": [subject],
+                "roleRef": {"apiGroup": rbac, "kind": "Role", "name": account},
+            },
+        )
         return self.space.kubectl.run(
             "create", "token", account, "-n", self.space.name, "--audience", "modelwright.dev"
         ).strip()

@@ -90,9 +90,11 @@ def test_what_the_api_takes_passes(case: Case) -> None:
 
 MODEL = {"apiVersion": API_VERSION, "kind": "Model", "metadata": {"name": "x"}, "spec": {"version": {"name": "v1"}}}
 POLICY = {
-    "apiVersion": API_VERSION, "kind": "RolloutPolicy", "metadata": {"name": "x"},
+    "apiVersion": API_VERSION,
+    "kind": "RolloutPolicy",
+    "metadata": {"name": "x"},
     "spec": {"strategy": {"preset": "Canary"}},
-}  # fmt: skip
+}
 
 
 def with_spec(obj: dict[str, Any], **spec: Any) -> dict[str, Any]:

@@ -116,8 +116,10 @@ def cron(text: str, catch_up: str = "All") -> ScheduleTrigger:
 def schedules(text: str) -> Callable[[], object]:
     trigger, since = cron(text), NOW - timedelta(days=3650)
     return lambda: (
-        schedule.find_schedule_problem(trigger, NOW), schedule.next_time(trigger, NOW), schedule.list_due_times(trigger, since, NOW),
-    )  # fmt: skip
+        schedule.find_schedule_problem(trigger, NOW),
+        schedule.next_time(trigger, NOW),
+        schedule.list_due_times(trigger, since, NOW),
+    )
 
 
 def freezes(text: str) -> Callable[[], object]:

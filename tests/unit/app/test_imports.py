@@ -8,9 +8,13 @@ LEAVE_OUT = "import sys; from modelwright.app.memory import leave_out_synchronou
 
 def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False,
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
         env={"PYTHONPATH": "operator", **environment},
-    )  # fmt: skip
+    )
 
 
 def test_the_operator_process_never_imports_the_synchronous_client() -> None:

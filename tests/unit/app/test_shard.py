@@ -136,9 +136,15 @@ class Fixture:
         )
         self.stopped: list[str] = []
         self.shard = ShardSession(
-            RED, self.own, self.client, self.store, self.queue, self.elector, clock=self.clock,  # type: ignore[arg-type]
+            RED,
+            self.own,
+            self.client,
+            self.store,
+            self.queue,
+            self.elector,
+            clock=self.clock,  # type: ignore[arg-type]
             stop=lambda why, code: self.stopped.append(why),
-        )  # fmt: skip
+        )
         self.shard._watched = (WatchedKind(kinds.MODEL),)
 
     async def turns(self, count: int = 20) -> None:

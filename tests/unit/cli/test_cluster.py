@@ -77,20 +77,30 @@ def test_a_credential_plugin_reads_what_its_user_types(tmp_path: Path) -> None:
     environment = {**os.environ, "KUBECTL": str(program(tmp_path, text))}
     done = subprocess.run(
         [sys.executable, "-m", "modelwright.cli.plugin", "status", "digits"],
-        input="ABCD\n", capture_output=True, text=True, env=environment, check=False,
-    )  # fmt: skip
+        input="ABCD\n",
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
+    )
     assert done.stderr == f"{SIGN_IN}\nerror: the code was ABCD\n"
 
 
 KEPT = [
     ("an error", "error: the server is away", "the server is away"),
-    ("an error of the server", "Error from server (NotFound): models \"a\" not found", 'models "a" not found'),
-    ("what a lost connection gives", "E1201 05:00:00.1 9 memcache.go:265] x\nUnable to connect to the server: EOF",
-     "Unable to connect to the server: EOF"),
-    ("an object that is refused", "The Model \"a\" is invalid: \n* spec.x: Invalid value\n* spec.y: Required",
-     'The Model "a" is invalid: \n* spec.x: Invalid value\n* spec.y: Required'),
+    ("an error of the server", 'Error from server (NotFound): models "a" not found', 'models "a" not found'),
+    (
+        "what a lost connection gives",
+        "E1201 05:00:00.1 9 memcache.go:265] x\nUnable to connect to the server: EOF",
+        "Unable to connect to the server: EOF",
+    ),
+    (
+        "an object that is refused",
+        'The Model "a" is invalid: \n* spec.x: Invalid value\n* spec.y: Required',
+        'The Model "a" is invalid: \n* spec.x: Invalid value\n* spec.y: Required',
+    ),
     ("a warning before an error", "Warning: old\nerror: no", "no"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("written", "said"), [c[1:] for c in KEPT], ids=[c[0] for c in KEPT])

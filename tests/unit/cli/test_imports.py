@@ -222,10 +222,11 @@ def test_the_shipped_runtimes_are_those_of_the_manifests() -> None:
 
 def service(predictor: Json, **spec: Any) -> Json:
     return {
-        "apiVersion": "serving.kserve.io/v1beta1", "kind": "InferenceService",
+        "apiVersion": "serving.kserve.io/v1beta1",
+        "kind": "InferenceService",
         "metadata": {"name": "iris", "namespace": "vision", "resourceVersion": "7", "uid": "u"},
         "spec": {"predictor": predictor, **spec},
-    }  # fmt: skip
+    }
 
 
 def sklearn(uri: str = "gs://models/iris/1", predictor: Json | None = None, **model: Any) -> Json:
@@ -246,8 +247,9 @@ def test_the_usual_one_needs_nothing_more() -> None:
     assert version["metadata"] == {"name": "iris-1", "namespace": "vision"}
     assert version["spec"]["artifact"]["uri"] == "gs://models/iris/1"
     assert model["spec"]["endpoint"] == {
-        "parentRefs": [{"name": "models", "namespace": "gateways"}], "hostnames": ["iris.example.com"],
-    }  # fmt: skip
+        "parentRefs": [{"name": "models", "namespace": "gateways"}],
+        "hostnames": ["iris.example.com"],
+    }
 
 
 def test_of_a_modelcar_the_models_folder_is_taken() -> None:
@@ -257,8 +259,11 @@ def test_of_a_modelcar_the_models_folder_is_taken() -> None:
 
 NOTED = [
     ("a canary", sklearn(predictor={"canaryTrafficPercent": 10}), "10 %, until somebody edits it"),
-    ("a transformer", service({"model": sklearn()["spec"]["predictor"]["model"]}, transformer={"containers": []}),
-     "spec.transformer: stays a service of its own"),
+    (
+        "a transformer",
+        service({"model": sklearn()["spec"]["predictor"]["model"]}, transformer={"containers": []}),
+        "spec.transformer: stays a service of its own",
+    ),
     ("scaling to zero", sklearn(predictor={"minReplicas": 0}), "minReplicas: 0 is taken as 1"),
     ("a runtime by name", sklearn(runtime="kserve-sklearnserver"), "spec.serving.runtimeRef"),
     ("a field that nobody knows here", sklearn(predictor={"surprise": {}}), "surprise: has no place here"),
@@ -267,29 +272,51 @@ NOTED = [
     ("a whole bucket", sklearn("s3://bucket"), "names a whole bucket"),
     ("an image with a model in it", sklearn("oci://registry.example.com/acme/car:1"), "a modelcar image"),
     ("a model without an organisation", sklearn("hf://gpt2"), "names no organisation"),
-    ("several addresses", service({"model": {"modelFormat": {"name": "onnx"}, "storageUris": [
-        {"uri": "s3://m/1"}, {"uri": "s3://m/2"}]}}), "storageUris[1]: a version has one artifact"),
-    ("TensorFlow's folder of a version", service({"tensorflow": {"storageUri": "gs://acme/models/flowers"}}),
-     "add that folder to spec.artifact.uri"),
-    ("a format that no runtime serves", service({"mlflow": {"storageUri": "s3://m/1"}}),
-     "no runtime that is shipped serves mlflow"),
-    ("a version that is finer than the runtime's", sklearn(modelFormat={"name": "sklearn", "version": "1.2"}),
-     "1.2 is taken as 1"),
+    (
+        "several addresses",
+        service(
+            {"model": {"modelFormat": {"name": "onnx"}, "storageUris": [{"uri": "s3://m/1"}, {"uri": "s3://m/2"}]}}
+        ),
+        "storageUris[1]: a version has one artifact",
+    ),
+    (
+        "TensorFlow's folder of a version",
+        service({"tensorflow": {"storageUri": "gs://acme/models/flowers"}}),
+        "add that folder to spec.artifact.uri",
+    ),
+    (
+        "a format that no runtime serves",
+        service({"mlflow": {"storageUri": "s3://m/1"}}),
+        "no runtime that is shipped serves mlflow",
+    ),
+    (
+        "a version that is finer than the runtime's",
+        sklearn(modelFormat={"name": "sklearn", "version": "1.2"}),
+        "1.2 is taken as 1",
+    ),
     ("a version that no runtime has", sklearn(modelFormat={"name": "sklearn", "version": "0"}), "list versions 1 of"),
     ("a protocol that the runtimes here don't speak", sklearn(protocolVersion="v1"), "/v2/models/iris/infer"),
     ("KServe's default protocol", service({"xgboost": {"storageUri": "s3://m/1"}}), "/v2/models/iris/infer"),
-    ("a storage whose bucket is in a Secret",
-     service({"model": {"modelFormat": {"name": "onnx"}, "storage": {"key": "k", "path": "m/1"}}}),
-     "write s3://BUCKET/m/1 into spec.artifact.uri"),
-    ("a target for the metric that is KServe's default", sklearn(predictor={"maxReplicas": 3, "scaleTarget": 5}),
-     "scaleMetric concurrency"),
-    ("an annotation that KServe acts on", {**sklearn(), "metadata": {
-        "name": "iris", "annotations": {"serving.kserve.io/stop": "true"}}}, "spec.serving.replicas: 0"),
+    (
+        "a storage whose bucket is in a Secret",
+        service({"model": {"modelFormat": {"name": "onnx"}, "storage": {"key": "k", "path": "m/1"}}}),
+        "write s3://BUCKET/m/1 into spec.artifact.uri",
+    ),
+    (
+        "a target for the metric that is KServe's default",
+        sklearn(predictor={"maxReplicas": 3, "scaleTarget": 5}),
+        "scaleMetric concurrency",
+    ),
+    (
+        "an annotation that KServe acts on",
+        {**sklearn(), "metadata": {"name": "iris", "annotations": {"serving.kserve.io/stop": "true"}}},
+        "spec.serving.replicas: 0",
+    ),
     ("an image of its own", sklearn(image="example.com/x:1"), "for this one write a ModelRuntime"),
     ("arguments", sklearn(args=["--x"]), "would replace all arguments of the runtime"),
     ("workers", sklearn(predictor={"workerSpec": {"pipelineParallelSize": 2}}), "span several nodes"),
     ("a container of its own", service({"containers": [{"image": "example.com/mine:1"}]}), "is a ModelRuntime here"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("given", "says"), [c[1:] for c in NOTED], ids=[c[0] for c in NOTED])
@@ -384,28 +411,48 @@ def test_a_condition_is_limits_or_none(condition: str, limits: Json | None) -> N
 
 def rollout(*steps: Json) -> Json:
     return {
-        "apiVersion": "argoproj.io/v1alpha1", "kind": "Rollout", "metadata": {"name": "digits"},
+        "apiVersion": "argoproj.io/v1alpha1",
+        "kind": "Rollout",
+        "metadata": {"name": "digits"},
         "spec": {"strategy": {"canary": {"steps": list(steps)}}},
-    }  # fmt: skip
+    }
 
 
 STEPS = [
-    ("a pause belongs to the weight before it", [{"setWeight": 20}, {"pause": {"duration": "1h30m"}}],
-     [{"weight": 20, "hold": "1h30m"}]),
-    ("a second pause is a step of its own",
-     [{"setWeight": 5}, {"pause": {"duration": 60}}, {"pause": {"duration": "30s"}}],
-     [{"weight": 5, "hold": "1m"}, {"hold": "30s"}]),
-    ("a pause before any weight is without callers", [{"pause": {"duration": "60"}}, {"setWeight": 50}],
-     [{"weight": 0, "hold": "1m"}, {"weight": 50}]),
-    ("a pause without an end is an approval", [{"setWeight": 5}, {"pause": {}}],
-     [{"weight": 5}, {"approval": {"required": 1, "timeout": "720h"}}]),
-    ("a weight that falls is left out", [{"setWeight": 50}, {"setWeight": 20}, {"setWeight": 80}],
-     [{"weight": 50}, {"weight": 80}]),
-    ("a header's beginning is a pattern",
-     [{"setHeaderRoute": {"name": "a", "match": [{"headerName": "X", "headerValue": {"prefix": "a.b"}}]}},
-      {"setWeight": 5}],
-     [{"match": {"headers": [{"name": "X", "value": "a\\.b.*", "type": "RegularExpression"}]}}, {"weight": 5}]),
-]  # fmt: skip
+    (
+        "a pause belongs to the weight before it",
+        [{"setWeight": 20}, {"pause": {"duration": "1h30m"}}],
+        [{"weight": 20, "hold": "1h30m"}],
+    ),
+    (
+        "a second pause is a step of its own",
+        [{"setWeight": 5}, {"pause": {"duration": 60}}, {"pause": {"duration": "30s"}}],
+        [{"weight": 5, "hold": "1m"}, {"hold": "30s"}],
+    ),
+    (
+        "a pause before any weight is without callers",
+        [{"pause": {"duration": "60"}}, {"setWeight": 50}],
+        [{"weight": 0, "hold": "1m"}, {"weight": 50}],
+    ),
+    (
+        "a pause without an end is an approval",
+        [{"setWeight": 5}, {"pause": {}}],
+        [{"weight": 5}, {"approval": {"required": 1, "timeout": "720h"}}],
+    ),
+    (
+        "a weight that falls is left out",
+        [{"setWeight": 50}, {"setWeight": 20}, {"setWeight": 80}],
+        [{"weight": 50}, {"weight": 80}],
+    ),
+    (
+        "a header's beginning is a pattern",
+        [
+            {"setHeaderRoute": {"name": "a", "match": [{"headerName": "X", "headerValue": {"prefix": "a.b"}}]}},
+            {"setWeight": 5},
+        ],
+        [{"match": {"headers": [{"name": "X", "value": "a\\.b.*", "type": "RegularExpression"}]}}, {"weight": 5}],
+    ),
+]
 
 
 @pytest.mark.parametrize(("theirs", "ours"), [c[1:] for c in STEPS], ids=[c[0] for c in STEPS])

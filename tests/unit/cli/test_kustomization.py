@@ -21,13 +21,16 @@ REMOTE: list[tuple[str, str, str]] = [
     ("an older patch", "patchesStrategicMerge: ['https://evil.example/p.yaml']", "https://evil.example/p.yaml"),
     ("a file of a ConfigMap", "configMapGenerator: [{name: a, files: ['x=https://evil.example/x']}]", "evil.example/x"),
     ("a schema", "openapi: {path: 'https://evil.example/o.json'}", "evil.example/o.json"),
-    ("a file of a generator in place",
-        'generators: ["kind: ConfigMapGenerator\\nfiles: [\'https://evil.example/x\']"]', "evil.example/x"),
+    (
+        "a file of a generator in place",
+        "generators: [\"kind: ConfigMapGenerator\\nfiles: ['https://evil.example/x']\"]",
+        "evil.example/x",
+    ),
     ("a file of a generator", "generators: [g.yaml]", "evil.example/g"),
     ("what is not there", "resources: [nowhere.yaml]", "nowhere.yaml"),
     ("a folder that names an address", "resources: [sub]", "https://evil.example/sub"),
     ("no YAML", "resources: [", "no YAML"),
-]  # fmt: skip
+]
 LOCAL = {
     "kustomization.yaml": "resources: [base.yaml, other, ./sub.d]\n"
     "commonAnnotations: {see: 'https://example.com'}\nimages: [{name: 'registry:5000/x', newTag: v1}]\n"
@@ -51,10 +54,15 @@ def put(folder: Path, files: Mapping[str, str]) -> None:
 def test_what_is_elsewhere_is_named_and_never_fetched(
     text: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    put(tmp_path, {
-        "kustomization.yaml": text, "g.yaml": "files: [https://evil.example/g]",
-        "github.com/someone/base/kustomization.yaml": "", "sub/kustomization.yaml": "resources: ['https://evil.example/sub']",
-    })  # fmt: skip
+    put(
+        tmp_path,
+        {
+            "kustomization.yaml": text,
+            "g.yaml": "files: [https://evil.example/g]",
+            "github.com/someone/base/kustomization.yaml": "",
+            "sub/kustomization.yaml": "resources: ['https://evil.example/sub']",
+        },
+    )
     program = tmp_path / "kubectl"
     program.write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
     program.chmod(0o755)
@@ -71,9 +79,7 @@ def test_local_files_are_rendered_and_texts_may_have_addresses(tmp_path: Path) -
     kustomization.require_local(tmp_path)
 
 
-NESTED = "\n".join(
-    ["a0: &a0 {x: y}", *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 30))]
-)  # fmt: skip
+NESTED = "\n".join(["a0: &a0 {x: y}", *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 30))])
 MERGED = "\n".join(
     ["a0: &a0 {x: y}", *(f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 9)}]}}" for n in range(1, 30))]
 )

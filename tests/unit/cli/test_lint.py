@@ -13,9 +13,11 @@ from tests.lib import objects
 
 MODEL = objects.model("vision", "digits", version="v1")
 POLICY = {
-    "apiVersion": objects.API_VERSION, "kind": "RolloutPolicy", "metadata": {"name": "canary", "namespace": "vision"},
+    "apiVersion": objects.API_VERSION,
+    "kind": "RolloutPolicy",
+    "metadata": {"name": "canary", "namespace": "vision"},
     "spec": {"strategy": {"steps": [{"weight": 10, "hold": "1m"}, {"weight": 100}]}},
-}  # fmt: skip
+}
 BAD_STEPS = {**POLICY, "spec": {"strategy": {"steps": [{"weight": 50}, {"weight": 10}]}}}
 TWO = {**POLICY, "spec": {"strategy": {"preset": "Canary", "recreate": {}}}}
 RUN = {
@@ -87,15 +89,17 @@ spec:
         ("version: {name: 1}", 5, 'spec.version.name: must be a string: write it in quotes, "1"'),
         ("version: {name: yes}", 5, 'spec.version.name: must be a string: write it in quotes, "true"'),
         (
-            'version: {name: v1}\n  serving:\n    replicas: "2"', 7,
+            'version: {name: v1}\n  serving:\n    replicas: "2"',
+            7,
             "spec.serving.replicas: must be an integer: write it without quotes",
         ),
         (
-            "version: {name: v1}\n  version: {name: v2}", 6,
+            "version: {name: v1}\n  version: {name: v2}",
+            6,
             "spec.version: is there twice, and only the last one counts",
         ),
     ],
-)  # fmt: skip
+)
 def test_an_error_has_its_line_and_says_what_to_write(written: str, line: int, says: str) -> None:
     (finding,) = lint_files([("f.yaml", MANIFEST % written)], None)
     assert (finding.level, finding.line, finding.text) == ("error", line, says)
@@ -213,12 +217,16 @@ def test_broken_yaml_and_what_the_server_refuses_are_errors() -> None:
 @pytest.mark.parametrize(("code", "notes"), [({"code": True}, 0), ({"code": False}, 0), ({}, 1)])
 def test_a_runtime_is_asked_whether_a_format_is_code(code: dict[str, bool], notes: int) -> None:
     runtime = {
-        "apiVersion": objects.API_VERSION, "kind": "ClusterModelRuntime", "metadata": {"name": "mine"},
+        "apiVersion": objects.API_VERSION,
+        "kind": "ClusterModelRuntime",
+        "metadata": {"name": "mine"},
         "spec": {
-            "formats": [{"name": "sklearn", **code}], "protocol": "V2", "ports": {"http": 8080},
+            "formats": [{"name": "sklearn", **code}],
+            "protocol": "V2",
+            "ports": {"http": 8080},
             "container": {"image": "example.com/mine:1"},
         },
-    }  # fmt: skip
+    }
     found = lint_files([("f.yaml", yaml.safe_dump(runtime))], None)
     assert [(finding.level, finding.text.split(":")[0]) for finding in found] == [
         ("note", "spec.formats[0].code")

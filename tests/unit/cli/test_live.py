@@ -24,9 +24,18 @@ from tests.unit.cli.world import NOW, condition
 
 Json = dict[str, Any]
 ERRORS = {
-    "step": 0, "metric": "errors", "outcome": "Inconclusive", "candidate": "0.03", "serving": "0.02", "low": "-0.01",
-    "high": "0.05", "limit": "0.02", "samples": 120, "servingSamples": 900, "at": "2026-11-26T11:30:00Z",
-}  # fmt: skip
+    "step": 0,
+    "metric": "errors",
+    "outcome": "Inconclusive",
+    "candidate": "0.03",
+    "serving": "0.02",
+    "low": "-0.01",
+    "high": "0.05",
+    "limit": "0.02",
+    "samples": 120,
+    "servingSamples": 900,
+    "at": "2026-11-26T11:30:00Z",
+}
 
 
 def moving(*verdicts: Json, **status: Any) -> ModelView:
@@ -73,12 +82,14 @@ def test_texts_of_objects_do_not_steer_the_terminal() -> None:
 
 SCALES = {
     "an interval below its limit": (
-        "├──●──┤  ┃", {"low": "0", "high": "0.06", "candidate": "0.03", "limit": "0.09"},
+        "├──●──┤  ┃",
+        {"low": "0", "high": "0.06", "candidate": "0.03", "limit": "0.09"},
     ),
     "an interval beyond its limit": (
-        "┃   ├─●──┤", {"low": "0.04", "high": "0.09", "candidate": "0.06", "limit": "0"},
+        "┃   ├─●──┤",
+        {"low": "0.04", "high": "0.09", "candidate": "0.06", "limit": "0"},
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("shape", "numbers"), SCALES.values(), ids=SCALES)
@@ -94,9 +105,11 @@ def on_a_terminal(kubectl: Path, *arguments: str, **environment: str) -> tuple[i
     parent, child = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-m", "modelwright.cli.plugin", *arguments],
-        stdin=child, stdout=child, stderr=child,
+        stdin=child,
+        stdout=child,
+        stderr=child,
         env={**os.environ, "KUBECTL": str(kubectl / "kubectl"), "TERM": "xterm", "COLUMNS": "120", **environment},
-    )  # fmt: skip
+    )
     os.close(child)
     pieces = []
     # Linux ends the reading of a terminal that nobody has open any more with an error.

@@ -132,9 +132,14 @@ def test_why_says_a_thing_once_that_several_conditions_say() -> None:
 
 @pytest.mark.parametrize(
     ("state", "hint"),
-    [("RolledBack", "retry digits"), ("Aborted", "retry digits"), ("AwaitingApproval", "approve digits"),
-     ("Holding", "promote digits"), ("Succeeded", "")],
-)  # fmt: skip
+    [
+        ("RolledBack", "retry digits"),
+        ("Aborted", "retry digits"),
+        ("AwaitingApproval", "approve digits"),
+        ("Holding", "promote digits"),
+        ("Succeeded", ""),
+    ],
+)
 def test_why_says_what_can_be_done_in_each_state(state: str, hint: str) -> None:
     ended = {"finishedAt": "2026-11-26T11:30:00Z"} if state in ("RolledBack", "Aborted", "Succeeded") else {}
     record = world.rollout("digits-2", 11, "v2", state, 2, reason="X", message="m", **ended)
@@ -144,9 +149,12 @@ def test_why_says_what_can_be_done_in_each_state(state: str, hint: str) -> None:
 
 @pytest.mark.parametrize(
     ("reason", "said", "missing"),
-    [("Inconclusive", "ended undecided", "was aborted"), ("DeadlineExceeded", "ended undecided", "was aborted"),
-     ("AbortedByCommand", "was aborted", "not in quarantine")],
-)  # fmt: skip
+    [
+        ("Inconclusive", "ended undecided", "was aborted"),
+        ("DeadlineExceeded", "ended undecided", "was aborted"),
+        ("AbortedByCommand", "was aborted", "not in quarantine"),
+    ],
+)
 def test_why_says_of_an_aborted_rollout_whether_its_version_is_in_quarantine(
     reason: str, said: str, missing: str
 ) -> None:
@@ -213,8 +221,15 @@ def test_a_name_that_is_nowhere_is_told_with_what_is_there() -> None:
 
 def test_lineage_goes_back_to_data_and_code_and_forward_to_pods() -> None:
     told = facts.render_lineage(seen(), "v2")
-    for text in ("data s3://data/digits", "code https://example.com/r at abc", "TrainingRun nightly", "C = 10",
-                 "serves 10 % of the requests of Model digits", "pod digits-r2-a", "from version v1"):  # fmt: skip
+    for text in (
+        "data s3://data/digits",
+        "code https://example.com/r at abc",
+        "TrainingRun nightly",
+        "C = 10",
+        "serves 10 % of the requests of Model digits",
+        "pod digits-r2-a",
+        "from version v1",
+    ):
         assert text in told, told
     data = facts.lineage_data(seen(), "v2")
     assert (data["ancestors"], data["weight"], data["pods"]) == (["v1"], 10, ["digits-r2-a"])

@@ -18,16 +18,24 @@ from tests.unit.cli import world
 
 Json = dict[str, Any]
 SPEC: Json = {
-    "strategy": {"steps": [{"mirror": {"percent": 100, "hold": "2m"}}, {"weight": 10, "hold": "5m"}, {"weight": 50},
-                           {"weight": 100}]},
-    "analysis": {"metrics": [
-        {"name": "same-answer", "builtin": "agreement", "min": "0.70"},
-        {"name": "errors", "builtin": "error-rate", "margin": "0.02", "max": "0.1"},
-        {"name": "p99", "builtin": "latency-percentile", "percentile": "0.99", "max": "0.5"},
-        {"name": "orders", "prometheus": {"query": "sum(x)"}, "min": "3", "margin": "1"},
-    ]},
+    "strategy": {
+        "steps": [
+            {"mirror": {"percent": 100, "hold": "2m"}},
+            {"weight": 10, "hold": "5m"},
+            {"weight": 50},
+            {"weight": 100},
+        ]
+    },
+    "analysis": {
+        "metrics": [
+            {"name": "same-answer", "builtin": "agreement", "min": "0.70"},
+            {"name": "errors", "builtin": "error-rate", "margin": "0.02", "max": "0.1"},
+            {"name": "p99", "builtin": "latency-percentile", "percentile": "0.99", "max": "0.5"},
+            {"name": "orders", "prometheus": {"query": "sum(x)"}, "min": "3", "margin": "1"},
+        ]
+    },
     "deadline": "1h",
-}  # fmt: skip
+}
 
 
 def at(minute: int, second: int = 0) -> str:
@@ -44,8 +52,19 @@ STEPS = [
     {"index": 2, "kind": "weight", "weight": 50, "startedAt": at(14), "confirmedAt": at(15), "finishedAt": at(19)},
 ]
 AGREES = verdict(0, "same-answer", "Pass", 3, candidate="0.96", low="0.93", high="0.985", limit="0.7", samples=900)
-PASSES = verdict(1, "errors", "Pass", 13, candidate="0.008", serving="0.007", low="-0.012", high="0.0185",
-                 limit="0.02", samples=1200, servingSamples=11000)  # fmt: skip
+PASSES = verdict(
+    1,
+    "errors",
+    "Pass",
+    13,
+    candidate="0.008",
+    serving="0.007",
+    low="-0.012",
+    high="0.0185",
+    limit="0.02",
+    samples=1200,
+    servingSamples=11000,
+)
 FAILS = verdict(2, "errors", "Fail", 18, candidate="0.19", low="0.12", high="0.27", limit="0.1", samples=700)
 SLOW = verdict(
     1, "p99", "Pass", 13, candidate="0.31", serving="0.3", low="0.001", high="0.008", limit="0.01", samples=9
@@ -56,8 +75,12 @@ UNKNOWN = verdict(2, "orders", "Error", 18, message="Prometheus did not answer")
 
 def record(state: str = "RolledBack", *verdicts: Json, spec: Json | None = None, **status: Any) -> Json:
     ended = {} if state == "Progressing" else {"finishedAt": at(20)}
-    told = {"steps": STEPS, "verdicts": list(verdicts), "from": {"version": "v1", "revision": "r1"},
-            "policy": {"name": "p", "generation": 1, "spec": SPEC if spec is None else spec}}  # fmt: skip
+    told = {
+        "steps": STEPS,
+        "verdicts": list(verdicts),
+        "from": {"version": "v1", "revision": "r1"},
+        "policy": {"name": "p", "generation": 1, "spec": SPEC if spec is None else spec},
+    }
     return world.rollout("digits-2", 11, "v2", state, 2, reason="AnalysisFailed", **told | ended | status)
 
 
@@ -75,9 +98,14 @@ def one(*verdicts: Json, **changes: Any) -> MetricSeries:
 
 @pytest.mark.parametrize(
     ("state", "ends"),
-    [("RolledBack", [(20, 0)]), ("Aborted", [(20, 0)]), ("Superseded", [(20, 0)]), ("Succeeded", [(20, 100)]),
-     ("Progressing", [])],
-)  # fmt: skip
+    [
+        ("RolledBack", [(20, 0)]),
+        ("Aborted", [(20, 0)]),
+        ("Superseded", [(20, 0)]),
+        ("Succeeded", [(20, 100)]),
+        ("Progressing", []),
+    ],
+)
 def test_a_weight_counts_from_when_it_was_seen_and_ends_with_the_rollout(state: str, ends: list[Any]) -> None:
     found = build_series(ModelRollout.parse(record(state)), world.NOW)
     assert [(when.minute, weight) for when, weight in found.weights] == [(0, 0), (2, 0), (5, 10), (15, 50), *ends]

@@ -183,10 +183,19 @@ def test_every_command_can_answer_as_data() -> None:
 def test_what_became_of_a_command_is_data_too(kubectl: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The operator's word stands in the record before the plugin looks again."""
     program = kubectl / "kubectl"
-    answered = {**world.ON_ITS_WAY["status"], "commands": [
-        {"name": "pause", "token": "t", "by": "alice", "at": "2026-11-26T11:59:00Z", "accepted": False,
-         "message": "it promotes already"},
-    ]}  # fmt: skip
+    answered = {
+        **world.ON_ITS_WAY["status"],
+        "commands": [
+            {
+                "name": "pause",
+                "token": "t",
+                "by": "alice",
+                "at": "2026-11-26T11:59:00Z",
+                "accepted": False,
+                "message": "it promotes already",
+            },
+        ],
+    }
     objects = world.namespace({**world.ON_ITS_WAY, "status": answered})
     (kubectl / "after").write_text(json.dumps({"items": objects}))
     patched = f"""*patch*) for word; do last=$word; done
@@ -196,8 +205,11 @@ def test_what_became_of_a_command_is_data_too(kubectl: Path, capsys: pytest.Capt
     program.write_text(program.read_text().replace('*"get pods"*)', patched))
     assert plugin.main(["pause", "digits", "--reason", "x", "-o", "json"]) == 1
     assert json.loads(capsys.readouterr().out) == {
-        "rollout": "digits-2", "command": "pause", "accepted": False, "message": "it promotes already",
-    }  # fmt: skip
+        "rollout": "digits-2",
+        "command": "pause",
+        "accepted": False,
+        "message": "it promotes already",
+    }
 
 
 @pytest.mark.usefixtures("kubectl")

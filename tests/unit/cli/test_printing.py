@@ -28,12 +28,23 @@ def poisoned(node: Any, key: str = "") -> Any:
 
 
 COMMANDS = [
-    ["status", "digits"], ["history", "digits"], ["why", "digits"], ["why", "digits-1"], ["lineage", "v2"],
-    ["card", "v2"], ["diff", "v1", "v2"], ["plot", "digits"], ["rollback", "digits", "--reason", EVIL],
-    ["approve", "digits", "--reason", EVIL, "--hash", world.HASH], ["approve", "digits", "--reason", "x"],
-    ["retrain", "digits", "--reason", EVIL], ["status", EVIL], ["lint", "--offline", f"/nowhere/{EVIL}"],
-    ["why", "digits", "-o", "json"], ["card", "v2", "-o", "json"],
-]  # fmt: skip
+    ["status", "digits"],
+    ["history", "digits"],
+    ["why", "digits"],
+    ["why", "digits-1"],
+    ["lineage", "v2"],
+    ["card", "v2"],
+    ["diff", "v1", "v2"],
+    ["plot", "digits"],
+    ["rollback", "digits", "--reason", EVIL],
+    ["approve", "digits", "--reason", EVIL, "--hash", world.HASH],
+    ["approve", "digits", "--reason", "x"],
+    ["retrain", "digits", "--reason", EVIL],
+    ["status", EVIL],
+    ["lint", "--offline", f"/nowhere/{EVIL}"],
+    ["why", "digits", "-o", "json"],
+    ["card", "v2", "-o", "json"],
+]
 
 
 @pytest.mark.parametrize("arguments", COMMANDS, ids=lambda arguments: " ".join(arguments[:2]).replace(EVIL, "evil"))

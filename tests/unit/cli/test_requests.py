@@ -112,16 +112,24 @@ def test_predict_names(model: Path, arguments: list[str], says: str, capsys: pyt
 
 def event(kind: str, name: str, at: str, **more: Any) -> Json:
     return {
-        "regarding": {"kind": kind, "name": name}, "eventTime": at, "type": "Normal", "reason": "R", "note": "n",
+        "regarding": {"kind": kind, "name": name},
+        "eventTime": at,
+        "type": "Normal",
+        "reason": "R",
+        "note": "n",
         **more,
-    }  # fmt: skip
+    }
 
 
 def test_a_timeline_is_in_the_order_of_what_happened() -> None:
     approval = {
-        "name": "a", "approver": "bob", "decision": "Approve", "reason": "fine", "place": "gate",
+        "name": "a",
+        "approver": "bob",
+        "decision": "Approve",
+        "reason": "fine",
+        "place": "gate",
         "at": "2026-11-26T10:55:00Z",
-    }  # fmt: skip
+    }
     command = {"name": "pause", "token": "t", "by": "alice", "reason": "lunch", "at": "2026-11-26T11:20:00Z"}
     verdict = {**world.VERDICT, "at": "2026-11-26T11:10:00Z"}
     status = {**world.ON_ITS_WAY["status"], "approvals": [approval], "commands": [command], "verdicts": [verdict]}
@@ -147,14 +155,15 @@ EVENTS = {
     "one of another Model is left out": (event("Model", "faces", "2026-11-26T11:15:00Z"), []),
     "one of a pod that is well is left out": (event("Pod", "digits-r1-a", "2026-11-26T11:15:00Z"), []),
     "a warning of a pod is shown": (
-        event("Pod", "digits-r1-a", "2026-11-26T11:15:00Z", type="Warning", reason="Unhealthy"), ["Unhealthy: n"],
+        event("Pod", "digits-r1-a", "2026-11-26T11:15:00Z", type="Warning", reason="Unhealthy"),
+        ["Unhealthy: n"],
     ),
     "one that repeats is shown once, when it happened last": (
         event("Model", "digits", "2026-11-26T11:15:00Z", series=THRICE),
         ["R: n (3 times)"],
     ),
     "one without a time is left out": (event("Model", "digits", ""), []),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("one", "texts"), EVENTS.values(), ids=EVENTS)
@@ -173,5 +182,8 @@ def test_a_timeline_is_a_table_or_data(kubectl: Path, capsys: pytest.CaptureFixt
     assert shown[-1].split() == ["2026-11-26", "11:15:00", "Model", "digits", "R:", "n"]
     assert plugin.main(["timeline", "digits", "-o", "json"]) == 0
     assert json.loads(capsys.readouterr().out)[-1] == {
-        "at": "2026-11-26T11:15:00Z", "kind": "Model", "name": "digits", "text": "R: n",
-    }  # fmt: skip
+        "at": "2026-11-26T11:15:00Z",
+        "kind": "Model",
+        "name": "digits",
+        "text": "R: n",
+    }

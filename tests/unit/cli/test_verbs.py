@@ -41,20 +41,28 @@ def crd(kind: Any) -> Json:
 
 OPERATOR = {
     "metadata": {
-        "name": "modelwright", "namespace": "modelwright-system", "labels": {"app.kubernetes.io/version": "0.1.0"},
+        "name": "modelwright",
+        "namespace": "modelwright-system",
+        "labels": {"app.kubernetes.io/version": "0.1.0"},
     },
     "spec": {
         "replicas": 2,
-        "template": {"spec": {"containers": [{
-            "image": "example.com/operator:0.1.0",
-            "env": [
-                {"name": "MODELWRIGHT_NAMESPACE", "valueFrom": {}},
-                {"name": "MODELWRIGHT_FETCH_IMAGE", "value": "example.com/fetch:0.1.0"},
-            ],
-        }]}},
+        "template": {
+            "spec": {
+                "containers": [
+                    {
+                        "image": "example.com/operator:0.1.0",
+                        "env": [
+                            {"name": "MODELWRIGHT_NAMESPACE", "valueFrom": {}},
+                            {"name": "MODELWRIGHT_FETCH_IMAGE", "value": "example.com/fetch:0.1.0"},
+                        ],
+                    }
+                ]
+            }
+        },
     },
     "status": {"readyReplicas": 1},
-}  # fmt: skip
+}
 
 
 def installed(kubectl: Path, *crds: Json) -> None:

@@ -44,32 +44,60 @@ def parent(name: str = "g0", generation: int = 3, *, ref: Mapping[str, Any] = {}
 ROUTES = [
     ("accepted and resolved", route(parent()), None, False),
     ("no answer yet", route(), Reason.WAITING_FOR_ROUTE, False),
-    ("no status at all", {"metadata": {"generation": 1}, "spec": {"parentRefs": [{"name": "g"}]}},
-     Reason.WAITING_FOR_ROUTE, False),
+    (
+        "no status at all",
+        {"metadata": {"generation": 1}, "spec": {"parentRefs": [{"name": "g"}]}},
+        Reason.WAITING_FOR_ROUTE,
+        False,
+    ),
     ("one of two has answered", route(parent(), refs=2), Reason.WAITING_FOR_ROUTE, False),
     ("both have", route(parent(), parent("g1"), refs=2), None, False),
     ("an answer to an older route", route(parent(generation=2)), Reason.WAITING_FOR_ROUTE, False),
     ("half an answer", route(parent(ResolvedRefs="")), Reason.WAITING_FOR_ROUTE, False),
     ("refused", route(parent(Accepted="False")), Reason.ROUTE_NOT_ACCEPTED, True),
     ("its Service isn't found", route(parent(ResolvedRefs="False")), Reason.ROUTE_NOT_ACCEPTED, True),
-    ("accepted by one, refused by the other", route(parent(), parent("g1", Accepted="False"), refs=2),
-     Reason.ROUTE_NOT_ACCEPTED, True),
+    (
+        "accepted by one, refused by the other",
+        route(parent(), parent("g1", Accepted="False"), refs=2),
+        Reason.ROUTE_NOT_ACCEPTED,
+        True,
+    ),
     ("a gateway that the route no longer names is left in its status", route(parent(), parent("old", 1)), None, False),
     ("one that it no longer names had refused it", route(parent("old", Accepted="False"), parent()), None, False),
-    ("one that it no longer names is no answer of its own", route(parent(), parent("old"), refs=2),
-     Reason.WAITING_FOR_ROUTE, False),
-    ("a gateway of that name in another namespace", route(parent(ref={"namespace": "gw"})),
-     Reason.WAITING_FOR_ROUTE, False),
-    ("with the defaults of the Gateway API written out", route(parent(
-        ref={"group": "gateway.networking.k8s.io", "kind": "Gateway", "namespace": "vision"})), None, False),
+    (
+        "one that it no longer names is no answer of its own",
+        route(parent(), parent("old"), refs=2),
+        Reason.WAITING_FOR_ROUTE,
+        False,
+    ),
+    (
+        "a gateway of that name in another namespace",
+        route(parent(ref={"namespace": "gw"})),
+        Reason.WAITING_FOR_ROUTE,
+        False,
+    ),
+    (
+        "with the defaults of the Gateway API written out",
+        route(parent(ref={"group": "gateway.networking.k8s.io", "kind": "Gateway", "namespace": "vision"})),
+        None,
+        False,
+    ),
     ("a Service of that name", route(parent(ref={"group": "", "kind": "Service"})), Reason.WAITING_FOR_ROUTE, False),
     ("an answer that names the listener", route(parent(ref={"sectionName": "https"})), None, False),
     ("the answer of an implementation that was replaced", route(parent(generation=2), parent()), None, False),
-    ("only answers to older routes", route(parent(generation=1), parent(generation=2)),
-     Reason.WAITING_FOR_ROUTE, False),
-    ("a refusal beside one that waits", route(parent(generation=2), parent("g1", Accepted="False"), refs=2),
-     Reason.ROUTE_NOT_ACCEPTED, True),
-]  # fmt: skip
+    (
+        "only answers to older routes",
+        route(parent(generation=1), parent(generation=2)),
+        Reason.WAITING_FOR_ROUTE,
+        False,
+    ),
+    (
+        "a refusal beside one that waits",
+        route(parent(generation=2), parent("g1", Accepted="False"), refs=2),
+        Reason.ROUTE_NOT_ACCEPTED,
+        True,
+    ),
+]
 
 
 @pytest.mark.parametrize(("found", "reason", "stalled"), [c[1:] for c in ROUTES], ids=[c[0] for c in ROUTES])
@@ -118,37 +146,78 @@ X, Y = listener(HTTP, hostname="a.x"), listener(HTTPS, hostname="*.y")
 ADDRESSES = [
     ("the only one for HTTP", gateway(TCP, HTTP), endpoint(), answers("http", 80)),
     ("HTTPS before HTTP, which often only redirects", gateway(HTTP, HTTPS), endpoint(), answers("https", 443)),
-    ("HTTP while the one for HTTPS has no certificate", gateway(HTTP, HTTPS, https=BROKEN), endpoint(),
-     answers("http", 80)),
-    ("one that has routes before one that has none", gateway(HTTP, HTTPS, http={"attachedRoutes": 2},
-     https={"attachedRoutes": 0}), endpoint(), answers("http", 80)),
-    ("routes of its own namespace only", shared(listener(HTTP), listener(HTTPS, allowed="All")), endpoint(ELSEWHERE),
-     answers("https", 443)),
+    (
+        "HTTP while the one for HTTPS has no certificate",
+        gateway(HTTP, HTTPS, https=BROKEN),
+        endpoint(),
+        answers("http", 80),
+    ),
+    (
+        "one that has routes before one that has none",
+        gateway(HTTP, HTTPS, http={"attachedRoutes": 2}, https={"attachedRoutes": 0}),
+        endpoint(),
+        answers("http", 80),
+    ),
+    (
+        "routes of its own namespace only",
+        shared(listener(HTTP), listener(HTTPS, allowed="All")),
+        endpoint(ELSEWHERE),
+        answers("https", 443),
+    ),
     ("no namespace's routes", shared(listener(HTTP, allowed="None")), endpoint(ELSEWHERE), None),
     ("Same is the default", shared(HTTP), endpoint(ELSEWHERE), None),
     ("a selector may match", shared(listener(HTTP, allowed="Selector")), endpoint(ELSEWHERE), answers("http", 80)),
     ("a gateway of that name in another namespace", shared(listener(HTTP, allowed="All")), endpoint(), None),
     ("only routes of another kind", gateway(listener(HTTP, kinds=["GRPCRoute"])), endpoint(), None),
-    ("routes of several kinds", gateway(listener(HTTP, kinds=["GRPCRoute", "HTTPRoute"])), endpoint(),
-     answers("http", 80)),
+    (
+        "routes of several kinds",
+        gateway(listener(HTTP, kinds=["GRPCRoute", "HTTPRoute"])),
+        endpoint(),
+        answers("http", 80),
+    ),
     ("a listener for another hostname", gateway(X), endpoint(hostnames=["b.x"]), None),
-    ("the first hostname that has a listener", gateway(X, Y), endpoint(hostnames=["b.x", "m.y"]),
-     answers("https", 443, "m.y")),
-    ("a wildcard of the endpoint, a name of the listener", gateway(X), endpoint(hostnames=["*.x"]),
-     answers("http", 80, "a.x")),
+    (
+        "the first hostname that has a listener",
+        gateway(X, Y),
+        endpoint(hostnames=["b.x", "m.y"]),
+        answers("https", 443, "m.y"),
+    ),
+    (
+        "a wildcard of the endpoint, a name of the listener",
+        gateway(X),
+        endpoint(hostnames=["*.x"]),
+        answers("http", 80, "a.x"),
+    ),
     ("the listener's hostname when the endpoint has none", gateway(X), endpoint(), answers("http", 80, "a.x")),
-    ("the endpoint's when the listener has none", gateway(HTTP), endpoint(hostnames=["a.x", "b.x"]),
-     answers("http", 80, "a.x")),
-    ("two families of addresses", gateway(HTTP, address="fd00::7 192.0.2.1"), endpoint(),
-     ListenerAddress("http", ("fd00::7", "192.0.2.1"), 80)),
-    ("the named one", gateway(HTTP, HTTPS), endpoint({"name": "g", "sectionName": "https"}),
-     ListenerAddress("https", ("192.0.2.1",), 443)),
-    ("by port", gateway(HTTP, HTTPS), endpoint({"name": "g", "port": 443}), ListenerAddress("https", ("192.0.2.1",), 443)),
+    (
+        "the endpoint's when the listener has none",
+        gateway(HTTP),
+        endpoint(hostnames=["a.x", "b.x"]),
+        answers("http", 80, "a.x"),
+    ),
+    (
+        "two families of addresses",
+        gateway(HTTP, address="fd00::7 192.0.2.1"),
+        endpoint(),
+        ListenerAddress("http", ("fd00::7", "192.0.2.1"), 80),
+    ),
+    (
+        "the named one",
+        gateway(HTTP, HTTPS),
+        endpoint({"name": "g", "sectionName": "https"}),
+        ListenerAddress("https", ("192.0.2.1",), 443),
+    ),
+    (
+        "by port",
+        gateway(HTTP, HTTPS),
+        endpoint({"name": "g", "port": 443}),
+        ListenerAddress("https", ("192.0.2.1",), 443),
+    ),
     ("no listener of that name", gateway(HTTP), endpoint({"name": "g", "sectionName": "x"}), None),
     ("no address yet", gateway(HTTP, address=None), endpoint(), None),
     ("another gateway", gateway(HTTP), endpoint({"name": "h"}), None),
     ("no status yet", {k: v for k, v in gateway(HTTP).items() if k != "status"}, endpoint(), None),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("found", "wanted", "expected"), [c[1:] for c in ADDRESSES], ids=[c[0] for c in ADDRESSES])
@@ -161,22 +230,52 @@ SELECTED["spec"]["listeners"][0]["allowedRoutes"]["namespaces"]["selector"] = {"
 
 REFUSALS = [
     ("one takes it", gateway(X, Y), endpoint(hostnames=["m.y"]), None, []),
-    ("other hostnames", gateway(X), endpoint(hostnames=["b.x"]), None,
-     ["listener http has the hostname a.x, which covers none of spec.endpoint.hostnames"]),
-    ("another kind", gateway(TCP), endpoint(), None,
-     ["listener tcp takes no HTTPRoute (protocol, allowedRoutes.kinds)"]),
-    ("another namespace", shared(HTTP), endpoint(ELSEWHERE), None,
-     ["listener http takes no routes of this namespace (allowedRoutes.namespaces)"]),
-    ("another sectionName", gateway(HTTP), endpoint({"name": "g", "sectionName": "x"}), None,
-     ["listener http is not the one that spec.endpoint.parentRefs names by sectionName or port"]),
-    ("a broken listener", gateway(HTTPS, https=BROKEN), endpoint(), None,
-     ["listener https is not accepted or not programmed, by the gateway's status"]),
+    (
+        "other hostnames",
+        gateway(X),
+        endpoint(hostnames=["b.x"]),
+        None,
+        ["listener http has the hostname a.x, which covers none of spec.endpoint.hostnames"],
+    ),
+    (
+        "another kind",
+        gateway(TCP),
+        endpoint(),
+        None,
+        ["listener tcp takes no HTTPRoute (protocol, allowedRoutes.kinds)"],
+    ),
+    (
+        "another namespace",
+        shared(HTTP),
+        endpoint(ELSEWHERE),
+        None,
+        ["listener http takes no routes of this namespace (allowedRoutes.namespaces)"],
+    ),
+    (
+        "another sectionName",
+        gateway(HTTP),
+        endpoint({"name": "g", "sectionName": "x"}),
+        None,
+        ["listener http is not the one that spec.endpoint.parentRefs names by sectionName or port"],
+    ),
+    (
+        "a broken listener",
+        gateway(HTTPS, https=BROKEN),
+        endpoint(),
+        None,
+        ["listener https is not accepted or not programmed, by the gateway's status"],
+    ),
     ("labels that aren't known", SELECTED, endpoint(ELSEWHERE), None, []),
     ("labels that match", SELECTED, endpoint(ELSEWHERE), {"team": "vision"}, []),
-    ("labels that don't", SELECTED, endpoint(ELSEWHERE), {},
-     ["listener http takes routes of namespaces with other labels only (allowedRoutes.namespaces.selector)"]),
+    (
+        "labels that don't",
+        SELECTED,
+        endpoint(ELSEWHERE),
+        {},
+        ["listener http takes routes of namespaces with other labels only (allowedRoutes.namespaces.selector)"],
+    ),
     ("no listeners", gateway(), endpoint(), None, ["it has no listeners"]),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(
@@ -190,9 +289,15 @@ def test_why_no_listener_takes_a_route(
 
 @pytest.mark.parametrize(
     ("operator", "values", "matches"),
-    [("In", ["a", "b"], True), ("In", ["c"], False), ("NotIn", ["a"], False), ("NotIn", ["c"], True),
-     ("Exists", None, True), ("DoesNotExist", None, False)],
-)  # fmt: skip
+    [
+        ("In", ["a", "b"], True),
+        ("In", ["c"], False),
+        ("NotIn", ["a"], False),
+        ("NotIn", ["c"], True),
+        ("Exists", None, True),
+        ("DoesNotExist", None, False),
+    ],
+)
 def test_expressions_of_a_selector(operator: str, values: list[str] | None, matches: bool) -> None:
     entry = {"key": "team", "operator": operator, **({"values": values} if values else {})}
     assert matches_selector({"matchExpressions": [entry]}, {"team": "a"}) is matches

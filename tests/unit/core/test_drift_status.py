@@ -55,14 +55,21 @@ def test_it_has_the_numbers_of_the_three_worst_features() -> None:
         "at": "2026-11-30T12:00:00Z",
         "worst": [
             {
-                "kind": "input", "feature": name, "drifted": drifts, "aspect": "distance",
-                "method": "KolmogorovSmirnov", "value": value, "limit": "0.1", "floor": "0.05", "window": "10m",
+                "kind": "input",
+                "feature": name,
+                "drifted": drifts,
+                "aspect": "distance",
+                "method": "KolmogorovSmirnov",
+                "value": value,
+                "limit": "0.1",
+                "floor": "0.05",
+                "window": "10m",
                 "rows": 500,
             }
             for name, drifts, value in (("age", True, "0.3"), ("city", True, "0.2"), ("zone", False, "0.07"))
         ],
         "unwatched": [],
-    }  # fmt: skip
+    }
 
 
 CASES = {

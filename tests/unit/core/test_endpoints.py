@@ -155,11 +155,12 @@ CLAIMS = st.builds(
     st.sampled_from("abc"),
     st.integers(1, 3),
     st.sampled_from(["vision", "other"]),
-    hostnames=st.sampled_from([[], ["a.x"], ["a.x", "b.x"], ["*.x"], ["*.a.x", "b.x"], ["c.b.a.x"], ["*.e.d.c.b.a.x"],
-                               ["f.e.d.c.b.a.x"]]),
+    hostnames=st.sampled_from(
+        [[], ["a.x"], ["a.x", "b.x"], ["*.x"], ["*.a.x", "b.x"], ["c.b.a.x"], ["*.e.d.c.b.a.x"], ["f.e.d.c.b.a.x"]]
+    ),
     refs=st.sampled_from([[{"name": "g", "namespace": "gw"}], [{"name": "g"}]]),
     pathPrefix=st.sampled_from(["/", "/a", "/a/b", "/a/b/c/d/e/f", "/a/b/c/d/e/f/g", "/ab"]),
-)  # fmt: skip
+)
 
 
 @given(CLAIMS, CLAIMS)

@@ -165,12 +165,18 @@ STUCK = [pod("Pending", waiting("ImagePullBackOff"))]
         (job(), [pod("Running", {"running": {}})], "infra", False, 60, None),
         (job(), STUCK, "infra", False, 1, None),
         (job(), STUCK, "infra", False, 3, ("Error", "ImagePullFailed")),
-        (job(), [pod("Pending", waiting("CreateContainerConfigError"))], "infra", False, 3,
-         ("Error", "ContainerConfigError")),
+        (
+            job(),
+            [pod("Pending", waiting("CreateContainerConfigError"))],
+            "infra",
+            False,
+            3,
+            ("Error", "ContainerConfigError"),
+        ),
         # Another try may end better, and another node may come.
         (job(), [pod("Failed", ended(1))], "evaluation", False, 60, None),
     ],
-)  # fmt: skip
+)
 def test_a_gate_comes_to_a_result_once_its_job_can_say_no_more(
     found: Any, pods: Any, gate: str, first: bool, minutes: int, wanted: tuple[str, str] | None
 ) -> None:
@@ -189,9 +195,14 @@ def test_a_gate_comes_to_a_result_once_its_job_can_say_no_more(
         (5, 2457, (2500, 10, 10), "accuracy"),
         (5, 2457, (10, 10, 5000), "accuracy"),
     ],
-    ids=["the end is kept", "the end is kept, with most figures", "the beginning is kept", "the beginning of the first",
-         "the middle is kept"],
-)  # fmt: skip
+    ids=[
+        "the end is kept",
+        "the end is kept, with most figures",
+        "the beginning is kept",
+        "the beginning of the first",
+        "the middle is kept",
+    ],
+)
 def test_a_report_that_was_cut_off_is_an_error_that_names_the_first_figure_that_did_not_fit(
     containers: int, kept: int, notes: tuple[int, int, int], first: str
 ) -> None:

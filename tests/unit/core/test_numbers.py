@@ -30,10 +30,17 @@ GATES = Gates.model_validate(
 @pytest.mark.parametrize(
     ("value", "found"),
     [
-        (0.93, "0.93"), ("0.93", "0.93"), (" +.5 ", "0.5"), ("1.", "1"), (3, "3"), (1e300, "1E+300"),
-        ("1e-999", "1E-999"),        (10**40, "1.0000000000000000E+40"), (-0.0, "-0.0"),
+        (0.93, "0.93"),
+        ("0.93", "0.93"),
+        (" +.5 ", "0.5"),
+        ("1.", "1"),
+        (3, "3"),
+        (1e300, "1E+300"),
+        ("1e-999", "1E-999"),
+        (10**40, "1.0000000000000000E+40"),
+        (-0.0, "-0.0"),
     ],
-)  # fmt: skip
+)
 def test_numbers(value: Any, found: str) -> None:
     assert report_numbers.parse_number(value) == Decimal(found)
 
@@ -41,29 +48,59 @@ def test_numbers(value: Any, found: str) -> None:
 @pytest.mark.parametrize(
     "value",
     [
-        True, None, [], {}, "", "x", "NaN", "sNaN", "Infinity", "-inf", float("nan"), float("inf"), "1e9999",
-        "1e99999999", "1e-99999999", "1E+999999999999999999", "1e301", "1" * 129, "1" * 4000, 10**4000, "1_0", "٣",
-        "0x1", "1,5", "- 1",
+        True,
+        None,
+        [],
+        {},
+        "",
+        "x",
+        "NaN",
+        "sNaN",
+        "Infinity",
+        "-inf",
+        float("nan"),
+        float("inf"),
+        "1e9999",
+        "1e99999999",
+        "1e-99999999",
+        "1E+999999999999999999",
+        "1e301",
+        "1" * 129,
+        "1" * 4000,
+        10**4000,
+        "1_0",
+        "٣",
+        "0x1",
+        "1,5",
+        "- 1",
     ],
     ids=lambda value: str(type(value)) if isinstance(value, int) else str(value)[:20],
-)  # fmt: skip
+)
 def test_what_is_no_number_of_a_report(value: Any) -> None:
     assert report_numbers.parse_number(value) is None
     assert len(report_numbers.describe_value(value)) <= 3 * report_numbers.MAX_KEPT_CHARACTERS
 
 
 NUMBERS = st.one_of(
-    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=40), st.just("1e99999999"),
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(max_size=40),
+    st.just("1e99999999"),
     st.builds(
         lambda sign, digits, exponent: f"{sign}{digits}e{exponent}",
-        st.sampled_from(["", "-", "+"]), st.integers(0, 10**35), st.integers(-(10**12), 10**12),
+        st.sampled_from(["", "-", "+"]),
+        st.integers(0, 10**35),
+        st.integers(-(10**12), 10**12),
     ),
-    st.integers(0, 400).map(lambda digits: 10**digits), st.integers(1, 5000).map(lambda digits: "9" * digits),
-)  # fmt: skip
+    st.integers(0, 400).map(lambda digits: 10**digits),
+    st.integers(1, 5000).map(lambda digits: "9" * digits),
+)
 ENTRIES = st.fixed_dictionaries(
     {"name": st.just("accuracy"), "candidate": NUMBERS},
     optional=dict.fromkeys(("serving", "n", "better", "worse", "standardError", "candidateStandardError"), NUMBERS),
-)  # fmt: skip
+)
 
 
 @given(ENTRIES)

@@ -66,14 +66,23 @@ def of_version(author: str | None, name: str = "fraud-v2") -> AuthorsStatus:
 
 
 def judged(
-    *found: Approval, required: int = 1, author: str | None = "dora", accounts: bool = False,
+    *found: Approval,
+    required: int = 1,
+    author: str | None = "dora",
+    accounts: bool = False,
     others: tuple[AuthorsStatus, ...] = (),
-) -> people.ApprovalDecision:  # fmt: skip
+) -> people.ApprovalDecision:
     known = authors.collect_authors((of_version(author), *others), service_accounts=accounts)
     return people.evaluate_approvals(
-        found, rollout=ROLLOUT, content_hash=HASH, authors=known, required=required, now=NOW, since=ASKED,
+        found,
+        rollout=ROLLOUT,
+        content_hash=HASH,
+        authors=known,
+        required=required,
+        now=NOW,
+        since=ASKED,
         service_accounts=accounts,
-    )  # fmt: skip
+    )
 
 
 def test_enough_different_people_approve() -> None:
@@ -252,9 +261,15 @@ def test_no_author_counts_nobody_counts_twice_and_nothing_unknown_passes(
 ) -> None:
     known = authors.collect_authors(entries, service_accounts=accounts)
     decision = people.evaluate_approvals(
-        [approval(name) for name in approvers], rollout=ROLLOUT, content_hash=HASH, authors=known, required=required,
-        now=NOW, since=ASKED, service_accounts=accounts,
-    )  # fmt: skip
+        [approval(name) for name in approvers],
+        rollout=ROLLOUT,
+        content_hash=HASH,
+        authors=known,
+        required=required,
+        now=NOW,
+        since=ASKED,
+        service_accounts=accounts,
+    )
     if not isinstance(decision, Approved):
         return
     assert not any(entry.unknown for entry in entries)

@@ -69,11 +69,15 @@ LIMITS = [
     ("good alone and worse than what serves", {"min": "0.5", "minDelta": "-0.01"}, pairs(2000, 10, 90), "Fail"),
     ("figures as text", {"min": "0.5"}, entry("0.61", None, n=2000), "Pass"),
     ("no serving figure that is asked for", {"min": "0.5"}, entry(0.61, math.nan, n=2000), "Pass"),
-    ("limits on both sides", {"minDelta": "-0.1", "maxDelta": "0.1", "min": "0.8", "max": "0.99"},
-     pairs(2000, 50, 50), "Pass"),
+    (
+        "limits on both sides",
+        {"minDelta": "-0.1", "maxDelta": "0.1", "min": "0.8", "max": "0.99"},
+        pairs(2000, 50, 50),
+        "Pass",
+    ),
     ("99.9 % where 95 % are there", {"minDelta": "-0.02", "confidence": "0.999"}, pairs(1000, 30, 30), "Inconclusive"),
     ("95 % where 95 % are there", {"minDelta": "-0.02"}, pairs(1000, 30, 30), "Pass"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("limits", "figure", "outcome"), [case[1:] for case in LIMITS], ids=[c[0] for c in LIMITS])
@@ -105,7 +109,7 @@ UNKNOWN = [
     ("exact, and yet with an error", entry(exact=True, n=9, standardError=1), "exact says that there is no error"),
     ("exact as a text", entry(exact="true"), "exact is 'true', and must be true or false"),
     ("said not to be exact", entry(exact=False), "needs n with better and worse"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("figure", "said"), [case[1:] for case in UNKNOWN], ids=[case[0] for case in UNKNOWN])
@@ -251,15 +255,19 @@ def test_the_message_has_the_numbers(limits: dict[str, str], figure: dict[str, A
 @pytest.mark.parametrize(
     ("told", "kept"),
     [
-        ({"uri": "s3://reports/1.json", "digest": "sha256:" + "a" * 64},
-         FullReport("s3://reports/1.json", "sha256:" + "a" * 64)),
-        ({"uri": "https://u:p@example.com/r?token=x", "digest": "sha256:" + "a" * 64},
-         FullReport("https://example.com/r?...", "sha256:" + "a" * 64)),
+        (
+            {"uri": "s3://reports/1.json", "digest": "sha256:" + "a" * 64},
+            FullReport("s3://reports/1.json", "sha256:" + "a" * 64),
+        ),
+        (
+            {"uri": "https://u:p@example.com/r?token=x", "digest": "sha256:" + "a" * 64},
+            FullReport("https://example.com/r?...", "sha256:" + "a" * 64),
+        ),
         ({"uri": "s3://reports/1.json"}, None),
         ({"uri": "s3://reports/\n1.json", "digest": "sha256:" + "a" * 64}, None),
         ("s3://reports/1.json", None),
     ],
-)  # fmt: skip
+)
 def test_the_address_of_the_full_report_is_kept_or_left_out_and_decides_nothing(
     told: Any, kept: FullReport | None
 ) -> None:

@@ -89,10 +89,12 @@ OTHERS = {
         "variable PYTHONPATH was added",
     ),
     "with a library that is loaded first": (
-        ours(env=[*OURS["env"], {"name": "LD_PRELOAD", "value": "/mine.so"}]), "variable LD_PRELOAD was added"
+        ours(env=[*OURS["env"], {"name": "LD_PRELOAD", "value": "/mine.so"}]),
+        "variable LD_PRELOAD was added",
     ),
     "with a setting of ours that was not made": (
-        ours(env=[*OURS["env"], {"name": "MODELWRIGHT_TERMINATION_LOG", "value": "/x"}]), "MODELWRIGHT_TERMINATION_LOG"
+        ours(env=[*OURS["env"], {"name": "MODELWRIGHT_TERMINATION_LOG", "value": "/x"}]),
+        "MODELWRIGHT_TERMINATION_LOG",
     ),
     "with another variable of ours": (ours(env=[{"name": "MODEL_NAME", "value": "other"}]), "variable MODEL_NAME"),
     "without our mount": (ours(volumeMounts=[]), "its mount at /mnt/modelwright/candidate"),
@@ -101,16 +103,18 @@ OTHERS = {
         "mounted over /mnt/modelwright",
     ),
     "with something mounted over the report": (
-        ours(volumeMounts=[*OURS["volumeMounts"], {"name": "evil", "mountPath": "/dev"}]), "mounted over /dev",
+        ours(volumeMounts=[*OURS["volumeMounts"], {"name": "evil", "mountPath": "/dev"}]),
+        "mounted over /dev",
     ),
     "with another container alone": (pod(containers=[{"name": "c", "image": "evil"}]), "score: it is missing"),
     "without what fetches": (pod(initContainers=[]), "container fetch-candidate: it is missing"),
     "with other data": (pod(volumes=[{"name": "data", "configMap": {"name": "evil"}}]), "its volume data"),
     "with a container that writes our data": (
-        with_container("containers", volumeMounts=[{"name": "data", "mountPath": "/x"}]), "mounts the volume data",
+        with_container("containers", volumeMounts=[{"name": "data", "mountPath": "/x"}]),
+        "mounts the volume data",
     ),
     "with all processes in one": (pod(shareProcessNamespace=True), "shareProcessNamespace"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("found", BELIEVED.values(), ids=BELIEVED.keys())
@@ -191,10 +195,12 @@ TREES: dict[str, tuple[Object, dict[str, Object | None], str]] = {
         "JobSet other controls it",
     ),
     "of its Job, with another image": (
-        controlled("Pod", "p", "p", WORKER, spec=EVIL_SPEC), {"job": WORKER}, "of Job train-0: container main",
+        controlled("Pod", "p", "p", WORKER, spec=EVIL_SPEC),
+        {"job": WORKER},
+        "of Job train-0: container main",
     ),
     "of itself": (controlled("Pod", "p", "p", controlled("Pod", "p", "p")), {}, "more than 3 controllers"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("pod", "between", "said"), TREES.values(), ids=TREES.keys())

@@ -45,17 +45,37 @@ VERDICTS = [
     ("it serves", SERVES, Reason.SERVING, False, False),
     ("it serves and a pod is missing", pods(SERVES, available=1), Reason.WAITING_FOR_PODS, False, True),
     ("it serves and its Deployment isn't seen yet", pods(SERVES, current=False), Reason.WAITING_FOR_PODS, False, True),
-    ("it serves and all pods fail", pods(SERVES, available=0, failure=PodFailure(Reason.MODEL_LOAD_FAILED, "boom")),
-     Reason.MODEL_LOAD_FAILED, True, False),
-    ("it serves and one pod fails", pods(SERVES, available=1, failure=PodFailure(Reason.MODEL_LOAD_FAILED, "boom")),
-     Reason.WAITING_FOR_PODS, False, True),
+    (
+        "it serves and all pods fail",
+        pods(SERVES, available=0, failure=PodFailure(Reason.MODEL_LOAD_FAILED, "boom")),
+        Reason.MODEL_LOAD_FAILED,
+        True,
+        False,
+    ),
+    (
+        "it serves and one pod fails",
+        pods(SERVES, available=1, failure=PodFailure(Reason.MODEL_LOAD_FAILED, "boom")),
+        Reason.WAITING_FOR_PODS,
+        False,
+        True,
+    ),
     ("it waits for its version", replace(SERVES, target=None), Reason.WAITING_FOR_VERSION, False, True),
-    ("what it wants can't be had", replace(SERVES, target=None, problem=Problem(Reason.NAME_TAKEN, "taken", True)),
-     Reason.NAME_TAKEN, True, False),
+    (
+        "what it wants can't be had",
+        replace(SERVES, target=None, problem=Problem(Reason.NAME_TAKEN, "taken", True)),
+        Reason.NAME_TAKEN,
+        True,
+        False,
+    ),
     ("it is suspended while it serves what is wanted", replace(SERVES, suspended=True), Reason.SUSPENDED, False, False),
-    ("it is suspended while something is wanted", replace(SERVES, suspended=True, target=Revision("v2", "two")),
-     Reason.SUSPENDED, True, False),
-]  # fmt: skip
+    (
+        "it is suspended while something is wanted",
+        replace(SERVES, suspended=True, target=Revision("v2", "two")),
+        Reason.SUSPENDED,
+        True,
+        False,
+    ),
+]
 
 
 @pytest.mark.parametrize(
@@ -73,15 +93,28 @@ AVAILABLE = [
     ("nothing has ever served", replace(pods(SERVES, available=0), serving=None), False, Reason.NOTHING_SERVING),
     ("traffic goes nowhere", replace(SERVES, traffic=TrafficView()), False, Reason.NOTHING_SERVING),
     ("traffic goes to nobody", replace(SERVES, traffic=TrafficView(frozenset({"x"}))), False, Reason.NO_READY_PODS),
-    ("one of two that take traffic has no pod",
-     replace(SERVES, revisions={**SERVES.revisions, "two": RevisionView(Revision("v2", "two"), replicas=1)},
-             traffic=TrafficView(frozenset({"one", "two"}), True)), False, Reason.NO_READY_PODS),
+    (
+        "one of two that take traffic has no pod",
+        replace(
+            SERVES,
+            revisions={**SERVES.revisions, "two": RevisionView(Revision("v2", "two"), replicas=1)},
+            traffic=TrafficView(frozenset({"one", "two"}), True),
+        ),
+        False,
+        Reason.NO_READY_PODS,
+    ),
     ("no pods are wanted", replace(pods(SERVES, replicas=0, available=0), replicas=0), False, Reason.SCALED_TO_ZERO),
-    ("a candidate that fails changes nothing", replace(
-        SERVES, target=Revision("v2", "two"),
-        revisions={**SERVES.revisions, "two": RevisionView(Revision("v2", "two"), replicas=1)}),
-     True, Reason.REVISION_AVAILABLE),
-]  # fmt: skip
+    (
+        "a candidate that fails changes nothing",
+        replace(
+            SERVES,
+            target=Revision("v2", "two"),
+            revisions={**SERVES.revisions, "two": RevisionView(Revision("v2", "two"), replicas=1)},
+        ),
+        True,
+        Reason.REVISION_AVAILABLE,
+    ),
+]
 
 
 @pytest.mark.parametrize(("observed", "expected", "reason"), [c[1:] for c in AVAILABLE], ids=[c[0] for c in AVAILABLE])
@@ -112,13 +145,15 @@ def test_what_takes_its_time_is_waited_for_without_end(reason: str) -> None:
 
 STEPS = st.builds(
     lambda state, reason, serves, later: (
-        ConditionSummary(reason, "text", stalled=state == "stalled", reconciling=state == "reconciling"), serves, later
+        ConditionSummary(reason, "text", stalled=state == "stalled", reconciling=state == "reconciling"),
+        serves,
+        later,
     ),
     st.sampled_from(["ready", "reconciling", "stalled"]),
     st.sampled_from([Reason.SERVING, Reason.WAITING_FOR_PODS, Reason.NAME_TAKEN]),
     st.none() | st.tuples(st.booleans(), st.just(Reason.REVISION_AVAILABLE), st.just("text")),
     st.integers(0, 100),
-)  # fmt: skip
+)
 
 
 @given(st.lists(STEPS, min_size=1, max_size=6))
@@ -143,9 +178,15 @@ def test_exactly_one_of_three_holds_and_times_move_only_with_a_status(steps: lis
 
 
 def _status(
-    state: str = "Progressing", *, reason: str = "WaitingForPods", serving: str = "v1", ready: str = "False",
-    rollout: str | None = None, generation: int = 2, **more: Any,
-) -> ModelStatus:  # fmt: skip
+    state: str = "Progressing",
+    *,
+    reason: str = "WaitingForPods",
+    serving: str = "v1",
+    ready: str = "False",
+    rollout: str | None = None,
+    generation: int = 2,
+    **more: Any,
+) -> ModelStatus:
     condition = {"reason": reason, "message": reason, "lastTransitionTime": NOW, "observedGeneration": generation}
     reconciling = "True" if ready == "False" else "False"
     return ModelStatus.model_validate(

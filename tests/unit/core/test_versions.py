@@ -47,18 +47,40 @@ TAKEN = [
     ("the newest", FOLLOW, [version("a", 1), version("b", 2)], None, None, "b"),
     ("of two as old the later name", FOLLOW, [version("b"), version("a")], None, None, "b"),
     ("not another Model's", FOLLOW, [version("a"), version("z", 9, model="other")], None, None, "a"),
-    ("not one that is being deleted", FOLLOW,
-     [version("a"), version("b", 2, deletionTimestamp="2026-11-21T03:00:00Z")], None, None, "a"),
+    (
+        "not one that is being deleted",
+        FOLLOW,
+        [version("a"), version("b", 2, deletionTimestamp="2026-11-21T03:00:00Z")],
+        None,
+        None,
+        "a",
+    ),
     ("the newest, not the serving one", FOLLOW, [version("a", 1), version("b", 2)], "a", at(1), "b"),
-    ("never below the serving one, whatever its labels say now",
-     VersionSource.model_validate({"follow": {"selector": {"matchLabels": {"stable": "yes"}}}}),
-     [version("a", 1, labels={"stable": "yes"}), version("b", 2)], "b", at(2), "b"),
-    ("only with the labels asked for",
-     VersionSource.model_validate({"follow": {"selector": {"matchLabels": {"stable": "yes"}}}}),
-     [version("a", 1, labels={"stable": "yes"}), version("b", 2, labels={"stable": "no"})], None, None, "a"),
-    ("one that came after the serving one, which is deleted, took over", FOLLOW,
-     [version("a", 1), version("c", 4)], "b", at(3), "c"),
-]  # fmt: skip
+    (
+        "never below the serving one, whatever its labels say now",
+        VersionSource.model_validate({"follow": {"selector": {"matchLabels": {"stable": "yes"}}}}),
+        [version("a", 1, labels={"stable": "yes"}), version("b", 2)],
+        "b",
+        at(2),
+        "b",
+    ),
+    (
+        "only with the labels asked for",
+        VersionSource.model_validate({"follow": {"selector": {"matchLabels": {"stable": "yes"}}}}),
+        [version("a", 1, labels={"stable": "yes"}), version("b", 2, labels={"stable": "no"})],
+        None,
+        None,
+        "a",
+    ),
+    (
+        "one that came after the serving one, which is deleted, took over",
+        FOLLOW,
+        [version("a", 1), version("c", 4)],
+        "b",
+        at(3),
+        "c",
+    ),
+]
 
 
 @pytest.mark.parametrize(
@@ -76,11 +98,27 @@ def test_which_version_is_taken(
 MISSING = [
     ("one that isn't there may come", named("a"), [], None, None, Reason.WAITING_FOR_VERSION, "ModelVersion a", False),
     ("none at all may come", FOLLOW, [], None, None, Reason.WAITING_FOR_VERSION, "has no ModelVersion yet", False),
-    ("another Model's never will do", named("a"), [version("a", model="faces")], None, None,
-     Reason.VERSION_OF_ANOTHER_MODEL, "of Model faces", True),
-    ("the serving one was deleted and only older ones are left", FOLLOW, [version("a", 1)], "b", at(3),
-     Reason.WAITING_FOR_VERSION, "ModelVersion b, which serves, was deleted", False),
-]  # fmt: skip
+    (
+        "another Model's never will do",
+        named("a"),
+        [version("a", model="faces")],
+        None,
+        None,
+        Reason.VERSION_OF_ANOTHER_MODEL,
+        "of Model faces",
+        True,
+    ),
+    (
+        "the serving one was deleted and only older ones are left",
+        FOLLOW,
+        [version("a", 1)],
+        "b",
+        at(3),
+        Reason.WAITING_FOR_VERSION,
+        "ModelVersion b, which serves, was deleted",
+        False,
+    ),
+]
 
 
 @pytest.mark.parametrize(
@@ -89,9 +127,14 @@ MISSING = [
     ids=[c[0] for c in MISSING],
 )
 def test_why_there_is_none(
-    source: VersionSource, known: list[ModelVersion], serving: str | None, since: datetime | None, reason: Reason,
-    says: str, stalled: bool,
-) -> None:  # fmt: skip
+    source: VersionSource,
+    known: list[ModelVersion],
+    serving: str | None,
+    since: datetime | None,
+    reason: Reason,
+    says: str,
+    stalled: bool,
+) -> None:
     found = resolve_target("digits", source, known, serving, since)
     assert isinstance(found, Problem)
     assert (found.reason, found.stalled) == (reason, stalled)

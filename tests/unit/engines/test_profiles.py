@@ -37,13 +37,19 @@ CASES = [
     ("TrainJob", "whose Complete is Unknown", conditions(condition("Complete", status="Unknown")), None, "Pending"),
     ("TrainJob", "that failed", conditions(condition("Failed", "JobsFailed")), None, "Failed"),
     (
-        "TrainJob", "of a runtime that isn't there",
-        conditions(condition("Failed", "TrainingRuntimeNotSupported")), None, "Failed",
+        "TrainJob",
+        "of a runtime that isn't there",
+        conditions(condition("Failed", "TrainingRuntimeNotSupported")),
+        None,
+        "Failed",
     ),
     ("TrainJob", "that ran out of time", conditions(condition("Failed", "DeadlineExceeded")), None, "Failed"),
     (
-        "TrainJob", "that says both ends",
-        conditions(condition("Complete"), condition("Failed")), None, "Failed",
+        "TrainJob",
+        "that says both ends",
+        conditions(condition("Complete"), condition("Failed")),
+        None,
+        "Failed",
     ),
     ("TrainJob", "that ended while suspended", conditions(condition("Complete")), SUSPEND, "Succeeded"),
     ("JobSet", "that is new", None, None, "Pending"),
@@ -102,7 +108,7 @@ CASES = [
     ("SparkApplication", "that failed", spark("FAILED"), None, "Failed"),
     ("SparkApplication", "whose controller doesn't know", spark("UNKNOWN"), None, "Unknown"),
     ("SparkApplication", "of a state we don't know", spark("RESTING"), None, "Unknown"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(

@@ -143,8 +143,9 @@ def test_why_it_failed_is_told_by_object_and_pods(pods: list[Json], reason: str,
 def test_an_image_that_can_not_be_pulled_ends_it_unless_another_pod_runs() -> None:
     stuck = pod("Pending", container(waiting={"reason": "ErrImagePull", "message": "not found"}), seconds=121)
     assert (read({"phase": "Going"}, (stuck,)).state, read({"phase": "Going"}, (stuck,)).reason) == (
-        "Failed", "ImagePullFailed",
-    )  # fmt: skip
+        "Failed",
+        "ImagePullFailed",
+    )
     assert read({"phase": "Going"}, (stuck, pod("Running"))).state == "Running"
 
 

@@ -19,8 +19,11 @@ from tests.unit.gitops.states import STATES, WORLDS, recorded
 
 BY_KIND = {kind.__name__: kind for kind in KINDS}
 AS_KSTATUS = {
-    "Healthy": "Current", "Progressing": "InProgress", "Suspended": "InProgress", "Degraded": "Failed",
-}  # fmt: skip
+    "Healthy": "Current",
+    "Progressing": "InProgress",
+    "Suspended": "InProgress",
+    "Degraded": "Failed",
+}
 OTHER_THAN_KSTATUS = {
     # kstatus has no word for what people hold back on purpose; docs/how-to/gitops.md lists these.
     ("Model", "suspended"): "Current",

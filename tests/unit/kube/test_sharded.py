@@ -261,9 +261,18 @@ async def test_a_sweep_sees_the_shards_own_and_takes_nothing_of_others_for_lost(
         client.objects[kinds.SERVICE, namespace, "digits"] = a_service(namespace)
     complete: set[str] = set()
     sweep = ShardResync(
-        client, store, [WatchedKind(kinds.SERVICE)], served=(), look_again=lambda: None, on_fatal=pytest.fail,
-        on_kinds_changed=pytest.fail, clock=clock, grace=0, own=own, complete=complete.__contains__,
-    )  # fmt: skip
+        client,
+        store,
+        [WatchedKind(kinds.SERVICE)],
+        served=(),
+        look_again=lambda: None,
+        on_fatal=pytest.fail,
+        on_kinds_changed=pytest.fail,
+        clock=clock,
+        grace=0,
+        own=own,
+        complete=complete.__contains__,
+    )
     report = await sweep.resync_once()
     assert (report.stale, report.behind) == ([], []), "a namespace that is being loaded lacks nothing"
     complete.add("vision")

@@ -47,9 +47,8 @@ def test_an_object_at_the_bound_takes_no_more_than_16_mib_and_one_beyond_it_hard
 
 @pytest.mark.parametrize(
     "unit",
-    ["[]", "{}", "[0]", '{"a":0}', '""', '"ab"', '"\u00e9"', "0.123", "1234",
-    '{"a":{"a":{"a":0}}}', '"a\U0001f600"']
-)  # fmt: skip
+    ["[]", "{}", "[0]", '{"a":0}', '""', '"ab"', '"\u00e9"', "0.123", "1234", '{"a":{"a":{"a":0}}}', '"a\U0001f600"'],
+)
 def test_the_weight_is_no_less_than_what_the_values_take(unit: str) -> None:
     raw = ("[" + ",".join([unit] * 50_000) + "]").encode()
     tracemalloc.start()
@@ -124,8 +123,14 @@ def test_one_namespace_fills_the_store_to_a_bound_and_leaves_room_to_others() ->
     refused = [obj for obj in store.list(kinds.MODEL_VERSION, NS) if TOO_LARGE_KEY in obj]
     assert 10 <= len(refused) <= 12
     assert "there is no room for it" in refused[0][TOO_LARGE_KEY]
-    store.apply(kinds.MODEL_VERSION, None, {**version("other", "v1"), "metadata": {
-        "name": "v1", "namespace": "other", "uid": "o", "resourceVersion": "1"}})  # fmt: skip
+    store.apply(
+        kinds.MODEL_VERSION,
+        None,
+        {
+            **version("other", "v1"),
+            "metadata": {"name": "v1", "namespace": "other", "uid": "o", "resourceVersion": "1"},
+        },
+    )
     assert TOO_LARGE_KEY not in (store.get(kinds.MODEL_VERSION, "other", "v1") or {})
     store.forget(kinds.MODEL_VERSION, NS, "v0", "uid-v0")
     taken(store, fat("later", samples=1, body=text))

@@ -179,13 +179,19 @@ KNOWING = RUNTIME.model_copy(update={"in_flight": 'v2_requests_in_progress{metho
 CANDIDATES = {
     "the candidate's runtime": (replace(CANDIDATE, metrics=KNOWING), SERVING, "candidate 7", 1),
     "both runtimes": (
-        replace(CANDIDATE, metrics=KNOWING), replace(SERVING, metrics=KNOWING), "candidate 7, serving 7", 2,
+        replace(CANDIDATE, metrics=KNOWING),
+        replace(SERVING, metrics=KNOWING),
+        "candidate 7, serving 7",
+        2,
     ),
     "no runtime": (CANDIDATE, SERVING, "", 0),
     "a runtime whose selector is none": (
-        replace(CANDIDATE, metrics=KNOWING.model_copy(update={"in_flight": "rate(a[5m])"})), SERVING, "", 0,
+        replace(CANDIDATE, metrics=KNOWING.model_copy(update={"in_flight": "rate(a[5m])"})),
+        SERVING,
+        "",
+        0,
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", CANDIDATES)
@@ -322,10 +328,13 @@ async def test_what_the_comparer_counted_in_an_earlier_mirror_step_is_no_evidenc
     )
     memory = bench.look(asked).state
     later = SUMMARY | {
-        "received": 140, "compared": 118, "uncomparable": 12, "errors": {"serving": 2, "candidate": 8},
+        "received": 140,
+        "compared": 118,
+        "uncomparable": 12,
+        "errors": {"serving": 2, "candidate": 8},
         "answers": {"count": 118, "differing": [[0, 101], [0.5, 8], [1, 9]]},
         "latency": SUMMARY["latency"] | {"candidate": {"count": 5, "sum": 3, "buckets": [["0.1", 1], ["+Inf", 5]]}},
-    }  # fmt: skip
+    }
     found = []
     for summary in (SUMMARY, later):
         server.handler = server.reply(summary)

@@ -349,9 +349,7 @@ async def test_latency_from_the_runtimes_own_counters(bench: Bench, server: Fake
     *empty, (_, candidate, serving) = found.result.blocks
     assert (candidate, serving) == (found.result.candidate, found.result.serving)
     assert [one[-1][1] for _, *both in empty for one in both] == [0] * 6
-    assert found.query == (
-        'Runtime: v2_request_seconds_bucket{namespace="vision",pod=~"digits-bbbbbbbbbb-[a-z0-9-]+"}'
-    )  # fmt: skip
+    assert found.query == ('Runtime: v2_request_seconds_bucket{namespace="vision",pod=~"digits-bbbbbbbbbb-[a-z0-9-]+"}')
 
 
 async def test_a_histogram_without_its_last_bucket_is_told(bench: Bench, server: FakeServer) -> None:

@@ -20,9 +20,7 @@ from tests.lib.measurement import CANDIDATE, ask
 def test_placeholders_are_filled_in() -> None:
     text = 'a{n="$(NAMESPACE)",m="$(MODEL)",v="$(VERSION)",r="$(REVISION)",p=~"$(PODS)"}'
     filled = queries.fill_placeholders(text, queries.build_placeholders(ask(), CANDIDATE))
-    assert filled == (
-        'a{n="vision",m="digits",v="digits-v2",r="bbbbbbbbbb",p=~"digits-bbbbbbbbbb-[a-z0-9-]+"}'
-    )  # fmt: skip
+    assert filled == ('a{n="vision",m="digits",v="digits-v2",r="bbbbbbbbbb",p=~"digits-bbbbbbbbbb-[a-z0-9-]+"}')
 
 
 def test_an_unknown_placeholder_is_refused_for_good() -> None:

@@ -129,9 +129,7 @@ async def test_a_connection_that_is_not_configured_is_refused_for_good(bench: Be
     found = failure(await bench.measure(ask(metric(prometheus={"provider": "other", "query": "a"}))))
     assert found.reason == "ConnectionUnknown"
     assert found.permanent
-    assert found.message == (
-        "the operator's configuration has no Prometheus connection called other; it has default"
-    )  # fmt: skip
+    assert found.message == ("the operator's configuration has no Prometheus connection called other; it has default")
     wrong_type = failure(await bench.measure(ask(metric(http={"path": "/", "value": ""}))))
     assert (wrong_type.reason, wrong_type.permanent) == ("ConnectionUnknown", True)
 
@@ -294,8 +292,11 @@ async def test_whatever_an_issuer_says_of_the_time_a_token_is_used(
 @pytest.mark.parametrize(
     ("handler", "reason", "told"),
     [
-        (FakeServer.reply({"error": "invalid_client", "error_description": "s:cret value"}, status=401),
-         "MetricsAccessDenied", "oauth2.tokenUrl answered 401 (invalid_client)"),
+        (
+            FakeServer.reply({"error": "invalid_client", "error_description": "s:cret value"}, status=401),
+            "MetricsAccessDenied",
+            "oauth2.tokenUrl answered 401 (invalid_client)",
+        ),
         (FakeServer.reply({"error": "s:cret value"}, status=400), "MetricsAccessDenied", "answered 400"),
         (FakeServer.text("s:cret value", status=500), "MetricsServerError", "answered 500"),
         (FakeServer.reply({}, status=307, Location="http://elsewhere/"), "MetricsServerError", "answered 307"),
@@ -304,7 +305,7 @@ async def test_whatever_an_issuer_says_of_the_time_a_token_is_used(
         (FakeServer.reply({"access_token": "t", "token_type": "mac"}), "MetricsAnswerInvalid", "gave no bearer token"),
         (FakeServer.endless, "MetricsAnswerInvalid", "gave no bearer token"),
     ],
-)  # fmt: skip
+)
 async def test_an_issuer_that_gives_no_token_is_told_without_the_secret(
     bench: Bench, server: FakeServer, issuer: Issuer, handler: Any, reason: str, told: str
 ) -> None:

@@ -269,11 +269,29 @@ def test_warnings_that_strangers_cause_are_counted_between_two() -> None:
 
 def certificate(folder: Path, name: str) -> None:
     subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1",
-         "-subj", f"/CN={name}", "-addext", f"subjectAltName=DNS:{name}",
-         "-keyout", folder / listener.KEY, "-out", folder / listener.CERTIFICATE],
-        check=True, capture_output=True,
-    )  # fmt: skip
+        [
+            "openssl",
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-nodes",
+            "-days",
+            "1",
+            "-subj",
+            f"/CN={name}",
+            "-addext",
+            f"subjectAltName=DNS:{name}",
+            "-keyout",
+            folder / listener.KEY,
+            "-out",
+            folder / listener.CERTIFICATE,
+        ],
+        check=True,
+        capture_output=True,
+    )
 
 
 async def met_as(server: Listener) -> str:
@@ -319,7 +337,8 @@ def held():
 
 async def main(kind, count):
     if kind == "comparer":
-        server = Comparer(ComparerSettings("http://127.0.0.1:1", "http://127.0.0.1:1", "a", "b", host="127.0.0.1", port=0))
+        nowhere = "http://127.0.0.1:1"
+        server = Comparer(ComparerSettings(nowhere, nowhere, "a", "b", host="127.0.0.1", port=0))
         await server.start()
     else:
         server = await start_server(HealthChecks(), "127.0.0.1", 0)

@@ -126,11 +126,17 @@ def test_what_is_unpacked_is_known_by_the_same_names_as_fetch_knows_it() -> None
 @pytest.mark.parametrize(
     ("uri", "digest", "packed"),
     [
-        ("s3://models/a.zip", TREE, True), ("https://h/a.TGZ?sig=1", TREE, True), ("pvc://c/a.tar", TREE, True),
-        ("oci://r/a:1", TREE, True), ("hf://o/n", "git:" + "a" * 40, True), ("hf://o/n", TREE, False),
-        ("s3://models/a.onnx", TREE, False), ("s3://models/folder", None, False), ("https://h/a?x=.zip", TREE, False),
+        ("s3://models/a.zip", TREE, True),
+        ("https://h/a.TGZ?sig=1", TREE, True),
+        ("pvc://c/a.tar", TREE, True),
+        ("oci://r/a:1", TREE, True),
+        ("hf://o/n", "git:" + "a" * 40, True),
+        ("hf://o/n", TREE, False),
+        ("s3://models/a.onnx", TREE, False),
+        ("s3://models/folder", None, False),
+        ("https://h/a?x=.zip", TREE, False),
     ],
-)  # fmt: skip
+)
 def test_which_digests_say_nothing_of_the_files(uri: str, digest: str | None, packed: bool) -> None:
     artifact = objects.version(NS, "v", uri=uri)["spec"]["artifact"]
     assert versions.is_packed(versions.Artifact.model_validate(artifact), digest) is packed

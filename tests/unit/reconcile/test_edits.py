@@ -39,9 +39,11 @@ def test_an_edit_among_others_is_answered_by_one_write_and_carried_out_by_the_ne
     assert world.heard
     assert world.pods("v1") == 4
     assert world.conditions == {
-        "Ready": ("False", "NewGeneration"), "Reconciling": ("True", "NewGeneration"), "Stalled": ("False", "UpToDate"),
+        "Ready": ("False", "NewGeneration"),
+        "Reconciling": ("True", "NewGeneration"),
+        "Stalled": ("False", "UpToDate"),
         "Available": ("True", "RevisionAvailable"),
-    }  # fmt: skip
+    }
     for kept in ("serving", "target", "rollout", "traffic", "url"):
         assert world.model["status"].get(kept) == before.get(kept)
     world.look()

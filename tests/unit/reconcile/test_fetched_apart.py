@@ -54,9 +54,10 @@ class Apart(World):
     def template(self, version: str) -> Object:
         """The spec of the pods that serve a version."""
         (found,) = [
-            o["spec"]["template"]["spec"] for (kind, _, _), o in self.api.objects.items()
+            o["spec"]["template"]["spec"]
+            for (kind, _, _), o in self.api.objects.items()
             if kind == kinds.DEPLOYMENT and o["metadata"]["annotations"][names.ANNOTATION_VERSION_NAME] == version
-        ]  # fmt: skip
+        ]
         return dict(found)
 
     def serving_pod_says(self, report: Object | None) -> None:
@@ -69,13 +70,18 @@ class Apart(World):
             return
         self.broken.add("v1")
         labels = next(
-            o["spec"]["template"]["metadata"]["labels"] for (kind, _, _), o in self.api.objects.items()
+            o["spec"]["template"]["metadata"]["labels"]
+            for (kind, _, _), o in self.api.objects.items()
             if kind == kinds.DEPLOYMENT
-        )  # fmt: skip
-        pod = self.api.user_create({
-            "apiVersion": "v1", "kind": "Pod", "spec": {},
-            "metadata": {"name": key[2], "namespace": NS, "labels": labels},
-        })  # fmt: skip
+        )
+        pod = self.api.user_create(
+            {
+                "apiVersion": "v1",
+                "kind": "Pod",
+                "spec": {},
+                "metadata": {"name": key[2], "namespace": NS, "labels": labels},
+            }
+        )
         state = {"terminated": {"exitCode": 1, "message": json.dumps(report)}}
         self.api.set_status(pod, {"initContainerStatuses": [{"name": "fetch", "lastState": state}]})
 
@@ -94,8 +100,9 @@ class Apart(World):
 def claim(spec: Object) -> str:
     return next(
         str(volume["persistentVolumeClaim"]["claimName"])
-        for volume in spec["volumes"] if volume["name"] == "modelwright-cache"
-    )  # fmt: skip
+        for volume in spec["volumes"]
+        if volume["name"] == "modelwright-cache"
+    )
 
 
 def test_a_pod_of_the_versions_own_fills_the_cache_before_any_pod_serves_from_it() -> None:
@@ -204,9 +211,13 @@ def test_the_evaluation_loads_the_model_as_whom_it_serves_and_from_the_cache() -
     pod = world.api.user_create(objects.pod_of(job, "evaluation-pod"))
     state = {"terminated": {"exitCode": 0, "message": json.dumps(GOOD)}}
     name = spec["containers"][0]["name"]
-    world.api.set_status(pod, {
-        "phase": "Succeeded", "containerStatuses": [{"name": name, "image": "i", "state": state}],
-    })  # fmt: skip
+    world.api.set_status(
+        pod,
+        {
+            "phase": "Succeeded",
+            "containerStatuses": [{"name": name, "image": "i", "state": state}],
+        },
+    )
     world.api.set_status(job, {"conditions": [{"type": "Complete", "status": "True"}]})
     world.go(lambda: world.record.get("state") == "Succeeded")
 

@@ -50,7 +50,7 @@ FORGERIES: dict[str, Object] = {
     "the true container's name beside one that speaks": {
         "containers": [{"name": "check", "image": "i"}, EVIL | {"name": "x"}]
     },
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("change", FORGERIES.values(), ids=FORGERIES.keys())
@@ -279,9 +279,14 @@ def test_a_training_is_not_ended_by_a_forged_pod() -> None:
 
 JOB_SET = kinds.Kind("jobset.x-k8s.io", "v1alpha2", "jobsets", "JobSet", optional=True)
 TREES = [
-    "by labels alone", "an owner that is no controller", "another object controls it", "a Job that is not there",
-    "a Job of nobody's", "the very Job, and another image", "a kind that can't be read",
-]  # fmt: skip
+    "by labels alone",
+    "an owner that is no controller",
+    "another object controls it",
+    "a Job that is not there",
+    "a Job of nobody's",
+    "the very Job, and another image",
+    "a kind that can't be read",
+]
 
 
 def _owned(kind: str, name: str, uid: str, group: str, controller: bool = True) -> list[Object]:
@@ -301,14 +306,18 @@ def test_a_training_by_another_kind_is_told_by_the_pods_that_its_controllers_lea
     live = next(o for (kind, _, _), o in world.api.objects.items() if kind == JOB_SET)
     spec = {"containers": [{"name": "work", "image": "example.com/trainer:1"}]}
     job = {
-        "apiVersion": "batch/v1", "kind": "Job",
+        "apiVersion": "batch/v1",
+        "kind": "Job",
         "metadata": {
-            "name": "train-0", "namespace": NS, "labels": {},
-            "ownerReferences": [] if how == "a Job of nobody's"
+            "name": "train-0",
+            "namespace": NS,
+            "labels": {},
+            "ownerReferences": []
+            if how == "a Job of nobody's"
             else _owned("JobSet", live["metadata"]["name"], live["metadata"]["uid"], JOB_SET.api_version),
         },
         "spec": {"template": {"metadata": {}, "spec": spec}},
-    }  # fmt: skip
+    }
     job = world.api.user_create(job)
     pod = objects.pod_of(job, "train-0-x")
     pod["metadata"]["ownerReferences"] = {

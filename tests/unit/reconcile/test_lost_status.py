@@ -33,8 +33,9 @@ def pods(world: World) -> dict[str, tuple[str, int, str]]:
     """Deployment -> uid, replicas and template."""
     return {
         name: (o["metadata"]["uid"], o["spec"]["replicas"], json.dumps(o["spec"]["template"], sort_keys=True))
-        for (kind, _, name), o in world.api.objects.items() if kind == kinds.DEPLOYMENT
-    }  # fmt: skip
+        for (kind, _, name), o in world.api.objects.items()
+        if kind == kinds.DEPLOYMENT
+    }
 
 
 def ends(world: World) -> list[tuple[str, str]]:
@@ -73,8 +74,9 @@ def children(world: World) -> dict[Any, Any]:
     parts = (kinds.SERVICE, kinds.HTTP_ROUTE, kinds.POD_DISRUPTION_BUDGET, kinds.CONTROLLER_REVISION)
     return {
         where: copy.deepcopy({k: v for k, v in o.items() if k in ("spec", "data")})
-        for where, o in world.api.objects.items() if where[0] in parts
-    }  # fmt: skip
+        for where, o in world.api.objects.items()
+        if where[0] in parts
+    }
 
 
 @LOST

@@ -121,10 +121,11 @@ def test_a_pass_parses_a_bounded_number_of_the_runs_of_a_policy(monkeypatch: pyt
     store = Store(watches.INDEXERS)
     for number in range(2_000):
         run = {
-            "apiVersion": objects.API_VERSION, "kind": "TrainingRun",
+            "apiVersion": objects.API_VERSION,
+            "kind": "TrainingRun",
             "metadata": {"name": f"r{number}", "namespace": NS},
             "spec": {"policyRef": {"name": "nightly"}, "manual": {"by": "alice", "reason": "now"}},
-        }  # fmt: skip
+        }
         if number < 1_000:
             run["status"] = {"state": "Failed", "finishedAt": "2026-11-01T00:00:00Z"}
         store.apply(kinds.TRAINING_RUN, None, stored(run, number))

@@ -38,12 +38,16 @@ def test_a_tick_becomes_a_version_with_its_lineage() -> None:
     version = world.api.objects[kinds.MODEL_VERSION, NS, run["metadata"]["name"]]
     spec = version["spec"]
     assert spec["artifact"] == {
-        "uri": f"s3://models/digits/{run['metadata']['name']}", "digest": MODEL_DIGEST, "format": {"name": "plain"},
-    }  # fmt: skip
+        "uri": f"s3://models/digits/{run['metadata']['name']}",
+        "digest": MODEL_DIGEST,
+        "format": {"name": "plain"},
+    }
     assert spec["lineage"] == {
-        "dataset": {"uri": "s3://data/digits", "digest": DIGEST}, "image": f"example.com/trainer@sha256:{'f' * 64}",
-        "trainingRun": run["metadata"]["name"], "parent": "v1",
-    }  # fmt: skip
+        "dataset": {"uri": "s3://data/digits", "digest": DIGEST},
+        "image": f"example.com/trainer@sha256:{'f' * 64}",
+        "trainingRun": run["metadata"]["name"],
+        "parent": "v1",
+    }
     assert spec["parameters"] == {"C": "3.0"}
     assert [(m["name"], m["value"]) for m in spec["metrics"]] == [("accuracy", "0.97")]
     assert world.made == ["dataCheck", "train", "evaluate"]
@@ -58,21 +62,33 @@ def test_a_tick_becomes_a_version_with_its_lineage() -> None:
 
 
 TOOLS = {
-    "app.kubernetes.io/instance": "ml-platform", "argocd.argoproj.io/instance": "ml-platform",
-    "kustomize.toolkit.fluxcd.io/name": "apps", "helm.toolkit.fluxcd.io/name": "apps", "helm.sh/chart": "apps-1",
-    "kapp.k14s.io/app": "1", "applyset.kubernetes.io/part-of": "x",
-}  # fmt: skip
+    "app.kubernetes.io/instance": "ml-platform",
+    "argocd.argoproj.io/instance": "ml-platform",
+    "kustomize.toolkit.fluxcd.io/name": "apps",
+    "helm.toolkit.fluxcd.io/name": "apps",
+    "helm.sh/chart": "apps-1",
+    "kapp.k14s.io/app": "1",
+    "applyset.kubernetes.io/part-of": "x",
+}
 
 
 def test_a_version_has_the_labels_of_its_policy_and_none_of_the_run() -> None:
     """Else a tool prunes what it has never made, and who may write runs chooses what a Model follows."""
     world = World(HOURLY, version={"labels": {"tier": "gold"}})
     spec = {"policyRef": {"name": "digits"}, "manual": {"by": "tom", "reason": "x"}}
-    world.api.user_create({
-        "apiVersion": objects.API_VERSION, "kind": "TrainingRun", "spec": spec,
-        "metadata": {"name": "now", "namespace": NS, "labels": {**TOOLS, "audited": "true"},
-                     "annotations": {"argocd.argoproj.io/tracking-id": "ml-platform:x"}},
-    })  # fmt: skip
+    world.api.user_create(
+        {
+            "apiVersion": objects.API_VERSION,
+            "kind": "TrainingRun",
+            "spec": spec,
+            "metadata": {
+                "name": "now",
+                "namespace": NS,
+                "labels": {**TOOLS, "audited": "true"},
+                "annotations": {"argocd.argoproj.io/tracking-id": "ml-platform:x"},
+            },
+        }
+    )
     world.go(lambda: world.states == ["Succeeded"])
     metadata = world.api.objects[kinds.MODEL_VERSION, NS, "now"]["metadata"]
     assert metadata["labels"] == {"tier": "gold"}
@@ -129,8 +145,9 @@ def test_what_a_training_made_is_scanned_by_the_rollout_before_anything_of_the_m
         world.look()
     served = {
         o["metadata"]["annotations"][names.ANNOTATION_VERSION_NAME]
-        for (kind, _, _), o in world.api.objects.items() if kind == kinds.DEPLOYMENT
-    }  # fmt: skip
+        for (kind, _, _), o in world.api.objects.items()
+        if kind == kinds.DEPLOYMENT
+    }
     assert served == {"v1"}, "nothing of it runs until it has passed"
 
 
@@ -242,7 +259,7 @@ def test_a_job_that_is_gone_without_a_result_fails_the_run_and_is_not_made_again
         ("evaluate", {"metrics": [{"name": "other", "candidate": 1.0}]}, "GateFailed"),
         ("evaluate", {"metrics": [{"name": "accuracy", "candidate": "NaN", "serving": 0.9}]}, "GateFailed"),
     ],
-)  # fmt: skip
+)
 def test_a_bad_result_fails_the_run_with_a_reason_and_leaves_what_serves(stage: str, report: Any, reason: str) -> None:
     world = World(HOURLY)
     world.reports[stage] = report
@@ -521,8 +538,9 @@ def test_a_status_without_schedules_is_completed_and_misses_what_it_missed_befor
 
 def test_a_cron_that_never_comes_and_an_unknown_zone_are_told_by_field() -> None:
     for schedule, field in (
-        ({"cron": "0 0 30 2 *"}, "schedule.cron"), ({"cron": "0 0 * * *", "timeZone": "Mars/Olympus"}, "timeZone"),
-    ):  # fmt: skip
+        ({"cron": "0 0 30 2 *"}, "schedule.cron"),
+        ({"cron": "0 0 * * *", "timeZone": "Mars/Olympus"}, "timeZone"),
+    ):
         world = World({"name": "never", "schedule": schedule})
         stalled = next(c for c in world.policy["status"]["conditions"] if c["type"] == "Stalled")
         assert (stalled["status"], stalled["reason"]) == ("True", "InvalidPolicy")

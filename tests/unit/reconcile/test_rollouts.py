@@ -856,9 +856,11 @@ def test_a_runtime_that_is_edited_after_the_approval_is_not_taken_up() -> None:
     approve(world, "bob", "yes")
     world.go_to("Progressing")
     world.api.user_patch(
-        kinds.CLUSTER_MODEL_RUNTIME, None, objects.runtime()["metadata"]["name"],
+        kinds.CLUSTER_MODEL_RUNTIME,
+        None,
+        objects.runtime()["metadata"]["name"],
         {"spec": {"container": {"image": "evil.example/alice"}, "changedBy": "alice"}},
-    )  # fmt: skip
+    )
     for _ in range(5):
         world.look()
     found = [o for (kind, _, _), o in world.api.objects.items() if kind == kinds.DEPLOYMENT]

@@ -77,51 +77,137 @@ def rollout(of: str, to: str) -> Object:
 
 ALL = {model("digits"), model("faces"), model("digits", "other"), model("follower")}
 WAKES = [
-    ("a Model: itself, and the younger rivals for its place on a gateway", kinds.MODEL,
-     objects.model(NS, "digits", version="v1", endpoint={
-         "parentRefs": [{"name": "g", "namespace": "gw"}], "hostnames": ["b.x"]}),
-     {model("digits"), model("digits", "other")}),
-    ("a Model that has signatures verified: its versions, too", kinds.MODEL,
-     objects.model(NS, "digits", version="v1", signatures={"mode": "Warn"}),
-     {model("digits"), version("v1"), version("v2")}),
+    (
+        "a Model: itself, and the younger rivals for its place on a gateway",
+        kinds.MODEL,
+        objects.model(
+            NS,
+            "digits",
+            version="v1",
+            endpoint={"parentRefs": [{"name": "g", "namespace": "gw"}], "hostnames": ["b.x"]},
+        ),
+        {model("digits"), model("digits", "other")},
+    ),
+    (
+        "a Model that has signatures verified: its versions, too",
+        kinds.MODEL,
+        objects.model(NS, "digits", version="v1", signatures={"mode": "Warn"}),
+        {model("digits"), version("v1"), version("v2")},
+    ),
     ("a Model without an endpoint: itself", kinds.MODEL, objects.model(NS, "follower"), {model("follower")}),
-    ("a version: itself, its Model, and whoever names it", kinds.MODEL_VERSION, objects.version(NS, "v1"),
-     {version("v1"), model("digits"), model("faces")}),
-    ("a version of a following Model: that Model", kinds.MODEL_VERSION, objects.version(NS, "f1", model="follower"),
-     {version("f1"), model("follower")}),
-    ("a version that was trained: the run that made it, too, which tells what became of it", kinds.MODEL_VERSION,
-     trained(), {version("nightly-1"), model("trained"), Key("TrainingRun", NS, "nightly-1")}),
+    (
+        "a version: itself, its Model, and whoever names it",
+        kinds.MODEL_VERSION,
+        objects.version(NS, "v1"),
+        {version("v1"), model("digits"), model("faces")},
+    ),
+    (
+        "a version of a following Model: that Model",
+        kinds.MODEL_VERSION,
+        objects.version(NS, "f1", model="follower"),
+        {version("f1"), model("follower")},
+    ),
+    (
+        "a version that was trained: the run that made it, too, which tells what became of it",
+        kinds.MODEL_VERSION,
+        trained(),
+        {version("nightly-1"), model("trained"), Key("TrainingRun", NS, "nightly-1")},
+    ),
     ("a rollout: its Model", kinds.MODEL_ROLLOUT, rollout("digits", "v2"), {model("digits")}),
-    ("a rollout to a version that was trained: the run that made it, too", kinds.MODEL_ROLLOUT,
-     rollout("trained", "nightly-1"), {model("trained"), Key("TrainingRun", NS, "nightly-1")}),
-    ("a version of a Model that isn't there", kinds.MODEL_VERSION, objects.version(NS, "n", model="none"),
-     {version("n"), model("none")}),
-    ("a policy: itself, and the Models that follow it", kinds.ROLLOUT_POLICY,
-     {"metadata": {"name": "canary", "namespace": NS}, "spec": {}},
-     {Key("RolloutPolicy", NS, "canary"), model("follower")}),
-    ("a runtime of a namespace: the Models of that namespace", kinds.MODEL_RUNTIME, objects.runtime(namespace=NS),
-     {model("digits"), model("faces"), model("follower")}),
+    (
+        "a rollout to a version that was trained: the run that made it, too",
+        kinds.MODEL_ROLLOUT,
+        rollout("trained", "nightly-1"),
+        {model("trained"), Key("TrainingRun", NS, "nightly-1")},
+    ),
+    (
+        "a version of a Model that isn't there",
+        kinds.MODEL_VERSION,
+        objects.version(NS, "n", model="none"),
+        {version("n"), model("none")},
+    ),
+    (
+        "a policy: itself, and the Models that follow it",
+        kinds.ROLLOUT_POLICY,
+        {"metadata": {"name": "canary", "namespace": NS}, "spec": {}},
+        {Key("RolloutPolicy", NS, "canary"), model("follower")},
+    ),
+    (
+        "a runtime of a namespace: the Models of that namespace",
+        kinds.MODEL_RUNTIME,
+        objects.runtime(namespace=NS),
+        {model("digits"), model("faces"), model("follower")},
+    ),
     ("a runtime of the cluster: all Models", kinds.CLUSTER_MODEL_RUNTIME, objects.runtime(), ALL),
-    ("a Gateway: the Models that name it", kinds.GATEWAY, {"metadata": {"name": "g", "namespace": "gw"}},
-     {model("digits"), model("digits", "other")}),
-    ("a Gateway of the Model's own namespace", kinds.GATEWAY, {"metadata": {"name": "local", "namespace": NS}},
-     {model("faces")}),
+    (
+        "a Gateway: the Models that name it",
+        kinds.GATEWAY,
+        {"metadata": {"name": "g", "namespace": "gw"}},
+        {model("digits"), model("digits", "other")},
+    ),
+    (
+        "a Gateway of the Model's own namespace",
+        kinds.GATEWAY,
+        {"metadata": {"name": "local", "namespace": NS}},
+        {model("faces")},
+    ),
     ("a GatewayClass: all Models", kinds.GATEWAY_CLASS, {"metadata": {"name": "c"}}, ALL),
     ("a Deployment: its owner", kinds.DEPLOYMENT, child(kinds.DEPLOYMENT), {model("digits")}),
     ("a route: its owner", kinds.HTTP_ROUTE, child(kinds.HTTP_ROUTE), {model("digits")}),
-    ("a child that has lost its owner: by its label", kinds.SERVICE,
-     child(kinds.SERVICE, owner=None, labels={"modelwright.dev/model": "faces"}), {model("faces")}),
-    ("the Job of a rollout's gate: the Model", kinds.JOB, stamped({"metadata": {
-        "name": "j", "namespace": NS, "labels": {"modelwright.dev/model": "digits"}, "ownerReferences": [
-            {"apiVersion": "modelwright.dev/v1alpha1", "kind": "ModelRollout", "name": "r", "uid": "x",
-             "controller": True}
-        ]}}), {model("digits")}),
+    (
+        "a child that has lost its owner: by its label",
+        kinds.SERVICE,
+        child(kinds.SERVICE, owner=None, labels={"modelwright.dev/model": "faces"}),
+        {model("faces")},
+    ),
+    (
+        "the Job of a rollout's gate: the Model",
+        kinds.JOB,
+        stamped(
+            {
+                "metadata": {
+                    "name": "j",
+                    "namespace": NS,
+                    "labels": {"modelwright.dev/model": "digits"},
+                    "ownerReferences": [
+                        {
+                            "apiVersion": "modelwright.dev/v1alpha1",
+                            "kind": "ModelRollout",
+                            "name": "r",
+                            "uid": "x",
+                            "controller": True,
+                        }
+                    ],
+                }
+            }
+        ),
+        {model("digits")},
+    ),
     ("a child that says nothing: nobody", kinds.SERVICE, child(kinds.SERVICE, owner=None), set()),
     ("a stored revision: its owner", kinds.CONTROLLER_REVISION, child(kinds.CONTROLLER_REVISION), {model("digits")}),
-    ("a resolve pod: its version", kinds.POD, stamped({"metadata": {"name": "p", "namespace": NS, "ownerReferences": [
-        {"apiVersion": "modelwright.dev/v1alpha1", "kind": "ModelVersion", "name": "v1", "uid": "x", "controller": True}
-    ]}}), {version("v1")}),
-]  # fmt: skip
+    (
+        "a resolve pod: its version",
+        kinds.POD,
+        stamped(
+            {
+                "metadata": {
+                    "name": "p",
+                    "namespace": NS,
+                    "ownerReferences": [
+                        {
+                            "apiVersion": "modelwright.dev/v1alpha1",
+                            "kind": "ModelVersion",
+                            "name": "v1",
+                            "uid": "x",
+                            "controller": True,
+                        }
+                    ],
+                }
+            }
+        ),
+        {version("v1")},
+    ),
+]
 
 
 @pytest.mark.parametrize(("kind", "obj", "expected"), [c[1:] for c in WAKES], ids=[c[0] for c in WAKES])
@@ -155,15 +241,25 @@ CHANGES = [
     ("its ready pods", kinds.DEPLOYMENT, DEPLOYMENT, changed(DEPLOYMENT, "status/availableReplicas", 0), True),
     ("what it has seen", kinds.DEPLOYMENT, DEPLOYMENT, changed(DEPLOYMENT, "status/observedGeneration", 2), True),
     ("its pods are refused", kinds.DEPLOYMENT, DEPLOYMENT, changed(DEPLOYMENT, "status/conditions", [REFUSED]), True),
-    ("its progress", kinds.DEPLOYMENT, DEPLOYMENT,
-     changed(DEPLOYMENT, "status/conditions", [{"type": "Progressing", "status": "True"}]), False),
+    (
+        "its progress",
+        kinds.DEPLOYMENT,
+        DEPLOYMENT,
+        changed(DEPLOYMENT, "status/conditions", [{"type": "Progressing", "status": "True"}]),
+        False,
+    ),
     ("it is being deleted", kinds.DEPLOYMENT, DEPLOYMENT, changed(DEPLOYMENT, "metadata/deletionTimestamp", "x"), True),
     ("another of that name", kinds.DEPLOYMENT, DEPLOYMENT, changed(DEPLOYMENT, "metadata/uid", "other"), True),
     ("its first state", kinds.DEPLOYMENT, None, DEPLOYMENT, True),
     ("its end", kinds.DEPLOYMENT, DEPLOYMENT, None, True),
     ("a Job's pods", kinds.JOB, DEPLOYMENT, changed(DEPLOYMENT, "status/active", 1), False),
-    ("a Job's end", kinds.JOB, DEPLOYMENT,
-     changed(DEPLOYMENT, "status/conditions", [{"type": "Complete", "status": "True"}]), True),
+    (
+        "a Job's end",
+        kinds.JOB,
+        DEPLOYMENT,
+        changed(DEPLOYMENT, "status/conditions", [{"type": "Complete", "status": "True"}]),
+        True,
+    ),
     ("an HPA's status", kinds.HORIZONTAL_POD_AUTOSCALER, DEPLOYMENT, changed(DEPLOYMENT, "status/x", 2), False),
     ("a route's status", kinds.HTTP_ROUTE, DEPLOYMENT, changed(DEPLOYMENT, "status/x", 2), True),
     ("a Gateway's status", kinds.GATEWAY, DEPLOYMENT, changed(DEPLOYMENT, "status/x", 2), True),
@@ -171,9 +267,14 @@ CHANGES = [
     ("a Model's spec", kinds.MODEL, MODEL, changed(MODEL, "spec/suspend", True), True),
     ("a Model's status", kinds.MODEL, MODEL, changed(MODEL, "status/x", 2), True),
     ("a Model's labels", kinds.MODEL, MODEL, changed(MODEL, "metadata/labels", {"x": "y"}), False),
-    ("a version's labels, by which it may be followed", kinds.MODEL_VERSION, MODEL,
-     changed(MODEL, "metadata/labels", {"x": "y"}), True),
-]  # fmt: skip
+    (
+        "a version's labels, by which it may be followed",
+        kinds.MODEL_VERSION,
+        MODEL,
+        changed(MODEL, "metadata/labels", {"x": "y"}),
+        True,
+    ),
+]
 
 
 @pytest.mark.parametrize(("kind", "old", "new", "expected"), [c[1:] for c in CHANGES], ids=[c[0] for c in CHANGES])

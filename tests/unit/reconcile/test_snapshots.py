@@ -281,9 +281,22 @@ def test_a_run_goes_by_its_stored_policy_whatever_becomes_of_the_policy() -> Non
     (kept,) = stored(world)
     told = world.runs[0]["status"]["policy"]
     assert (told["spec"], told["storedIn"]) == ({}, kept["metadata"]["name"])
-    world.api.user_patch(kinds.RETRAINING_POLICY, NS, "digits", {"spec": {"run": {"evaluate": {"gates": [
-        {"name": "accuracy", "min": "0.99"},
-    ]}}}})  # fmt: skip
+    world.api.user_patch(
+        kinds.RETRAINING_POLICY,
+        NS,
+        "digits",
+        {
+            "spec": {
+                "run": {
+                    "evaluate": {
+                        "gates": [
+                            {"name": "accuracy", "min": "0.99"},
+                        ]
+                    }
+                }
+            }
+        },
+    )
     world.hold = set()
     world.go(lambda: world.states == ["Succeeded"])
     assert len([write for write in world.api.writes if write[2] == kept["metadata"]["name"]]) == 1

@@ -29,9 +29,16 @@ def infra(
     samples: tuple[Json, ...] = (), gate: Json | None = None, runtime: Json | None = None, pods: tuple[str, ...] = ()
 ) -> Json:
     return gate_jobs.infra_job(
-        rollout(), InfraGate.model_validate(gate or {}), CANDIDATE, stored(raw_model(), choice(**(runtime or {}))),
-        tuple(map(Sample.model_validate, samples)), IMAGES, protocol="V2", request_seconds=30, pods=pods,
-    )  # fmt: skip
+        rollout(),
+        InfraGate.model_validate(gate or {}),
+        CANDIDATE,
+        stored(raw_model(), choice(**(runtime or {}))),
+        tuple(map(Sample.model_validate, samples)),
+        IMAGES,
+        protocol="V2",
+        request_seconds=30,
+        pods=pods,
+    )
 
 
 def evaluation(spec: Any = None, serving: bool = True, metadata: Any = None, **artifact: Any) -> Json:
@@ -105,8 +112,9 @@ def test_the_prober_understands_what_it_is_told() -> None:
     assert (settings.percentile, settings.latency_seconds, settings.memory_bytes) == (0.99, 0.25, 1536 << 20)
     assert settings.metrics_urls == ("http://10.0.0.1:8082/metrics", "http://[fd00::1]:8082/metrics")
     assert [(sample.request, sample.expect) for sample in settings.samples] == [
-        ({"inputs": []}, {"outputs": [{"data": [3]}]}), ({}, None),
-    ]  # fmt: skip
+        ({"inputs": []}, {"outputs": [{"data": [3]}]}),
+        ({}, None),
+    ]
     assert job["spec"]["activeDeadlineSeconds"] > 90
 
 
@@ -178,8 +186,10 @@ def test_of_a_first_revision_there_is_only_the_candidate() -> None:
 
 
 def test_every_volume_is_there_once_and_every_mount_has_its_volume() -> None:
-    own = {"containers": [{**SCORER, "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}]}],
-           "volumes": [{"name": "tmp", "emptyDir": {}}]}  # fmt: skip
+    own = {
+        "containers": [{**SCORER, "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}]}],
+        "volumes": [{"name": "tmp", "emptyDir": {}}],
+    }
     spec = pod(evaluation(own, credentialsSecretRef={"name": "store"}))
     volumes = [volume["name"] for volume in spec["volumes"]]
     assert len(volumes) == len(set(volumes))
@@ -206,12 +216,17 @@ def test_what_the_author_says_wins_over_our_defaults() -> None:
             }
         ],
     }
-    job = evaluation(own, metadata={"labels": {"team": "vision", names.LABEL_REVISION: "bbbbbbbbbb"},
-                                    "annotations": {"a": "b"}}, serviceAccountName="reader")  # fmt: skip
+    job = evaluation(
+        own,
+        metadata={"labels": {"team": "vision", names.LABEL_REVISION: "bbbbbbbbbb"}, "annotations": {"a": "b"}},
+        serviceAccountName="reader",
+    )
     spec, metadata = pod(job), job["spec"]["template"]["metadata"]
     assert (spec["restartPolicy"], spec["serviceAccountName"], spec["nodeSelector"]) == (
-        "OnFailure", "scorer", {"gpu": "yes"},
-    )  # fmt: skip
+        "OnFailure",
+        "scorer",
+        {"gpu": "yes"},
+    )
     assert spec["automountServiceAccountToken"] is True
     assert spec["securityContext"] | {"runAsUser": 1000, "runAsNonRoot": True} == spec["securityContext"]
     (scorer,) = spec["containers"]
@@ -289,7 +304,9 @@ def test_of_two_versions_one_may_be_in_the_cache_and_each_has_volumes_of_its_own
     assert claims == ["models"], "the claim of a source that isn't read is not mounted"
     mounts = {mount["mountPath"]: mount for mount in spec["containers"][0]["volumeMounts"]}
     assert mounts[gate_jobs.SERVING_DIR] == {
-        "name": "modelwright-serving-cache", "mountPath": gate_jobs.SERVING_DIR, "readOnly": True,
+        "name": "modelwright-serving-cache",
+        "mountPath": gate_jobs.SERVING_DIR,
+        "readOnly": True,
         "subPath": DIGEST.replace(":", "-"),
-    }  # fmt: skip
+    }
     assert "subPath" not in mounts[gate_jobs.CANDIDATE_DIR]

@@ -247,8 +247,16 @@ def test_an_authors_proxy_sees_plain_http_only_where_it_can_forge_and_read_nothi
 
 def test_there_is_a_member_for_each_kind_of_pod() -> None:
     assert set(HelperRoles.model_fields) == {
-        "resolve", "look", "scan", "evaluation", "infra", "metric", "training", "comparer", "observer",
-    }  # fmt: skip
+        "resolve",
+        "look",
+        "scan",
+        "evaluation",
+        "infra",
+        "metric",
+        "training",
+        "comparer",
+        "observer",
+    }
 
 
 OPENSHIFT = Path(__file__).parents[2] / "lib" / "like_restricted_v2.yaml"

@@ -72,10 +72,14 @@ CASES = [
         ["spec", "containers", 0],
         {k: v for k, v in BASE["spec"]["containers"][0].items() if k != "args"},
     ),
-    ("a map takes the place of what is no map", {"metadata": {"labels": {"a": {"x": 1}}}}, ["metadata", "labels"],
-     {"a": {"x": 1}}),
+    (
+        "a map takes the place of what is no map",
+        {"metadata": {"labels": {"a": {"x": 1}}}},
+        ["metadata", "labels"],
+        {"a": {"x": 1}},
+    ),
     ("nulls in what is new are left out", {"spec": {"affinity": {"x": None, "y": 1}}}, ["spec", "affinity"], {"y": 1}),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("patch", "path", "expected"), [c[1:] for c in CASES], ids=[c[0] for c in CASES])
@@ -94,14 +98,20 @@ def test_merge(patch: Any, path: list[Any], expected: Any) -> None:
 WRONG = [
     ("an entry without its key", {"spec": {"containers": [{"image": "x"}]}}, "p.spec.containers[0]: "),
     ("an entry that is no map", {"spec": {"volumes": ["x"]}}, "p.spec.volumes[0]: "),
-    ("a directive we don't know", {"spec": {"containers": [{"name": "m", "$patch": "replace"}]}},
-     "p.spec.containers[0].$patch: "),
+    (
+        "a directive we don't know",
+        {"spec": {"containers": [{"name": "m", "$patch": "replace"}]}},
+        "p.spec.containers[0].$patch: ",
+    ),
     ("a directive we don't know, of a map", {"spec": {"$patch": "merge"}}, "p.spec.$patch: "),
     ("another directive", {"spec": {"$retainKeys": ["a"]}}, "p.spec.$retainKeys: "),
-    ("a directive deep in an entry", {"spec": {"containers": [{"name": "m", "env": [{"value": "x"}]}]}},
-     "p.spec.containers[0].env[0]: "),
+    (
+        "a directive deep in an entry",
+        {"spec": {"containers": [{"name": "m", "env": [{"value": "x"}]}]}},
+        "p.spec.containers[0].env[0]: ",
+    ),
     ("an entry whose key is null", {"spec": {"containers": [{"name": None}]}}, "p.spec.containers[0]: "),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("patch", "begins"), [c[1:] for c in WRONG], ids=[c[0] for c in WRONG])

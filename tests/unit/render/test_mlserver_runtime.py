@@ -43,10 +43,15 @@ def started(tmp_path: Path, settings: Any = None, **environment: str) -> subproc
     if settings is not None:
         (artifact / "model-settings.json").write_text(json.dumps(settings))
     given = {
-        "PYTHONPATH": str(packages), "PATH": os.environ["PATH"], "MODEL_DIR": str(artifact), "MODEL_NAME": "digits",
-        "MODEL_VERSION": "digits-v1", "MLSERVER_MODEL_URI": str(artifact),
-        "MLSERVER_MODEL_IMPLEMENTATION": "mlserver_xgboost.XGBoostModel", **environment,
-    }  # fmt: skip
+        "PYTHONPATH": str(packages),
+        "PATH": os.environ["PATH"],
+        "MODEL_DIR": str(artifact),
+        "MODEL_NAME": "digits",
+        "MODEL_VERSION": "digits-v1",
+        "MLSERVER_MODEL_URI": str(artifact),
+        "MLSERVER_MODEL_IMPLEMENTATION": "mlserver_xgboost.XGBoostModel",
+        **environment,
+    }
     command = [sys.executable, *COMMAND[1:], "start", str(artifact)]
     return subprocess.run(command, env=given, capture_output=True, text=True, timeout=60, check=False)
 

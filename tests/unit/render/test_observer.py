@@ -37,9 +37,14 @@ def pod(**options: Any) -> dict[str, Any]:
 
 def test_its_environment_is_what_the_program_understands() -> None:
     monitoring = Monitoring(
-        window="90s", long_window="90m", min_samples=50, rows_per_request=3, correction="BenjaminiHochberg",
-        numbers=NumbersComparison(method="Wasserstein", floor="0.2"), share_floor="0.02",
-    )  # fmt: skip
+        window="90s",
+        long_window="90m",
+        min_samples=50,
+        rows_per_request=3,
+        correction="BenjaminiHochberg",
+        numbers=NumbersComparison(method="Wasserstein", floor="0.2"),
+        share_floor="0.02",
+    )
     (container,) = pod(request_seconds=45, monitoring=monitoring)["containers"]
     settings = read_monitor_settings({entry["name"]: entry["value"] for entry in container["env"]})
     assert settings.serving_url == "http://digits-aaa.vision.svc"
@@ -62,9 +67,14 @@ def test_its_environment_is_what_the_program_understands() -> None:
 
 @pytest.mark.parametrize(
     ("window", "long_window", "told"),
-    [("10m", "24h", ("10m", "24h")), ("24h", "24h", ("24h", "0s")), ("1h", "0s", ("1h", "0s")),
-     ("61s", "3661s", ("61s", "1h1m1s")), ("10s500ms", "2m", ("10s", "2m"))],
-)  # fmt: skip
+    [
+        ("10m", "24h", ("10m", "24h")),
+        ("24h", "24h", ("24h", "0s")),
+        ("1h", "0s", ("1h", "0s")),
+        ("61s", "3661s", ("61s", "1h1m1s")),
+        ("10s500ms", "2m", ("10s", "2m")),
+    ],
+)
 def test_windows_have_one_spelling_and_a_long_one_is_longer(
     window: str, long_window: str, told: tuple[str, str]
 ) -> None:
@@ -78,8 +88,10 @@ def test_the_defaults_of_the_api_are_those_of_the_observer() -> None:
     settings = read_monitor_settings({entry["name"]: entry["value"] for entry in container["env"]})
     assert build_comparison(settings) == DriftMethods()
     assert (settings.window, settings.long_window, settings.rows_per_request) == (
-        DriftMonitorSettings.window, DriftMonitorSettings.long_window, DriftMonitorSettings.rows_per_request,
-    )  # fmt: skip
+        DriftMonitorSettings.window,
+        DriftMonitorSettings.long_window,
+        DriftMonitorSettings.rows_per_request,
+    )
 
 
 @pytest.mark.parametrize("digest", [DIGEST, None])

@@ -219,12 +219,18 @@ def test_no_author_changes_what_the_fetch_container_reads_beside_credentials(pat
 @pytest.mark.parametrize(
     ("patch", "says"),
     [
-        ({"containers": [{"name": "model", "volumeMounts": [{"name": "modelwright-credentials", "mountPath": "/x"}]}]},
-            "containers[model].volumeMounts"),
+        (
+            {
+                "containers": [
+                    {"name": "model", "volumeMounts": [{"name": "modelwright-credentials", "mountPath": "/x"}]}
+                ]
+            },
+            "containers[model].volumeMounts",
+        ),
         ({"volumes": [{"name": "tmp", "configMap": {"name": "mine"}}]}, "volumes[tmp]"),
         ({"volumes": [{"name": "modelwright-credentials", "emptyDir": {}}]}, "volumes[modelwright-credentials]"),
     ],
-)  # fmt: skip
+)
 def test_credentials_are_mounted_nowhere_else(patch: dict[str, Any], says: str) -> None:
     with pytest.raises(MergeError) as refused:
         template(
@@ -399,9 +405,16 @@ def test_the_pod_that_fills_the_cache_runs_nothing_but_fetch_and_has_what_it_nee
     (container,) = spec["containers"]
     assert container["image"] == IMAGES.fetch
     assert container["args"] == [
-        "get", "--uri", "az://account/models/digits", "--digest", DIGEST, "--cache", fetch_container.CACHE_PATH,
-        "--tree", "sha256:" + "e" * 64,
-    ]  # fmt: skip
+        "get",
+        "--uri",
+        "az://account/models/digits",
+        "--digest",
+        DIGEST,
+        "--cache",
+        fetch_container.CACHE_PATH,
+        "--tree",
+        "sha256:" + "e" * 64,
+    ]
     assert {"name": "modelwright-cache", "mountPath": fetch_container.CACHE_PATH} in container["volumeMounts"]
 
 

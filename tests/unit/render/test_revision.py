@@ -61,13 +61,21 @@ def test_the_same_specs_give_the_same_revision_and_manifests_whatever_was_betwee
 EDITED = choice(container={"image": "example.com/server:2"}).runtime
 OUTDATED = [
     ("the same runtime and image: up to date", {}, IMAGES, None),
-    ("the runtime was edited", {"generation": 2, "spec": EDITED.spec}, IMAGES,
-     "ClusterModelRuntime plain was edited since"),
+    (
+        "the runtime was edited",
+        {"generation": 2, "spec": EDITED.spec},
+        IMAGES,
+        "ClusterModelRuntime plain was edited since",
+    ),
     ("only who answers for the runtime was edited", {"generation": 2}, IMAGES, None),
     ("the operator brings another fetch image", {}, Images("example.com/fetch:2"), "another fetch image since"),
-    ("both", {"generation": 2, "spec": EDITED.spec}, Images("example.com/fetch:2"),
-     "was edited and the operator brings"),
-]  # fmt: skip
+    (
+        "both",
+        {"generation": 2, "spec": EDITED.spec},
+        Images("example.com/fetch:2"),
+        "was edited and the operator brings",
+    ),
+]
 
 
 @pytest.mark.parametrize(("edit", "images", "says"), [c[1:] for c in OUTDATED], ids=[c[0] for c in OUTDATED])

@@ -150,12 +150,18 @@ def test_the_evaluation_gets_both_versions_and_what_is_held_out() -> None:
     }
     assert document(found)["holdout"]["dir"] == "/mnt/modelwright/holdout"
     assert document(found)["candidate"] == {
-        "version": "digits-weekly-1", "uri": "s3://models/digits/x", "digest": DIGEST, "format": "plain",
-    }  # fmt: skip
+        "version": "digits-weekly-1",
+        "uri": "s3://models/digits/x",
+        "digest": DIGEST,
+        "format": "plain",
+    }
     digests = {c["name"]: c["args"][c["args"].index("--digest") + 1] for c in pod(found)["initContainers"]}
     assert digests == {
-        "fetch-dataset": DATA, "fetch-holdout": HELD_OUT, "fetch-candidate": DIGEST, "fetch-serving": DIGEST,
-    }  # fmt: skip
+        "fetch-dataset": DATA,
+        "fetch-holdout": HELD_OUT,
+        "fetch-candidate": DIGEST,
+        "fetch-serving": DIGEST,
+    }
 
 
 def test_while_nothing_serves_and_nothing_is_held_out_neither_is_told() -> None:
@@ -188,8 +194,9 @@ def test_every_mount_has_its_volume_and_every_volume_is_there_once(stage: StageN
         assert {mount["name"] for mount in container["volumeMounts"]} <= set(volumes)
     (item,) = volumes["modelwright-inputs"]["downwardAPI"]["items"]
     assert (item["path"], item["fieldRef"]["fieldPath"]) == (
-        "inputs.json", "metadata.annotations['modelwright.dev/inputs']",
-    )  # fmt: skip
+        "inputs.json",
+        "metadata.annotations['modelwright.dev/inputs']",
+    )
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -421,8 +428,10 @@ def test_a_look_is_one_at_a_time_under_the_policys_own_account() -> None:
     )
     spec = found["spec"]
     assert (spec["concurrencyPolicy"], spec["successfulJobsHistoryLimit"], spec["failedJobsHistoryLimit"]) == (
-        "Forbid", 1, 1,
-    )  # fmt: skip
+        "Forbid",
+        1,
+        1,
+    )
     template = spec["jobTemplate"]["spec"]["template"]
     assert template["spec"]["serviceAccountName"] == "reader"
     assert template["spec"]["containers"][0]["args"] == ["look", "--uri", "s3://data/digits/", "--changed", "Digest"]

@@ -42,8 +42,13 @@ def test_writes_and_reads_by_verb_and_kind_with_leases_and_events_apart(tmp_path
     assert counts.writes == {("patch", "models/status"): 1, ("create", "deployments"): 2}
     assert (counts.total_writes, counts.total_reads, counts.events, counts.leases) == (3, 1, 1, 1)
     assert [request.resource for request in counts.requests] == [
-        "models/status", "deployments", "deployments", "events", "pods", "pods",
-    ]  # fmt: skip
+        "models/status",
+        "deployments",
+        "deployments",
+        "events",
+        "pods",
+        "pods",
+    ]
     assert counts.requests[1] == Request(1796014800.25, "create", "deployments", "m1-x")
 
 

@@ -21,8 +21,10 @@ def test_requests_of_a_phase_are_counted_by_verb_and_kind():
     )
     result.count("create", counts, "a Model", 2)
     assert result.values == {
-        "create: writes a Model": 4.0, "create: reads a Model": 0.5, "create: Events a Model": 1.0,
-    }  # fmt: skip
+        "create: writes a Model": 4.0,
+        "create: reads a Model": 0.5,
+        "create: Events a Model": 1.0,
+    }
     assert result.parts == {
         "create: writes a Model, patch models/status": 3.0,
         "create: writes a Model, create deployments": 1.0,
@@ -35,8 +37,10 @@ def test_a_row_says_its_bound_and_whether_it_holds():
     result = Figures(500, {"memory MiB": 111.0, "idle: writes": 0.0, "other: seconds": 2.34567})
     rows = figures.rows(result, {"memory MiB": 110.0, "idle: writes": 0.0})
     assert [(row["bound"], row["holds"]) for row in rows] == [
-        ("at most 110", False), ("at most 0", True), (None, None),
-    ]  # fmt: skip
+        ("at most 110", False),
+        ("at most 0", True),
+        (None, None),
+    ]
     assert rows[2] == {"name": "N=500 other: seconds", "value": 2.346, "unit": "seconds", "bound": None, "holds": None}
 
 

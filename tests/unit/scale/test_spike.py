@@ -48,8 +48,12 @@ async def test_three_applies_and_two_status_writes_an_object():
     await handlers.follow(type="MODIFIED", body=deployment(1, 1))
     await handlers.serve(type="MODIFIED", body=spike_object(observed=1))
     assert handlers.applied == [
-        ("Deployment", "m"), ("Service", "m"), ("HTTPRoute", "m"), ("Spike", "Progressing"), ("Spike", "Ready"),
-    ]  # fmt: skip
+        ("Deployment", "m"),
+        ("Service", "m"),
+        ("HTTPRoute", "m"),
+        ("Spike", "Progressing"),
+        ("Spike", "Ready"),
+    ]
 
 
 async def test_a_restart_writes_nothing():

@@ -124,9 +124,13 @@ async def test_all_that_is_not_refused_can_be_done_and_read_back(cluster: Cluste
         cluster.follow(routing)
         matched = routing.matched.hash if routing.matched else None
         assert cluster.routed == ObservedSplit(
-            routing.weights, matched, routing.mirror_percent, routing.sticky, frozenset(routing.revision_hashes),
+            routing.weights,
+            matched,
+            routing.mirror_percent,
+            routing.sticky,
+            frozenset(routing.revision_hashes),
             routing.observed_percent,
-        )  # fmt: skip
+        )
         assert await cluster.confirmed()
         cluster.drop_unwanted(routing)
         assert cluster.routed.weights == routing.weights

@@ -253,22 +253,39 @@ def test_what_a_way_refuses_names_the_field(
 
 
 TIMED = Endpoint.model_validate({"parentRefs": [{"name": "g"}], "requestTimeout": "10m"})
-FILTERED = Endpoint.model_validate({"parentRefs": [{"name": "g"}], "filters": [
-    {"type": "RequestHeaderModifier", "requestHeaderModifier": {"remove": ["X-Old"]}},
-    {"type": "ResponseHeaderModifier", "responseHeaderModifier": {"remove": ["X-Old"]}},
-    {"type": "CORS", "cors": {"allowOrigins": ["*"]}},
-    {"type": "ExtensionRef", "extensionRef": {"group": "traefik.io", "kind": "Middleware", "name": "limit"}},
-]})  # fmt: skip
+FILTERED = Endpoint.model_validate(
+    {
+        "parentRefs": [{"name": "g"}],
+        "filters": [
+            {"type": "RequestHeaderModifier", "requestHeaderModifier": {"remove": ["X-Old"]}},
+            {"type": "ResponseHeaderModifier", "responseHeaderModifier": {"remove": ["X-Old"]}},
+            {"type": "CORS", "cors": {"allowOrigins": ["*"]}},
+            {"type": "ExtensionRef", "extensionRef": {"group": "traefik.io", "kind": "Middleware", "name": "limit"}},
+        ],
+    }
+)
 TYPES = ["RequestHeaderModifier", "ResponseHeaderModifier", "CORS", "ExtensionRef"]
 LACKING: list[tuple[str, Endpoint, tuple[str, ...], list[str], bool, list[str]]] = [
     ("a timeout that the class lists", TIMED, (TIMEOUT_FEATURE,), [], True, []),
-    ("a timeout that it does not", TIMED, (), [f"requestTimeout: the gateway class does not list {TIMEOUT_FEATURE}"],
-     False, []),
+    (
+        "a timeout that it does not",
+        TIMED,
+        (),
+        [f"requestTimeout: the gateway class does not list {TIMEOUT_FEATURE}"],
+        False,
+        [],
+    ),
     ("filters that it lists", FILTERED, ("HTTPRouteCORS", MARK_FEATURE), [], False, TYPES),
-    ("filters of which it lists one", FILTERED, (MARK_FEATURE,), ["filters[2]: the gateway class does not list "
-     "HTTPRouteCORS"], False, [TYPES[0], TYPES[1], TYPES[3]]),
+    (
+        "filters of which it lists one",
+        FILTERED,
+        (MARK_FEATURE,),
+        ["filters[2]: the gateway class does not list HTTPRouteCORS"],
+        False,
+        [TYPES[0], TYPES[1], TYPES[3]],
+    ),
     ("filters that need a feature", FILTERED, (), ["filters[1]: ", "filters[2]: "], False, [TYPES[0], TYPES[3]]),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("controller", ["example.com/any", CONTROLLER])

@@ -61,9 +61,12 @@ class DriftStats(Collector):
             "drift_distance", "Distance of a feature from the version's reference sample.", "kind", "feature", "method"
         )
         worst = self._create_gauge(
-            "drift_worst_excess", "The three features with the largest figures in units of their limits.",
-            "kind", "feature", "aspect",
-        )  # fmt: skip
+            "drift_worst_excess",
+            "The three features with the largest figures in units of their limits.",
+            "kind",
+            "feature",
+            "aspect",
+        )
         missing = self._create_gauge(
             "drift_missing_ratio", "Share of the values of a feature that are missing.", "feature"
         )

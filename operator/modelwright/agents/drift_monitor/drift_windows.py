@@ -57,8 +57,11 @@ class DriftWindows:
     def unwatched_features(self) -> list[tuple[str, str]]:
         """Kind and name of each feature that is free text, and has no distance."""
         return [
-            (kind, name) for kind in FEATURE_KINDS for name, bins in self.watched_features(kind) if not bins.is_watchable
-        ]  # fmt: skip
+            (kind, name)
+            for kind in FEATURE_KINDS
+            for name, bins in self.watched_features(kind)
+            if not bins.is_watchable
+        ]
 
     def count_rows(self, window: str, now: float) -> int:
         """Rows whose inputs are in the window."""

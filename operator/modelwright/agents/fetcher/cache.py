@@ -50,9 +50,17 @@ class ArtifactCache:
     """One digest's place in the shared cache at `root`."""
 
     def __init__(
-        self, root: Path, digest: str, holder: str, settings: FetchSettings, report: FetchReport, *, tree: str = "",
-        name: str = "", part: str = "",
-    ) -> None:  # fmt: skip
+        self,
+        root: Path,
+        digest: str,
+        holder: str,
+        settings: FetchSettings,
+        report: FetchReport,
+        *,
+        tree: str = "",
+        name: str = "",
+        part: str = "",
+    ) -> None:
         """`tree`: digest of the files, where it is known and `digest` isn't that of the files itself; `name`: how the
         file is called when the artifact is a single one; `part`: key of the selection, when not all is taken."""
         place = cache_folder_name(digest, part)

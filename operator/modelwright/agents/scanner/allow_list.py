@@ -39,12 +39,16 @@ SAFE_GLOBALS = frozenset(
     | _qualify_names("numpy.random._pickle", _RANDOM_BUILDERS)
     | {f"numpy.random._{entry.replace(' ', '.')}" for entry in _RANDOM_GENERATORS}
     | {"joblib.numpy_pickle.NumpyArrayWrapper"}
-    | {f"scipy.sparse.{new}{kind}.{kind}_{what}"
-       for kind in ("csr", "csc", "coo") for new in ("", "_") for what in ("matrix", "array")}
+    | {
+        f"scipy.sparse.{new}{kind}.{kind}_{what}"
+        for kind in ("csr", "csc", "coo")
+        for new in ("", "_")
+        for what in ("matrix", "array")
+    }
     | _qualify_names("torch", _TORCH_NAMES)
     | _qualify_names("torch._utils", "_rebuild_tensor_v2 _rebuild_parameter")
     | {"torch.nn.parameter.Parameter", "torch.serialization._get_layout"}
-)  # fmt: skip
+)
 """Names that build values and run nothing of the artifact's: containers, numbers, arrays, tensors."""
 
 SAFE_IMPLEMENTATIONS = (

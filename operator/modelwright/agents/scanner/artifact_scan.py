@@ -38,9 +38,19 @@ _DECOMPRESSORS: tuple[tuple[bytes, Callable[[BinaryIO], Any]], ...] = (
 _UNREADABLE_MAGIC = ((b"\x04\x22\x4d\x18", "LZ4"), (b"\x28\xb5\x2f\xfd", "Zstandard"))
 _OLD_JOBLIB_MAGIC = re.compile(rb"ZF[ \t\n\r\f\v]*[+-]?0?[xX]?[0-9a-fA-F]")
 _PICKLE_ERRORS = (
-    KeyError, IndexError, EOFError, ValueError, TypeError, AttributeError, OverflowError, MemoryError, UnicodeError,
-    pickle.UnpicklingError, struct.error, RecursionError,
-)  # fmt: skip
+    KeyError,
+    IndexError,
+    EOFError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    OverflowError,
+    MemoryError,
+    UnicodeError,
+    pickle.UnpicklingError,
+    struct.error,
+    RecursionError,
+)
 
 
 class ArtifactScan:
@@ -117,8 +127,18 @@ class ArtifactScan:
                 self._scan_stream(name, lambda: packed(_rewind_file(file)), depth)
         except _LimitExceeded:
             self.findings.add_unknown(name, "holds more than this gate unpacks")
-        except (OSError, EOFError, zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, RuntimeError,
-                NotImplementedError, ValueError, KeyError) as error:  # fmt: skip
+        except (
+            OSError,
+            EOFError,
+            zipfile.BadZipFile,
+            tarfile.TarError,
+            zlib.error,
+            lzma.LZMAError,
+            RuntimeError,
+            NotImplementedError,
+            ValueError,
+            KeyError,
+        ) as error:
             self.findings.add_unknown(name, f"can't be unpacked: {type(error).__name__}: {error}")
         return True
 

@@ -40,15 +40,45 @@ _PICKLE_SUFFIXES = {
     ".model",
 }
 _CODE_SUFFIXES = {
-    ".py", ".pyc", ".pyo", ".pyd", ".pyx", ".pth.py", ".so", ".dll", ".dylib", ".exe", ".sh", ".bash", ".bat", ".ps1",
-    ".jar", ".class", ".war", ".r", ".lua", ".js", ".mjs", ".wasm", ".whl", ".egg", ".pl", ".rb",
-}  # fmt: skip
+    ".py",
+    ".pyc",
+    ".pyo",
+    ".pyd",
+    ".pyx",
+    ".pth.py",
+    ".so",
+    ".dll",
+    ".dylib",
+    ".exe",
+    ".sh",
+    ".bash",
+    ".bat",
+    ".ps1",
+    ".jar",
+    ".class",
+    ".war",
+    ".r",
+    ".lua",
+    ".js",
+    ".mjs",
+    ".wasm",
+    ".whl",
+    ".egg",
+    ".pl",
+    ".rb",
+}
 _TEXT_SUFFIXES = {".txt", ".md", ".csv", ".tsv", ".cfg", ".ini", ".toml", ".vocab", ".html", ".xml", ".pmml", ".lock"}
 _TEXT_NAMES = {"LICENSE", "NOTICE", "README", "CHANGELOG", "VERSION", ".gitattributes", ".gitignore", "Dockerfile"}
 _DATA_MAGIC: tuple[tuple[str, bytes], ...] = (
-    (".ubj", b"{"), (".parquet", b"PAR1"), (".arrow", b"ARROW1"), (".png", b"\x89PNG"),
-    (".jpg", b"\xff\xd8"), (".jpeg", b"\xff\xd8"), (".pdf", b"%PDF"), (".cbm", b"CBM1"),
-)  # fmt: skip
+    (".ubj", b"{"),
+    (".parquet", b"PAR1"),
+    (".arrow", b"ARROW1"),
+    (".png", b"\x89PNG"),
+    (".jpg", b"\xff\xd8"),
+    (".jpeg", b"\xff\xd8"),
+    (".pdf", b"%PDF"),
+    (".cbm", b"CBM1"),
+)
 _MAX_HEADER_BYTES = 64 << 10
 _NUMBER_DTYPE = re.compile(r"[<>|=]?[?bBiufcmMSUV]\d*(\[\w+\])?\Z", re.ASCII)
 _CONTROL_BYTES = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
@@ -59,8 +89,19 @@ _KERAS_FUNCTIONS = {
 _MLFLOW_LOADERS = {
     f"mlflow.{flavor}" for flavor in ("sklearn", "xgboost", "lightgbm", "catboost", "onnx", "tensorflow")
 }
-_TRITON_BACKENDS = {"onnxruntime", "tensorrt", "tensorrt_plan", "onnxruntime_onnx", "tensorflow", "tensorflow_savedmodel",
-             "pytorch", "pytorch_libtorch", "openvino", "fil", "ensemble"}  # fmt: skip
+_TRITON_BACKENDS = {
+    "onnxruntime",
+    "tensorrt",
+    "tensorrt_plan",
+    "onnxruntime_onnx",
+    "tensorflow",
+    "tensorflow_savedmodel",
+    "pytorch",
+    "pytorch_libtorch",
+    "openvino",
+    "fil",
+    "ensemble",
+}
 _BACKEND_BY_SUFFIX = {".onnx": "onnxruntime", ".pt": "pytorch", ".savedmodel": "tensorflow", ".plan": "tensorrt"}
 _KERAS_FOREIGN_LAYERS = ("TFSMLayer", "TorchModuleWrapper")
 """Layers of Keras' that load a model of another library's."""

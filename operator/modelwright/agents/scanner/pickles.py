@@ -122,9 +122,26 @@ _WRAPPER = "joblib.numpy_pickle.NumpyArrayWrapper"
 _WRAPPER_MEMBERS = {"subclass", "shape", "order", "dtype", "allow_mmap", "numpy_array_alignment_bytes"}
 _DTYPE_NAME = re.compile(r"[<>|=]?([?bBhHiIlLqQefdFDSUVmMO]|[biufcSUVmMO](?=\d))(\d{0,9})\Z", re.ASCII)
 _ITEM_BYTES = {
-    "?": 1, "b": 1, "B": 1, "h": 2, "H": 2, "i": 4, "I": 4, "l": 8, "L": 8, "q": 8, "Q": 8, "e": 2, "f": 4, "d": 8,
-    "F": 8, "D": 16, "m": 8, "M": 8, "O": 8,
-}  # fmt: skip
+    "?": 1,
+    "b": 1,
+    "B": 1,
+    "h": 2,
+    "H": 2,
+    "i": 4,
+    "I": 4,
+    "l": 8,
+    "L": 8,
+    "q": 8,
+    "Q": 8,
+    "e": 2,
+    "f": 4,
+    "d": 8,
+    "F": 8,
+    "D": 16,
+    "m": 8,
+    "M": 8,
+    "O": 8,
+}
 
 
 class PickleMachine(pickle._Unpickler):
@@ -361,9 +378,17 @@ def _install_opcodes() -> None:
     op = {entry.name: ord(entry.code) for entry in pickletools.opcodes}
     table = PickleMachine.dispatch
     for name in (
-        "REDUCE", "BUILD", "NEWOBJ", "NEWOBJ_EX", "FRAME", "PROTO", "STACK_GLOBAL", "NEXT_BUFFER", "READONLY_BUFFER",
+        "REDUCE",
+        "BUILD",
+        "NEWOBJ",
+        "NEWOBJ_EX",
+        "FRAME",
+        "PROTO",
+        "STACK_GLOBAL",
+        "NEXT_BUFFER",
+        "READONLY_BUFFER",
         "BYTEARRAY8",
-    ):  # fmt: skip
+    ):
         table[op[name]] = getattr(PickleMachine, f"load_{name.lower()}")
     table[op["BINSTRING"]] = lambda machine: machine.bytes_of(machine.number("<i"), True)
     table[op["BINBYTES"]] = lambda machine: machine.bytes_of(machine.number("<I"), False)

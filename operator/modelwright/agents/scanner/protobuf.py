@@ -20,10 +20,14 @@ _ACTING_OPERATOR = re.compile(
 )
 _SAVING_OPERATORS = frozenset({"SaveV2", "MergeV2Checkpoints", "ShardedFilename", "ShardedFilespec"})
 """Every SavedModel has these, for its own variables."""
-TABLE_OPERATORS = frozenset({
-    "InitializeTableFromTextFile", "InitializeTableFromTextFileV2", "GenerateVocabRemapping",
-    "FixedUnigramCandidateSampler",
-})  # fmt: skip
+TABLE_OPERATORS = frozenset(
+    {
+        "InitializeTableFromTextFile",
+        "InitializeTableFromTextFileV2",
+        "GenerateVocabRemapping",
+        "FixedUnigramCandidateSampler",
+    }
+)
 """Read words from a file beside the model, or from any other."""
 PROGRAM_OPERATORS = frozenset({"XlaCallModule", "XlaCustomCall", "XlaCustomCallV2", "TRTEngineOp"})
 """Hold, or call, a program in another language."""
@@ -42,18 +46,28 @@ def is_builtin_operator(operator: str) -> bool:
 
 # Fields that hold further messages, and the strings that are asked for, by message.
 _TENSORFLOW_SCHEMA = {
-    "saved": {2: "meta"}, "meta": {2: "graph", 7: "objects"}, "graph": {1: "node", 2: "library"},
-    "library": {1: "function"}, "function": {3: "node"}, "node": {2: "op"},
-    "objects": {1: "object"}, "object": {4: "user"}, "user": {3: "described"},
-}  # fmt: skip
+    "saved": {2: "meta"},
+    "meta": {2: "graph", 7: "objects"},
+    "graph": {1: "node", 2: "library"},
+    "library": {1: "function"},
+    "function": {3: "node"},
+    "node": {2: "op"},
+    "objects": {1: "object"},
+    "object": {4: "user"},
+    "user": {3: "described"},
+}
 _KERAS_SCHEMA = {"saved": {1: "user"}, "user": {5: "described"}}
 _ONNX_SCHEMA = {
-    "model": {7: "graph", 20: "training", 25: "function"}, "training": {1: "graph", 2: "graph"},
-    "graph": {1: "node", 5: "tensor", 15: "sparse"}, "function": {7: "node", 11: "attribute"},
-    "node": {4: "op", 7: "domain", 5: "attribute"}, "sparse": {1: "tensor", 2: "tensor"},
+    "model": {7: "graph", 20: "training", 25: "function"},
+    "training": {1: "graph", 2: "graph"},
+    "graph": {1: "node", 5: "tensor", 15: "sparse"},
+    "function": {7: "node", 11: "attribute"},
+    "node": {4: "op", 7: "domain", 5: "attribute"},
+    "sparse": {1: "tensor", 2: "tensor"},
     "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
-    "tensor": {13: "external"}, "external": {1: "key", 2: "value"},
-}  # fmt: skip
+    "tensor": {13: "external"},
+    "external": {1: "key", 2: "value"},
+}
 _SENTENCEPIECE_SCHEMA = {"model": {1: "piece"}, "piece": {1: "op"}}
 _STRING_LIMITS = {
     "op": _MAX_NAME_BYTES,

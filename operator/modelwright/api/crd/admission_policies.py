@@ -90,12 +90,19 @@ def _fields_naming(*what: str) -> list[MarkedField]:
 def build_policies() -> list[Json]:
     """Both policies with their bindings, in the order of applying."""
     return [
-        _build_policy(POLICY_NAMES, _fields_naming("ServiceAccount", "Secret", "Claim", "PodTemplate", "PodSpec", "Container", "Volumes",
-                                  "Manifest"), _build_names_rules()),
+        _build_policy(
+            POLICY_NAMES,
+            _fields_naming(
+                "ServiceAccount", "Secret", "Claim", "PodTemplate", "PodSpec", "Container", "Volumes", "Manifest"
+            ),
+            _build_names_rules(),
+        ),
         _build_binding(POLICY_NAMES),
-        _build_policy(POLICY_MAKES, _fields_naming("PodTemplate", "PodSpec", "Container", "Manifest"), _build_makes_rules()),
+        _build_policy(
+            POLICY_MAKES, _fields_naming("PodTemplate", "PodSpec", "Container", "Manifest"), _build_makes_rules()
+        ),
         _build_binding(POLICY_MAKES),
-    ]  # fmt: skip
+    ]
 
 
 def _policy_metadata(name: str) -> Json:
@@ -156,7 +163,10 @@ def _items_expression(root: str, path: Path) -> tuple[str, str, str]:
     place = path.index("[]")
     above, below = path[:place], path[place + 1 :]
     listed = f"{root}{''.join(f'.?{part}' for part in above)}.orValue([])"
-    field = f"{_quote_text('.'.join(('spec', *above)) + '[')} + i.name + {_quote_text(']' + ''.join(f'.{part}' for part in below))}"
+    field = (
+        f"{_quote_text('.'.join(('spec', *above)) + '[')} + i.name + "
+        f"{_quote_text(']' + ''.join(f'.{part}' for part in below))}"
+    )
     return listed, f"i{''.join(f'.?{part}' for part in below)}", field
 
 
@@ -218,7 +228,10 @@ def _count_parts(pods: str) -> str:
 def _has_named_member(of: str, key: str, name: str) -> str:
     """Whether `of[key]` is an object whose `name` is a text."""
     inner = f"{of}.{key}"
-    return f"{_quote_text(key)} in {of} && type({inner}) == map && {_quote_text(name)} in {inner} && type({inner}.{name}) == string"
+    return (
+        f"{_quote_text(key)} in {of} && type({inner}) == map && {_quote_text(name)} in {inner} && "
+        f"type({inner}.{name}) == string"
+    )
 
 
 def _pod_account_lines(pods: str) -> str:
@@ -259,16 +272,20 @@ def _pod_secret_lines(pods: str) -> str:
     )
     # Sources of all kinds name theirs in one of these ways: secret, azureFile; flexVolume, iscsi, rbd, ...; csi.
     volumes = (
-        f"{_list_or_empty('p.spec', 'volumes')}.filter(v, type(v) == map).map(v, v.filter(k, type(v[k]) == map).map(k,\n"
+        f"{_list_or_empty('p.spec', 'volumes')}.filter(v, type(v) == map).map(v, v.filter(k, type(v[k]) == "
+        "map).map(k,\n"
         "['secretName'].filter(n, n in v[k] && type(v[k][n]) == string)"
-        r".map(n, string(p.field) + '.volumes ' + string(v[k][n])).join('\n') + '\n'" "\n"
+        r".map(n, string(p.field) + '.volumes ' + string(v[k][n])).join('\n') + '\n'"
+        "\n"
         "+ ['secretRef', 'nodePublishSecretRef'].filter(n, n in v[k] && type(v[k][n]) == map && 'name' in v[k][n] "
         "&& type(v[k][n].name) == string)"
-        r".map(n, string(p.field) + '.volumes ' + string(v[k][n].name)).join('\n') + '\n'" "\n"
+        r".map(n, string(p.field) + '.volumes ' + string(v[k][n].name)).join('\n') + '\n'"
+        "\n"
         f"+ {projected}).join('\\n')).join('\\n')"
-    )  # fmt: skip
+    )
     pulls = (
-        f"{_list_or_empty('p.spec', 'imagePullSecrets')}.filter(s, type(s) == map && 'name' in s && type(s.name) == string)"
+        f"{_list_or_empty('p.spec', 'imagePullSecrets')}.filter(s, type(s) == map && 'name' in s && "
+        "type(s.name) == string)"
         r".map(s, string(p.field) + '.imagePullSecrets ' + string(s.name)).join('\n')"
     )
     return f"{pods}.map(p, {containers}\n+ '\\n' + {volumes}\n+ '\\n' + {pulls}).join('\\n')"
@@ -339,11 +356,19 @@ class _RightCheck:
 
 
 _RIGHT_CHECKS = (
-    _RightCheck("ServiceAccount", "account", "serviceaccounts", ("use", "impersonate"), MAX_ACCOUNTS,
-              "to have pods run as the ServiceAccount"),
+    _RightCheck(
+        "ServiceAccount",
+        "account",
+        "serviceaccounts",
+        ("use", "impersonate"),
+        MAX_ACCOUNTS,
+        "to have pods run as the ServiceAccount",
+    ),
     _RightCheck("Secret", "secret", "secrets", ("get",), MAX_OTHER_NAMES, "to hand the Secret"),
-    _RightCheck("Claim", "claim", "persistentvolumeclaims", ("get",), MAX_OTHER_NAMES, "to mount the PersistentVolumeClaim"),
-)  # fmt: skip
+    _RightCheck(
+        "Claim", "claim", "persistentvolumeclaims", ("get",), MAX_OTHER_NAMES, "to mount the PersistentVolumeClaim"
+    ),
+)
 
 
 def _cel_variable(name: str, expression: str) -> Json:
@@ -471,8 +496,14 @@ def _build_makes_rules() -> Json:
     stages = [mark for mark in _fields_naming("PodTemplate") if mark.plural == _RETRAINING_PLURAL]
     manifests = _fields_naming("Manifest")
     deployed = list(_fields_naming("PodSpec", "Container"))
-    fields = ", ".join(sorted({_quote_text(f"spec.{'.'.join(mark.path)}" if mark.target.kind == "PodSpec" else "spec")
-                               for mark in deployed}))  # fmt: skip
+    fields = ", ".join(
+        sorted(
+            {
+                _quote_text(f"spec.{'.'.join(mark.path)}" if mark.target.kind == "PodSpec" else "spec")
+                for mark in deployed
+            }
+        )
+    )
     work = "\n+ ".join(
         f"[?variables.spec{''.join(f'.?{part}' for part in mark.path[:-1])}]"
         f".map(x, {_quote_text(mark.field.rpartition('.')[0])})"
@@ -561,7 +592,8 @@ def _build_makes_rules() -> Json:
             ).replace("': , you", "': you"),
         },
         {
-            "expression": f"variables.deployed.size() == 0 || {_may_create(_quote_text('apps'), _quote_text('deployments'))}",
+            "expression": f"variables.deployed.size() == 0 || "
+            f"{_may_create(_quote_text('apps'), _quote_text('deployments'))}",
             "reason": "Forbidden",
             "messageExpression": _denial_message(
                 "variables.deployed.join(', ')",
@@ -586,7 +618,8 @@ def _build_makes_rules() -> Json:
         kind = f"variables.kinds[{number}]"
         validations.append(
             {
-                "expression": f"variables.kinds.size() < {number + 1}\n|| {_may_create(f'{kind}.group', f'{kind}.resource')}",
+                "expression": f"variables.kinds.size() < {number + 1}\n"
+                f"|| {_may_create(f'{kind}.group', f'{kind}.resource')}",
                 "reason": "Forbidden",
                 "messageExpression": f"{kind}.field + ': to have a ' + {kind}.kind + ' made, you (\"' + "
                 f"request.userInfo.username\n+ '\") need the verb \"create\" on ' + {kind}.resource + '.' + "

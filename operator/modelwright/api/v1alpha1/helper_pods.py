@@ -24,11 +24,24 @@ FETCH_PREFIX = "MODELWRIGHT_"
 FETCH_VARIABLES = frozenset(
     f"{FETCH_PREFIX}FETCH_{name}"
     for name in (
-        "ATTEMPTS", "BACKOFF_SECONDS", "CLAIM_SECONDS", "INSTANCE_CREDENTIALS", "LOG", "MAX_BACKOFF_SECONDS",
-        "MAX_BYTES", "MAX_ENTRIES", "MAX_UNPACKED_BYTES", "MAX_UNPACKED_RATIO", "MEMORY_BYTES", "PARALLEL",
-        "PART_BYTES", "PROGRESS_SECONDS", "STALL_SECONDS", "VERIFY_CACHE",
+        "ATTEMPTS",
+        "BACKOFF_SECONDS",
+        "CLAIM_SECONDS",
+        "INSTANCE_CREDENTIALS",
+        "LOG",
+        "MAX_BACKOFF_SECONDS",
+        "MAX_BYTES",
+        "MAX_ENTRIES",
+        "MAX_UNPACKED_BYTES",
+        "MAX_UNPACKED_RATIO",
+        "MEMORY_BYTES",
+        "PARALLEL",
+        "PART_BYTES",
+        "PROGRESS_SECONDS",
+        "STALL_SECONDS",
+        "VERIFY_CACHE",
     )
-)  # fmt: skip
+)
 """What fetch reads; a name beside them would be a limit that is not kept."""
 
 ROLE_SCAN: Final = "scan"
@@ -164,18 +177,25 @@ class HelperPods(AdminHelperPlacement):
 
     def with_placement(self, place: HelperPlacement) -> HelperPods:
         """The same where the author of a Model has said `place`, which wins over what is said for all and for roles."""
-        return HelperPods.model_validate({
-            "roles": {name: pods.overridden_by(place).to_pod_members() for name, pods in self.by_role.items()}
-        })  # fmt: skip
+        return HelperPods.model_validate(
+            {"roles": {name: pods.overridden_by(place).to_pod_members() for name, pods in self.by_role.items()}}
+        )
 
 
 PLAINTEXT_PROXIES = frozenset({"HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"})
 """Proxies that see plain HTTP. Who names one reads what goes through it, and may answer in the server's place."""
 PROXY_VARIABLES = PLAINTEXT_PROXIES | {"HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy"}
 AUTHOR_VARIABLES = (
-    "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "all_proxy", "no_proxy",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "ALL_PROXY",
+    "NO_PROXY",
+    "http_proxy",
+    "https_proxy",
+    "all_proxy",
+    "no_proxy",
     *sorted(FETCH_VARIABLES - {f"{FETCH_PREFIX}FETCH_INSTANCE_CREDENTIALS", f"{FETCH_PREFIX}FETCH_VERIFY_CACHE"}),
-)  # fmt: skip
+)
 """What the author of a Model may set for whatever fetches beside its serving pods. Others, such as PYTHONPATH, would
 change what a resolve pod says of a signature."""
 

@@ -461,9 +461,9 @@ class RouteFilter(Wire):
     )
     request_header_modifier: HeaderChanges | None = Field(default=None, description="Changes to requests.")
     response_header_modifier: HeaderChanges | None = Field(
-        default=None, description="Changes to responses. The gateway's class must list "
-        "HTTPRouteResponseHeaderModification.",
-    )  # fmt: skip
+        default=None,
+        description="Changes to responses. The gateway's class must list HTTPRouteResponseHeaderModification.",
+    )
     cors: Cors | None = Field(
         default=None, description="Answers to browsers' preflight requests. The class must list HTTPRouteCORS."
     )

@@ -366,9 +366,17 @@ class Output(Wire):
 
 
 TRACKING_DOMAINS = (
-    "app[.]kubernetes[.]io", "argocd[.]argoproj[.]io", "toolkit[.]fluxcd[.]io", "fluxcd[.]io", "helm[.]sh",
-    "kustomize[.]k8s[.]io", "kapp[.]k14s[.]io", "config[.]k8s[.]io", "applyset[.]kubernetes[.]io", "modelwright[.]dev",
-)  # fmt: skip
+    "app[.]kubernetes[.]io",
+    "argocd[.]argoproj[.]io",
+    "toolkit[.]fluxcd[.]io",
+    "fluxcd[.]io",
+    "helm[.]sh",
+    "kustomize[.]k8s[.]io",
+    "kapp[.]k14s[.]io",
+    "config[.]k8s[.]io",
+    "applyset[.]kubernetes[.]io",
+    "modelwright[.]dev",
+)
 """Prefixes, and what is below them, of labels that say who has made an object: a tool prunes what carries its own."""
 
 _TRACKING = re.compile(f"([^/]*[.])?({'|'.join(TRACKING_DOMAINS)})/")

@@ -35,10 +35,17 @@ def logs(options: Options, cluster: KubectlClient) -> int:
     if version is not None:
         labels[names.LABEL_VERSION] = names.label_value(version)
     arguments = [
-        "logs", "-l", ",".join(f"{key}={value}" for key, value in labels.items()), "-c", names.MODEL_CONTAINER,
-        "--prefix", f"--tail={options.tail}", f"--max-log-requests={MAX_LOG_PODS}",
-        *(["--follow"] if options.follow else []), *(["--previous"] if options.previous else []),
-    ]  # fmt: skip
+        "logs",
+        "-l",
+        ",".join(f"{key}={value}" for key, value in labels.items()),
+        "-c",
+        names.MODEL_CONTAINER,
+        "--prefix",
+        f"--tail={options.tail}",
+        f"--max-log-requests={MAX_LOG_PODS}",
+        *(["--follow"] if options.follow else []),
+        *(["--previous"] if options.previous else []),
+    ]
     try:
         if options.output == "json" and not options.follow:
             print_text(json.dumps([_parse_log_line(line) for line in cluster.stream_lines(*arguments)], indent=2))

@@ -82,8 +82,11 @@ def rollback(options: Options, cluster: KubectlClient) -> int:
         options,
         f"ModelRollout {name} takes Model {model} to version {version}, and holds it there until spec.version changes "
         "or it is released",
-        kind="ModelRollout", name=name, model=model, version=version,
-    )  # fmt: skip
+        kind="ModelRollout",
+        name=name,
+        model=model,
+        version=version,
+    )
     return _wait_for_rollout(options, cluster, name, RolloutState.SUCCEEDED)
 
 
@@ -112,8 +115,12 @@ def decide(options: Options, cluster: KubectlClient) -> int:
     print_result(
         options,
         f"Approval {name} says {word} to {record.name} ({looked_at}); whether it counts stands in the rollout's status",
-        kind="Approval", name=name, rollout=record.name, decision=word, contentHash=looked_at,
-    )  # fmt: skip
+        kind="Approval",
+        name=name,
+        rollout=record.name,
+        decision=word,
+        contentHash=looked_at,
+    )
     return _wait_for_rollout(options, cluster, record.name, *_WANTED_STATES[options.command])
 
 

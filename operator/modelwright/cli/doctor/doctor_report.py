@@ -21,8 +21,17 @@ def print_report(findings: NamedFindings, output: str) -> int:
     counts = Counter(finding.level for _, finding in findings)
     if output == "json":
         reported = [{"check": name, **asdict(finding)} for name, finding in findings]
-        print_text(json.dumps({"findings": reported, "faults": counts[Severity.FAULT], "warnings": counts[Severity.WARNING],
-                        "notPermitted": counts[Severity.HIDDEN]}, indent=2))  # fmt: skip
+        print_text(
+            json.dumps(
+                {
+                    "findings": reported,
+                    "faults": counts[Severity.FAULT],
+                    "warnings": counts[Severity.WARNING],
+                    "notPermitted": counts[Severity.HIDDEN],
+                },
+                indent=2,
+            )
+        )
     else:
         for line in report_lines(findings):
             print_text(line)

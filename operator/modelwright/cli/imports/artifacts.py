@@ -21,18 +21,25 @@ SHIPPED_FORMATS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
 _AZURE_BLOB = re.compile(r"https://([a-z0-9]+)\.blob\.core\.windows\.net/(.+)")
 _COPY_HINT = "copy the files to an object store, a volume or a registry, and name that in spec.artifact.uri"
 _UNSUPPORTED_STORES = (
-    (re.compile(r"https://[a-z0-9]+\.file\.core\.windows\.net/.*"), "Azure file shares are no store: mount the share "
-     "as a PersistentVolumeClaim and write pvc://CLAIM/PATH"),
+    (
+        re.compile(r"https://[a-z0-9]+\.file\.core\.windows\.net/.*"),
+        "Azure file shares are no store: mount the share as a PersistentVolumeClaim and write pvc://CLAIM/PATH",
+    ),
     (re.compile(r"(web)?hdfs://.*"), f"HDFS is no store here: {_COPY_HINT}"),
     (re.compile(r"https?://.*\.git(#.*|@.*)?"), f"git is no store here: {_COPY_HINT}"),
     (re.compile(r"(s3|gs)://[^/]+/?"), "names a whole bucket: name a folder in it, as in s3://BUCKET/FOLDER"),
     (re.compile(r"hf://[^/]+"), "names no organisation: write hf://ORGANISATION/NAME"),
-    (re.compile(r"(file://)?/.*"), "is a path in the server's own image or node: put the files into a store or "
-    "a volume, "
-     "and name that in spec.artifact.uri"),
-    (re.compile(r"(modelscope|ms|wasbs?|abfss?|minio|rclone|models|runs|mlflow-artifacts):.*"), f"is no store "
-    f"here: {_COPY_HINT}"),
-)  # fmt: skip
+    (
+        re.compile(r"(file://)?/.*"),
+        "is a path in the server's own image or node: put the files into a store or "
+        "a volume, "
+        "and name that in spec.artifact.uri",
+    ),
+    (
+        re.compile(r"(modelscope|ms|wasbs?|abfss?|minio|rclone|models|runs|mlflow-artifacts):.*"),
+        f"is no store here: {_COPY_HINT}",
+    ),
+)
 _SCHEME_ALIASES = (("gcs://", "gs://"), ("oci+native://", "oci://"), ("oci+fetch://", "oci://"))
 _HUB_REVISION = re.compile(r"hf://([^/:@]+/[^/:@]+):(.+)")
 
@@ -102,9 +109,11 @@ def convert_format(name: str, version: str, place: Fields, key: str) -> Json:
 def build_version(of: ForeignObject, name: str, model: str, artifact: Json) -> Json:
     """A ModelVersion."""
     return {
-        "apiVersion": API_VERSION, "kind": "ModelVersion", "metadata": of.build_metadata(name),
+        "apiVersion": API_VERSION,
+        "kind": "ModelVersion",
+        "metadata": of.build_metadata(name),
         "spec": {"modelRef": {"name": model}, "artifact": artifact},
-    }  # fmt: skip
+    }
 
 
 def build_model(of: ForeignObject, name: str, spec: Json, labels: Mapping[str, str] | None = None) -> Json:

@@ -154,8 +154,13 @@ def build_policy(of: ForeignObject, name: str, spec: Json) -> Json:
     return {"apiVersion": API_VERSION, "kind": "RolloutPolicy", "metadata": of.build_metadata(name), "spec": spec}
 
 
-def build_decidable_policy(of: ForeignObject, name: str, spec: Json, metrics: Sequence[tuple[Json, Callable[[str], None]]],
-            interval: float | None) -> Json:  # fmt: skip
+def build_decidable_policy(
+    of: ForeignObject,
+    name: str,
+    spec: Json,
+    metrics: Sequence[tuple[Json, Callable[[str], None]]],
+    interval: float | None,
+) -> Json:
     """A RolloutPolicy with those of the metrics by which lint lets it be decided; of each of the others, the function
     beside it says why it is left out."""
     every = [metric for metric, _ in metrics]

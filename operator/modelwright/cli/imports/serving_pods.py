@@ -7,15 +7,34 @@ from collections.abc import Mapping
 from modelwright.cli.imports.fields import Fields, Json
 
 _POD_FIELDS = (
-    "affinity", "dnsConfig", "dnsPolicy", "enableServiceLinks", "hostAliases", "imagePullSecrets", "initContainers",
-    "nodeSelector", "preemptionPolicy", "priorityClassName", "runtimeClassName", "schedulerName", "securityContext",
-    "tolerations", "topologySpreadConstraints", "volumes",
-)  # fmt: skip
+    "affinity",
+    "dnsConfig",
+    "dnsPolicy",
+    "enableServiceLinks",
+    "hostAliases",
+    "imagePullSecrets",
+    "initContainers",
+    "nodeSelector",
+    "preemptionPolicy",
+    "priorityClassName",
+    "runtimeClassName",
+    "schedulerName",
+    "securityContext",
+    "tolerations",
+    "topologySpreadConstraints",
+    "volumes",
+)
 _CONTAINER_FIELDS = ("env", "envFrom", "securityContext", "volumeMounts")
 _TOOL_PREFIXES = (
-    "app.kubernetes.io/instance", "app.kubernetes.io/managed-by", "argocd.argoproj.io/", "helm.sh/",
-    "helm.toolkit.fluxcd.io/", "kubectl.kubernetes.io/", "kustomize.toolkit.fluxcd.io/", "meta.helm.sh/",
-)  # fmt: skip
+    "app.kubernetes.io/instance",
+    "app.kubernetes.io/managed-by",
+    "argocd.argoproj.io/",
+    "helm.sh/",
+    "helm.toolkit.fluxcd.io/",
+    "kubectl.kubernetes.io/",
+    "kustomize.toolkit.fluxcd.io/",
+    "meta.helm.sh/",
+)
 """Labels and annotations by which tools know their own objects."""
 _RUNTIME_FIELDS = {
     "args": "they are for the server's own image, and would replace all arguments of the runtime here: see "

@@ -50,9 +50,12 @@ class BlockPair:
 
     def __add__(self, other: BlockPair) -> BlockPair:
         return BlockPair(
-            self.n1 + other.n1, self.k1 + other.k1, self.n0 + other.n0, self.k0 + other.k0,
+            self.n1 + other.n1,
+            self.k1 + other.k1,
+            self.n0 + other.n0,
+            self.k0 + other.k0,
             complete=self.complete and other.complete,
-        )  # fmt: skip
+        )
 
 
 EMPTY_PAIR = BlockPair(0.0, 0.0, 0.0, 0.0)

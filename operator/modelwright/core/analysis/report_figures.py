@@ -136,7 +136,10 @@ def parse_report_figure(name: str, part: str | None, entries: Sequence[Entry]) -
     entry = found[0]
     candidate = report_numbers.parse_number(entry.get("candidate"))
     if candidate is None:
-        return f"{called} is {report_numbers.describe_value(entry.get('candidate'))} for the candidate, which is no finite number"
+        return (
+            f"{called} is {report_numbers.describe_value(entry.get('candidate'))} for the candidate, "
+            "which is no finite number"
+        )
     counts = {member: _parse_count(entry.get(member)) for member in ("n", "better", "worse")}
     errors = {
         member: report_numbers.parse_number(entry.get(member)) for member in ("standardError", "candidateStandardError")

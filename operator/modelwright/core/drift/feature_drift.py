@@ -173,11 +173,7 @@ class _DriftTest:
 def compare_features(features: Mapping[str, tuple[Bins, Sequence[int]]], comparison: DriftMethods) -> DriftReport:
     """Compare features, by name: the bins of the reference, and rows of the window by bin."""
     unwatched = tuple(name for name, (bins, _) in features.items() if not bins.is_watchable)
-    tests = [
-        test
-        for name, (bins, counts) in features.items()
-        for test in _build_tests(name, bins, counts, comparison)
-    ]  # fmt: skip
+    tests = [test for name, (bins, counts) in features.items() for test in _build_tests(name, bins, counts, comparison)]
     if not tests:
         return DriftReport((), unwatched)
     tail = _corrected_level(tests, comparison.correction)

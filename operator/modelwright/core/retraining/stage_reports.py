@@ -122,10 +122,16 @@ def read_training_report(
         text = f"dataset.digest is {_quote_value(told.dataset.digest)}, but the run began with {dataset_digest}"
         return ReportRefused(Reason.DATASET_CHANGED, text)
     if not is_below_prefix(told.artifact.uri, output_uri):
-        text = f"artifact.uri is {redact_uri(told.artifact.uri)[:256]}; it must be {redact_uri(output_uri)} or below it (OUTPUT_URI)"
+        text = (
+            f"artifact.uri is {redact_uri(told.artifact.uri)[:256]}; it must be {redact_uri(output_uri)} "
+            "or below it (OUTPUT_URI)"
+        )
         return ReportRefused(Reason.OUTPUT_NOT_ALLOWED, text)
     if told.reference is not None and not is_below_prefix(told.reference.uri, output_uri):
-        text = f"reference.uri is {redact_uri(told.reference.uri)[:256]}; it must be below {redact_uri(output_uri)} (OUTPUT_URI)"
+        text = (
+            f"reference.uri is {redact_uri(told.reference.uri)[:256]}; it must be below "
+            f"{redact_uri(output_uri)} (OUTPUT_URI)"
+        )
         return ReportRefused(Reason.OUTPUT_NOT_ALLOWED, text)
     format_, code, reference = told.artifact.format, told.code, told.reference
     return RunResult(

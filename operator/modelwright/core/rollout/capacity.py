@@ -42,9 +42,16 @@ def is_feasible(total: int, surge: int) -> bool:
 
 
 def plan_capacity(
-    total: int, surge: int, wish: int, candidate: PodCounts, serving: PodCounts, weight: int,
-    weighted_by: WeightedBy = "gateway", *, least: int = 0,
-) -> CapacityPlan:  # fmt: skip
+    total: int,
+    surge: int,
+    wish: int,
+    candidate: PodCounts,
+    serving: PodCounts,
+    weight: int,
+    weighted_by: WeightedBy = "gateway",
+    *,
+    least: int = 0,
+) -> CapacityPlan:
     """The next move towards `wish` percent for the candidate; planned again until nothing changes.
 
     `total`: pods that all the traffic needs; `surge`: pods allowed above that, together the budget. With surge 0 either

@@ -127,7 +127,8 @@ def find_deadline_problems(
     if needed >= limit > own:
         yield (
             "spec.deadline: no step passes before the longest request has ended (spec.serving.maxRequestSeconds of "
-            f"the Model, {longest.total_seconds():g} s), together {_format_seconds(needed.total_seconds())}, and the deadline is "
+            f"the Model, {longest.total_seconds():g} s), together "
+            f"{_format_seconds(needed.total_seconds())}, and the deadline is "
             f"{policy.deadline}: make it longer, or requests shorter"
         )
 
@@ -241,7 +242,8 @@ def assess_decidability(policy: api.RolloutPolicySpec) -> Decidability:
     )
     message = (
         f"{told}, most of them for metric {most.metric} at step {most.index + 1}; with {EXPECTED_RATE:g} per second "
-        f"spec.deadline would have to be {_format_seconds(needed)}; a larger margin, fewer minSamples and weights nearer to 50 "
+        f"spec.deadline would have to be {_format_seconds(needed)}; a larger margin, fewer minSamples and "
+        "weights nearer to 50 "
         "take fewer"
     )
     return Decidability(False, Reason.NEEDS_MORE_REQUESTS, message, rate)

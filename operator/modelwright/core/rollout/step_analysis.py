@@ -291,9 +291,16 @@ def _extract_shares(metric: api.Metric, found: Measurement) -> RequestShares | N
 
 
 def record_verdicts(
-    record: RolloutRecord, verdicts: tuple[Verdict, ...], outcome: Outcome | None, measured: Mapping[str, datetime],
-    now: datetime, *, hold: timedelta = timedelta(0), weight: int | None = None, fresh: bool = False,
-) -> RolloutRecord:  # fmt: skip
+    record: RolloutRecord,
+    verdicts: tuple[Verdict, ...],
+    outcome: Outcome | None,
+    measured: Mapping[str, datetime],
+    now: datetime,
+    *,
+    hold: timedelta = timedelta(0),
+    weight: int | None = None,
+    fresh: bool = False,
+) -> RolloutRecord:
     """`record` with the verdicts of the present step: a metric's when its outcome or reason has changed, when a look
     was out of its limits, when what is written is old, and all of them with `fresh` (at a transition). `weight`: the
     share that the candidate was seen to have, written with them."""

@@ -755,7 +755,8 @@ def _pinned_problem(o: Observation) -> Problem:
     rollback = _require_record(o).spec.rollback
     assert rollback is not None  # noqa: S101
     text = (
-        f"{rollback.by} took the Model back to version {_require_candidate(o).version}: {rollback.reason}. It stays there "
+        f"{rollback.by} took the Model back to version {_require_candidate(o).version}: {rollback.reason}. "
+        "It stays there "
         f"until spec.version is changed, or the command release on ModelRollout {_require_record(o).name}"
     )
     return Problem(Reason.HELD_BY_ROLLBACK, text, stalled=True)
@@ -775,7 +776,10 @@ def _is_frozen(o: Observation) -> bool:
 def _freeze_problem(o: Observation) -> Problem:
     until = _rollout_input(o).frozen_until
     assert until is not None  # noqa: S101
-    text = f"frozen until {until:%Y-%m-%d %H:%M} UTC; the command resume on ModelRollout {_require_record(o).name} goes on anyway"
+    text = (
+        f"frozen until {until:%Y-%m-%d %H:%M} UTC; the command resume on ModelRollout "
+        f"{_require_record(o).name} goes on anyway"
+    )
     return Problem(Reason.FREEZE_WINDOW, text)
 
 

@@ -21,9 +21,12 @@ REPLACING_FACTOR = 1.5
 
 
 def summarize_drift(
-    old: DriftStatus | None, version: str, found: Sequence[WindowDrift], now: datetime,
+    old: DriftStatus | None,
+    version: str,
+    found: Sequence[WindowDrift],
+    now: datetime,
     unwatched: Sequence[FeatureKey] | None = None,
-) -> DriftStatus | None:  # fmt: skip
+) -> DriftStatus | None:
     """What is to be told of figures, the largest excess first, after what was told before. Without figures, as below
     the least number of rows, no more is known of drift than `old` says, if it is of the same version. `unwatched`:
     features of free text; None when they aren't known."""

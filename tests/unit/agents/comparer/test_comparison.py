@@ -239,8 +239,11 @@ def test_failures_are_counted_in_pairs() -> None:
         (sample.name, *sample.labels.values()): sample.value for metric in tally.collect() for sample in metric.samples
     }
     assert [exported["modelwright_comparer_pairs_total", at] for at in ("both", "candidate", "serving", "neither")] == [
-        2, 3, 1, 9,
-    ]  # fmt: skip
+        2,
+        3,
+        1,
+        9,
+    ]
     assert exported["modelwright_comparer_slow_pairs_total", "0.1", "neither"] == 15
 
 

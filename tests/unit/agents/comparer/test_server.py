@@ -115,11 +115,21 @@ async def test_sends_what_a_model_server_needs_and_nothing_of_the_connection_ses
         return web.json_response(outputs(3, 7))
 
     sent = {
-        "Content-Type": "application/json", "Content-Encoding": "gzip", "Accept": "application/json",
-        "Authorization": "Bearer key", "Inference-Header-Content-Length": "5", "X-Tenant": "a",
-        "User-Agent": "caller/1", "Cookie": "session=1", "Traceparent": "00-1-2-03", "Accept-Encoding": "br",
-        "Connection": "close, X-Hop", "X-Hop": "1", "Host": "models.example.com", "Expect": "100-continue",
-    }  # fmt: skip
+        "Content-Type": "application/json",
+        "Content-Encoding": "gzip",
+        "Accept": "application/json",
+        "Authorization": "Bearer key",
+        "Inference-Header-Content-Length": "5",
+        "X-Tenant": "a",
+        "User-Agent": "caller/1",
+        "Cookie": "session=1",
+        "Traceparent": "00-1-2-03",
+        "Accept-Encoding": "br",
+        "Connection": "close, X-Hop",
+        "X-Hop": "1",
+        "Host": "models.example.com",
+        "Expect": "100-continue",
+    }
     async with comparing(record, good) as between:
         await between.copy(data=gzip.compress(BODY), headers=sent)
         await between.summary()
@@ -371,9 +381,12 @@ async def test_what_waits_is_dropped_at_the_end_and_what_is_under_way_is_finishe
 
 
 NEEDED = {
-    "SERVING_URL": "http://digits-a.vision/", "CANDIDATE_URL": "http://digits-b.vision:80",
-    "SERVING_REVISION": "a", "CANDIDATE_REVISION": "b", "COPY_TOKEN": TOKEN,
-}  # fmt: skip
+    "SERVING_URL": "http://digits-a.vision/",
+    "CANDIDATE_URL": "http://digits-b.vision:80",
+    "SERVING_REVISION": "a",
+    "CANDIDATE_REVISION": "b",
+    "COPY_TOKEN": TOKEN,
+}
 
 
 def test_settings_come_from_the_environment() -> None:
@@ -408,9 +421,12 @@ async def process(
 ) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
     """A process of ours, and the line in which it tells its port."""
     child = await asyncio.create_subprocess_exec(
-        sys.executable, *command, env={**os.environ, **environment},
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-    )  # fmt: skip
+        sys.executable,
+        *command,
+        env={**os.environ, **environment},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
     assert child.stdout is not None
     try:
         while said not in (line := (await child.stdout.readline()).decode()):
@@ -442,10 +458,15 @@ async def test_a_model_that_is_wrong_on_a_fifth_under_constant_load_is_counted_e
         old = await stack.enter_async_context(model(artifact(tmp_path / "old"), "v1"))
         new = await stack.enter_async_context(model(artifact(tmp_path / "new", wrongShare=0.2, seed=11), "v2"))
         settings = {
-            "SERVING_URL": old, "CANDIDATE_URL": new, "SERVING_REVISION": "old", "CANDIDATE_REVISION": "new",
-            "HOST": "127.0.0.1", "PORT": str(ports.free_ports(1)[0]), "PYTHONPATH": str(ROOT / "operator"),
+            "SERVING_URL": old,
+            "CANDIDATE_URL": new,
+            "SERVING_REVISION": "old",
+            "CANDIDATE_REVISION": "new",
+            "HOST": "127.0.0.1",
+            "PORT": str(ports.free_ports(1)[0]),
+            "PYTHONPATH": str(ROOT / "operator"),
             "COPIES_WITHOUT_TOKEN": "Count",
-        }  # fmt: skip
+        }
         comparer, _ = await stack.enter_async_context(
             process("-m", "modelwright.agents.comparer", said="comparing", **settings)
         )

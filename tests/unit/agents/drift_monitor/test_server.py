@@ -44,9 +44,10 @@ async def test_requests_like_the_reference_are_no_drift() -> None:
     assert found["modelwright_observed_rows_total"] == {(): 60}
     assert found["modelwright_observed_window_rows"] == {("input", "10m"): 60, ("prediction", "10m"): 60}
     assert found["modelwright_drift_distance"].keys() == {
-        ("x[0]", "input", "KolmogorovSmirnov", "10m"), ("x[1]", "input", "KolmogorovSmirnov", "10m"),
+        ("x[0]", "input", "KolmogorovSmirnov", "10m"),
+        ("x[1]", "input", "KolmogorovSmirnov", "10m"),
         ("output", "prediction", "ChiSquare", "10m"),
-    }  # fmt: skip
+    }
     assert all(value < 0.1 for value in found["modelwright_drift_excess"].values())
 
 
@@ -237,9 +238,11 @@ TENSOR = {"datatype": "FP64", "shape": [1], "data": [1]}
 WILD = [
     ("a long name", [{**TENSOR, "name": "x" * 64, "shape": [1, 2], "data": [1, 1]}]),
     ("a name with a line break", [{**TENSOR, "name": "x\n", "shape": [1, 2], "data": [1, 1]}]),
-    ("two names that come to the same", [{**TENSOR, "name": "x", "shape": [1, 2], "data": [1, 1]},
-                                         {**TENSOR, "name": "x[0]"}]),
-]  # fmt: skip
+    (
+        "two names that come to the same",
+        [{**TENSOR, "name": "x", "shape": [1, 2], "data": [1, 1]}, {**TENSOR, "name": "x[0]"}],
+    ),
+]
 
 
 @pytest.mark.parametrize("inputs", [case[1] for case in WILD], ids=[case[0] for case in WILD])
@@ -344,9 +347,13 @@ async def test_what_the_route_has_not_sent_is_refused_and_counts_nowhere() -> No
 
 def test_settings_come_from_the_environment() -> None:
     needed = {
-        "MODEL_NAMESPACE": "vision", "MODEL_NAME": "digits", "MODEL_VERSION": "v1", "SERVING_URL": "http://a.b/",
-        "REFERENCE": "/r", "COPY_TOKEN": TOKEN,
-    }  # fmt: skip
+        "MODEL_NAMESPACE": "vision",
+        "MODEL_NAME": "digits",
+        "MODEL_VERSION": "v1",
+        "SERVING_URL": "http://a.b/",
+        "REFERENCE": "/r",
+        "COPY_TOKEN": TOKEN,
+    }
     found = read_monitor_settings({**needed, "WINDOW": "1h30m", "MIN_SAMPLES": "20", "NUMBERS_METHOD": "PSI"})
     assert (found.serving_url, parse_seconds(found.window), found.min_samples, found.port) == (
         "http://a.b",
@@ -356,9 +363,14 @@ def test_settings_come_from_the_environment() -> None:
     )
     assert build_comparison(found).numbers == "PSI"
     for name, value in (
-        ("WINDOW", "soon"), ("WINDOW", "0s"), ("LONG_WINDOW", "10m"), ("NUMBERS_METHOD", "Guess"),
-        ("CATEGORIES_METHOD", "Wasserstein"), ("NUMBERS_FLOOR", "much"), ("CORRECTION", "none"),
-    ):  # fmt: skip
+        ("WINDOW", "soon"),
+        ("WINDOW", "0s"),
+        ("LONG_WINDOW", "10m"),
+        ("NUMBERS_METHOD", "Guess"),
+        ("CATEGORIES_METHOD", "Wasserstein"),
+        ("NUMBERS_FLOOR", "much"),
+        ("CORRECTION", "none"),
+    ):
         with pytest.raises(AgentSettingsError, match=name):
             read_monitor_settings({**needed, name: value})
     for name in needed:
@@ -388,9 +400,13 @@ def test_a_reference_is_one_file_or_the_one_file_of_a_folder(tmp_path: Path) -> 
 def test_a_reference_that_is_wrong_ends_it_with_the_field(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "reference.json").write_text("{}")
     environment = {
-        "MODEL_NAMESPACE": "vision", "MODEL_NAME": "digits", "MODEL_VERSION": "v1", "SERVING_URL": "http://a.b",
-        "REFERENCE": str(tmp_path), "COPY_TOKEN": TOKEN,
-    }  # fmt: skip
+        "MODEL_NAMESPACE": "vision",
+        "MODEL_NAME": "digits",
+        "MODEL_VERSION": "v1",
+        "SERVING_URL": "http://a.b",
+        "REFERENCE": str(tmp_path),
+        "COPY_TOKEN": TOKEN,
+    }
     assert run_drift_monitor(environment) == 2
     assert "spec.reference of ModelVersion v1: the file must be" in capsys.readouterr().err
     assert run_drift_monitor({}) == 2
@@ -403,11 +419,20 @@ async def test_as_a_process_it_observes_until_it_is_told_to_stop(tmp_path: Path)
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     environment = {
-        **os.environ, "PYTHONPATH": str(ROOT / "operator"), "PYTHONDONTWRITEBYTECODE": "1", "HOST": "127.0.0.1",
-        "PORT": str(port), "MODEL_NAMESPACE": "vision", "MODEL_NAME": "digits", "MODEL_VERSION": "v1",
-        "SERVING_URL": "http://127.0.0.1:9", "REFERENCE": str(tmp_path), "MIN_SAMPLES": "50", "ROWS_PER_REQUEST": "60",
+        **os.environ,
+        "PYTHONPATH": str(ROOT / "operator"),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "HOST": "127.0.0.1",
+        "PORT": str(port),
+        "MODEL_NAMESPACE": "vision",
+        "MODEL_NAME": "digits",
+        "MODEL_VERSION": "v1",
+        "SERVING_URL": "http://127.0.0.1:9",
+        "REFERENCE": str(tmp_path),
+        "MIN_SAMPLES": "50",
+        "ROWS_PER_REQUEST": "60",
         "COPIES_WITHOUT_TOKEN": "Count",
-    }  # fmt: skip
+    }
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "modelwright.agents.drift_monitor", env=environment
     )

@@ -66,9 +66,7 @@ def unpacked(
         packed.write_bytes(layer)
         file = RemoteFile("m", "m", len(layer), unpack=form, whiteouts=form == "tar")
         unpack_archive(packed, file, tree, settings or FetchSettings(), "oci://reg.io/m:1", part)
-    return {
-        path.relative_to(tree).as_posix(): path.read_bytes() for path in tree.rglob("*") if path.is_file()
-    }, part  # fmt: skip
+    return {path.relative_to(tree).as_posix(): path.read_bytes() for path in tree.rglob("*") if path.is_file()}, part
 
 
 MODEL: tuple[Member, ...] = (("models", None), ("models/model.joblib", b"m"), ("models/sub/c.json", b"{}"))
@@ -82,7 +80,7 @@ BASES: dict[str, tuple[Member, ...]] = {
     "one with names that lead out": (("/etc/passwd", b"x"), ("../x", b"x"), ("a\\b", b"x"), ("s/" + "n" * 300, b"x")),
     "one with large files": (("lib/large.so", bytes(9 << 20)),),
     "one with strange deletions": (("etc/.wh...", b""), ("etc/.wh..", b""), ("opt/.wh..wh..opq", b"")),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("base", BASES.values(), ids=BASES)

@@ -103,11 +103,16 @@ def test_in_both_modes_there_is_nothing_but_what_is_named(
 
 @pytest.mark.parametrize(
     ("wanted", "tree", "name"),
-    [(DIRECTORY, "", "digits"), ("sha256:" + hashlib.sha256(b"weights").hexdigest(), "", "m.bin"),
-     (PINNED, DIRECTORY, "m.zip"), ("git:" + "a" * 40, DIRECTORY, ""), (PINNED, "", "m.zip"),
-     ("git:" + "a" * 40, "", "")],
+    [
+        (DIRECTORY, "", "digits"),
+        ("sha256:" + hashlib.sha256(b"weights").hexdigest(), "", "m.bin"),
+        (PINNED, DIRECTORY, "m.zip"),
+        ("git:" + "a" * 40, DIRECTORY, ""),
+        (PINNED, "", "m.zip"),
+        ("git:" + "a" * 40, "", ""),
+    ],
     ids=["a folder", "one file", "an archive", "a commit", "an archive of old status", "a commit of old status"],
-)  # fmt: skip
+)
 def test_a_forged_manifest_is_found_in_full(tmp_path: Path, wanted: str, tree: str, name: str) -> None:
     mine = cache(tmp_path, wanted, "full", tree, name)
     mine.prepare_folders()
@@ -198,10 +203,15 @@ def test_any_change_of_the_tree_is_found_in_full(
     mutate(mine.place, files, what, path, body)
     if not honest:
         found = [
-            {"path": p.relative_to(mine.place).as_posix(), "size": p.lstat().st_size, "sha256": "",
-             **({"link": os.readlink(p)} if p.is_symlink() else {})}
-            for p in mine.place.rglob("*") if p.is_symlink() or p.is_file()
-        ]  # fmt: skip
+            {
+                "path": p.relative_to(mine.place).as_posix(),
+                "size": p.lstat().st_size,
+                "sha256": "",
+                **({"link": os.readlink(p)} if p.is_symlink() else {}),
+            }
+            for p in mine.place.rglob("*")
+            if p.is_symlink() or p.is_file()
+        ]
         folders = ["empty"] if what == "folder" else []
         content = {"digest": wanted, "sizeBytes": 9, "files": found, "folders": folders}
         manifest(root, wanted).write_text(json.dumps(content))
@@ -247,9 +257,10 @@ def test_only_cached_verifies_and_neither_asks_the_store_nor_writes(tmp_path: Pa
     claim, root, log = tmp_path / "source" / "models", tmp_path / "cache", tmp_path / "log"
     fill(claim / "digits", FILES)
     environment = {
-        "MODELWRIGHT_SOURCE_ROOT": str(tmp_path / "source"), "MODELWRIGHT_TERMINATION_LOG": str(log),
+        "MODELWRIGHT_SOURCE_ROOT": str(tmp_path / "source"),
+        "MODELWRIGHT_TERMINATION_LOG": str(log),
         "MODELWRIGHT_FETCH_VERIFY_CACHE": "full",
-    }  # fmt: skip
+    }
     arguments = ["get", "--uri", "pvc://models/digits", "--digest", DIRECTORY, "--cache", str(root)]
 
     def run(*more: str) -> tuple[int, dict[str, Any]]:

@@ -18,9 +18,13 @@ from modelwright.agents.fetcher.sources.objectstore import ObjectStoreSource
 from modelwright.agents.fetcher.store_credentials import StoreCredentials
 
 ADDRESSES = ["s3://models/x", "gs://models/x", "az://account/models/x"]
-IDENTITIES = ("AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_FULL_URI",
-              "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "GOOGLE_APPLICATION_CREDENTIALS",
-              "AZURE_FEDERATED_TOKEN_FILE")  # fmt: skip
+IDENTITIES = (
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    "GOOGLE_APPLICATION_CREDENTIALS",
+    "AZURE_FEDERATED_TOKEN_FILE",
+)
 
 
 def refusal(address: str, settings: FetchSettings, monkeypatch: pytest.MonkeyPatch, **secret: str) -> tuple[str, int]:

@@ -20,9 +20,13 @@ from tests.servers.hub import HubServer
 
 MODEL = {"model.joblib": b"m", "sub/config.json": b"{}"}
 FORMATS = {
-    "config.json": b"{}", "model.safetensors": b"s" * 9, "pytorch_model.bin": b"p" * 9, "tf_model.h5": b"t",
-    "onnx/config.json": b"{1}", "onnx/model.onnx": b"o",
-}  # fmt: skip
+    "config.json": b"{}",
+    "model.safetensors": b"s" * 9,
+    "pytorch_model.bin": b"p" * 9,
+    "tf_model.h5": b"t",
+    "onnx/config.json": b"{1}",
+    "onnx/model.onnx": b"o",
+}
 
 
 @pytest.fixture

@@ -22,11 +22,16 @@ CASES = [
     ("an IPv6 address", ["[fd00::1]:5000"], "[fd00::1]:5000", "digits", "[fd00::1]:5000"),
     ("whatever the case of the host", ["R.io"], "r.IO", "digits", "R.io"),
     ("with a scheme and the path of the API", ["https://r.io/v2/"], "r.io", "digits", "https://r.io/v2/"),
-    ("Docker Hub by its old name", ["https://index.docker.io/v1/"], "registry-1.docker.io", "library/digits",
-     "https://index.docker.io/v1/"),
+    (
+        "Docker Hub by its old name",
+        ["https://index.docker.io/v1/"],
+        "registry-1.docker.io",
+        "library/digits",
+        "https://index.docker.io/v1/",
+    ),
     ("Docker Hub's project", ["docker.io", "docker.io/acme"], "registry-1.docker.io", "acme/digits", "docker.io/acme"),
     ("none at all", [], "r.io", "digits", None),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(

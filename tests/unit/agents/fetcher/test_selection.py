@@ -108,9 +108,14 @@ def test_many_stars_do_not_make_matching_slow() -> None:
 
 def test_each_part_has_a_key_of_its_own_and_the_whole_has_none() -> None:
     parts = [
-        Selection("a"), Selection("b"), Selection("", ("a",)), Selection("", (), ("a",)), Selection("", ("a", "b")),
-        Selection("", ("a",), ("b",)), Selection("a", ("a",)),
-    ]  # fmt: skip
+        Selection("a"),
+        Selection("b"),
+        Selection("", ("a",)),
+        Selection("", (), ("a",)),
+        Selection("", ("a", "b")),
+        Selection("", ("a",), ("b",)),
+        Selection("a", ("a",)),
+    ]
     assert len({part.key for part in parts}) == len(parts)
     assert Selection().key == ""
 

@@ -42,9 +42,20 @@ async def model(**behaviour: Any) -> AsyncIterator[ProberSettings]:
     url = f"http://127.0.0.1:{port}"
     try:
         yield ProberSettings(
-            url, "digits", "V2", "/v2/models/digits/ready", (ProbeSample(REQUEST, RIGHT),), 1, 10, 5, None, None, None,
-            (f"{url}/metrics",), Path("/nowhere"),
-        )  # fmt: skip
+            url,
+            "digits",
+            "V2",
+            "/v2/models/digits/ready",
+            (ProbeSample(REQUEST, RIGHT),),
+            1,
+            10,
+            5,
+            None,
+            None,
+            None,
+            (f"{url}/metrics",),
+            Path("/nowhere"),
+        )
     finally:
         await server.stop(0.1)
 
@@ -105,9 +116,13 @@ async def test_without_samples_it_still_shows_that_the_model_loads() -> None:
     ],
 )
 async def test_what_is_wrong_is_found(
-    behaviour: dict[str, Any], changes: dict[str, Any], outcome: str, reason: str, said: str,
+    behaviour: dict[str, Any],
+    changes: dict[str, Any],
+    outcome: str,
+    reason: str,
+    said: str,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     monkeypatch.setattr("modelwright.agents.prober.probe._READY_POLL_SECONDS", 0.01)
     async with model(**behaviour) as settings:
         found = await run_probe(replace(settings, **changes))
@@ -232,11 +247,14 @@ async def test_the_program_leaves_its_result_and_ends_well_whatever_it_says(tmp_
     log = tmp_path / "termination-log"
     async with model(shift=1) as settings:
         environment = {
-            **os.environ, **NEEDED, "URL": settings.url,
+            **os.environ,
+            **NEEDED,
+            "URL": settings.url,
             "SAMPLES_0": json.dumps([{"request": REQUEST, "expect": RIGHT}]),
-            "READINESS_PATH": "/v2/models/digits/ready", "MODELWRIGHT_TERMINATION_LOG": str(log),
+            "READINESS_PATH": "/v2/models/digits/ready",
+            "MODELWRIGHT_TERMINATION_LOG": str(log),
             "PYTHONPATH": str(ROOT / "operator"),
-        }  # fmt: skip
+        }
         command = [sys.executable, "-m", "modelwright.agents.prober"]
         run = asyncio.to_thread(subprocess.run, command, env=environment, capture_output=True, text=True)
         done = await run

@@ -86,11 +86,14 @@ def chat(template: bytes) -> bytes:
 WORDS = text(b"tokenizer.ggml.tokens") + struct.pack("<IIQ", 9, 8, 2) + text(b"a") + text(b"b")
 SCORES = text(b"tokenizer.ggml.scores") + struct.pack("<IIQ", 9, 6, 2) + bytes(8)
 DUNDERS = "{{ ''.__class__.__mro__[1].__subclasses__() }}"
-PT2 = zipped({
-    "version": b"8.15",
-    "serialized_exported_program.json": json.dumps({"dims": [{"as_expr": {"expr_str": "__import__('os').getcwd()"}}]})
-    .encode(),
-})  # fmt: skip
+PT2 = zipped(
+    {
+        "version": b"8.15",
+        "serialized_exported_program.json": json.dumps(
+            {"dims": [{"as_expr": {"expr_str": "__import__('os').getcwd()"}}]}
+        ).encode(),
+    }
+)
 LAMBDA = b'{"class_name": "Lambda", "config": {}}'
 OLD_KERAS = saved("MatMul", more=part(7, part(1, part(4, part(1, b"_tf_keras_layer") + part(3, LAMBDA)))))
 IMPORTS = b'{"class_name": "exec", "module": "builtins", "config": {}}'
@@ -99,42 +102,77 @@ GRAPH_DEF_OF_TRITON = 'platform: "tensorflow_graphdef"\ndefault_model_filename: 
 
 CASES: list[tuple[str, str, Files, str]] = [
     ("ONNX", "Pass", {"m.onnx": part(7, RELU)}, ""),
-    ("ONNX with its tensors beside it", "Pass",
-        {"a/m.onnx": onnx("m.onnx.data"), "a/m.onnx.data": b"\1\2\xff\0"}, ""),
+    ("ONNX with its tensors beside it", "Pass", {"a/m.onnx": onnx("m.onnx.data"), "a/m.onnx.data": b"\1\2\xff\0"}, ""),
     ("tensors in a folder beside it", "Pass", {"m.onnx": onnx("./w/1.onnx_data"), "w/1.onnx_data": b"\1\xff\0"}, ""),
     ("such a file that no ONNX names", "Inconclusive", {"m.onnx": onnx("m.data"), "n.data": b"\1\xff\0"}, "n.data"),
-    ("a plan of TensorRT that an ONNX says are tensors", "Inconclusive",
-        {"m.onnx": onnx("model.plan"), "model.plan": b"\1\xff\0"}, "model.plan"),
+    (
+        "a plan of TensorRT that an ONNX says are tensors",
+        "Inconclusive",
+        {"m.onnx": onnx("model.plan"), "model.plan": b"\1\xff\0"},
+        "model.plan",
+    ),
     ("tensors in another folder", "Fail", {"m.onnx": onnx("../../etc/passwd")}, "'../../etc/passwd'"),
     ("tensors in any file", "Fail", {"m.onnx": onnx("/var/run/secrets/token")}, "no file beside it"),
     ("tensors in the runtime's memory", "Fail", {"m.onnx": onnx("*/_ORT_MEM_ADDR_/*")}, "_ORT_MEM_ADDR_"),
-    ("such a tensor in an attribute", "Fail",
-        {"m.onnx": part(7, part(1, part(4, b"Constant") + part(5, part(5, tensor_in("/x")))))}, "'/x'"),
+    (
+        "such a tensor in an attribute",
+        "Fail",
+        {"m.onnx": part(7, part(1, part(4, b"Constant") + part(5, part(5, tensor_in("/x")))))},
+        "'/x'",
+    ),
     ("one of a sparse tensor", "Fail", {"m.onnx": part(7, RELU + part(15, part(1, tensor_in("/x"))))}, "'/x'"),
-    ("an operator in a function's default", "Inconclusive",
-        {"m.onnx": part(7, RELU) + part(25, part(11, part(6, part(1, part(4, b"Op") + part(7, b"mine")))))}, "mine:Op"),
+    (
+        "an operator in a function's default",
+        "Inconclusive",
+        {"m.onnx": part(7, RELU) + part(25, part(11, part(6, part(1, part(4, b"Op") + part(7, b"mine")))))},
+        "mine:Op",
+    ),
     ("ONNX without operators", "Inconclusive", {"m.onnx": part(1, RELU)}, "has no operators"),
     ("a SavedModel", "Pass", {"saved_model.pb": saved("MatMul", "SaveV2")}, ""),
-    *((f"the operator {name}", "Inconclusive", {"saved_model.pb": saved(name)}, name) for name in (
-        "GenerateVocabRemapping", "FixedUnigramCandidateSampler", "XlaCallModule", "XlaCustomCallV2", "TRTEngineOp")),
+    *(
+        (f"the operator {name}", "Inconclusive", {"saved_model.pb": saved(name)}, name)
+        for name in (
+            "GenerateVocabRemapping",
+            "FixedUnigramCandidateSampler",
+            "XlaCallModule",
+            "XlaCustomCallV2",
+            "TRTEngineOp",
+        )
+    ),
     ("a layer of Keras' in a SavedModel", "Fail", {"saved_model.pb": OLD_KERAS}, "Lambda"),
-    ("what keras_metadata.pb has Keras import", "Fail",
-        {"keras_metadata.pb": part(1, part(4, b"_tf_keras_layer") + part(5, IMPORTS))}, "'exec'"),
-    ("keras_metadata.pb of a layer of Keras'", "Pass",
-        {"keras_metadata.pb": part(1, part(5, b'{"class_name": "Dense", "config": {"units": 1}}'))}, ""),
+    (
+        "what keras_metadata.pb has Keras import",
+        "Fail",
+        {"keras_metadata.pb": part(1, part(4, b"_tf_keras_layer") + part(5, IMPORTS))},
+        "'exec'",
+    ),
+    (
+        "keras_metadata.pb of a layer of Keras'",
+        "Pass",
+        {"keras_metadata.pb": part(1, part(5, b'{"class_name": "Dense", "config": {"units": 1}}'))},
+        "",
+    ),
     ("keras_metadata.pb that is no message", "Inconclusive", {"keras_metadata.pb": b"\xff"}, "can't be read"),
     ("a module of torch's in Keras", "Fail", {"m.keras": keras("TorchModuleWrapper", module="x")}, "another library"),
     ("a SavedModel in Keras", "Fail", {"m.keras": keras("TFSMLayer", filepath="/x")}, "another library"),
-    ("words that Keras reads from a file", "Inconclusive",
-        {"m.keras": keras("StringLookup", vocabulary="/etc/passwd")}, "'/etc/passwd'"),
+    (
+        "words that Keras reads from a file",
+        "Inconclusive",
+        {"m.keras": keras("StringLookup", vocabulary="/etc/passwd")},
+        "'/etc/passwd'",
+    ),
     ("words that Keras has", "Pass", {"m.keras": keras("StringLookup", vocabulary=["a", "b"])}, ""),
     ("weights of Keras", "Inconclusive", {"m.keras": zipped({"model.weights.h5": b"\x89HDF\r\n\x1a\n"})}, "HDF5"),
     ("a program of torch.export", "Inconclusive", {"m.pt2": PT2}, "torch.export"),
     ("one called otherwise", "Inconclusive", {"m.zip": PT2}, "torch.export"),
     ("an expression of one", "Inconclusive", {"program.json": '{"expr_str": "s0 + 1"}'}, "torch.export"),
     ("GGUF", "Pass", {"m.gguf": gguf_file(WORDS, SCORES, chat(b"{{ messages[0]['content'] }}"))}, ""),
-    ("a chat template that reaches out, behind words", "Fail",
-        {"m.gguf": gguf_file(WORDS, SCORES, chat(DUNDERS.encode()))}, "__class__"),
+    (
+        "a chat template that reaches out, behind words",
+        "Fail",
+        {"m.gguf": gguf_file(WORDS, SCORES, chat(DUNDERS.encode()))},
+        "__class__",
+    ),
     ("GGUF in its name only", "Inconclusive", {"m.gguf": b"GGUF"}, "format"),
     ("GGUF that is shorter than it says", "Inconclusive", {"m.gguf": gguf_file(WORDS)[:-1]}, "format"),
     ("GGUF of another version", "Inconclusive", {"m.gguf": b"GGUF" + struct.pack("<IQQ", 9, 0, 0)}, "format"),
@@ -142,40 +180,84 @@ CASES: list[tuple[str, str, Files, str]] = [
     ("one that reaches out", "Fail", {"chat_template.jinja": DUNDERS}, "__class__"),
     ("one by a filter", "Fail", {"chat_template.jinja": "{{ x | attr('y') }}"}, "attr"),
     ("one of a tokenizer", "Fail", {"tokenizer_config.json": json.dumps({"chat_template": DUNDERS})}, "__class__"),
-    ("one of several of a tokenizer", "Fail",
-        {"tokenizer_config.json": json.dumps({"chat_template": [{"name": "x", "template": DUNDERS}]})}, "__class__"),
-    ("Sentence Transformers", "Pass",
-        {"modules.json": '[{"type": "sentence_transformers.models.Pooling", "path": "1_Pooling"}]'}, ""),
+    (
+        "one of several of a tokenizer",
+        "Fail",
+        {"tokenizer_config.json": json.dumps({"chat_template": [{"name": "x", "template": DUNDERS}]})},
+        "__class__",
+    ),
+    (
+        "Sentence Transformers",
+        "Pass",
+        {"modules.json": '[{"type": "sentence_transformers.models.Pooling", "path": "1_Pooling"}]'},
+        "",
+    ),
     ("what Sentence Transformers imports", "Fail", {"modules.json": '[{"type": "torch.hub"}]'}, "'torch.hub'"),
     ("a kernel of the Hub", "Fail", {"config.json": '{"attn_implementation": "someone/kernel"}'}, "someone/kernel"),
-    ("a vocabulary of SentencePiece", "Pass",
-        {"tokenizer.model": part(1, part(1, b"<unk>") + b"\x18\2") + part(1, part(1, b"a")) + part(2, b"")}, ""),
+    (
+        "a vocabulary of SentencePiece",
+        "Pass",
+        {"tokenizer.model": part(1, part(1, b"<unk>") + b"\x18\2") + part(1, part(1, b"a")) + part(2, b"")},
+        "",
+    ),
     ("a pickle called so", "Fail", {"tokenizer.model": b"cposix\ngetcwd\n)R."}, "posix.getcwd"),
     ("something else called so", "Inconclusive", {"tokenizer.model": b"\x0a\x02\x12\0"}, "tokenizer.model"),
-    ("safetensors with a head of a TiB", "Inconclusive", {"m.safetensors": struct.pack("<Q", 1 << 40) + b"{}"},
-        "format"),
+    (
+        "safetensors with a head of a TiB",
+        "Inconclusive",
+        {"m.safetensors": struct.pack("<Q", 1 << 40) + b"{}"},
+        "format",
+    ),
     ("CatBoost", "Pass", {"m.cbm": b"CBM1\0\0\0\0"}, ""),
     ("XGBoost's UBJ", "Pass", {"m.ubj": b"{L\0\0\0\0\0\0\0\x07learner{}}"}, ""),
-    ("a loader of MLflow's own, with code beside it", "Fail",
-        {"MLmodel": "flavors:\n  python_function:\n    loader_module: mlflow.sklearn\n    code: code\n"}, "(code)"),
-    ("Triton's file of its usual kind", "Pass",
-        {"config.pbtxt": 'backend: "onnxruntime"\ndefault_model_filename: "n.onnx"\n', "1/n.onnx": part(7, RELU)}, ""),
-    ("a graph called ONNX", "Inconclusive",
-        {"config.pbtxt": GRAPH_DEF_OF_TRITON + '"m.onnx"', "1/m.onnx": GRAPH_DEF + part(7, RELU)}, "m.onnx"),
-    ("one that begins like XGBoost's", "Inconclusive",
-        {"config.pbtxt": GRAPH_DEF_OF_TRITON + '"m.ubj"', "1/m.ubj": b"{|" + GRAPH_DEF}, "m.ubj"),
-    ("a file for a backend that nobody names", "Inconclusive",
-        {"config.pbtxt": 'default_model_filename: "m.onnx"'}, "m.onnx"),
-    ("files by the GPU", "Inconclusive",
-        {"config.pbtxt": 'backend: "pytorch"\ncc_model_filenames { key: "8.0" value: "x" }'}, "cc_model_filenames"),
-    ("a backend behind what is a comment to Python only", "Fail",
-        {"config.pbtxt": 'name: "a\u2028# ", backend: "python"'}, "Python backend"),
+    (
+        "a loader of MLflow's own, with code beside it",
+        "Fail",
+        {"MLmodel": "flavors:\n  python_function:\n    loader_module: mlflow.sklearn\n    code: code\n"},
+        "(code)",
+    ),
+    (
+        "Triton's file of its usual kind",
+        "Pass",
+        {"config.pbtxt": 'backend: "onnxruntime"\ndefault_model_filename: "n.onnx"\n', "1/n.onnx": part(7, RELU)},
+        "",
+    ),
+    (
+        "a graph called ONNX",
+        "Inconclusive",
+        {"config.pbtxt": GRAPH_DEF_OF_TRITON + '"m.onnx"', "1/m.onnx": GRAPH_DEF + part(7, RELU)},
+        "m.onnx",
+    ),
+    (
+        "one that begins like XGBoost's",
+        "Inconclusive",
+        {"config.pbtxt": GRAPH_DEF_OF_TRITON + '"m.ubj"', "1/m.ubj": b"{|" + GRAPH_DEF},
+        "m.ubj",
+    ),
+    (
+        "a file for a backend that nobody names",
+        "Inconclusive",
+        {"config.pbtxt": 'default_model_filename: "m.onnx"'},
+        "m.onnx",
+    ),
+    (
+        "files by the GPU",
+        "Inconclusive",
+        {"config.pbtxt": 'backend: "pytorch"\ncc_model_filenames { key: "8.0" value: "x" }'},
+        "cc_model_filenames",
+    ),
+    (
+        "a backend behind what is a comment to Python only",
+        "Fail",
+        {"config.pbtxt": 'name: "a\u2028# ", backend: "python"'},
+        "Python backend",
+    ),
     ("a backend in two strings", "Inconclusive", {"config.pbtxt": 'backend: "fil" "/../evil"'}, "more than one string"),
     ("one in two strings on two lines", "Inconclusive", {"config.pbtxt": "backend: 'fil'\n'x'"}, "more than one"),
     ("an ensemble", "Pass", {"config.pbtxt": 'platform: "ensemble"\nensemble_scheduling { step [] }\n'}, ""),
     ("a comment", "Pass", {"config.pbtxt": '  # backend: "python"\nbackend: "fil"\n'}, ""),
     ("a name that is no UTF-8", "Inconclusive", {os.fsdecode(b"a\xff.xyz"): b"\0\1"}, "format"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("outcome", "files", "says"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])

@@ -105,7 +105,7 @@ DATA: list[tuple[str, Put]] = [
     ("MLflow's sklearn", file("MLmodel", "flavors:\n  python_function: {loader_module: mlflow.sklearn}\n")),
     ("Triton's onnxruntime", file("config.pbtxt", 'name: "m"\nbackend: "onnxruntime"\n')),
     ("weights of torch", zipped("model.pt", archive__data_DOT_pkl=pickle.dumps({"w": 1}, 2), archive__data__0=b"\1\2")),
-]  # fmt: skip
+]
 CODE: list[tuple[str, Put, str]] = [
     *((f"a call, by protocol {p}", file("m.pkl", pickle.dumps(Acts(), p)), "getcwd") for p in range(6)),
     ("a call named as text", file("notes.txt", pickle.dumps(Acts(), 0)), "notes.txt imports posix.getcwd"),
@@ -116,9 +116,15 @@ CODE: list[tuple[str, Put, str]] = [
     ("a call behind another pickle", file("m.pkl", pickle.dumps(1) + ACTS), "getcwd"),
     ("a call through the memo", file("m.pkl", MEMO), "os.getcwd"),
     ("what is no class below an allowed module", file("m.pkl", b"\x80\x04csklearn.utils\nos\n."), "sklearn.utils.os"),
-    *((f"{name} of an allowed module", file("m.pkl", f"c{module}\n{name}\n.".encode()), name) for module, name in (
-        ("sklearn.datasets._covtype", "GzipFile"), ("sklearn.datasets._base", "NamedTemporaryFile"),
-        ("sklearn.datasets._covtype", "TemporaryDirectory"), ("sklearn.utils._available_if", "MethodType"))),
+    *(
+        (f"{name} of an allowed module", file("m.pkl", f"c{module}\n{name}\n.".encode()), name)
+        for module, name in (
+            ("sklearn.datasets._covtype", "GzipFile"),
+            ("sklearn.datasets._base", "NamedTemporaryFile"),
+            ("sklearn.datasets._covtype", "TemporaryDirectory"),
+            ("sklearn.utils._available_if", "MethodType"),
+        )
+    ),
     ("an attribute of an allowed name", file("m.pkl", b"\x80\x04csklearn\nbase.os.getcwd\n)R."), "sklearn.base.os"),
     ("builtins by way of numpy", file("m.pkl", CALLS), "numpy.__builtins__"),
     ("names of Python 2", file("m.pkl", b"c__builtin__\neval\n."), "builtins.eval"),
@@ -130,21 +136,33 @@ CODE: list[tuple[str, Put, str]] = [
     ("a library", file("ops", b"\x7fELF\2\1\1"), "is code"),
     ("TorchScript", zipped("m.pt", m__code__net_DOT_py=b"def f(x): return x"), "m/code/net.py is code"),
     ("an implementation for MLServer", file("model-settings.json", '{"implementation": "mine.Model"}'), "'mine.Model'"),
-    ("one of two of the same name", file("model-settings.json",
-        '{"implementation": "x.Y", "implementation": "mlserver_sklearn.SKLearnModel"}'), "'x.Y'"),
-    ("an environment for MLServer", file("model-settings.json", '{"parameters": {"environment_tarball": "e.tgz"}}'),
-        "environment"),
+    (
+        "one of two of the same name",
+        file("model-settings.json", '{"implementation": "x.Y", "implementation": "mlserver_sklearn.SKLearnModel"}'),
+        "'x.Y'",
+    ),
+    (
+        "an environment for MLServer",
+        file("model-settings.json", '{"parameters": {"environment_tarball": "e.tgz"}}'),
+        "environment",
+    ),
     ("Triton's Python backend", file("config.pbtxt", 'backend: "python"'), "Python backend"),
-    ("a loader of MLflow's", file("MLmodel", "flavors:\n  python_function: {loader_module: mlflow.pyfunc.model}\n"),
-        "mlflow.pyfunc.model"),
+    (
+        "a loader of MLflow's",
+        file("MLmodel", "flavors:\n  python_function: {loader_module: mlflow.pyfunc.model}\n"),
+        "mlflow.pyfunc.model",
+    ),
     ("code of MLflow's", file("MLmodel", "flavors:\n  sklearn: {code: code}\n"), "code of its own"),
     ("a Lambda layer", file("m.keras", in_zip(b'{"config": [{"class_name": "Lambda"}]}', "config.json")), "Lambda"),
     ("a Lambda layer in HDF5", file("m.h5", b'\x89HDF\r\n\x1a\n....{"class_name": "Lambda"}'), "Lambda"),
     ("code of a Hub's repository", file("config.json", '{"auto_map": {"AutoModel": "x--m.Net"}}'), "auto_map"),
     ("objects in YAML", file("c.yaml", "a: !!python/object/apply:os.getcwd []"), "objects of Python"),
-    ("a graph that reads files", file("saved_model.pb",
-        b"\x12\x10\x12\x0e\x0a\x0c\x0a\x00\x12\x08ReadFile"), "ReadFile"),
-]  # fmt: skip
+    (
+        "a graph that reads files",
+        file("saved_model.pb", b"\x12\x10\x12\x0e\x0a\x0c\x0a\x00\x12\x08ReadFile"),
+        "ReadFile",
+    ),
+]
 UNKNOWN: list[tuple[str, Put, str]] = [
     ("a format that nobody knows", file("weights.xyz", b"\x00\x01\x02"), "weights.xyz is of a format"),
     ("a pickle that breaks off", file("m.pkl", pickle.dumps(FOREST)[:-20]), "can't be read to its end"),
@@ -153,12 +171,11 @@ UNKNOWN: list[tuple[str, Put, str]] = [
     ("HDF5", file("m.h5", b"\x89HDF\r\n\x1a\n...."), "HDF5"),
     ("lz4", file("m.joblib", b"\x04\x22\x4d\x18..."), "m.joblib"),
     ("a broken archive", file("m.gz", b"\x1f\x8b\x08broken"), "can't be unpacked"),
-    ("archives without end", file("m.zip", DEEP),
-        "packed more than 4 times"),
+    ("archives without end", file("m.zip", DEEP), "packed more than 4 times"),
     ("an operator that the runtime has not", file("m.onnx", b"\x3a\x0b\x0a\x09\x22\x02Op\x3a\x03mod"), "mod:Op"),
     ("a link that leads out", lambda folder: os.symlink("/etc/passwd", folder / "m.json"), "no file that can be read"),
     ("a state of what is imported", file("m.pkl", b"\x80\x04ccollections\nOrderedDict\n}b."), "has imported"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("put", [case[1] for case in DATA], ids=[case[0] for case in DATA])

@@ -118,18 +118,38 @@ RUN: list[tuple[str, str, bytes, Load]] = [
     ("a line of 17 MiB", "m.txt", b"V" + b"A" * (17 << 20) + b"\n0" + LOADED, by_pickle),
     ("LZMA with a small window", "fingerprint.pb", lzma_of_32_kib(), joblib.load),
     ("packed as joblib once did", "m.txt", packed_as_once(), joblib.load),
-    ("elements called object", "a.npy", array_file("{'descr': 'object', 'fortran_order': False, 'shape': (1,)}"),
-        by_numpy),
-    ("elements named twice", "a.npy",
-        array_file("{'descr': '<f8', 'fortran_order': False, 'shape': (1,), 'descr': '|O'}"), by_numpy),
-    ("an object among the elements", "a.npy", array_file("{'descr': 'f8,O', 'fortran_order': False, 'shape': (1,)}"),
-        by_numpy),
-    ("an array of joblib's within a frame", "m.joblib",
-        with_arrays(framed(FRAME) + b"C\x3e" + b"A" * 62 + b"0."), joblib.load),
+    (
+        "elements called object",
+        "a.npy",
+        array_file("{'descr': 'object', 'fortran_order': False, 'shape': (1,)}"),
+        by_numpy,
+    ),
+    (
+        "elements named twice",
+        "a.npy",
+        array_file("{'descr': '<f8', 'fortran_order': False, 'shape': (1,), 'descr': '|O'}"),
+        by_numpy,
+    ),
+    (
+        "an object among the elements",
+        "a.npy",
+        array_file("{'descr': 'f8,O', 'fortran_order': False, 'shape': (1,)}"),
+        by_numpy,
+    ),
+    (
+        "an array of joblib's within a frame",
+        "m.joblib",
+        with_arrays(framed(FRAME) + b"C\x3e" + b"A" * 62 + b"0."),
+        joblib.load,
+    ),
     ("an array of objects whose frame goes on", "m.joblib", with_arrays(INNER), joblib.load),
-    ("a type of one byte", "m.joblib",
-        with_arrays(array(4, kind(b"c")) + b"C\x28AA" + (b"0" + LOADED).ljust(38, b"\xff") + b"0."), joblib.load),
-]  # fmt: skip
+    (
+        "a type of one byte",
+        "m.joblib",
+        with_arrays(array(4, kind(b"c")) + b"C\x28AA" + (b"0" + LOADED).ljust(38, b"\xff") + b"0."),
+        joblib.load,
+    ),
+]
 
 
 @pytest.mark.parametrize(("name", "data", "load"), [case[1:] for case in RUN], ids=[case[0] for case in RUN])
@@ -179,8 +199,11 @@ NO_PASS: list[tuple[str, str, bytes]] = [
     # numpy takes pointers from the bytes of these two, which ends the process.
     ("numbers with the flag of objects", "m.joblib", with_arrays(array(8, kind(b"u8", 63)) + PICKLED.ljust(64) + b".")),
     ("objects without their flag", "m.joblib", with_arrays(WITHOUT_FLAG)),
-    ("a class of joblib's in two places", "m.joblib",
-        with_arrays(array(2, kind(b"u1")).replace(b"\n)", b"\n2)", 1) + b"\xff\xff0.")),
+    (
+        "a class of joblib's in two places",
+        "m.joblib",
+        with_arrays(array(2, kind(b"u1")).replace(b"\n)", b"\n2)", 1) + b"\xff\xff0."),
+    ),
     ("a packed pickle before an archive", "m.joblib", bz2.compress(PICKLED) + zipped(config_DOT_json=b"{}")),
     ("an archive with two tables", "m.pt", two_tables()),
     ("something before an archive", "m.keras", b"something" + zipped(config_DOT_json=b"{}")),
@@ -192,13 +215,28 @@ NO_PASS: list[tuple[str, str, bytes]] = [
     ("bytes in a text", "m.txt", b"a text" + b" " * 600 + b"\x89HDF\r\n\x1a\n\x00"),
     ("a number that older versions read", "m.txt", b"I" + b"1" * 5000 + b"\n0" + LOADED),
     ("a pickle of protocol 1 called weights", "fingerprint.pb", b"\x80\x01"),
-    ("an array over bytes of its own", "m.pkl",
-        b"\x80\x04cnumpy\nndarray\nK\x01\x85" + kind(b"O8") + b"C\x08AAAAAAAA\x87R."),
+    (
+        "an array over bytes of its own",
+        "m.pkl",
+        b"\x80\x04cnumpy\nndarray\nK\x01\x85" + kind(b"O8") + b"C\x08AAAAAAAA\x87R.",
+    ),
     ("a graph as text", "saved_model.pbtxt", b'node { op: "PyFunc" }'),
     ("a graph in a field whose number is too large", "saved_model.pb", hidden(graph(b"ReadFile"))),
-    *((f"the operator {name}", "saved_model.pb", graph(name.encode())) for name in (
-        "WholeFileReaderV2", "WriteScalarSummary", "CreateSummaryFileWriter", "TFRecordDatasetV2", "SqlDataset",
-        "DebugIdentityV2", "SnapshotDatasetV2", "InitializeTableFromTextFileV2", "TryRpc", "Addons>Anything")),
+    *(
+        (f"the operator {name}", "saved_model.pb", graph(name.encode()))
+        for name in (
+            "WholeFileReaderV2",
+            "WriteScalarSummary",
+            "CreateSummaryFileWriter",
+            "TFRecordDatasetV2",
+            "SqlDataset",
+            "DebugIdentityV2",
+            "SnapshotDatasetV2",
+            "InitializeTableFromTextFileV2",
+            "TryRpc",
+            "Addons>Anything",
+        )
+    ),
     ("another graph in an operator", "m.onnx", b"\x3a\x1c\x0a\x1a\x22\x09EPContext\x3a\x0dcom.microsoft"),
     ("a function of Keras' in code", "m.keras", keras(class_name="__lambda__", config={"value": "x"})),
     ("a module that Keras imports", "m.keras", keras(module="os", class_name="function", config="system")),
@@ -212,7 +250,7 @@ NO_PASS: list[tuple[str, str, bytes]] = [
     ("a library that Triton loads", "config.pbtxt", b'model_operations { op_library_filename: "ops" }'),
     ("a runtime that Triton loads", "config.pbtxt", b'backend: "onnxruntime"\nruntime: "x"'),
     ("aliases in MLflow's description", "MLmodel", b"a: &a {b: c}\nflavors:\n  sklearn: {<<: [*a, *a]}\n"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("name", "data"), [case[1:] for case in NO_PASS], ids=[case[0] for case in NO_PASS])
@@ -267,15 +305,21 @@ PASS: list[tuple[str, Callable[[Path], Any]]] = [
     ("a tree", lambda folder: joblib.dump(DecisionTreeClassifier().fit([[0], [1]], [0, 1]), folder / "m.joblib")),
     ("many arrays", lambda folder: joblib.dump([np.ones(9) for _ in range(200)], folder / "m.joblib")),
     ("bytes that grow", lambda folder: (folder / "m.pkl").write_bytes(pickle.dumps(bytearray(b"abc"), 5))),
-    ("fields in numpy's own file", lambda folder: np.save(
-        folder / "a.npy", np.zeros(2, [("a", "<i4"), ("b", "<f8", 2)]))),
+    (
+        "fields in numpy's own file",
+        lambda folder: np.save(folder / "a.npy", np.zeros(2, [("a", "<i4"), ("b", "<f8", 2)])),
+    ),
     ("members written as a stream", lambda folder: (folder / "m.keras").write_bytes(streamed())),
-    ("a layer of Keras'", lambda folder: (folder / "m.keras").write_bytes(
-        keras(module="keras.layers", class_name="Dense", config={"activation": "relu"}, registered_name=None))),
+    (
+        "a layer of Keras'",
+        lambda folder: (folder / "m.keras").write_bytes(
+            keras(module="keras.layers", class_name="Dense", config={"activation": "relu"}, registered_name=None)
+        ),
+    ),
     ("a graph", lambda folder: (folder / "saved_model.pb").write_bytes(graph(b"MatMul") + graph(b"SaveV2"))),
     ("a text with other letters", lambda folder: (folder / "words.txt").write_text("größe\tüber\r\n")),
     ("YAML with its own tags", lambda folder: (folder / "c.yaml").write_text("a: !!str 1\nb: ! x\nc: !!binary aGk=\n")),
-]  # fmt: skip
+]
 
 
 def streamed() -> bytes:

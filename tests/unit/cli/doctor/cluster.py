@@ -23,9 +23,12 @@ NS, HOME, GATEWAYS = "vision", "modelwright-system", "gateways"
 NOW = datetime(2026, 12, 1, 12, 0, tzinfo=UTC)
 JUST_NOW, BEFORE = "2026-12-01T11:59:58.000000Z", "2026-12-01T11:00:00Z"
 FEATURES = (
-    "HTTPRouteRequestMirror", "HTTPRouteRequestPercentageMirror", "HTTPRouteResponseHeaderModification",
-    "HTTPRouteRequestTimeout", "HTTPRouteCORS",
-)  # fmt: skip
+    "HTTPRouteRequestMirror",
+    "HTTPRouteRequestPercentageMirror",
+    "HTTPRouteResponseHeaderModification",
+    "HTTPRouteRequestTimeout",
+    "HTTPRouteCORS",
+)
 
 
 def manifests(pattern: str) -> list[Json]:
@@ -83,10 +86,11 @@ def gateway(**listener: Any) -> Json:
     given = {"name": "web", "protocol": "HTTP", "port": 80, "allowedRoutes": {"namespaces": {"from": "All"}}}
     programmed = [condition("Accepted", "True", "Accepted"), condition("Programmed", "True", "Programmed")]
     return {
-        "kind": "Gateway", "metadata": meta("models", GATEWAYS),
+        "kind": "Gateway",
+        "metadata": meta("models", GATEWAYS),
         "spec": {"gatewayClassName": "any", "listeners": [{**given, **listener}]},
         "status": {"conditions": programmed, "addresses": [{"value": "192.0.2.1"}]},
-    }  # fmt: skip
+    }
 
 
 def gateway_class(*features: str) -> Json:
@@ -122,9 +126,12 @@ def policy(**spec: Any) -> Json:
     given = {"strategy": {"preset": "Canary"}, "analysis": {"metrics": [metric]}, **spec}
     decidable = [condition("Decidable", "True", "DecidableInTime"), condition("Stalled", "False", "PolicyAccepted")]
     return {
-        "apiVersion": objects.API_VERSION, "kind": "RolloutPolicy", "metadata": meta("canary"), "spec": given,
+        "apiVersion": objects.API_VERSION,
+        "kind": "RolloutPolicy",
+        "metadata": meta("canary"),
+        "spec": given,
         "status": {"observedGeneration": 1, "conditions": decidable},
-    }  # fmt: skip
+    }
 
 
 def tried(**more: Any) -> Json:

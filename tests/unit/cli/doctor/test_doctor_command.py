@@ -138,9 +138,15 @@ def test_who_sees_one_namespace_is_answered_for_that(capsys: pytest.CaptureFixtu
         line.removeprefix("not permitted").strip().partition(":")[0] for line in reported if line.startswith("not ")
     }
     assert hidden == {
-        "operator", "leader", "admission", "gateways", "features", "connections", "runtimes",
+        "operator",
+        "leader",
+        "admission",
+        "gateways",
+        "features",
+        "connections",
+        "runtimes",
         "operator's Secrets",
-    }  # fmt: skip
+    }
     assert any(line.startswith("ok") and "Secrets: every Secret" in line for line in reported)
     assert any("you may view, edit, command, approve in namespace vision" in line for line in reported)
 
@@ -259,12 +265,16 @@ def test_the_oldest_kubernetes_is_that_of_the_charts(chart: str) -> None:
 def test_reasons_that_stall_have_a_cure() -> None:
     """Those of the section of api/reasons.py that says so, and what fetching reports."""
     text = Path(cluster.ROOT / "operator/modelwright/api/reasons.py").read_text()
-    names = [line.split()[0] for line in text[text.index("# What is asked for cannot be done") :].splitlines()
-             if line.startswith("    ") and line.strip().isascii() and " = " in line]  # fmt: skip
+    names = [
+        line.split()[0]
+        for line in text[text.index("# What is asked for cannot be done") :].splitlines()
+        if line.startswith("    ") and line.strip().isascii() and " = " in line
+    ]
     stalling = {Reason[name] for name in names if name.isupper()} | FETCH_REASONS
     assert stalling - REMEDIES.keys() == {
         # Events about what is seen elsewhere.
-        Reason.STATUS_TOO_LARGE, Reason.ANOTHER_INSTALL,
+        Reason.STATUS_TOO_LARGE,
+        Reason.ANOTHER_INSTALL,
         # Reported beside a metric that is within its limits: it passes when requests end.
         Reason.REQUESTS_NOT_ENDED,
-    }  # fmt: skip
+    }

@@ -50,8 +50,14 @@ def test_a_share_has_the_exact_interval(n: int, events: int) -> None:
 
 
 # Student's table, as in Abramowitz and Stegun 26.10 and NIST's handbook 1.3.6.7.2: upper 5 % and 0.5 %.
-TABLE = [(1, 6.314, 63.657), (2, 2.920, 9.925), (4, 2.132, 4.604), (10, 1.812, 3.169), (30, 1.697, 2.750),
-         (120, 1.658, 2.617)]  # fmt: skip
+TABLE = [
+    (1, 6.314, 63.657),
+    (2, 2.920, 9.925),
+    (4, 2.132, 4.604),
+    (10, 1.812, 3.169),
+    (30, 1.697, 2.750),
+    (120, 1.658, 2.617),
+]
 
 
 @pytest.mark.parametrize(("degrees", "five", "half"), TABLE)

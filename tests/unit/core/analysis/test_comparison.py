@@ -53,7 +53,12 @@ def test_latencies_are_counted_by_pair_over_each_bound() -> None:
 
 
 WHOLE = {
-    "received": 7, "compared": 5, "uncomparable": 1, "rows": 9, "disagreements": 2, "agreement": 0.8,
+    "received": 7,
+    "compared": 5,
+    "uncomparable": 1,
+    "rows": 9,
+    "disagreements": 2,
+    "agreement": 0.8,
     "answers": {"count": 5, "differing": [[0.0, 3.5], [0.5, 1.0], [1.0, 0.5]]},
     "errors": {"serving": 1, "candidate": 2},
     "mismatches": {"unanswered": 1},
@@ -61,7 +66,7 @@ WHOLE = {
     "latency": {"serving": {"count": 3, "sum": 0.3, "buckets": [["0.05", 1], ["+Inf", 3]]}, "candidate": EMPTY},
     "pairedErrors": {"total": 6, "both": 1, "candidateOnly": 1, "servingOnly": 0},
     "pairedLatency": [["0.05", {"total": 3, "both": 1, "candidateOnly": 1, "servingOnly": 1}]],
-}  # fmt: skip
+}
 
 
 def test_what_two_comparers_counted_adds_up() -> None:

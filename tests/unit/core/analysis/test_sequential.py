@@ -54,9 +54,11 @@ def test_the_interval_of_a_difference_is_the_projection_of_the_set(
     def least(d: float) -> float:
         low, high = max(0.0, -d), min(1.0, 1 - d)
         told = optimize.minimize_scalar(
-            lambda p: log_martingale(*zero, p) + log_martingale(*one, p + d), bounds=(low, high), method="bounded",
+            lambda p: log_martingale(*zero, p) + log_martingale(*one, p + d),
+            bounds=(low, high),
+            method="bounded",
             options={"xatol": 1e-12},
-        )  # fmt: skip
+        )
         ends = [log_martingale(*zero, p) + log_martingale(*one, min(1.0, max(0.0, p + d))) for p in (low, high)]
         return min(float(told.fun), *ends)
 

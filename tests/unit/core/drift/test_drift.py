@@ -106,9 +106,11 @@ def test_the_false_discovery_rate_finds_more_of_many() -> None:
 
 
 SHARES = [
-    ShareComparison(3, 1000, 9, 300, only_more=False), ShareComparison(0, 1000, 3, 200, only_more=True),
-    ShareComparison(40, 1000, 2, 300, only_more=False), ShareComparison(900, 1000, 290, 300, only_more=False),
-]  # fmt: skip
+    ShareComparison(3, 1000, 9, 300, only_more=False),
+    ShareComparison(0, 1000, 3, 200, only_more=True),
+    ShareComparison(40, 1000, 2, 300, only_more=False),
+    ShareComparison(900, 1000, 290, 300, only_more=False),
+]
 
 
 @pytest.mark.parametrize("share", SHARES)
@@ -156,9 +158,11 @@ def test_free_text_is_reported_as_not_watched() -> None:
 def test_the_worst_features_are_named_once_each_with_what_has_drifted() -> None:
     before: dict[str, list[FeatureValue]] = {name: [float(n % 10) for n in range(1000)] for name in "abcd"}
     now: dict[str, list[FeatureValue]] = {
-        "a": [math.nan] * 60 + [9.0] * 140, "b": [float(n % 10) for n in range(200)],
-        "c": [math.nan] * 20 + [float(n % 10) for n in range(180)], "d": [float(n % 5) for n in range(200)],
-    }  # fmt: skip
+        "a": [math.nan] * 60 + [9.0] * 140,
+        "b": [float(n % 10) for n in range(200)],
+        "c": [math.nan] * 20 + [float(n % 10) for n in range(180)],
+        "d": [float(n % 5) for n in range(200)],
+    }
     worst = look(before, now).list_worst(3)
     assert {figure.feature for figure in worst} == {"a", "c", "d"}
     assert {figure.feature: figure.aspect for figure in worst}["c"] is Aspect.MISSING

@@ -93,11 +93,19 @@ def test_features_of_free_text_are_told_and_bounded() -> None:
 
 @pytest.mark.parametrize(
     "unwatched",
-    [{}, None, ["text"], [{"kind": "input"}], [{"kind": "weight", "feature": "a"}], [{"kind": "input", "feature": ""}],
-     [{"kind": "input", "feature": "bell\a"}], [{"kind": "input", "feature": "x" * 81}],
-     [{"kind": "input", "feature": "a"}] * 17],
+    [
+        {},
+        None,
+        ["text"],
+        [{"kind": "input"}],
+        [{"kind": "weight", "feature": "a"}],
+        [{"kind": "input", "feature": ""}],
+        [{"kind": "input", "feature": "bell\a"}],
+        [{"kind": "input", "feature": "x" * 81}],
+        [{"kind": "input", "feature": "a"}] * 17,
+    ],
     ids=str,
-)  # fmt: skip
+)
 def test_features_of_free_text_that_are_wrong_are_refused(unwatched: Any) -> None:
     with pytest.raises(InvalidDriftAnswer):
         parse_unwatched(build_answer("v1", ()) | {"unwatched": unwatched})

@@ -158,7 +158,7 @@ def test_the_message_says_what_holds_back() -> None:
         ([run("b", RunState.FAILED, ago=2)], 4, "gone", 4, NOW - HOUR),
         ([run("a", RunState.FAILED), run("b", ago=2)], 4, "a", 0, None),
     ],
-)  # fmt: skip
+)
 def test_failures_in_a_row_are_counted_from_the_newest_end_to_a_success(
     runs: list[PolicyRun], kept: int, last_run: str | None, count: int, last: datetime | None
 ) -> None:

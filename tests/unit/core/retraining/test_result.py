@@ -256,12 +256,22 @@ def test_gates_judge_the_evaluation(entries: list[Any], first: bool, outcome: st
 def test_figures_and_matrix_are_kept() -> None:
     matrix = {"labels": ["cat", "dog"], "counts": [[5, 1], [0, 7]], "note": "x"}
     full = {"uri": "s3://reports/1.json", "digest": "sha256:" + "a" * 64}
-    found = scored(figure(**SURE, standardError=0.25, candidateStandardError="1e-3"),
-                   confusionMatrix=matrix, fullReport=full)  # fmt: skip
+    found = scored(
+        figure(**SURE, standardError=0.25, candidateStandardError="1e-3"), confusionMatrix=matrix, fullReport=full
+    )
     assert [one.wire() for one in found.figures] == [
-        {"name": "accuracy", "slice": "", "candidate": "0.95", "serving": "0.94", "examples": 2000, "better": 50,
-         "worse": 30, "standardError": "0.25", "candidateStandardError": "0.001"}
-    ]  # fmt: skip
+        {
+            "name": "accuracy",
+            "slice": "",
+            "candidate": "0.95",
+            "serving": "0.94",
+            "examples": 2000,
+            "better": 50,
+            "worse": 30,
+            "standardError": "0.25",
+            "candidateStandardError": "0.001",
+        }
+    ]
     assert found.full_report is not None
     assert found.full_report.wire() == full
     assert found.confusion_matrix == {"labels": ["cat", "dog"], "counts": [[5, 1], [0, 7]]}

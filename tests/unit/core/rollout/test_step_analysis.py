@@ -50,9 +50,13 @@ def test_a_pass_that_was_written_before_keeps_its_blocks_at_the_transition() -> 
     step = StepStatus(index=0, kind="weight", weight=10, started_at=begin, confirmed_at=begin)
     spec = ModelRolloutSpec.model_validate({"modelRef": {"name": "digits"}, "number": 2, "target": {"version": "v2"}})
     record = RolloutRecord(
-        name="digits-2", uid="", generation=1, created=begin, spec=spec,
+        name="digits-2",
+        uid="",
+        generation=1,
+        created=begin,
+        spec=spec,
         status=ModelRolloutStatus(step=0, steps=(step,)),
-    )  # fmt: skip
+    )
     arm = (Block(begin.timestamp() + 15, 500, 5),)
     verdict = Verdict("errors", Outcome.PASS, "WithinLimits", "", blocks=(arm, arm))
     hold = timedelta(hours=1)

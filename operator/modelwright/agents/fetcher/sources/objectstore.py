@@ -89,9 +89,13 @@ class ObjectStoreSource:
     denied."""
 
     def __init__(
-        self, context: FetchContext, endpoint: str, stores: Sequence[Callable[[], Store]], no_credentials: str = "",
+        self,
+        context: FetchContext,
+        endpoint: str,
+        stores: Sequence[Callable[[], Store]],
+        no_credentials: str = "",
         denied: str = "",
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._context = context
         self._endpoint = endpoint
         self._where = context.uri.safe

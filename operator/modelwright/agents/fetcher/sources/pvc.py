@@ -64,7 +64,8 @@ class ClaimSource:
         except PermissionError as error:
             raise FetchError(
                 FetchReason.ACCESS_DENIED,
-                f"{self._where}: this user (uid {os.getuid()}) may not read {self._unreadable_name(error)}. The claim is "
+                f"{self._where}: this user (uid {os.getuid()}) may not read "
+                f"{self._unreadable_name(error)}. The claim is "
                 "mounted read-only, so set the modes of its files: readable for all, or for the group 65532.",
             ) from error
         except OSError as error:

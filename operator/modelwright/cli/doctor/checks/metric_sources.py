@@ -17,15 +17,29 @@ BUILTIN_CONNECTION = "default"
 """The connection that builtin metrics are read from."""
 _FAULT_REASONS = frozenset(
     {
-        Reason.METRICS_SERVER_UNREACHABLE, Reason.METRICS_SERVER_TIMEOUT, Reason.METRICS_SERVER_ERROR,
-        Reason.METRICS_ACCESS_DENIED, Reason.METRICS_ANSWER_INVALID, Reason.METRICS_ANSWER_TOO_LARGE,
-        Reason.METRICS_STALE, Reason.QUERY_REFUSED, Reason.QUERY_FAILED, Reason.CONNECTION_UNKNOWN,
-        Reason.CREDENTIALS_UNREADABLE, Reason.METRIC_SOURCE_MISSING, Reason.LATENCY_THRESHOLD_NOT_A_BUCKET,
-        Reason.METRIC_JOB_FAILED, Reason.COMPARER_UNREACHABLE, Reason.COPIES_WITHOUT_TOKEN,
-        Reason.BAD_SELECTOR_MATCHES_NOTHING, Reason.MORE_BAD_THAN_ALL, Reason.TARGET_SCRAPED_TWICE,
-        Reason.VALUE_WITHOUT_DATA, Reason.UNEXPECTED_MEASUREMENT,
+        Reason.METRICS_SERVER_UNREACHABLE,
+        Reason.METRICS_SERVER_TIMEOUT,
+        Reason.METRICS_SERVER_ERROR,
+        Reason.METRICS_ACCESS_DENIED,
+        Reason.METRICS_ANSWER_INVALID,
+        Reason.METRICS_ANSWER_TOO_LARGE,
+        Reason.METRICS_STALE,
+        Reason.QUERY_REFUSED,
+        Reason.QUERY_FAILED,
+        Reason.CONNECTION_UNKNOWN,
+        Reason.CREDENTIALS_UNREADABLE,
+        Reason.METRIC_SOURCE_MISSING,
+        Reason.LATENCY_THRESHOLD_NOT_A_BUCKET,
+        Reason.METRIC_JOB_FAILED,
+        Reason.COMPARER_UNREACHABLE,
+        Reason.COPIES_WITHOUT_TOKEN,
+        Reason.BAD_SELECTOR_MATCHES_NOTHING,
+        Reason.MORE_BAD_THAN_ALL,
+        Reason.TARGET_SCRAPED_TWICE,
+        Reason.VALUE_WITHOUT_DATA,
+        Reason.UNEXPECTED_MEASUREMENT,
     }
-)  # fmt: skip
+)
 """Of verdicts: what more requests don't change."""
 _NO_DATA_REASONS = frozenset({Reason.NO_DATA, Reason.NO_SERVING_DATA})
 

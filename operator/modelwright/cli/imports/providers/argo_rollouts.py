@@ -28,7 +28,9 @@ _HINTS = {
     "spec.progressDeadlineAbort": "the deadline here always takes the version back",
     "spec.analysis": "evidence is kept in the ModelRollout: see spec.historyLimit of the policy",
     "maxUnavailable": "what serves isn't made smaller before the other revision is ready",
-    "canaryService": _SERVICE_HINT, "stableService": _SERVICE_HINT, "activeService": _SERVICE_HINT,
+    "canaryService": _SERVICE_HINT,
+    "stableService": _SERVICE_HINT,
+    "activeService": _SERVICE_HINT,
     "previewService": "a candidate's own address is in status.preview of the ModelRollout",
     "trafficRouting": _ROUTE_HINT,
     "previewReplicaCount": "a candidate runs at the size that its share of the requests needs",
@@ -63,7 +65,8 @@ _HINTS = {
     "(how-to: metrics)",
     "headers": "the server is a connection in the operator's configuration, which the policy names (how-to: metrics)",
     "insecure": "the server is a connection in the operator's configuration, which the policy names (how-to: metrics)",
-    "timeout": "is that of the operator's connection", "timeoutSeconds": "is that of the operator's connection",
+    "timeout": "is that of the operator's connection",
+    "timeoutSeconds": "is that of the operator's connection",
     "rangeQuery": "a query gives one number at each look",
     "livenessProbe": "probes are the runtime's: write them into the ModelRuntime",
     "readinessProbe": "probes are the runtime's: write them into the ModelRuntime",
@@ -71,7 +74,7 @@ _HINTS = {
     "lifecycle": "is the runtime's: write it into the ModelRuntime",
     "ports": "ports are the runtime's: write them into the ModelRuntime",
     "terminationGracePeriodSeconds": "follows from spec.serving.drainSeconds and maxRequestSeconds",
-}  # fmt: skip
+}
 
 ExplainOmission = Callable[[str], None]
 
@@ -101,8 +104,11 @@ def _convert_rollout(document: ForeignObject, context: ImportContext) -> Sequenc
     deadline = steps.total_hold_seconds + (_DEFAULT_DEADLINE if progress is None else max(progress, 1)) * max(
         len(steps.steps), 1
     )
-    spec.note("progressDeadlineSeconds", "starts again with each sign of progress; spec.deadline of the policy is for "
-              "the whole rollout, and has this time for each step beside the holds")  # fmt: skip
+    spec.note(
+        "progressDeadlineSeconds",
+        "starts again with each sign of progress; spec.deadline of the policy is for "
+        "the whole rollout, and has this time for each step beside the holds",
+    )
     rest = {"deadline": rollout_policies.format_duration(min(deadline, rollout_policies.MAX_DURATION_SECONDS)), **more}
     policy = rollout_policies.build_decidable_policy(
         document, name, {"strategy": shape, **rest}, evidence.metrics, evidence.interval
@@ -142,9 +148,12 @@ def _build_model(document: ForeignObject, context: ImportContext) -> Json:
     if main is not None:
         main.note("name", "the model's container is called model")
     shape = template.child("metadata")
-    shape.note("labels", "Services that select pods by them would select the Model's pods too: write those that "
+    shape.note(
+        "labels",
+        "Services that select pods by them would select the Model's pods too: write those that "
         "nothing "
-               "selects by into spec.serving.podTemplate.metadata.labels")  # fmt: skip
+        "selects by into spec.serving.podTemplate.metadata.labels",
+    )
     metadata = {"annotations": serving_pods.convert_labels(shape, "annotations")}
     serving = found | serving_pods.build_serving(
         serving_pods.convert_resources(main) if main else {},
@@ -156,8 +165,12 @@ def _build_model(document: ForeignObject, context: ImportContext) -> Json:
     endpoint = context.options.build_endpoint(name)
     if endpoint is None:
         document.note_object("no endpoint: callers reach the Service of the Model; name a Gateway with --gateway")
-    wanted: Json = {"version": {"name": f"{name}-1"}, "serving": serving, "endpoint": endpoint,
-                    "rolloutPolicyRef": {"name": name}}  # fmt: skip
+    wanted: Json = {
+        "version": {"name": f"{name}-1"},
+        "serving": serving,
+        "endpoint": endpoint,
+        "rolloutPolicyRef": {"name": name},
+    }
     if spec.flag("paused"):
         wanted["suspend"] = True
     return artifacts.build_model(
@@ -165,8 +178,14 @@ def _build_model(document: ForeignObject, context: ImportContext) -> Json:
     )
 
 
-def _convert_canary(document: ForeignObject, context: ImportContext, canary: Fields, steps: rollout_policies.StepsBuilder, evidence: _TemplateMetrics,
-            more: Json) -> Json:  # fmt: skip
+def _convert_canary(
+    document: ForeignObject,
+    context: ImportContext,
+    canary: Fields,
+    steps: rollout_policies.StepsBuilder,
+    evidence: _TemplateMetrics,
+    more: Json,
+) -> Json:
     _convert_delay(canary, more)
     surge = canary.take("maxSurge")
     if isinstance(surge, int) and not isinstance(surge, bool) and 1 <= surge <= 1000:
@@ -251,8 +270,14 @@ def _convert_mirror(route: Fields, steps: rollout_policies.StepsBuilder) -> None
         route.note_all("copying ends with the next weight automatically")
 
 
-def _convert_blue_green(document: ForeignObject, context: ImportContext, part: Fields, steps: rollout_policies.StepsBuilder, evidence: _TemplateMetrics,
-                more: Json) -> Json:  # fmt: skip
+def _convert_blue_green(
+    document: ForeignObject,
+    context: ImportContext,
+    part: Fields,
+    steps: rollout_policies.StepsBuilder,
+    evidence: _TemplateMetrics,
+    more: Json,
+) -> Json:
     _convert_delay(part, more)
     steps.set_weight(0)
     by_itself, wait = part.flag("autoPromotionEnabled", True), part.number("autoPromotionSeconds")
@@ -261,9 +286,11 @@ def _convert_blue_green(document: ForeignObject, context: ImportContext, part: F
     if "prePromotionAnalysis" in part:
         before = part.child("prePromotionAnalysis")
         length = _read_templates(document, context, before, evidence)
-        before.note_here("nothing is judged before the candidate has requests: its metrics are measured after the "
+        before.note_here(
+            "nothing is judged before the candidate has requests: its metrics are measured after the "
             "switch, and "
-                      "what must pass before is a gate (how-to: gates)")  # fmt: skip
+            "what must pass before is a gate (how-to: gates)"
+        )
         steps.add_hold(length)
     if by_itself and wait:
         steps.add_hold(wait)
@@ -292,8 +319,11 @@ def _read_templates(
         namespace = None if kind.startswith("Cluster") else document.namespace
         found = context.find_object(kind, called, namespace)
         if found is None:
-            each.note("templateName", f"{kind} {called} isn't among what is imported: give its file too, or write its "
-                      "metrics into spec.analysis of the policy")  # fmt: skip
+            each.note(
+                "templateName",
+                f"{kind} {called} isn't among what is imported: give its file too, or write its "
+                "metrics into spec.analysis of the policy",
+            )
             continue
         named.append(found)
         found.part_of[f"RolloutPolicy {document.name}"] = None

@@ -21,8 +21,10 @@ _HINTS = {
     "spec.upstreamRef": "Models are reached by a Gateway: name one with --gateway",
     "spec.autoscalerRef": "write what the autoscaler says into spec.serving.autoscaling of the Model",
     "spec.revertOnDeletion": "nothing that is made for a Model changes objects of others",
-    "spec.service.port": "the Service of a Model has port 80", "spec.service.targetPort": "ports are the runtime's",
-    "spec.service.portName": "ports are the runtime's", "spec.service.portDiscovery": "ports are the runtime's",
+    "spec.service.port": "the Service of a Model has port 80",
+    "spec.service.targetPort": "ports are the runtime's",
+    "spec.service.portName": "ports are the runtime's",
+    "spec.service.portDiscovery": "ports are the runtime's",
     "spec.service.appProtocol": "ports are the runtime's",
     "spec.service.name": "the Service of a Model has the Model's name",
     "spec.service.gateways": "Istio's own gateways aren't spoken to: name a Gateway of the Gateway API with --gateway",
@@ -32,9 +34,10 @@ _HINTS = {
     "that it has",
     "spec.analysis.primaryReadyThreshold": "a step begins when all pods that it needs are ready",
     "spec.analysis.canaryReadyThreshold": "a step begins when all pods that it needs are ready",
-    "cookieName": "the gateway names the cookie", "primaryCookieName": "the gateway names the cookie",
+    "cookieName": "the gateway names the cookie",
+    "primaryCookieName": "the gateway names the cookie",
     "maxAge": "the cookie lasts for the session",
-}  # fmt: skip
+}
 _HINTS |= {
     key.replace("spec.analysis", "spec.canaryAnalysis"): text
     for key, text in _HINTS.items()
@@ -71,12 +74,18 @@ def _convert_canary(document: ForeignObject, context: ImportContext) -> Sequence
     strategy = _convert_strategy(analysis, steps, every, confirm="confirm-promotion" in gates)
     threshold = analysis.number("threshold")
     tolerated = max(1 if threshold is None else threshold, 1) - 1
-    analysis.note("threshold", "is the sum of all checks that fail; here each value has a failureLimit of its "
+    analysis.note(
+        "threshold",
+        "is the sum of all checks that fail; here each value has a failureLimit of its "
         "own, and shares "
-                  "of requests fail once, when it is proven")  # fmt: skip
+        "of requests fail once, when it is proven",
+    )
     progress = spec.number("progressDeadlineSeconds")
-    spec.note("progressDeadlineSeconds", "starts again with each sign of progress; spec.deadline of the policy is for "
-              "the whole rollout, and has this time, twice the holds, and an hour for the evidence")  # fmt: skip
+    spec.note(
+        "progressDeadlineSeconds",
+        "starts again with each sign of progress; spec.deadline of the policy is for "
+        "the whole rollout, and has this time, twice the holds, and an hour for the evidence",
+    )
     deadline = 2 * steps.total_hold_seconds + (600 if progress is None else max(progress, 1)) + 3600
     rest: Json = {
         "strategy": strategy,
@@ -106,7 +115,7 @@ def _build_model(document: ForeignObject, context: ImportContext) -> Json:
     parents = [
         {key: each.text(key) for key in ("name", "namespace", "sectionName") if key in each}
         for each in service.children("gatewayRefs")
-    ]  # fmt: skip
+    ]
     if endpoint is None and parents:
         given = service.take("hosts")
         hosts = [str(host) for host in given] if isinstance(given, list) else []
@@ -258,7 +267,8 @@ def _convert_metric(document: ForeignObject, context: ImportContext, metric: Fie
     ):
         metric.note("interval", "slow requests are counted from the beginning of each step")
         metric.note_here(
-            f"99 of 100 requests within {rollout_policies.format_number(most)} ms becomes: at most 1 in 100 more than of the "
+            f"99 of 100 requests within {rollout_policies.format_number(most)} ms becomes: at most 1 in "
+            "100 more than of the "
             "serving version "
             f"are slower; {rollout_policies.format_number(most)}ms must be a boundary of the histogram's buckets"
         )
@@ -326,8 +336,13 @@ def _template_query(document: ForeignObject, context: ImportContext, metric: Fie
     else:
         metric.note_all(f"{name} is none of Flagger's own metrics with its limit: give it a query")
         return None
-    known = {"namespace": "$(NAMESPACE)", "target": "$(MODEL)", "service": "$(MODEL)", "interval": window,
-             **{f"variables.{key}": value for key, value in variables.items()}}  # fmt: skip
+    known = {
+        "namespace": "$(NAMESPACE)",
+        "target": "$(MODEL)",
+        "service": "$(MODEL)",
+        "interval": window,
+        **{f"variables.{key}": value for key, value in variables.items()},
+    }
     query = re.sub(r"\{\{-?\s*\.?([A-Za-z_.-]+?)\s*-?\}\}", lambda found: known.get(found[1], found[0]), text)
     query = rollout_policies.single_line_query(query)
     missing = re.search(r"\{\{[^}]*\}\}", query)

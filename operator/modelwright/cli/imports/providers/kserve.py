@@ -9,9 +9,18 @@ from modelwright.cli.imports.fields import Fields, Json
 from modelwright.cli.imports.foreign_objects import ForeignObject, ImportContext, Provider
 
 _FRAMEWORKS = (
-    "sklearn", "xgboost", "lightgbm", "tensorflow", "pytorch", "onnx", "triton", "huggingface", "pmml", "paddle",
+    "sklearn",
+    "xgboost",
+    "lightgbm",
+    "tensorflow",
+    "pytorch",
+    "onnx",
+    "triton",
+    "huggingface",
+    "pmml",
+    "paddle",
     "mlflow",
-)  # fmt: skip
+)
 _SPOKEN_V1 = ("sklearn", "xgboost", "lightgbm")
 """Formats that KServe serves by its protocol v1 unless `protocolVersion` says otherwise, and runtimes here by V2."""
 _RUNTIMES = {
@@ -21,9 +30,13 @@ _RUNTIMES = {
     "kserve-huggingfaceserver": "huggingface",
 }
 _OWN_ANNOTATIONS = (
-    "serving.kserve.io/", "serving.kubeflow.org/", "autoscaling.knative.dev/", "serving.knative.dev/",
-    "networking.knative.dev/", "internal.serving.kserve.io/",
-)  # fmt: skip
+    "serving.kserve.io/",
+    "serving.kubeflow.org/",
+    "autoscaling.knative.dev/",
+    "serving.knative.dev/",
+    "networking.knative.dev/",
+    "internal.serving.kserve.io/",
+)
 _POLICY_HINT = "moving step by step is a RolloutPolicy: name one in spec.rolloutPolicyRef"
 _SEPARATE = (
     "stays a service of its own: run it as a Deployment and Service that ask the Model's Service, and send callers "
@@ -74,7 +87,7 @@ _HINTS = {
     "ports": "ports are the runtime's: write a ModelRuntime with others",
     "claims": "resource claims of a container go into a ModelRuntime",
     "terminationGracePeriodSeconds": "follows from spec.serving.drainSeconds and maxRequestSeconds",
-}  # fmt: skip
+}
 
 
 def _model_labels(document: ForeignObject) -> dict[str, str]:
@@ -94,8 +107,9 @@ def _pod_annotations(document: ForeignObject) -> dict[str, str]:
     own = {name for name in annotations.member_names() if name.startswith(_OWN_ANNOTATIONS)}
     others = Fields(
         {"annotations": {k: v for k, v in metadata.child("annotations").value.items() if k not in own}},
-        metadata.path, metadata.ledger,
-    )  # fmt: skip
+        metadata.path,
+        metadata.ledger,
+    )
     return serving_pods.convert_labels(others, "annotations")
 
 
@@ -419,10 +433,16 @@ PROVIDER = Provider(
     title="KServe",
     groups=("serving.kserve.io", "serving.kubeflow.org"),
     resources=(
-        "inferenceservices.serving.kserve.io", "llminferenceservices.serving.kserve.io",
-        "trainedmodels.serving.kserve.io", "inferencegraphs.serving.kserve.io",
+        "inferenceservices.serving.kserve.io",
+        "llminferenceservices.serving.kserve.io",
+        "trainedmodels.serving.kserve.io",
+        "inferencegraphs.serving.kserve.io",
     ),
-    kinds={"InferenceService": _convert_service, "LLMInferenceService": _convert_llm, "TrainedModel": _convert_trained_model},
+    kinds={
+        "InferenceService": _convert_service,
+        "LLMInferenceService": _convert_llm,
+        "TrainedModel": _convert_trained_model,
+    },
     advice={
         "InferenceGraph": "graphs of models have no place here: a Splitter between versions of one model is a "
         "RolloutPolicy with weights, a Switch by header one with match; sequences and ensembles stay with KServe, or "
@@ -438,4 +458,4 @@ PROVIDER = Provider(
     },
     parts={},
     hints=_HINTS,
-)  # fmt: skip
+)

@@ -16,8 +16,20 @@ _SERVERS = {
     "TRITON_SERVER": "triton",
     "HUGGINGFACE_SERVER": "huggingface",
 }
-_FORMATS = ("sklearn", "xgboost", "lightgbm", "tensorflow", "onnx", "pytorch", "huggingface", "mlflow", "tensorrt",
-            "python", "alibi-detect", "alibi-explain")  # fmt: skip
+_FORMATS = (
+    "sklearn",
+    "xgboost",
+    "lightgbm",
+    "tensorflow",
+    "onnx",
+    "pytorch",
+    "huggingface",
+    "mlflow",
+    "tensorrt",
+    "python",
+    "alibi-detect",
+    "alibi-explain",
+)
 _EVIDENCE_HINT = "asks for no evidence: add spec.analysis, so that errors take a version back by themselves"
 _HINTS = {
     "spec.predictors.explainer": "explainers aren't served beside a model: run one as a Model or service of its own",
@@ -57,7 +69,7 @@ _HINTS = {
     "livenessProbe": "probes are the runtime's: write a ModelRuntime with others",
     "readinessProbe": "probes are the runtime's: write a ModelRuntime with others",
     "ports": "ports are the runtime's: write a ModelRuntime with others",
-}  # fmt: skip
+}
 
 
 def _convert_deployment(document: ForeignObject, context: ImportContext) -> Sequence[Json]:
@@ -177,7 +189,8 @@ def _build_policy(document: ForeignObject, main: Fields, others: Sequence[Fields
         steps.add_approval()
         each.note(
             "traffic",
-            f"{_traffic_share(each)} % is a step of RolloutPolicy {name}: it begins when spec.version.name of the Model is "
+            f"{_traffic_share(each)} % is a step of RolloutPolicy {name}: it begins when spec.version.name "
+            "of the Model is "
             f"{called}, and waits for an approval, which needs spec.author of the ModelVersion",
         )
     if not steps.steps:
@@ -206,9 +219,10 @@ def _convert_model(document: ForeignObject, context: ImportContext) -> Sequence[
     if least is not None and "replicas" in spec:
         spec.note("replicas", "is where scaling begins: here at minReplicas")
     experiments = [
-        each for each in context.objects
+        each
+        for each in context.objects
         if each.kind == "Experiment" and each.namespace == document.namespace and _stable_name(each) == name
-    ]  # fmt: skip
+    ]
     policy = experiments[0].name if experiments and _other_candidates(experiments[0], context) else ""
     wanted = {
         "version": {"name": f"{name}-1"},
@@ -325,7 +339,9 @@ PROVIDER = Provider(
     title="Seldon",
     groups=("machinelearning.seldon.io", "mlops.seldon.io"),
     resources=(
-        "seldondeployments.machinelearning.seldon.io", "models.mlops.seldon.io", "experiments.mlops.seldon.io",
+        "seldondeployments.machinelearning.seldon.io",
+        "models.mlops.seldon.io",
+        "experiments.mlops.seldon.io",
     ),
     kinds={"SeldonDeployment": _convert_deployment, "Model": _convert_model, "Experiment": _convert_experiment},
     advice={
@@ -339,4 +355,4 @@ PROVIDER = Provider(
     },
     parts={},
     hints=_HINTS,
-)  # fmt: skip
+)

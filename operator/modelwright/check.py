@@ -1,4 +1,4 @@
-"""`python -m modelwright.check`: the former name of modelwright.agents.prober, for pods older than 0.2."""
+"""The former name of modelwright.agents.prober, for `python -m` in pods rendered before version 0.2."""
 
 import runpy
 

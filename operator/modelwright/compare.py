@@ -1,4 +1,4 @@
-"""`python -m modelwright.compare`: the former name of modelwright.agents.comparer, for pods older than 0.2."""
+"""The former name of modelwright.agents.comparer, for `python -m` in pods rendered before version 0.2."""
 
 import runpy
 

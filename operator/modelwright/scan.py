@@ -1,4 +1,4 @@
-"""`python -m modelwright.scan`: the former name of modelwright.agents.scanner, for pods older than 0.2."""
+"""The former name of modelwright.agents.scanner, for `python -m` in pods rendered before version 0.2."""
 
 import runpy
 

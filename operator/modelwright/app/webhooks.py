@@ -44,7 +44,10 @@ LAST_RELEASE_WITH_API_TOKENS = "0.1"
 
 _FORWARDED_HEADERS = ("authorization", "content-type", "content-encoding", "ce-")
 _RETURNED_HEADERS = ("Content-Type", "Retry-After", "Warning", "WWW-Authenticate")
-_DEPRECATION_WARNING = f'299 - "tokens for the API server are not taken after release {LAST_RELEASE_WITH_API_TOKENS}: use audience {GROUP}"'
+_DEPRECATION_WARNING = (
+    f'299 - "tokens for the API server '
+    f'are not taken after release {LAST_RELEASE_WITH_API_TOKENS}: use audience {GROUP}"'
+)
 
 TriggerEvent = tuple[str, str]
 """What a webhook tells of: an identity (there is one run for each), and a message for people."""

@@ -3,7 +3,8 @@
 from modelwright.api.v1alpha1.training import RunState
 from modelwright.core.drawing import render_state_diagram
 from modelwright.core.retraining.drawing import moves
-from modelwright.core.retraining.run_machine import RUN_TABLE, RUN_TERMINAL_STATES, RunStateRow
+from modelwright.core.retraining.run_machine import RUN_TABLE, RUN_TERMINAL_STATES
+from modelwright.core.table import render_rows
 
 _HEAD = """# What a TrainingRun does next
 
@@ -18,11 +19,6 @@ from a new run on, through what policy, data, objects of stages, other runs and 
 
 """
 
-_TABLE = """
-| # | when | state | what is done |
-|---|---|---|---|
-"""
-
 _TAIL = """
 - The object of a stage is made once. Its uid is in the record, so that one which is gone is known to have been there.
 - A result that is there is taken even when its time is up. What is neither success nor failure is waited for until the
@@ -33,9 +29,5 @@ _TAIL = """
 
 def render_run_page() -> str:
     """The page in Markdown."""
-    rows = [
-        f"| {n} | {row.name} | {(row.state or '') if isinstance(row, RunStateRow) else ''} | {row.summary} |\n"
-        for n, row in enumerate(RUN_TABLE, 1)
-    ]
     drawing = render_state_diagram(RunState, RunState.PENDING, RUN_TERMINAL_STATES, moves())
-    return _HEAD + drawing + _TABLE + "".join(rows) + _TAIL
+    return _HEAD + drawing + "\n" + render_rows(RUN_TABLE) + _TAIL

@@ -26,6 +26,7 @@ from modelwright.core.retraining.run_machine import (
     trace_run,
 )
 from modelwright.core.retraining.stage_reading import StageReading
+from modelwright.core.table import number_rows
 
 Moves = dict[tuple[RunState, RunState], set[int]]
 
@@ -65,7 +66,7 @@ def moves() -> Moves:
 
 def _explore_run_moves(policy: RetrainingPolicySpec, found: Moves) -> None:
     """Adds to `found` every move of a run of this policy."""
-    numbers = {row.name: number for number, row in enumerate(RUN_TABLE, 1)}
+    numbers = number_rows(RUN_TABLE)
     run = TrainingRun.parse(
         {
             "metadata": {"name": "run-1", "namespace": "ml", "uid": "u"},

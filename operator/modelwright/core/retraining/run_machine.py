@@ -6,7 +6,7 @@ before anything is done, so that a crash between any two writes neither loses no
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Literal
@@ -29,14 +29,13 @@ from modelwright.core.analysis.evidence import Outcome
 from modelwright.core.problem import Problem
 from modelwright.core.retraining import stage_reports
 from modelwright.core.retraining.stage_reading import ENDED_STAGE_STATES, WAITING_STAGE_STATES, StageReading
-from modelwright.core.rollout.decision import POLL_IDLE
 from modelwright.core.status.readiness import ConditionSummary, build_conditions
+from modelwright.core.stopwatch import elapsed_time, set_running
+from modelwright.core.table import POLL_IDLE, StateRow, Transition, trace
 from modelwright.net.addresses import redact_uri
 
 RUN_TERMINAL_STATES = frozenset({RunState.SUCCEEDED, RunState.SKIPPED, RunState.FAILED, RunState.CANCELLED})
 """States in which a run has ended: only `outcome` and conditions change."""
-MAX_TRANSITIONS = 16
-"""More in one pass would be a loop: each one takes the run nearer to its end."""
 STAGES_BY_STATE: Mapping[RunState, StageName] = {
     RunState.CHECKING_DATA: "dataCheck",
     RunState.TRAINING: "train",
@@ -166,28 +165,9 @@ class RunDecision:
     requeue_after: timedelta | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class RunStateRow:
-    """A row that stays: the run is in `state` (None: the one it was in), explained by `explain`, and `act` follows."""
-
-    name: str
-    when: Callable[[RunObservation], bool]
-    state: RunState | None
-    reason: Callable[[RunObservation], Problem]
-    actions: Callable[[RunObservation], tuple[RunAction, ...]]
-    summary: str
-
-
-@dataclass(frozen=True, slots=True)
-class RunTransition:
-    """A row that changes the record, after which the table is read again from the top."""
-
-    name: str
-    when: Callable[[RunObservation], bool]
-    update: Callable[[RunObservation], RunObservation]
-    summary: str
-
-
+RunStateRow = StateRow[RunObservation, RunState | None, RunAction]
+"""A row in which a run stays; without a state of its own it keeps the one that there is."""
+RunTransition = Transition[RunObservation, RunObservation]
 RunRow = RunStateRow | RunTransition
 
 
@@ -197,20 +177,13 @@ def decide_run(observed: RunObservation) -> RunDecision:
         # A newer operator wrote it; to guess would be to make objects twice.
         return RunDecision(observed.status)
     *_, (row, observed) = trace_run(replace(observed, now=observed.now.replace(microsecond=0)))
-    assert isinstance(row, RunStateRow)  # noqa: S101 - a course ends with a row that stays
+    assert isinstance(row, StateRow)  # noqa: S101 - a trace ends with one
     return RunDecision(_with_conditions(observed, row), row.actions(observed), _requeue_after(observed))
 
 
 def trace_run(observed: RunObservation) -> Iterator[tuple[RunRow, RunObservation]]:
-    """The rows that apply in one pass, each with the picture after it; the last one is the row that stays."""
-    for _ in range(MAX_TRANSITIONS):
-        row = next(row for row in RUN_TABLE if row.when(observed))
-        if isinstance(row, RunStateRow):
-            yield row, _with_recorded_state(observed, row)
-            return
-        observed = row.update(observed)
-        yield row, observed
-    raise AssertionError(f"the table of runs does not come to rest at: {row.name}")
+    """Yield the rows that apply in one reconciliation, each with the observation after it; the last is a `StateRow`."""
+    return trace(RUN_TABLE, observed, apply=lambda _, updated: updated, record_state=_with_recorded_state)
 
 
 def current_stage(status: TrainingRunStatus) -> StageStatus | None:
@@ -241,22 +214,6 @@ def hash_inputs(template: RunTemplate, dataset: str, holdout: str | None, parame
     apart = {"dataset", "holdout", "parameters", "deadline", "version"}
     rest = {key: value for key, value in template.wire().items() if key not in apart}
     return content_hash({"run": rest, "dataset": dataset, "holdout": holdout, "parameters": dict(parameters)}, 20)
-
-
-def elapsed_time(clock: ClockStatus | None, now: datetime) -> timedelta:
-    """What a clock has counted."""
-    clock = clock or ClockStatus()
-    running = now - clock.running_since if clock.running_since is not None else timedelta(0)
-    return timedelta(seconds=clock.elapsed_seconds) + max(running, timedelta(0))
-
-
-def _set_running(clock: ClockStatus | None, *, runs: bool, now: datetime) -> ClockStatus:
-    clock = clock or ClockStatus()
-    if runs and clock.running_since is None:
-        return ClockStatus(elapsed_seconds=clock.elapsed_seconds, running_since=now)
-    if not runs and clock.running_since is not None:
-        return ClockStatus(elapsed_seconds=int(elapsed_time(clock, now).total_seconds()))
-    return clock
 
 
 def _is_in_state(o: RunObservation, *states: RunState) -> bool:
@@ -317,14 +274,14 @@ def _transition_to(o: RunObservation, state: RunState, reason: str, message: str
     if ended and status.finished_at is None:
         changes["finished_at"] = now
     runs = not ended and state not in _NOT_STARTED and not _is_waiting(o)
-    clock = _set_running(status.clock, runs=runs, now=now)
+    clock = set_running(status.clock, running=runs, now=now)
     if clock != (status.clock or ClockStatus()):
         changes["clock"] = clock
     o = o.with_status(**changes)
     entry = current_stage(o.status)
     if entry is None or entry.finished_at is not None:
         return o
-    clock = _set_running(entry.clock, runs=runs, now=now)
+    clock = set_running(entry.clock, running=runs, now=now)
     if clock != (entry.clock or ClockStatus()):
         o = _update_stage(o, clock=clock)
     return _update_stage(o, finished_at=now) if ended else o
@@ -353,7 +310,7 @@ def _start_stage(o: RunObservation, state: RunState) -> RunObservation:
 
 def _pass_stage(o: RunObservation, reason: str = "", message: str = "") -> RunObservation:
     """The present stage has ended well, with something to say or not, and the next one begins."""
-    clock = _set_running(_stage_entry(o).clock, runs=False, now=o.now)
+    clock = set_running(_stage_entry(o).clock, running=False, now=o.now)
     o = _update_stage(
         o, state=str(StageState.SUCCEEDED), reason=reason, message=message, finished_at=o.now, clock=clock
     )
@@ -670,126 +627,154 @@ def _do_nothing(_: RunObservation) -> tuple[RunAction, ...]:
 
 
 RUN_TABLE: tuple[RunRow, ...] = (
-    RunTransition(
-        "the run has succeeded, and something else has become of its version",
-        lambda o: _is_in_state(o, RunState.SUCCEEDED) and o.version_outcome not in (None, o.status.outcome),
-        lambda o: o.with_status(outcome=o.version_outcome),
-        "write down what",
+    Transition(
+        name="the run has succeeded, and something else has become of its version",
+        when=lambda o: _is_in_state(o, RunState.SUCCEEDED) and o.version_outcome not in (None, o.status.outcome),
+        update=lambda o: o.with_status(outcome=o.version_outcome),
+        summary="write down what",
     ),
-    RunStateRow(
-        "the run has ended, and the object of its last stage has not",
-        _object_outlives_run,
-        None,
-        _recorded_problem,
-        _stop_stage,
-        "end that object",
+    StateRow(
+        name="the run has ended, and the object of its last stage has not",
+        when=_object_outlives_run,
+        state=None,
+        reason=_recorded_problem,
+        actions=_stop_stage,
+        summary="end that object",
     ),
-    RunStateRow("the run has ended", lambda o: not _is_active(o), None, _recorded_problem, _do_nothing, "nothing"),
-    RunTransition(
-        "the ModelVersion is there",
-        lambda o: _is_in_state(o, RunState.REGISTERING) and o.registered is True,
-        _succeed_run,
-        "Succeeded",
+    StateRow(
+        name="the run has ended",
+        when=lambda o: not _is_active(o),
+        state=None,
+        reason=_recorded_problem,
+        actions=_do_nothing,
+        summary="nothing",
     ),
-    RunTransition(
-        "a newer run takes its place",
-        lambda o: o.cancelled_by is not None and not _is_in_state(o, RunState.REGISTERING),
-        _cancel_run,
-        "Cancelled",
+    Transition(
+        name="the ModelVersion is there",
+        when=lambda o: _is_in_state(o, RunState.REGISTERING) and o.registered is True,
+        update=_succeed_run,
+        summary="Succeeded",
     ),
-    RunTransition(
-        "it can't go on for good, and no object is at work",
-        lambda o: _fatal_problem(o) is not None,
-        _fail_fatally,
-        "Failed",
+    Transition(
+        name="a newer run takes its place",
+        when=lambda o: o.cancelled_by is not None and not _is_in_state(o, RunState.REGISTERING),
+        update=_cancel_run,
+        summary="Cancelled",
     ),
-    RunStateRow(
-        "it has not begun, and there is no policy to go by",
-        lambda o: _is_in_state(o, *_NOT_STARTED) and (o.policy is None or o.problem is not None),
-        RunState.PENDING,
-        _policy_problem,
-        _do_nothing,
-        "wait",
+    Transition(
+        name="it can't go on for good, and no object is at work",
+        when=lambda o: _fatal_problem(o) is not None,
+        update=_fail_fatally,
+        summary="Failed",
     ),
-    RunStateRow(
-        "it has not begun, and an earlier run has not ended",
-        lambda o: _is_in_state(o, *_NOT_STARTED) and bool(o.earlier_runs),
-        RunState.QUEUED,
-        _queue_problem,
-        _do_nothing,
-        "wait",
+    StateRow(
+        name="it has not begun, and there is no policy to go by",
+        when=lambda o: _is_in_state(o, *_NOT_STARTED) and (o.policy is None or o.problem is not None),
+        state=RunState.PENDING,
+        reason=_policy_problem,
+        actions=_do_nothing,
+        summary="wait",
     ),
-    RunTransition(
-        "it has not begun",
-        lambda o: _is_in_state(o, *_NOT_STARTED),
-        _start_run,
-        "keep the policy as it is now, and begin: Resolving",
+    StateRow(
+        name="it has not begun, and an earlier run has not ended",
+        when=lambda o: _is_in_state(o, *_NOT_STARTED) and bool(o.earlier_runs),
+        state=RunState.QUEUED,
+        reason=_queue_problem,
+        actions=_do_nothing,
+        summary="wait",
     ),
-    RunTransition(
-        "its data can't be had",
-        lambda o: _is_in_state(o, RunState.RESOLVING) and _permanent_data_problem(o) is not None,
-        _fail_without_data,
-        "Failed",
+    Transition(
+        name="it has not begun",
+        when=lambda o: _is_in_state(o, *_NOT_STARTED),
+        update=_start_run,
+        summary="keep the policy as it is now, and begin: Resolving",
     ),
-    RunTransition(
-        "the object of the stage is there for the first time", _has_new_child, _record_child, "write down its uid"
+    Transition(
+        name="its data can't be had",
+        when=lambda o: _is_in_state(o, RunState.RESOLVING) and _permanent_data_problem(o) is not None,
+        update=_fail_without_data,
+        summary="Failed",
     ),
-    RunTransition(
-        "the object of the stage is gone, or another one", _has_lost_child, _fail_lost_child, "Failed: ChildLost"
+    Transition(
+        name="the object of the stage is there for the first time",
+        when=_has_new_child,
+        update=_record_child,
+        summary="write down its uid",
     ),
-    RunTransition(
-        "the object of the stage has failed", lambda o: _stage_is_in(o, StageState.FAILED), _fail_stage, "Failed"
+    Transition(
+        name="the object of the stage is gone, or another one",
+        when=_has_lost_child,
+        update=_fail_lost_child,
+        summary="Failed: ChildLost",
     ),
-    RunTransition(
-        "the object of the stage has succeeded without a report",
-        lambda o: _stage_is_in(o, StageState.SUCCEEDED) and o.stage is not None and o.stage.report is None,
-        _fail_without_report,
-        "Failed: ReportMissing",
+    Transition(
+        name="the object of the stage has failed",
+        when=lambda o: _stage_is_in(o, StageState.FAILED),
+        update=_fail_stage,
+        summary="Failed",
     ),
-    RunTransition(
-        "the object of the stage has succeeded with a report",
-        lambda o: _stage_is_in(o, StageState.SUCCEEDED),
-        _record_report,
-        "take the result: the next stage, Registering, or Failed",
+    Transition(
+        name="the object of the stage has succeeded without a report",
+        when=lambda o: _stage_is_in(o, StageState.SUCCEEDED) and o.stage is not None and o.stage.report is None,
+        update=_fail_without_report,
+        summary="Failed: ReportMissing",
     ),
-    RunTransition(
-        "the ModelVersion can't be made",
-        lambda o: (problem := _registration_problem(o)) is not None and problem.stalled,
-        _fail_registration,
-        "Failed",
+    Transition(
+        name="the object of the stage has succeeded with a report",
+        when=lambda o: _stage_is_in(o, StageState.SUCCEEDED),
+        update=_record_report,
+        summary="take the result: the next stage, Registering, or Failed",
     ),
-    RunTransition("the deadline has passed", _deadline_passed, _fail_deadline, "Failed: DeadlineExceeded"),
-    RunTransition("the stage's timeout has passed", _stage_timed_out, _fail_stage_timeout, "Failed: StageTimeout"),
-    RunStateRow(
-        "a digest is not known",
-        lambda o: _is_in_state(o, RunState.RESOLVING) and bool(_unresolved_roles(o)),
-        RunState.RESOLVING,
-        _resolving_problem,
-        lambda o: tuple(ResolveData(which) for which in _unresolved_roles(o)),
-        "have it found out",
+    Transition(
+        name="the ModelVersion can't be made",
+        when=lambda o: (problem := _registration_problem(o)) is not None and problem.stalled,
+        update=_fail_registration,
+        summary="Failed",
     ),
-    RunTransition(
-        "the last run that succeeded had the same inputs",
-        lambda o: _is_in_state(o, RunState.RESOLVING) and _inputs_unchanged(o),
-        _skip_run,
-        "Skipped",
+    Transition(
+        name="the deadline has passed", when=_deadline_passed, update=_fail_deadline, summary="Failed: DeadlineExceeded"
     ),
-    RunTransition(
-        "all digests are known",
-        lambda o: _is_in_state(o, RunState.RESOLVING),
-        _start_first_stage,
-        "write them down, and begin: CheckingData, or Training without a data check",
+    Transition(
+        name="the stage's timeout has passed",
+        when=_stage_timed_out,
+        update=_fail_stage_timeout,
+        summary="Failed: StageTimeout",
     ),
-    RunStateRow(
-        "a stage goes on", _is_in_stage, None, _stage_problem, _ensure_stage, "make its object, unless there was one"
+    StateRow(
+        name="a digest is not known",
+        when=lambda o: _is_in_state(o, RunState.RESOLVING) and bool(_unresolved_roles(o)),
+        state=RunState.RESOLVING,
+        reason=_resolving_problem,
+        actions=lambda o: tuple(ResolveData(which) for which in _unresolved_roles(o)),
+        summary="have it found out",
     ),
-    RunStateRow(
-        "all stages passed",
-        lambda o: _is_in_state(o, RunState.REGISTERING),
-        RunState.REGISTERING,
-        _registering_problem,
-        lambda o: (RegisterVersion(version_name(o.run.name)),),
-        "make the ModelVersion",
+    Transition(
+        name="the last run that succeeded had the same inputs",
+        when=lambda o: _is_in_state(o, RunState.RESOLVING) and _inputs_unchanged(o),
+        update=_skip_run,
+        summary="Skipped",
+    ),
+    Transition(
+        name="all digests are known",
+        when=lambda o: _is_in_state(o, RunState.RESOLVING),
+        update=_start_first_stage,
+        summary="write them down, and begin: CheckingData, or Training without a data check",
+    ),
+    StateRow(
+        name="a stage goes on",
+        when=_is_in_stage,
+        state=None,
+        reason=_stage_problem,
+        actions=_ensure_stage,
+        summary="make its object, unless there was one",
+    ),
+    StateRow(
+        name="all stages passed",
+        when=lambda o: _is_in_state(o, RunState.REGISTERING),
+        state=RunState.REGISTERING,
+        reason=_registering_problem,
+        actions=lambda o: (RegisterVersion(version_name(o.run.name)),),
+        summary="make the ModelVersion",
     ),
 )
 

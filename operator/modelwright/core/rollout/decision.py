@@ -1,23 +1,23 @@
-"""A row of the rollout table, and what is read from it."""
+"""Results of the rollout table: an assessment for the status, and the actions to take."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 
 from modelwright.api.v1alpha1.rollout import RolloutState as State
-from modelwright.core.problem import Problem
 from modelwright.core.rollout.actions import Action
 from modelwright.core.rollout.observation import Observation
 from modelwright.core.rollout.record import RolloutRecord
+from modelwright.core.table import StateRow, Transition
 
 POLL_PODS = timedelta(seconds=5)
+"""Interval at which a rollout is reconciled that waits for pods."""
 POLL_GATEWAY = timedelta(seconds=1)
-POLL_IDLE = timedelta(seconds=30)
+"""Interval at which a rollout is reconciled that waits for the gateway."""
 
 
 @dataclass(frozen=True, slots=True)
 class Assessment:
-    """A state with the reason for it, for status and Events. `stalled`: it takes a person to go on."""
+    """A state and its reason, for status and Events. `stalled`: a user has to act before the rollout continues."""
 
     state: State
     reason: str
@@ -27,39 +27,14 @@ class Assessment:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What to do now, in order, and when to look again although nothing may have happened (None: only on an event)."""
+    """Actions to take now, in order.
+
+    `requeue_after`: time after which to reconcile again although no event may have come; None: only on an event.
+    """
 
     actions: tuple[Action, ...]
     requeue_after: timedelta | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class StateRow:
-    """A row of the table. When `holds`, the rollout is in `state`, explained by `explain`, and `act` follows."""
-
-    name: str
-    when: Callable[[Observation], bool]
-    state: State
-    reason: Callable[[Observation], Problem]
-    actions: Callable[[Observation], tuple[Action, ...]]
-    summary: str
-    requeue_after: Callable[[Observation], timedelta | None] = lambda _: None
-
-
-@dataclass(frozen=True, slots=True)
-class Transition:
-    """A row that changes what the ModelRollout remembers: when `holds`, the record becomes `then`, and the table is
-    read again from the top. Nothing is done before the change is written down."""
-
-    name: str
-    when: Callable[[Observation], bool]
-    update: Callable[[Observation], RolloutRecord]
-    summary: str
-
-
-Row = StateRow | Transition
-
-
-def requeue_in(wait: timedelta) -> Callable[[Observation], timedelta | None]:
-    """Look again in `wait`, whatever is seen."""
-    return lambda _: wait
+RolloutRow = StateRow[Observation, State, Action] | Transition[Observation, RolloutRecord]
+"""A row of the rollout table."""

@@ -4,9 +4,10 @@ from modelwright.api.reasons import Reason
 from modelwright.api.v1alpha1.rollout import RolloutState as State
 from modelwright.core.problem import Problem
 from modelwright.core.rollout.actions import Action, EnsureRevision, RemoveRevision, SetTraffic
-from modelwright.core.rollout.decision import POLL_GATEWAY, POLL_IDLE, POLL_PODS, StateRow, requeue_in
+from modelwright.core.rollout.decision import POLL_GATEWAY, POLL_PODS, RolloutRow
 from modelwright.core.rollout.observation import Observation
 from modelwright.core.rollout.traffic_split import TrafficSplit
+from modelwright.core.table import POLL_IDLE, StateRow, requeue_in
 
 
 def keep_routed_revisions(observed: Observation) -> tuple[Action, ...]:
@@ -98,49 +99,49 @@ def _serving_problem(observed: Observation) -> Problem:
     return Problem(Reason.SERVING, f"version {version} takes all traffic")
 
 
-ROWS: tuple[StateRow, ...] = (
+ROWS: tuple[RolloutRow, ...] = (
     StateRow(
-        "there is no target, or it may not be acted upon",
-        lambda o: o.target is None or o.problem is not None,
-        State.PENDING,
-        _target_problem,
-        lambda o: (*keep_routed_revisions(o), *remove_obsolete(o)),
-        "keep what serves",
-        requeue_in(POLL_IDLE),
+        name="there is no target, or it may not be acted upon",
+        when=lambda o: o.target is None or o.problem is not None,
+        state=State.PENDING,
+        reason=_target_problem,
+        actions=lambda o: (*keep_routed_revisions(o), *remove_obsolete(o)),
+        summary="keep what serves",
+        requeue_after=requeue_in(POLL_IDLE),
     ),
     StateRow(
-        "the target's pods are not all ready, and it does not serve yet",
-        lambda o: not o.target_ready and not o.target_serves,
-        State.PROGRESSING,
-        _target_pods_problem,
-        _start_target,
-        "keep what serves, run the target beside it, remove superseded revisions",
-        requeue_in(POLL_PODS),
+        name="the target's pods are not all ready, and it does not serve yet",
+        when=lambda o: not o.target_ready and not o.target_serves,
+        state=State.PROGRESSING,
+        reason=_target_pods_problem,
+        actions=_start_target,
+        summary="keep what serves, run the target beside it, remove superseded revisions",
+        requeue_after=requeue_in(POLL_PODS),
     ),
     StateRow(
-        "the target's pods are ready, but traffic does not name it alone",
-        lambda o: o.target is not None and o.traffic.named != {o.target.hash},
-        State.PROMOTING,
-        _takeover_problem,
-        _switch_to_target,
-        "send all traffic to the target",
-        requeue_in(POLL_GATEWAY),
+        name="the target's pods are ready, but traffic does not name it alone",
+        when=lambda o: o.target is not None and o.traffic.named != {o.target.hash},
+        state=State.PROMOTING,
+        reason=_takeover_problem,
+        actions=_switch_to_target,
+        summary="send all traffic to the target",
+        requeue_after=requeue_in(POLL_GATEWAY),
     ),
     StateRow(
-        "traffic names the target, but the gateway has not been seen to follow",
-        lambda o: not o.traffic.confirmed,
-        State.PROMOTING,
-        _gateway_problem,
-        _switch_to_target,
-        "ask the gateway again",
-        requeue_in(POLL_GATEWAY),
+        name="traffic names the target, but the gateway has not been seen to follow",
+        when=lambda o: not o.traffic.confirmed,
+        state=State.PROMOTING,
+        reason=_gateway_problem,
+        actions=_switch_to_target,
+        summary="ask the gateway again",
+        requeue_after=requeue_in(POLL_GATEWAY),
     ),
     StateRow(
-        "the target serves",
-        lambda _: True,
-        State.SUCCEEDED,
-        _serving_problem,
-        maintain_target,
-        "keep it as it is; remove the old revisions after the settle time",
+        name="the target serves",
+        when=lambda _: True,
+        state=State.SUCCEEDED,
+        reason=_serving_problem,
+        actions=maintain_target,
+        summary="keep it as it is; remove the old revisions after the settle time",
     ),
 )

@@ -2,11 +2,11 @@
 
 from modelwright.api.v1alpha1.rollout import RolloutState
 from modelwright.core.drawing import render_state_diagram
-from modelwright.core.rollout.decision import StateRow
 from modelwright.core.rollout.drawing import moves
 from modelwright.core.rollout.machine import TABLE
 from modelwright.core.rollout.record import TERMINAL_STATES
 from modelwright.core.rollout.steps import PRESET_STEPS
+from modelwright.core.table import render_rows
 
 _HEAD = """# How a Model moves to another revision
 
@@ -21,11 +21,6 @@ again from the top, and the change is written down before anything is done.
 The states of a ModelRollout, with the numbers of the rows that lead from one to another. The drawing is what came of
 running the table, from a new record on, through what people, metrics, pods, gateway and time may do.
 
-"""
-
-_TABLE = """
-| # | when | state | what is done |
-|---|---|---|---|
 """
 
 _TAIL = """
@@ -54,16 +49,12 @@ _TAIL = """
 
 def render_rollout_page() -> str:
     """The page in Markdown."""
-    rows = [
-        f"| {n} | {row.name} | {row.state if isinstance(row, StateRow) else ''} | {row.summary} |\n"
-        for n, row in enumerate(TABLE, 1)
-    ]
     presets = [
         f"- `{name}`: " + ", ".join(_format_step(step.weight, step.hold) for step in steps) + "\n"
         for name, steps in PRESET_STEPS.items()
     ]
     drawing = render_state_diagram(RolloutState, RolloutState.PENDING, TERMINAL_STATES, moves())
-    return _HEAD + drawing + _TABLE + "".join(rows) + _TAIL + "".join(presets)
+    return _HEAD + drawing + "\n" + render_rows(TABLE) + _TAIL + "".join(presets)
 
 
 def _format_step(weight: int | None, hold: str | None) -> str:

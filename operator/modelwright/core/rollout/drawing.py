@@ -27,6 +27,7 @@ from modelwright.core.rollout.machine import TABLE, trace_rows
 from modelwright.core.rollout.observation import Observation, RevisionView, RolloutInput, ServingRevision, TrafficView
 from modelwright.core.rollout.record import RolloutRecord
 from modelwright.core.rollout.steps import RolloutStep, compile_steps
+from modelwright.core.table import number_rows
 
 Moves = dict[tuple[RolloutState, RolloutState], set[int]]
 
@@ -98,7 +99,7 @@ def _explore_rollout_moves(
     policy: RolloutPolicySpec, first: RolloutRecord, windowed: frozenset[str], found: Moves
 ) -> None:
     """Adds to `found` every move of a record that can be come to from `first`. `windowed`: what served before."""
-    numbers = {row.name: number for number, row in enumerate(TABLE, 1)}
+    numbers = number_rows(TABLE)
     steps = compile_steps(policy.strategy)
     known, left = {_record_key(first)}, [(first, _START)]
     while left:

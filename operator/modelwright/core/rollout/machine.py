@@ -1,6 +1,6 @@
-"""The rollout's decisions: one table, read from the top, the first row whose condition holds applies.
+"""Decides the next state and the actions of a rollout, by one decision table.
 
-`docs/concepts/rollout-states.md` is made from this table, and a test holds the two against each other.
+`docs/concepts/rollout-states.md` is generated from this table; a test compares the two.
 """
 
 from collections.abc import Iterator
@@ -9,106 +9,80 @@ from dataclasses import replace
 from modelwright.api.v1alpha1.rollout import RolloutState
 from modelwright.core.analysis.evidence import Outcome
 from modelwright.core.rollout import direct, step_analysis, stepwise
-from modelwright.core.rollout.decision import Assessment, Decision, Row, StateRow, Transition
+from modelwright.core.rollout.actions import Action
+from modelwright.core.rollout.decision import Assessment, Decision, RolloutRow
 from modelwright.core.rollout.observation import Observation, RolloutInput
 from modelwright.core.rollout.record import RolloutRecord, transition_to
+from modelwright.core.table import StateRow, determine, trace
 
-TABLE: tuple[Row, ...] = (*stepwise.ROWS, *direct.ROWS)
-
-MAX_TRANSITIONS = 16
-"""More in one pass would be a loop: each one takes the rollout nearer to its end."""
+TABLE: tuple[RolloutRow, ...] = (*stepwise.ROWS, *direct.ROWS)
 
 
 def apply_transitions(observed: Observation) -> Observation:
-    """`observed` with its record as it is to be written down: all transitions followed, then the state, the reason and
-    the clock of the row that stays. Changes nothing when the Model is suspended."""
+    """Return the observation with its record as it is to be written: all transitions applied, then the state, the
+    reason and the clock of the row that ends the reading. Change nothing when the Model is suspended."""
     if observed.suspended:
         return observed
     *_, (_, observed) = trace_rows(observed)
     return observed
 
 
-def trace_rows(observed: Observation) -> Iterator[tuple[Row, Observation]]:
-    """The rows that apply in one pass, each with the picture after it; the last one is the row that stays."""
-    for _ in range(MAX_TRANSITIONS):
-        row = _first_row(observed)
-        if isinstance(row, StateRow):
-            yield row, _with_recorded_state(observed, row)
-            return
-        assert observed.rollout is not None  # noqa: S101 - transitions hold for records only
-        record, before = row.update(observed), observed.rollout.record
-        rolling = replace(observed.rollout, record=record)
-        if before is None or before.status.step != record.status.step:
-            # What people said, and what was measured, was about the place before.
-            rolling = replace(
-                rolling, approval=None, verdicts=(), outcome=_initial_outcome(rolling, record), earlier_outcome=None
-            )
-        observed = replace(observed, rollout=rolling)
-        yield row, observed
-    raise AssertionError(f"the rollout table does not come to rest at: {_first_row(observed).name}")
+def trace_rows(observed: Observation) -> Iterator[tuple[RolloutRow, Observation]]:
+    """Yield the rows that apply in one reconciliation, each with the observation after it; the last is a `StateRow`."""
+    return trace(_applicable_rows(observed), observed, apply=_with_record, record_state=_with_recorded_state)
 
 
 def determine_state(observed: Observation) -> Assessment:
-    """The state that a Model's rollout is in. `observed` has been settled."""
-    rule = _first_state_row(observed)
-    why = rule.reason(observed)
-    return Assessment(rule.state, why.reason, why.message, why.stalled)
+    """Determine the state of a Model's rollout. All transitions have been applied to `observed`."""
+    row = determine(_applicable_rows(observed), observed)
+    reason = row.reason(observed)
+    return Assessment(row.state, reason.reason, reason.message, reason.stalled)
 
 
 def decide_actions(observed: Observation) -> Decision:
-    """The actions that follow from the state. At most one changes traffic; none when the Model is suspended."""
+    """Decide the actions that follow from the state. At most one sets traffic; none when the Model is suspended."""
     if observed.suspended:
         return Decision(())
-    rule = _first_state_row(observed)
-    wait = rule.requeue_after(observed)
+    row = determine(_applicable_rows(observed), observed)
+    wait = row.requeue_after(observed)
     if wait is None and observed.obsolete_revisions:
         wait = observed.settle_time
-    return Decision(rule.actions(observed), wait)
+    return Decision(row.actions(observed), wait)
 
 
-def _initial_outcome(rolling: RolloutInput, record: RolloutRecord) -> Outcome | None:
-    """What the metrics of a step that has only just begun come to."""
-    step = rolling.steps[record.step_index] if record.step_index < len(rolling.steps) else None
-    return step_analysis.initial_outcome(rolling.policy, step) if step is not None else None
+def _with_record(observed: Observation, record: RolloutRecord) -> Observation:
+    rollout = observed.rollout
+    assert rollout is not None  # noqa: S101 - transitions apply to records only
+    before, rollout = rollout.record, replace(rollout, record=record)
+    if before is None or before.status.step != record.status.step:
+        # Approvals and measurements belong to the step before.
+        rollout = replace(
+            rollout, approval=None, verdicts=(), outcome=_initial_outcome(rollout, record), earlier_outcome=None
+        )
+    return replace(observed, rollout=rollout)
 
 
-def _applicable_rows(observed: Observation) -> tuple[Row, ...]:
-    """The rows that can hold: without a policy and a record none of those for rollouts does."""
+def _initial_outcome(rollout: RolloutInput, record: RolloutRecord) -> Outcome | None:
+    """Return the outcome of a step that has just started, before any measurement."""
+    step = rollout.steps[record.step_index] if record.step_index < len(rollout.steps) else None
+    return step_analysis.initial_outcome(rollout.policy, step) if step is not None else None
+
+
+def _applicable_rows(observed: Observation) -> tuple[RolloutRow, ...]:
+    """Select the rows that can apply: without a policy and a record, only those of a Model without either."""
     return TABLE if observed.rollout is not None else direct.ROWS
 
 
-def _first_row(observed: Observation) -> Row:
-    return next(row for row in _applicable_rows(observed) if row.when(observed))
-
-
-def _first_state_row(observed: Observation) -> StateRow:
-    """The row that stays; of a Model that is suspended in the middle of a transition, the one that would be next."""
-    return next(row for row in _applicable_rows(observed) if isinstance(row, StateRow) and row.when(observed))
-
-
-def _with_recorded_state(observed: Observation, rule: StateRow) -> Observation:
+def _with_recorded_state(observed: Observation, row: StateRow[Observation, RolloutState, Action]) -> Observation:
     record = observed.active_record
-    if record is None or observed.rollout is None or rule.state in stepwise.TRANSITION_ONLY_STATES:
+    if record is None or observed.rollout is None or row.state in stepwise.TRANSITION_ONLY_STATES:
         return observed
     if record.state is RolloutState.ROLLING_BACK:
-        # Why it turned back stays written down, whatever is in the way.
+        # The record keeps the reason of the rollback, whatever is in the way of it.
         return observed
-    why = rule.reason(observed)
-    return replace(
-        observed,
-        rollout=replace(
-            observed.rollout, record=transition_to(record, rule.state, why.reason, why.message, observed.now)
-        ),
-    )
+    reason = row.reason(observed)
+    record = transition_to(record, row.state, reason.reason, reason.message, observed.now)
+    return replace(observed, rollout=replace(observed.rollout, record=record))
 
 
-__all__ = [
-    "TABLE",
-    "Assessment",
-    "Decision",
-    "StateRow",
-    "Transition",
-    "apply_transitions",
-    "decide_actions",
-    "determine_state",
-]
+__all__ = ["TABLE", "Assessment", "Decision", "apply_transitions", "decide_actions", "determine_state", "trace_rows"]

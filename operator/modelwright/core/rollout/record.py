@@ -10,7 +10,6 @@ from typing import Any
 from modelwright.api.names import content_hash
 from modelwright.api.reasons import Reason
 from modelwright.api.v1alpha1.rollout import (
-    ClockStatus,
     CommandStatus,
     ModelRollout,
     ModelRolloutSpec,
@@ -18,6 +17,7 @@ from modelwright.api.v1alpha1.rollout import (
     RolloutState,
     StepStatus,
 )
+from modelwright.core import stopwatch
 from modelwright.core.revision import Revision
 from modelwright.core.rollout.steps import RolloutStep
 
@@ -130,9 +130,7 @@ class RolloutRecord:
 
     def elapsed_time(self, now: datetime) -> timedelta:
         """How much of the deadline is used up."""
-        clock = self.status.clock or ClockStatus()
-        running = now - clock.running_since if clock.running_since is not None else timedelta(0)
-        return timedelta(seconds=clock.elapsed_seconds) + max(running, timedelta(0))
+        return stopwatch.elapsed_time(self.status.clock, now)
 
     def with_status(self, **changes: Any) -> RolloutRecord:
         """This record with some members of its status changed."""
@@ -156,18 +154,13 @@ def transition_to(
         return (
             record.with_status(message=message) if reason in _APPROVAL_REASONS and status.message != message else record
         )
-    counts = state in DEADLINE_STATES and reason not in _CLOCK_STOPPING_REASONS
-    clock = status.clock or ClockStatus()
-    if counts and clock.running_since is None:
-        clock = ClockStatus(elapsed_seconds=clock.elapsed_seconds, running_since=now)
-    elif not counts and clock.running_since is not None:
-        clock = ClockStatus(elapsed_seconds=int(record.elapsed_time(now).total_seconds()))
+    running = state in DEADLINE_STATES and reason not in _CLOCK_STOPPING_REASONS
     changes: Mapping[str, Any] = {
         "state": state,
         "reason": str(reason),
         "message": message,
         "since": now if status.state != state else status.since or now,
-        "clock": clock,
+        "clock": stopwatch.set_running(status.clock, running=running, now=now),
         "started_at": status.started_at or now,
         "finished_at": now if state in TERMINAL_STATES and status.finished_at is None else status.finished_at,
     }

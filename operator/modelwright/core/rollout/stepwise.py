@@ -29,7 +29,7 @@ from modelwright.core.rollout.actions import (
     StartRollout,
 )
 from modelwright.core.rollout.capacity import CapacityPlan, PodCounts, plan_capacity, replica_pods
-from modelwright.core.rollout.decision import POLL_GATEWAY, POLL_IDLE, POLL_PODS, Row, StateRow, Transition, requeue_in
+from modelwright.core.rollout.decision import POLL_GATEWAY, POLL_PODS, RolloutRow
 from modelwright.core.rollout.measured_step import STEP_STATES
 from modelwright.core.rollout.observation import Observation, RevisionView, RolloutInput
 from modelwright.core.rollout.record import (
@@ -46,6 +46,7 @@ from modelwright.core.rollout.record import (
 from modelwright.core.rollout.step_analysis import minimum_hold
 from modelwright.core.rollout.steps import GATE_ORDER, RolloutStep, StepKind
 from modelwright.core.rollout.traffic_split import TrafficShare, TrafficSplit
+from modelwright.core.table import POLL_IDLE, StateRow, Transition, requeue_in
 
 TRANSITION_ONLY_STATES: frozenset[State] = frozenset(
     {State.SUCCEEDED, State.ROLLED_BACK, State.ABORTED, State.SUPERSEDED}
@@ -667,14 +668,14 @@ def _supersede_unsupported(o: Observation) -> RolloutRecord:
     return _roll_back(State.SUPERSEDED, Reason(problem.reason), o, problem.message)
 
 
-def _reverted_row(state: State) -> StateRow:
+def _reverted_row(state: State) -> RolloutRow:
     return StateRow(
-        f"the target's last rollout ended {state}, and nobody has asked for another try",
-        lambda o: o.rollout is not None and o.waits_for_retry and _require_record(o).state is state,
-        state,
-        lambda o: Problem(_recorded_problem(o).reason, _reverted_message(o), stalled=True),
-        lambda o: (*direct.keep_routed_revisions(o), *direct.remove_obsolete(o)),
-        "keep what serves, remove the candidate",
+        name=f"the target's last rollout ended {state}, and nobody has asked for another try",
+        when=lambda o: o.rollout is not None and o.waits_for_retry and _require_record(o).state is state,
+        state=state,
+        reason=lambda o: Problem(_recorded_problem(o).reason, _reverted_message(o), stalled=True),
+        actions=lambda o: (*direct.keep_routed_revisions(o), *direct.remove_obsolete(o)),
+        summary="keep what serves, remove the candidate",
     )
 
 
@@ -859,180 +860,180 @@ def _has_earlier_candidate(o: Observation) -> bool:
     return bool(o.traffic.named - ({source.hash} if source else set())) or bool(o.obsolete_revisions)
 
 
-ROWS: tuple[Row, ...] = (
+ROWS: tuple[RolloutRow, ...] = (
     Transition(
-        "a person has given a command that was not taken up yet",
-        _has_new_command,
-        _apply_command,
-        "carry it out, or refuse it and say why",
+        name="a person has given a command that was not taken up yet",
+        when=_has_new_command,
+        update=_apply_command,
+        summary="carry it out, or refuse it and say why",
     ),
     Transition(
-        "spec.version was changed since a person's rollback began",
-        lambda o: o.record is not None and o.record.pins_model and _rollout_input(o).released_by_spec,
-        lambda o: _require_record(o).with_status(released=True),
-        "let the Model go",
+        name="spec.version was changed since a person's rollback began",
+        when=lambda o: o.record is not None and o.record.pins_model and _rollout_input(o).released_by_spec,
+        update=lambda o: _require_record(o).with_status(released=True),
+        summary="let the Model go",
     ),
     Transition(
-        "the Model wants another revision than the one that was taken back",
-        lambda o: (
+        name="the Model wants another revision than the one that was taken back",
+        when=lambda o: (
             o.record is not None
             and o.record.waits_for_retry
             and o.target is not None
             and o.record.candidate is not None
             and o.record.candidate.hash != o.target.hash
         ),
-        lambda o: _require_record(o).with_status(lapsed=True),
-        "end its quarantine: it may be wanted again",
+        update=lambda o: _require_record(o).with_status(lapsed=True),
+        summary="end its quarantine: it may be wanted again",
     ),
     Transition(
-        "the Model wants another revision than the rollout moves to",
-        lambda o: (
+        name="the Model wants another revision than the rollout moves to",
+        when=lambda o: (
             o.active_record is not None
             and o.active_record.state is not State.ROLLING_BACK
             and o.target is not None
             and o.active_record.candidate is not None
             and o.active_record.candidate.hash != o.target.hash
         ),
-        lambda o: _roll_back(
+        update=lambda o: _roll_back(
             State.SUPERSEDED,
             Reason.SUPERSEDED,
             o,
             f"version {o.target.version if o.target else ''} is wanted now",
         ),
-        "turn back, to end as Superseded",
+        summary="turn back, to end as Superseded",
     ),
     Transition(
-        "turning back, and traffic is with what served",
-        lambda o: _is_in_state(o, State.ROLLING_BACK) and _traffic_returned(o),
-        lambda o: transition_to(
+        name="turning back, and traffic is with what served",
+        when=lambda o: _is_in_state(o, State.ROLLING_BACK) and _traffic_returned(o),
+        update=lambda o: transition_to(
             _require_record(o),
             State(_require_record(o).status.ending or State.ABORTED),
             _recorded_problem(o).reason,
             _recorded_problem(o).message,
             o.now,
         ),
-        "end as RolledBack, Aborted or Superseded",
+        summary="end as RolledBack, Aborted or Superseded",
     ),
     StateRow(
-        "turning back",
-        lambda o: _is_in_state(o, State.ROLLING_BACK),
-        State.ROLLING_BACK,
-        _return_problem,
-        _return_to_source,
-        "send all traffic to what served when the rollout began, as its pods are ready",
-        requeue_in(POLL_GATEWAY),
+        name="turning back",
+        when=lambda o: _is_in_state(o, State.ROLLING_BACK),
+        state=State.ROLLING_BACK,
+        reason=_return_problem,
+        actions=_return_to_source,
+        summary="send all traffic to what served when the rollout began, as its pods are ready",
+        requeue_after=requeue_in(POLL_GATEWAY),
     ),
     Transition(
-        "a gate has ended",
-        _has_new_gate_result,
-        _record_gate,
-        "write its result down",
+        name="a gate has ended",
+        when=_has_new_gate_result,
+        update=_record_gate,
+        summary="write its result down",
     ),
     Transition(
-        "a gate has refused the candidate",
-        lambda o: _is_in_state(o, State.GATING, State.HOLDING) and _recorded_gate_outcome(o) is Outcome.FAIL,
-        lambda o: _roll_back(State.ROLLED_BACK, Reason.GATE_FAILED, o, _gate_problem(o).message),
-        "turn back: no caller's request has reached it",
+        name="a gate has refused the candidate",
+        when=lambda o: _is_in_state(o, State.GATING, State.HOLDING) and _recorded_gate_outcome(o) is Outcome.FAIL,
+        update=lambda o: _roll_back(State.ROLLED_BACK, Reason.GATE_FAILED, o, _gate_problem(o).message),
+        summary="turn back: no caller's request has reached it",
     ),
     Transition(
-        "the deadline has passed, and a metric has failed or the candidate's pods fail",
-        lambda o: _deadline_has_passed(o) and (_has_failed_metric(o) or _candidate_is_faulty(o)),
-        lambda o: _roll_back(State.ROLLED_BACK, Reason.DEADLINE_EXCEEDED, o, _deadline_message(o)),
-        "turn back",
+        name="the deadline has passed, and a metric has failed or the candidate's pods fail",
+        when=lambda o: _deadline_has_passed(o) and (_has_failed_metric(o) or _candidate_is_faulty(o)),
+        update=lambda o: _roll_back(State.ROLLED_BACK, Reason.DEADLINE_EXCEEDED, o, _deadline_message(o)),
+        summary="turn back",
     ),
     Transition(
-        "the deadline has passed, and a gate or the step's metrics have decided nothing",
-        lambda o: _deadline_has_passed(o) and (_gate_is_undecided(o) or _step_is_undecided(o)),
-        lambda o: _roll_back(State.ABORTED, Reason.INCONCLUSIVE, o, _undecided_message(o)),
-        "turn back, to end as Aborted: nothing was found against the candidate",
+        name="the deadline has passed, and a gate or the step's metrics have decided nothing",
+        when=lambda o: _deadline_has_passed(o) and (_gate_is_undecided(o) or _step_is_undecided(o)),
+        update=lambda o: _roll_back(State.ABORTED, Reason.INCONCLUSIVE, o, _undecided_message(o)),
+        summary="turn back, to end as Aborted: nothing was found against the candidate",
     ),
     Transition(
-        "the deadline has passed",
-        _deadline_has_passed,
-        lambda o: _roll_back(State.ABORTED, Reason.DEADLINE_EXCEEDED, o, _deadline_message(o)),
-        "turn back, to end as Aborted: nothing was found against the candidate",
+        name="the deadline has passed",
+        when=_deadline_has_passed,
+        update=lambda o: _roll_back(State.ABORTED, Reason.DEADLINE_EXCEEDED, o, _deadline_message(o)),
+        summary="turn back, to end as Aborted: nothing was found against the candidate",
     ),
     Transition(
-        "a metric has failed, and the policy rolls back on failure",
-        lambda o: _is_exposed(o) and _has_failed_metric(o) and _rollout_input(o).policy.on_failure == "Rollback",
-        lambda o: _roll_back(State.ROLLED_BACK, Reason.ANALYSIS_FAILED, o, _verdict_messages(o, Outcome.FAIL)),
-        "turn back",
+        name="a metric has failed, and the policy rolls back on failure",
+        when=lambda o: _is_exposed(o) and _has_failed_metric(o) and _rollout_input(o).policy.on_failure == "Rollback",
+        update=lambda o: _roll_back(State.ROLLED_BACK, Reason.ANALYSIS_FAILED, o, _verdict_messages(o, Outcome.FAIL)),
+        summary="turn back",
     ),
     Transition(
-        "the candidate takes requests, and neither it nor what served has a ready pod",
-        lambda o: (
+        name="the candidate takes requests, and neither it nor what served has a ready pod",
+        when=lambda o: (
             _candidate_lost_pods(o)
             and not _require_record(o).is_manual
             and _source_lost_pods(o)
             and not _candidate_is_faulty(o)
         ),
-        lambda o: _roll_back(State.ABORTED, Reason.CANDIDATE_UNAVAILABLE, o, _all_lost_message(o)),
-        "turn back, to end as Aborted: nothing was found against the candidate",
+        update=lambda o: _roll_back(State.ABORTED, Reason.CANDIDATE_UNAVAILABLE, o, _all_lost_message(o)),
+        summary="turn back, to end as Aborted: nothing was found against the candidate",
     ),
     Transition(
-        "the candidate takes requests and has no ready pod",
-        lambda o: _candidate_lost_pods(o) and not _require_record(o).is_manual,
-        lambda o: _roll_back(State.ROLLED_BACK, Reason.CANDIDATE_UNAVAILABLE, o, _lost_pods_message(o)),
-        "turn back",
+        name="the candidate takes requests and has no ready pod",
+        when=lambda o: _candidate_lost_pods(o) and not _require_record(o).is_manual,
+        update=lambda o: _roll_back(State.ROLLED_BACK, Reason.CANDIDATE_UNAVAILABLE, o, _lost_pods_message(o)),
+        summary="turn back",
     ),
     StateRow(
-        "a rollback by hand takes requests and has no ready pod",
-        lambda o: _candidate_lost_pods(o) and _has_ready_pods(o, _require_record(o).from_revision, 1),
-        State.PROMOTING,
-        lambda o: _pods_problem(o, o.replicas),
-        lambda o: (
+        name="a rollback by hand takes requests and has no ready pod",
+        when=lambda o: _candidate_lost_pods(o) and _has_ready_pods(o, _require_record(o).from_revision, 1),
+        state=State.PROMOTING,
+        reason=lambda o: _pods_problem(o, o.replicas),
+        actions=lambda o: (
             *_return_to_source(o),
             *(() if _needs_capacity_plan(o) else (EnsureRevision(_require_candidate(o)),)),
         ),
-        "send all traffic to what served, until its pods are ready",
-        requeue_in(POLL_PODS),
+        summary="send all traffic to what served, until its pods are ready",
+        requeue_after=requeue_in(POLL_PODS),
     ),
     StateRow(
-        "the policy that it began with can't be read",
-        lambda o: (
+        name="the policy that it began with can't be read",
+        when=lambda o: (
             o.active_record is not None
             and _rollout_input(o).snapshot_problem is not None
             and not _is_in_state(o, State.PROMOTING)
         ),
-        State.HOLDING,
-        lambda o: _rollout_input(o).snapshot_problem or Problem(Reason.INVALID_POLICY, ""),
-        _hold_pods,
-        "keep pods and traffic as they are, for a person, until the deadline",
-        _requeue_in_step,
+        state=State.HOLDING,
+        reason=lambda o: _rollout_input(o).snapshot_problem or Problem(Reason.INVALID_POLICY, ""),
+        actions=_hold_pods,
+        summary="keep pods and traffic as they are, for a person, until the deadline",
+        requeue_after=_requeue_in_step,
     ),
     Transition(
-        "a person has rejected it",
-        lambda o: _awaits_approval(o) and _is_rejected(o),
-        lambda o: _roll_back(State.ROLLED_BACK, Reason.APPROVAL_REJECTED, o, _approval_problem(o).message),
-        "turn back",
+        name="a person has rejected it",
+        when=lambda o: _awaits_approval(o) and _is_rejected(o),
+        update=lambda o: _roll_back(State.ROLLED_BACK, Reason.APPROVAL_REJECTED, o, _approval_problem(o).message),
+        summary="turn back",
     ),
     Transition(
-        "not enough people have approved in time",
-        lambda o: (
+        name="not enough people have approved in time",
+        when=lambda o: (
             _awaits_approval(o)
             and _is_in_state(o, State.AWAITING_APPROVAL)
             and not _is_approved(o)
             and _require_record(o).status.since is not None
             and o.now - (_require_record(o).status.since or o.now) >= _approval_timeout(o)
         ),
-        lambda o: _roll_back(State.ABORTED, Reason.APPROVAL_TIMEOUT, o, _approval_problem(o).message),
-        "turn back, to end as Aborted: nothing was found against the candidate",
+        update=lambda o: _roll_back(State.ABORTED, Reason.APPROVAL_TIMEOUT, o, _approval_problem(o).message),
+        summary="turn back, to end as Aborted: nothing was found against the candidate",
     ),
     Transition(
-        "recreate: the candidate was not ready in time, and its pods fail",
-        lambda o: _recreate_timed_out(o) and _candidate_is_faulty(o),
-        lambda o: _roll_back(State.ROLLED_BACK, Reason.START_TIMEOUT, o, _pods_problem(o, o.replicas).message),
-        "turn back: stop the candidate, start the old revision again",
+        name="recreate: the candidate was not ready in time, and its pods fail",
+        when=lambda o: _recreate_timed_out(o) and _candidate_is_faulty(o),
+        update=lambda o: _roll_back(State.ROLLED_BACK, Reason.START_TIMEOUT, o, _pods_problem(o, o.replicas).message),
+        summary="turn back: stop the candidate, start the old revision again",
     ),
     Transition(
-        "recreate: the candidate was not ready in time",
-        _recreate_timed_out,
-        lambda o: _roll_back(State.ABORTED, Reason.START_TIMEOUT, o, _pods_problem(o, o.replicas).message),
-        "turn back in the same way, to end as Aborted: nothing was found against the candidate",
+        name="recreate: the candidate was not ready in time",
+        when=_recreate_timed_out,
+        update=lambda o: _roll_back(State.ABORTED, Reason.START_TIMEOUT, o, _pods_problem(o, o.replicas).message),
+        summary="turn back in the same way, to end as Aborted: nothing was found against the candidate",
     ),
     Transition(
-        "traffic is as the step wants it for the first time",
-        lambda o: (
+        name="traffic is as the step wants it for the first time",
+        when=lambda o: (
             _is_in_step(o)
             and not _step_is_confirmed(o)
             and not _has_failed_metric(o)
@@ -1040,250 +1041,256 @@ ROWS: tuple[Row, ...] = (
             and _traffic_matches(o, _step_split(o, _current_step(o)))
             and _step_is_ready(o)
         ),
-        lambda o: confirm_step(_require_record(o), o.now),
-        "count hold and evidence from now",
+        update=lambda o: confirm_step(_require_record(o), o.now),
+        summary="count hold and evidence from now",
     ),
     StateRow(
-        "a person has paused it",
-        lambda o: (
+        name="a person has paused it",
+        when=lambda o: (
             o.active_record is not None
             and bool(o.active_record.status.paused)
             and o.active_record.state is not State.PROMOTING
         ),
-        State.HOLDING,
-        lambda _: Problem(Reason.PAUSED, "paused; the command resume lets it go on"),
-        _keep_step,
-        "keep the step, watch its metrics",
-        _requeue_in_step,
+        state=State.HOLDING,
+        reason=lambda _: Problem(Reason.PAUSED, "paused; the command resume lets it go on"),
+        actions=_keep_step,
+        summary="keep the step, watch its metrics",
+        requeue_after=_requeue_in_step,
     ),
     Transition(
-        "its policy can't be followed, and nothing has begun",
-        lambda o: _is_in_state(o, State.PENDING) and _unsupported_policy(o) is not None,
-        _supersede_unsupported,
-        "end it: the next one begins when the policy can be followed",
+        name="its policy can't be followed, and nothing has begun",
+        when=lambda o: _is_in_state(o, State.PENDING) and _unsupported_policy(o) is not None,
+        update=_supersede_unsupported,
+        summary="end it: the next one begins when the policy can be followed",
     ),
     StateRow(
-        "a freeze window is open, and nothing has begun",
-        lambda o: _is_frozen(o) and _is_in_state(o, State.PENDING),
-        State.PENDING,
-        _freeze_problem,
-        _remove_earlier_candidate,
-        "wait for the end of the window",
-        requeue_in(POLL_IDLE),
+        name="a freeze window is open, and nothing has begun",
+        when=lambda o: _is_frozen(o) and _is_in_state(o, State.PENDING),
+        state=State.PENDING,
+        reason=_freeze_problem,
+        actions=_remove_earlier_candidate,
+        summary="wait for the end of the window",
+        requeue_after=requeue_in(POLL_IDLE),
     ),
     StateRow(
-        "a freeze window is open in the middle of a rollout",
-        _is_frozen,
-        State.HOLDING,
-        _freeze_problem,
-        _keep_step,
-        "keep the step, watch its metrics",
-        _requeue_in_step,
+        name="a freeze window is open in the middle of a rollout",
+        when=_is_frozen,
+        state=State.HOLDING,
+        reason=_freeze_problem,
+        actions=_keep_step,
+        summary="keep the step, watch its metrics",
+        requeue_after=_requeue_in_step,
     ),
     StateRow(
-        "the target can't be had in the middle of a rollout",
-        lambda o: (
+        name="the target can't be had in the middle of a rollout",
+        when=lambda o: (
             o.active_record is not None
             and (o.target is None or o.problem is not None)
             and not _is_in_state(o, State.PROMOTING)
         ),
-        State.HOLDING,
-        lambda o: o.problem or Problem(Reason.WAITING_FOR_VERSION, "no version to serve yet"),
-        _keep_step,
-        "keep the step, watch its metrics",
-        _requeue_in_step,
+        state=State.HOLDING,
+        reason=lambda o: o.problem or Problem(Reason.WAITING_FOR_VERSION, "no version to serve yet"),
+        actions=_keep_step,
+        summary="keep the step, watch its metrics",
+        requeue_after=_requeue_in_step,
     ),
     StateRow(
-        "an earlier candidate has not left yet",
-        lambda o: (
+        name="an earlier candidate has not left yet",
+        when=lambda o: (
             _is_in_state(o, State.PENDING)
             and not _skips_steps(o)
             and _require_record(o).from_revision is not None
             and _has_earlier_candidate(o)
         ),
-        State.PENDING,
-        lambda _: Problem(Reason.WAITING_FOR_TRAFFIC, "an earlier candidate is on its way out"),
-        _remove_earlier_candidate,
-        "send all traffic to what serves, remove what is left over",
-        requeue_in(POLL_GATEWAY),
+        state=State.PENDING,
+        reason=lambda _: Problem(Reason.WAITING_FOR_TRAFFIC, "an earlier candidate is on its way out"),
+        actions=_remove_earlier_candidate,
+        summary="send all traffic to what serves, remove what is left over",
+        requeue_after=requeue_in(POLL_GATEWAY),
     ),
     Transition(
-        "nothing stands in the way, and gates are asked for",
-        lambda o: _is_in_state(o, State.PENDING) and _next_gate(o) is not None,
-        lambda o: transition_to(_require_record(o), State.GATING, Reason.GATE_RUNNING, f"gate {_next_gate(o)}", o.now),
-        "begin with the gates",
+        name="nothing stands in the way, and gates are asked for",
+        when=lambda o: _is_in_state(o, State.PENDING) and _next_gate(o) is not None,
+        update=lambda o: transition_to(
+            _require_record(o), State.GATING, Reason.GATE_RUNNING, f"gate {_next_gate(o)}", o.now
+        ),
+        summary="begin with the gates",
     ),
     Transition(
-        "a gate has decided nothing, and the policy rolls back then",
-        lambda o: _gate_is_undecided(o) and _rollout_input(o).policy.on_inconclusive == "Rollback",
-        lambda o: _roll_back(State.ABORTED, Reason.INCONCLUSIVE, o, _gate_problem(o).message),
-        "turn back, to end as Aborted: nothing was found against the candidate",
+        name="a gate has decided nothing, and the policy rolls back then",
+        when=lambda o: _gate_is_undecided(o) and _rollout_input(o).policy.on_inconclusive == "Rollback",
+        update=lambda o: _roll_back(State.ABORTED, Reason.INCONCLUSIVE, o, _gate_problem(o).message),
+        summary="turn back, to end as Aborted: nothing was found against the candidate",
     ),
     StateRow(
-        "a gate has decided nothing",
-        _gate_is_undecided,
-        State.HOLDING,
-        lambda o: _gate_problem(o),
-        lambda o: (*_ensure_source(o), *_route_to_source(o)),
-        "hold for a person until the deadline",
-        requeue_in(POLL_IDLE),
+        name="a gate has decided nothing",
+        when=_gate_is_undecided,
+        state=State.HOLDING,
+        reason=lambda o: _gate_problem(o),
+        actions=lambda o: (*_ensure_source(o), *_route_to_source(o)),
+        summary="hold for a person until the deadline",
+        requeue_after=requeue_in(POLL_IDLE),
     ),
     Transition(
-        "enough people have approved before any caller's request",
-        lambda o: _awaits_approval(o) and _require_record(o).status.step is None and _is_approved(o),
-        _pass_approval_gate,
-        "write their names down",
+        name="enough people have approved before any caller's request",
+        when=lambda o: _awaits_approval(o) and _require_record(o).status.step is None and _is_approved(o),
+        update=_pass_approval_gate,
+        summary="write their names down",
     ),
     StateRow(
-        "people have to approve before any caller's request",
-        lambda o: _awaits_approval(o) and _require_record(o).status.step is None,
-        State.AWAITING_APPROVAL,
-        _approval_problem,
-        lambda o: (*_ensure_source(o), *_route_to_source(o)),
-        "keep what serves, wait",
-        requeue_in(POLL_IDLE),
+        name="people have to approve before any caller's request",
+        when=lambda o: _awaits_approval(o) and _require_record(o).status.step is None,
+        state=State.AWAITING_APPROVAL,
+        reason=_approval_problem,
+        actions=lambda o: (*_ensure_source(o), *_route_to_source(o)),
+        summary="keep what serves, wait",
+        requeue_after=requeue_in(POLL_IDLE),
     ),
     StateRow(
-        "a gate is to be passed",
-        lambda o: (
+        name="a gate is to be passed",
+        when=lambda o: (
             _is_in_state(o, State.GATING, State.HOLDING)
             and _require_record(o).status.step is None
             and _next_gate(o) is not None
         ),
-        State.GATING,
-        lambda o: _gate_problem(o),
-        _run_gate,
-        "run the gate's Job; for infra, one pod of the candidate",
-        requeue_in(POLL_PODS),
+        state=State.GATING,
+        reason=lambda o: _gate_problem(o),
+        actions=_run_gate,
+        summary="run the gate's Job; for infra, one pod of the candidate",
+        requeue_after=requeue_in(POLL_PODS),
     ),
     Transition(
-        "no gate is left to pass",
-        lambda o: (
+        name="no gate is left to pass",
+        when=lambda o: (
             _is_in_state(o, State.PENDING, State.GATING, State.AWAITING_APPROVAL, State.HOLDING)
             and _require_record(o).status.step is None
             and not _is_recreating(o)
         ),
-        _start_steps,
-        "begin with the first step; promote at once where there are none",
+        update=_start_steps,
+        summary="begin with the first step; promote at once where there are none",
     ),
     StateRow(
-        "recreate: the old revision still has pods",
-        lambda o: _is_recreating(o) and bool(_count_pods(o, _require_record(o).from_revision)),
-        State.PROGRESSING,
-        lambda _: Problem(Reason.STOPPING_PREVIOUS, "the old revision stops before the new one starts"),
-        _stop_source,
-        "stop the old revision",
-        requeue_in(POLL_GATEWAY),
+        name="recreate: the old revision still has pods",
+        when=lambda o: _is_recreating(o) and bool(_count_pods(o, _require_record(o).from_revision)),
+        state=State.PROGRESSING,
+        reason=lambda _: Problem(Reason.STOPPING_PREVIOUS, "the old revision stops before the new one starts"),
+        actions=_stop_source,
+        summary="stop the old revision",
+        requeue_after=requeue_in(POLL_GATEWAY),
     ),
     StateRow(
-        "recreate: the candidate's pods are not all ready",
-        lambda o: _is_recreating(o) and not _has_ready_pods(o, _require_record(o).candidate, o.replicas),
-        State.PROGRESSING,
-        lambda o: _pods_problem(o, o.replicas),
-        _prepare_promotion,
-        "run the candidate",
-        requeue_in(POLL_PODS),
+        name="recreate: the candidate's pods are not all ready",
+        when=lambda o: _is_recreating(o) and not _has_ready_pods(o, _require_record(o).candidate, o.replicas),
+        state=State.PROGRESSING,
+        reason=lambda o: _pods_problem(o, o.replicas),
+        actions=_prepare_promotion,
+        summary="run the candidate",
+        requeue_after=requeue_in(POLL_PODS),
     ),
     Transition(
-        "recreate: the candidate's pods are ready",
-        _is_recreating,
-        lambda o: transition_to(_require_record(o), State.PROMOTING, Reason.PROMOTED, "the candidate is ready", o.now),
-        "promote it",
+        name="recreate: the candidate's pods are ready",
+        when=_is_recreating,
+        update=lambda o: transition_to(
+            _require_record(o), State.PROMOTING, Reason.PROMOTED, "the candidate is ready", o.now
+        ),
+        summary="promote it",
     ),
     StateRow(
-        "a metric has failed between two steps, and the policy holds on failure",
-        lambda o: _is_exposed(o) and _is_between_steps(o) and _has_failed_metric(o),
-        State.HOLDING,
-        lambda o: Problem(Reason.ANALYSIS_FAILED, _verdict_messages(o, Outcome.FAIL), stalled=True),
-        _hold_step,
-        "hold for a person until the deadline; traffic stays as it is",
-        _requeue_in_step,
+        name="a metric has failed between two steps, and the policy holds on failure",
+        when=lambda o: _is_exposed(o) and _is_between_steps(o) and _has_failed_metric(o),
+        state=State.HOLDING,
+        reason=lambda o: Problem(Reason.ANALYSIS_FAILED, _verdict_messages(o, Outcome.FAIL), stalled=True),
+        actions=_hold_step,
+        summary="hold for a person until the deadline; traffic stays as it is",
+        requeue_after=_requeue_in_step,
     ),
     Transition(
-        "the step is the promotion itself",
-        lambda o: _is_in_step(o) and _current_step(o).is_promotion,
-        lambda o: transition_to(_require_record(o), State.PROMOTING, Reason.PROMOTED, "every step has passed", o.now),
-        "promote",
+        name="the step is the promotion itself",
+        when=lambda o: _is_in_step(o) and _current_step(o).is_promotion,
+        update=lambda o: transition_to(
+            _require_record(o), State.PROMOTING, Reason.PROMOTED, "every step has passed", o.now
+        ),
+        summary="promote",
     ),
     StateRow(
-        "the candidate's pods for the step are not all ready",
-        lambda o: _is_in_step(o) and not _step_is_confirmed(o) and not _has_step_pods(o, _current_step(o)),
-        State.PROGRESSING,
-        lambda o: _pods_problem(o, _pods_for_step(o, _current_step(o))),
-        _approach_step,
-        "run as many as the step's share needs; traffic stays as it is, or follows what pods there is room for",
-        requeue_in(POLL_PODS),
+        name="the candidate's pods for the step are not all ready",
+        when=lambda o: _is_in_step(o) and not _step_is_confirmed(o) and not _has_step_pods(o, _current_step(o)),
+        state=State.PROGRESSING,
+        reason=lambda o: _pods_problem(o, _pods_for_step(o, _current_step(o))),
+        actions=_approach_step,
+        summary="run as many as the step's share needs; traffic stays as it is, or follows what pods there is room for",
+        requeue_after=requeue_in(POLL_PODS),
     ),
     StateRow(
-        "the step mirrors requests, and the comparer is not ready",
-        lambda o: (
+        name="the step mirrors requests, and the comparer is not ready",
+        when=lambda o: (
             _is_in_step(o)
             and _current_step(o).mirror > 0
             and not _step_is_confirmed(o)
             and not _rollout_input(o).comparer_ready
         ),
-        State.PROGRESSING,
-        lambda _: Problem(Reason.WAITING_FOR_PODS, "the comparer's pod is starting"),
-        _keep_step,
-        "run the comparer",
-        requeue_in(POLL_PODS),
+        state=State.PROGRESSING,
+        reason=lambda _: Problem(Reason.WAITING_FOR_PODS, "the comparer's pod is starting"),
+        actions=_keep_step,
+        summary="run the comparer",
+        requeue_after=requeue_in(POLL_PODS),
     ),
     StateRow(
-        "traffic is not as the step wants it",
-        lambda o: _is_in_step(o) and not _traffic_matches(o, _step_split(o, _current_step(o))),
-        State.PROGRESSING,
-        _step_traffic_problem,
-        _apply_step,
-        "set traffic as the step wants it",
-        requeue_in(POLL_GATEWAY),
+        name="traffic is not as the step wants it",
+        when=lambda o: _is_in_step(o) and not _traffic_matches(o, _step_split(o, _current_step(o))),
+        state=State.PROGRESSING,
+        reason=_step_traffic_problem,
+        actions=_apply_step,
+        summary="set traffic as the step wants it",
+        requeue_after=requeue_in(POLL_GATEWAY),
     ),
     StateRow(
-        "the gateway has not been seen to follow the step",
-        lambda o: _is_in_step(o) and not o.traffic.confirmed,
-        State.PROGRESSING,
-        _step_traffic_problem,
-        _apply_step,
-        "ask the gateway again",
-        requeue_in(POLL_GATEWAY),
+        name="the gateway has not been seen to follow the step",
+        when=lambda o: _is_in_step(o) and not o.traffic.confirmed,
+        state=State.PROGRESSING,
+        reason=_step_traffic_problem,
+        actions=_apply_step,
+        summary="ask the gateway again",
+        requeue_after=requeue_in(POLL_GATEWAY),
     ),
     Transition(
-        "the A/B test is over, and the candidate has won",
-        lambda o: (
+        name="the A/B test is over, and the candidate has won",
+        when=lambda o: (
             _is_in_step(o)
             and _current_step(o).kind is StepKind.AB_TEST
             and _hold_is_over(o)
             and _rollout_input(o).ab_test_won is True
             and _has_enough_evidence(o)
         ),
-        _advance_step,
-        "promote it",
+        update=_advance_step,
+        summary="promote it",
     ),
     Transition(
-        "the A/B test is over, and the candidate has not won",
-        lambda o: (
+        name="the A/B test is over, and the candidate has not won",
+        when=lambda o: (
             _is_in_step(o)
             and _current_step(o).kind is StepKind.AB_TEST
             and _hold_is_over(o)
             and _rollout_input(o).ab_test_won is False
         ),
-        lambda o: _roll_back(State.ABORTED, Reason.AB_TEST_LOST, o, _rollout_input(o).ab_test_message),
-        "turn back, to end as Aborted: not to have won is no harm",
+        update=lambda o: _roll_back(State.ABORTED, Reason.AB_TEST_LOST, o, _rollout_input(o).ab_test_message),
+        summary="turn back, to end as Aborted: not to have won is no harm",
     ),
     Transition(
-        "the hold is over, the evidence is there, and enough people have approved",
-        lambda o: (
+        name="the hold is over, the evidence is there, and enough people have approved",
+        when=lambda o: (
             _is_in_step(o)
             and _current_step(o).kind is not StepKind.AB_TEST
             and _hold_is_over(o)
             and _has_enough_evidence(o)
             and (_current_step(o).kind is not StepKind.APPROVAL or _is_approved(o))
         ),
-        _advance_step,
-        "go on to the next step, after the last one to the promotion",
+        update=_advance_step,
+        summary="go on to the next step, after the last one to the promotion",
     ),
     Transition(
-        "the hold is over, the evidence decides nothing, and the policy rolls back then",
-        lambda o: (
+        name="the hold is over, the evidence decides nothing, and the policy rolls back then",
+        when=lambda o: (
             _is_in_step(o)
             and _hold_is_over(o)
             and _final_measurement_is_due(o)
@@ -1291,106 +1298,110 @@ ROWS: tuple[Row, ...] = (
             and _rollout_input(o).policy.on_inconclusive == "Rollback"
             and _current_step(o).kind is not StepKind.APPROVAL
         ),
-        lambda o: _roll_back(State.ABORTED, Reason.INCONCLUSIVE, o, _evidence_problem(o).message),
-        "turn back, to end as Aborted: nothing was found against the candidate",
+        update=lambda o: _roll_back(State.ABORTED, Reason.INCONCLUSIVE, o, _evidence_problem(o).message),
+        summary="turn back, to end as Aborted: nothing was found against the candidate",
     ),
     StateRow(
-        "a metric has failed, and the policy holds on failure",
-        lambda o: _is_in_step(o) and _rollout_input(o).outcome is Outcome.FAIL,
-        State.HOLDING,
-        lambda o: Problem(Reason.ANALYSIS_FAILED, _verdict_messages(o, Outcome.FAIL), stalled=True),
-        _apply_step,
-        "hold for a person until the deadline",
-        _requeue_in_step,
+        name="a metric has failed, and the policy holds on failure",
+        when=lambda o: _is_in_step(o) and _rollout_input(o).outcome is Outcome.FAIL,
+        state=State.HOLDING,
+        reason=lambda o: Problem(Reason.ANALYSIS_FAILED, _verdict_messages(o, Outcome.FAIL), stalled=True),
+        actions=_apply_step,
+        summary="hold for a person until the deadline",
+        requeue_after=_requeue_in_step,
     ),
     StateRow(
-        "the step waits for people",
-        lambda o: _is_in_step(o) and _current_step(o).kind is StepKind.APPROVAL and not _is_approved(o),
-        State.AWAITING_APPROVAL,
-        _approval_problem,
-        _apply_step,
-        "keep the step, watch its metrics",
-        _requeue_in_step,
+        name="the step waits for people",
+        when=lambda o: _is_in_step(o) and _current_step(o).kind is StepKind.APPROVAL and not _is_approved(o),
+        state=State.AWAITING_APPROVAL,
+        reason=_approval_problem,
+        actions=_apply_step,
+        summary="keep the step, watch its metrics",
+        requeue_after=_requeue_in_step,
     ),
     StateRow(
-        "the step's hold is not over, or the look after it has not come back",
-        lambda o: _is_in_step(o) and not (_hold_is_over(o) and _final_measurement_is_due(o)),
-        State.PROGRESSING,
-        _step_progress,
-        _apply_step,
-        "keep the step, watch its metrics",
-        _requeue_in_step,
+        name="the step's hold is not over, or the look after it has not come back",
+        when=lambda o: _is_in_step(o) and not (_hold_is_over(o) and _final_measurement_is_due(o)),
+        state=State.PROGRESSING,
+        reason=_step_progress,
+        actions=_apply_step,
+        summary="keep the step, watch its metrics",
+        requeue_after=_requeue_in_step,
     ),
     StateRow(
-        "the hold is over, and the evidence decides nothing yet",
-        _is_in_step,
-        State.HOLDING,
-        _evidence_problem,
-        _apply_step,
-        "hold until it does, or until the deadline",
-        _requeue_in_step,
+        name="the hold is over, and the evidence decides nothing yet",
+        when=_is_in_step,
+        state=State.HOLDING,
+        reason=_evidence_problem,
+        actions=_apply_step,
+        summary="hold until it does, or until the deadline",
+        requeue_after=_requeue_in_step,
     ),
     Transition(
-        "the candidate was promoted, and it serves",
-        lambda o: (
+        name="the candidate was promoted, and it serves",
+        when=lambda o: (
             _is_in_state(o, State.PROMOTING)
             and o.serving is not None
             and o.serving.revision.hash == _require_candidate(o).hash
             and _traffic_matches(o, TrafficSplit.all_to(_require_candidate(o)))
             and o.traffic.confirmed
         ),
-        _finish_rollout,
-        "end as Succeeded",
+        update=_finish_rollout,
+        summary="end as Succeeded",
     ),
     StateRow(
-        "promoting, and the candidate's pods are not all ready",
-        lambda o: _is_in_state(o, State.PROMOTING) and not _has_ready_pods(o, _require_record(o).candidate, o.replicas),
-        State.PROMOTING,
-        lambda o: _pods_problem(o, o.replicas),
-        _prepare_promotion,
-        "bring it to full size; traffic stays as it is",
-        requeue_in(POLL_PODS),
+        name="promoting, and the candidate's pods are not all ready",
+        when=lambda o: (
+            _is_in_state(o, State.PROMOTING) and not _has_ready_pods(o, _require_record(o).candidate, o.replicas)
+        ),
+        state=State.PROMOTING,
+        reason=lambda o: _pods_problem(o, o.replicas),
+        actions=_prepare_promotion,
+        summary="bring it to full size; traffic stays as it is",
+        requeue_after=requeue_in(POLL_PODS),
     ),
     StateRow(
-        "promoting",
-        lambda o: _is_in_state(o, State.PROMOTING),
-        State.PROMOTING,
-        _takeover_problem,
-        _promote_candidate,
-        "send all traffic to the candidate, whose pods are those that were the canary",
-        requeue_in(POLL_GATEWAY),
+        name="promoting",
+        when=lambda o: _is_in_state(o, State.PROMOTING),
+        state=State.PROMOTING,
+        reason=_takeover_problem,
+        actions=_promote_candidate,
+        summary="send all traffic to the candidate, whose pods are those that were the canary",
+        requeue_after=requeue_in(POLL_GATEWAY),
     ),
     _reverted_row(State.ROLLED_BACK),
     _reverted_row(State.ABORTED),
     StateRow(
-        "a person's rollback holds the Model",
-        lambda o: o.record is not None and o.record.pins_model and not o.record.is_active and o.target_serves,
-        State.SUCCEEDED,
-        _pinned_problem,
-        direct.maintain_target,
-        "keep it there",
+        name="a person's rollback holds the Model",
+        when=lambda o: o.record is not None and o.record.pins_model and not o.record.is_active and o.target_serves,
+        state=State.SUCCEEDED,
+        reason=_pinned_problem,
+        actions=direct.maintain_target,
+        summary="keep it there",
     ),
     StateRow(
-        "the policy can't be followed, and another revision is wanted",
-        lambda o: _wants_new_rollout(o) and _rollout_input(o).problem is not None,
-        State.PENDING,
-        lambda o: _rollout_input(o).problem or Problem(Reason.WAITING_FOR_POLICY, ""),
-        lambda o: (*direct.keep_routed_revisions(o), *direct.remove_obsolete(o)),
-        "keep what serves",
-        requeue_in(POLL_IDLE),
+        name="the policy can't be followed, and another revision is wanted",
+        when=lambda o: _wants_new_rollout(o) and _rollout_input(o).problem is not None,
+        state=State.PENDING,
+        reason=lambda o: _rollout_input(o).problem or Problem(Reason.WAITING_FOR_POLICY, ""),
+        actions=lambda o: (*direct.keep_routed_revisions(o), *direct.remove_obsolete(o)),
+        summary="keep what serves",
+        requeue_after=requeue_in(POLL_IDLE),
     ),
     StateRow(
-        "another revision is wanted",
-        lambda o: _wants_new_rollout(o),
-        State.PENDING,
-        lambda o: Problem(Reason.ROLLOUT_IN_PROGRESS, f"a rollout to version {o.target.version if o.target else ''}"),
-        _start_rollout,
-        "make a ModelRollout",
-        requeue_in(POLL_GATEWAY),
+        name="another revision is wanted",
+        when=lambda o: _wants_new_rollout(o),
+        state=State.PENDING,
+        reason=lambda o: Problem(
+            Reason.ROLLOUT_IN_PROGRESS, f"a rollout to version {o.target.version if o.target else ''}"
+        ),
+        actions=_start_rollout,
+        summary="make a ModelRollout",
+        requeue_after=requeue_in(POLL_GATEWAY),
     ),
     StateRow(
-        "the target serves, and the previous revision is kept for going back",
-        lambda o: (
+        name="the target serves, and the previous revision is kept for going back",
+        when=lambda o: (
             o.rollout is not None
             and o.target_serves
             and o.traffic.confirmed
@@ -1398,11 +1409,11 @@ ROWS: tuple[Row, ...] = (
             and o.retention > o.settle_time
             and o.target_ready
         ),
-        State.SUCCEEDED,
-        _retention_problem,
-        direct.maintain_target,
-        "keep both; remove the previous one after keepPrevious",
-        lambda o: max(
+        state=State.SUCCEEDED,
+        reason=_retention_problem,
+        actions=direct.maintain_target,
+        summary="keep both; remove the previous one after keepPrevious",
+        requeue_after=lambda o: max(
             min((o.removable_at(r) or o.now for r in o.obsolete_revisions), default=o.now) - o.now, POLL_GATEWAY
         ),
     ),

@@ -9,6 +9,7 @@ import pytest
 from modelwright.api.conditions import find_condition
 from modelwright.api.reasons import Reason
 from modelwright.api.v1alpha1.training import RunState, StageState
+from modelwright.core import stopwatch
 from modelwright.core.problem import Problem
 from modelwright.core.retraining import run_machine
 from modelwright.core.retraining.run_machine import (
@@ -109,7 +110,7 @@ def test_a_run_begins_when_the_one_before_it_has_ended_and_its_clock_from_then()
     waiting = after(picture(earlier_runs=("run-0",)))
     begun = decide_run(replace(later(waiting, hours=9), earlier_runs=()))
     assert begun.status.state == "CheckingData"
-    assert run_machine.elapsed_time(begun.status.clock, NOW + timedelta(hours=10)) == timedelta(hours=1)
+    assert stopwatch.elapsed_time(begun.status.clock, NOW + timedelta(hours=10)) == timedelta(hours=1)
 
 
 @pytest.mark.parametrize(

@@ -29,8 +29,8 @@ from modelwright.core.rollout import freeze, policy_lint, step_analysis
 from modelwright.core.rollout.measured_step import STEP_STATES, MeasuredStep, select_measured_step
 from modelwright.core.rollout.observation import Observation, RolloutInput
 from modelwright.core.rollout.record import REVERTED_STATES, RolloutRecord
+from modelwright.core.rollout.step_targets import baseline_revision
 from modelwright.core.rollout.steps import RolloutStep, StepKind, compile_steps
-from modelwright.core.rollout.stepwise import baseline_revision
 from modelwright.core.runtime_choice import RuntimeChoice
 from modelwright.kube import api_errors, kinds
 from modelwright.kube.queue import Key

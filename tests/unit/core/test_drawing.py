@@ -11,8 +11,9 @@ import pytest
 from modelwright.core.drawing import render_state_diagram
 from modelwright.core.retraining import drawing as of_runs
 from modelwright.core.retraining import run_machine as runs
-from modelwright.core.rollout import direct, machine, record
 from modelwright.core.rollout import drawing as of_rollouts
+from modelwright.core.rollout import machine, record
+from modelwright.core.rollout.rows import unmanaged
 
 WITHOUT_A_RECORD_TO_MOVE = {
     "spec.version was changed since a person's rollback began",
@@ -20,7 +21,7 @@ WITHOUT_A_RECORD_TO_MOVE = {
     "a person's rollback holds the Model",
     "a rollback by hand takes requests and has no ready pod",
     "the policy can't be followed, and another revision is wanted",
-    *(row.name for row in direct.ROWS),
+    *(row.name for row in unmanaged.ROWS),
 }
 """Rows in which no state of a record changes: of ended records, rollbacks by hand, pods left over, and of Models
 without a policy."""

@@ -15,6 +15,10 @@ POLL_GATEWAY = timedelta(seconds=1)
 """Interval at which a rollout is reconciled that waits for the gateway."""
 
 
+GATEWAY_GRACE = timedelta(seconds=10)
+"""How long a gateway may take to follow before that is told."""
+
+
 @dataclass(frozen=True, slots=True)
 class Assessment:
     """A state and its reason, for status and Events. `stalled`: a user has to act before the rollout continues."""

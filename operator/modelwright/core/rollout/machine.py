@@ -8,14 +8,43 @@ from dataclasses import replace
 
 from modelwright.api.v1alpha1.rollout import RolloutState
 from modelwright.core.analysis.evidence import Outcome
-from modelwright.core.rollout import direct, step_analysis, stepwise
+from modelwright.core.rollout import step_analysis
 from modelwright.core.rollout.actions import Action
 from modelwright.core.rollout.decision import Assessment, Decision, RolloutRow
 from modelwright.core.rollout.observation import Observation, RolloutInput
 from modelwright.core.rollout.record import RolloutRecord, transition_to
+from modelwright.core.rollout.rows import (
+    gating,
+    idle,
+    pausing,
+    promoting,
+    recreating,
+    redirection,
+    rolling_back,
+    safety,
+    stepping,
+    unmanaged,
+)
 from modelwright.core.table import StateRow, determine, trace
 
-TABLE: tuple[RolloutRow, ...] = (*stepwise.ROWS, *direct.ROWS)
+TABLE: tuple[RolloutRow, ...] = (
+    *redirection.ROWS,
+    *rolling_back.ROWS,
+    *safety.ROWS,
+    *pausing.ROWS,
+    *gating.ROWS,
+    *recreating.ROWS,
+    *stepping.ROWS,
+    *promoting.ROWS,
+    *idle.ROWS,
+    *unmanaged.ROWS,
+)
+"""Safety comes first: commands, the rollback, the deadline and a failed metric wait for nothing else."""
+
+TRANSITION_ONLY_STATES: frozenset[RolloutState] = frozenset(
+    {RolloutState.SUCCEEDED, RolloutState.ROLLED_BACK, RolloutState.ABORTED, RolloutState.SUPERSEDED}
+)
+"""States that a live record reaches by a transition only, never because a row that stays is in them."""
 
 
 def apply_transitions(observed: Observation) -> Observation:
@@ -70,12 +99,12 @@ def _initial_outcome(rollout: RolloutInput, record: RolloutRecord) -> Outcome | 
 
 def _applicable_rows(observed: Observation) -> tuple[RolloutRow, ...]:
     """Select the rows that can apply: without a policy and a record, only those of a Model without either."""
-    return TABLE if observed.rollout is not None else direct.ROWS
+    return TABLE if observed.rollout is not None else unmanaged.ROWS
 
 
 def _with_recorded_state(observed: Observation, row: StateRow[Observation, RolloutState, Action]) -> Observation:
     record = observed.active_record
-    if record is None or observed.rollout is None or row.state in stepwise.TRANSITION_ONLY_STATES:
+    if record is None or observed.rollout is None or row.state in TRANSITION_ONLY_STATES:
         return observed
     if record.state is RolloutState.ROLLING_BACK:
         # The record keeps the reason of the rollback, whatever is in the way of it.

@@ -11,7 +11,6 @@ from modelwright.api.v1alpha1.rollout import RolloutState as State
 from modelwright.core.pod_failures import PodFailure
 from modelwright.core.problem import Problem
 from modelwright.core.revision import Revision
-from modelwright.core.rollout import direct
 from modelwright.core.rollout.actions import EnsureRevision, RemoveRevision, SetTraffic
 from modelwright.core.rollout.document import render_rollout_page
 from modelwright.core.rollout.machine import TABLE, decide_actions, determine_state
@@ -22,6 +21,7 @@ from modelwright.core.rollout.observation import (
     TrafficView,
     confirm_serving,
 )
+from modelwright.core.rollout.rows import unmanaged
 from modelwright.core.rollout.traffic_split import TrafficSplit
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -228,7 +228,7 @@ def test_what_follows_when(observed: Observation, state: State, reason: Reason, 
 
 def test_every_row_of_the_table_is_reached_by_a_case() -> None:
     reached = {next(rule.name for rule in TABLE if rule.when(case[1])) for case in CASES}
-    assert reached == {rule.name for rule in direct.ROWS}
+    assert reached == {rule.name for rule in unmanaged.ROWS}
 
 
 def test_a_revision_serves_only_once_it_is_named_confirmed_and_ready() -> None:

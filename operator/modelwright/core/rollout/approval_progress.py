@@ -1,0 +1,72 @@
+"""Progress of the approvals that a gate or a step waits for."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from modelwright.api.common import parse_duration
+from modelwright.api.reasons import Reason
+from modelwright.api.v1alpha1.rollout import ApprovalRecord
+from modelwright.api.v1alpha1.rollout import RolloutState as State
+from modelwright.core.people import ApprovalsMissing, Approved, Rejected
+from modelwright.core.problem import Problem
+from modelwright.core.rollout.gate_progress import next_gate
+from modelwright.core.rollout.lookups import current_step, is_in_state, is_in_step, require_record, rollout_input
+from modelwright.core.rollout.observation import Observation
+from modelwright.core.rollout.record import RolloutRecord
+from modelwright.core.rollout.steps import StepKind
+
+
+def is_approved(o: Observation) -> bool:
+    return isinstance(rollout_input(o).approval, Approved)
+
+
+def is_rejected(o: Observation) -> bool:
+    return isinstance(rollout_input(o).approval, Rejected)
+
+
+def awaits_approval(o: Observation) -> bool:
+    if is_in_state(o, State.GATING, State.AWAITING_APPROVAL) and require_record(o).status.step is None:
+        return next_gate(o) == "approval"
+    return is_in_step(o) and current_step(o).kind is StepKind.APPROVAL
+
+
+def approval_timeout(o: Observation) -> timedelta:
+    gates = rollout_input(o).policy.gates
+    if require_record(o).status.step is None and gates is not None and gates.approval is not None:
+        return timedelta(seconds=parse_duration(gates.approval.timeout))
+    return current_step(o).timeout or timedelta.max
+
+
+def _approval_place(record: RolloutRecord) -> str:
+    return "gate" if record.status.step is None else f"step {record.step_index}"
+
+
+def record_approvals(o: Observation, record: RolloutRecord) -> RolloutRecord:
+    """`record` with the names of those whose word counted."""
+    people = rollout_input(o).approval
+    if people is None or not awaits_approval(o):
+        return record
+    counted = (people.by,) if isinstance(people, Rejected) else people.counted
+    place = _approval_place(record)
+    known = {(entry.name, entry.place) for entry in record.status.approvals}
+    new = tuple(
+        ApprovalRecord(
+            name=approval.name,
+            approver=approval.spec.approver,
+            decision=approval.spec.decision,
+            reason=approval.spec.reason,
+            place=place,
+            at=o.now,
+        )
+        for approval in counted
+        if (approval.name, place) not in known
+    )
+    return record.with_status(approvals=(*record.status.approvals, *new)[-64:]) if new else record
+
+
+def approval_problem(o: Observation) -> Problem:
+    people = rollout_input(o).approval
+    if isinstance(people, ApprovalsMissing):
+        return Problem(people.reason, people.message, people.stalled)
+    return Problem(Reason.AWAITING_APPROVAL, people.message if isinstance(people, Rejected) else "people must approve")

@@ -16,18 +16,14 @@ from modelwright.api.v1alpha1.retraining import Guard, RetrainingPolicySpec, Ret
 from modelwright.api.v1alpha1.training import RunState, StageState
 from modelwright.core.problem import Problem
 from modelwright.core.retraining import throttle, triggers
-from modelwright.core.retraining.run_machine import (
+from modelwright.core.retraining.run_actions import RegisterVersion, ResolveData, RunDecision, StartStage, StopStage
+from modelwright.core.retraining.run_machine import decide_run
+from modelwright.core.retraining.run_observation import (
     RUN_TERMINAL_STATES,
     ChildRef,
-    RegisterVersion,
-    ResolveData,
     ResolvedData,
-    RunDecision,
     RunObservation,
-    StartStage,
-    StopStage,
     current_stage,
-    decide_run,
 )
 from modelwright.core.retraining.stage_reading import ENDED_STAGE_STATES, StageReading
 from modelwright.core.retraining.throttle import AlreadyStarted, PolicyRun, StartRun, SuppressFiring

@@ -19,7 +19,7 @@ from modelwright.api.v1alpha1.retraining import (
     Work,
 )
 from modelwright.api.v1alpha1.training import DatasetStatus
-from modelwright.core.retraining.run_machine import output_uri
+from modelwright.core.retraining.run_inputs import output_uri
 from modelwright.render import fetch_container, helper_pod_placement, user_pod_template
 from modelwright.render.child_metadata import owner_reference
 from modelwright.render.gate_jobs import CANDIDATE_DIR, SERVING_DIR, EvaluatedContent, format_gated_figures

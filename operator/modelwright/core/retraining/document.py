@@ -3,7 +3,8 @@
 from modelwright.api.v1alpha1.training import RunState
 from modelwright.core.drawing import render_state_diagram
 from modelwright.core.retraining.drawing import moves
-from modelwright.core.retraining.run_machine import RUN_TABLE, RUN_TERMINAL_STATES
+from modelwright.core.retraining.run_observation import RUN_TERMINAL_STATES
+from modelwright.core.retraining.run_table import RUN_TABLE
 from modelwright.core.table import render_rows
 
 _HEAD = """# What a TrainingRun does next

@@ -16,15 +16,10 @@ from modelwright.api.reasons import Reason
 from modelwright.api.v1alpha1.retraining import RetrainingPolicySpec
 from modelwright.api.v1alpha1.training import RunState, StageState, TrainingRun
 from modelwright.core.problem import Problem
-from modelwright.core.retraining.run_machine import (
-    RUN_TABLE,
-    STAGES_BY_STATE,
-    ChildRef,
-    ResolvedData,
-    RunObservation,
-    hash_inputs,
-    trace_run,
-)
+from modelwright.core.retraining.run_inputs import hash_inputs
+from modelwright.core.retraining.run_machine import trace_run
+from modelwright.core.retraining.run_observation import STAGES_BY_STATE, ChildRef, ResolvedData, RunObservation
+from modelwright.core.retraining.run_table import RUN_TABLE
 from modelwright.core.retraining.stage_reading import StageReading
 from modelwright.core.table import number_rows
 

@@ -11,7 +11,7 @@ from modelwright.api.common import parse_duration
 from modelwright.api.reasons import Reason
 from modelwright.api.v1alpha1.retraining import Backoff, Guard
 from modelwright.api.v1alpha1.training import RunState
-from modelwright.core.retraining.run_machine import RUN_TERMINAL_STATES
+from modelwright.core.retraining.run_observation import RUN_TERMINAL_STATES
 from modelwright.core.retraining.triggers import Firing
 
 RUN_NAME_MAX = 52

@@ -8,7 +8,9 @@ from typing import Any
 
 from modelwright.api.v1alpha1.retraining import RetrainingPolicySpec
 from modelwright.api.v1alpha1.training import StageState, TrainingRun, TrainingRunStatus
-from modelwright.core.retraining.run_machine import ChildRef, ResolvedData, RunDecision, RunObservation, decide_run
+from modelwright.core.retraining.run_actions import RunDecision
+from modelwright.core.retraining.run_machine import decide_run
+from modelwright.core.retraining.run_observation import ChildRef, ResolvedData, RunObservation
 from modelwright.core.retraining.stage_reading import StageReading
 
 NOW = datetime(2026, 11, 4, 12, tzinfo=UTC)

@@ -11,18 +11,11 @@ from modelwright.api.reasons import Reason
 from modelwright.api.v1alpha1.training import RunState, StageState
 from modelwright.core import stopwatch
 from modelwright.core.problem import Problem
-from modelwright.core.retraining import run_machine
-from modelwright.core.retraining.run_machine import (
-    ChildRef,
-    RegisterVersion,
-    ResolveData,
-    ResolvedData,
-    RunDecision,
-    StartStage,
-    StopStage,
-    decide_run,
-    hash_inputs,
-)
+from modelwright.core.retraining.run_actions import RegisterVersion, ResolveData, RunDecision, StartStage, StopStage
+from modelwright.core.retraining.run_inputs import hash_inputs, merge_parameters
+from modelwright.core.retraining.run_machine import decide_run
+from modelwright.core.retraining.run_observation import ChildRef, ResolvedData
+from modelwright.core.retraining.run_table import RUN_TABLE
 from modelwright.core.retraining.stage_reading import StageReading
 from tests.unit.core.retraining.builders import DIGEST, NOW, OUTPUT, after, during, later, picture, policy, run, seen
 
@@ -169,8 +162,8 @@ def test_a_run_with_the_inputs_of_the_last_good_one_is_skipped_unless_a_person_a
 
 def test_parameters_of_a_person_take_the_place_of_the_policys() -> None:
     template = policy(parameters={"C": "1", "depth": "3"}).run
-    assert run_machine.merge_parameters(run(manual=True), template) == {"C": "2", "depth": "3"}
-    assert run_machine.merge_parameters(run(), template) == {"C": "1", "depth": "3"}
+    assert merge_parameters(run(manual=True), template) == {"C": "2", "depth": "3"}
+    assert merge_parameters(run(), template) == {"C": "1", "depth": "3"}
 
 
 def test_the_hash_of_inputs_does_not_depend_on_the_order_of_parameters() -> None:
@@ -448,7 +441,7 @@ def test_the_next_look_is_not_later_than_the_end_of_a_clock(minutes: float, seco
 
 
 def test_every_row_of_the_table_has_a_name_of_its_own() -> None:
-    names = [row.name for row in run_machine.RUN_TABLE]
+    names = [row.name for row in RUN_TABLE]
     assert len(set(names)) == len(names)
 
 

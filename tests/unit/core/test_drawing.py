@@ -16,10 +16,10 @@ from modelwright.core.rollout import machine, record
 from modelwright.core.rollout.rows import unmanaged
 
 WITHOUT_A_RECORD_TO_MOVE = {
-    "spec.version was changed since a person's rollback began",
+    "spec.version was changed since a manual rollback started",
     "an earlier candidate has not left yet",
-    "a person's rollback holds the Model",
-    "a rollback by hand takes requests and has no ready pod",
+    "a manual rollback pins the Model",
+    "a manual rollback takes requests and has no ready pod",
     "the policy can't be followed, and another revision is wanted",
     *(row.name for row in unmanaged.ROWS),
 }

@@ -151,10 +151,10 @@ def _requeue_at_limit(o: RunObservation) -> timedelta:
 
 RUN_TABLE: tuple[RunRow, ...] = (
     Transition(
-        name="the run has succeeded, and something else has become of its version",
+        name="the run has succeeded, and its version has another outcome now",
         when=lambda o: is_in_state(o, RunState.SUCCEEDED) and o.version_outcome not in (None, o.status.outcome),
         update=lambda o: o.with_status(outcome=o.version_outcome),
-        summary="write down what",
+        summary="record that outcome",
     ),
     StateRow(
         name="the run has ended, and the object of its last stage has not",
@@ -162,7 +162,7 @@ RUN_TABLE: tuple[RunRow, ...] = (
         state=None,
         reason=_recorded_problem,
         actions=_stop_stage,
-        summary="end that object",
+        summary="stop that object",
         requeue_after=requeue_in(POLL_IDLE),
     ),
     StateRow(
@@ -174,7 +174,7 @@ RUN_TABLE: tuple[RunRow, ...] = (
         summary="nothing",
     ),
     Transition(
-        name="the ModelVersion is there",
+        name="the ModelVersion exists",
         when=lambda o: is_in_state(o, RunState.REGISTERING) and o.registered is True,
         update=succeed_run,
         summary="Succeeded",
@@ -186,13 +186,13 @@ RUN_TABLE: tuple[RunRow, ...] = (
         summary="Cancelled",
     ),
     Transition(
-        name="it can't go on for good, and no object is at work",
+        name="it can never continue, and no object is running",
         when=lambda o: fatal_problem(o) is not None,
         update=fail_fatally,
         summary="Failed",
     ),
     StateRow(
-        name="it has not begun, and there is no policy to go by",
+        name="it has not started, and there is no policy to go by",
         when=lambda o: is_in_state(o, *NOT_STARTED) and (o.policy is None or o.problem is not None),
         state=RunState.PENDING,
         reason=_policy_problem,
@@ -201,7 +201,7 @@ RUN_TABLE: tuple[RunRow, ...] = (
         requeue_after=_requeue_at_limit,
     ),
     StateRow(
-        name="it has not begun, and an earlier run has not ended",
+        name="it has not started, and an earlier run has not ended",
         when=lambda o: is_in_state(o, *NOT_STARTED) and bool(o.earlier_runs),
         state=RunState.QUEUED,
         reason=_queue_problem,
@@ -210,22 +210,22 @@ RUN_TABLE: tuple[RunRow, ...] = (
         requeue_after=_requeue_at_limit,
     ),
     Transition(
-        name="it has not begun",
+        name="it has not started",
         when=lambda o: is_in_state(o, *NOT_STARTED),
         update=start_run,
-        summary="keep the policy as it is now, and begin: Resolving",
+        summary="store the policy as it is now, and start: Resolving",
     ),
     Transition(
-        name="its data can't be had",
+        name="its data can't be resolved",
         when=lambda o: is_in_state(o, RunState.RESOLVING) and permanent_data_problem(o) is not None,
         update=fail_without_data,
         summary="Failed",
     ),
     Transition(
-        name="the object of the stage is there for the first time",
+        name="the object of the stage exists for the first time",
         when=_has_new_child,
         update=record_child,
-        summary="write down its uid",
+        summary="record its uid",
     ),
     Transition(
         name="the object of the stage is gone, or another one",
@@ -249,10 +249,10 @@ RUN_TABLE: tuple[RunRow, ...] = (
         name="the object of the stage has succeeded with a report",
         when=lambda o: stage_is_in(o, StageState.SUCCEEDED),
         update=record_report,
-        summary="take the result: the next stage, Registering, or Failed",
+        summary="record the result: the next stage, Registering, or Failed",
     ),
     Transition(
-        name="the ModelVersion can't be made",
+        name="the ModelVersion can't be created",
         when=lambda o: (problem := registration_problem(o)) is not None and problem.stalled,
         update=fail_registration,
         summary="Failed",
@@ -272,7 +272,7 @@ RUN_TABLE: tuple[RunRow, ...] = (
         state=RunState.RESOLVING,
         reason=resolving_problem,
         actions=lambda o: tuple(ResolveData(which) for which in unresolved_roles(o)),
-        summary="have it found out",
+        summary="resolve it",
         requeue_after=_requeue_at_limit,
     ),
     Transition(
@@ -285,15 +285,15 @@ RUN_TABLE: tuple[RunRow, ...] = (
         name="all digests are known",
         when=lambda o: is_in_state(o, RunState.RESOLVING),
         update=start_first_stage,
-        summary="write them down, and begin: CheckingData, or Training without a data check",
+        summary="record them, and start: CheckingData, or Training without a data check",
     ),
     StateRow(
-        name="a stage goes on",
+        name="a stage is in progress",
         when=is_in_stage,
         state=None,
         reason=_stage_problem,
         actions=_ensure_stage,
-        summary="make its object, unless there was one",
+        summary="create its object, unless there was one",
         requeue_after=_requeue_at_limit,
     ),
     StateRow(
@@ -302,7 +302,7 @@ RUN_TABLE: tuple[RunRow, ...] = (
         state=RunState.REGISTERING,
         reason=_registering_problem,
         actions=lambda o: (RegisterVersion(version_name(o.run.name)),),
-        summary="make the ModelVersion",
+        summary="create the ModelVersion",
         requeue_after=_requeue_at_limit,
     ),
 )

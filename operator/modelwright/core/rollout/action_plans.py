@@ -34,26 +34,26 @@ def ensure_source(o: Observation) -> tuple[Action, ...]:
 
 
 def keep_step(o: Observation) -> tuple[Action, ...]:
-    """Whatever the last step has set goes on."""
+    """Keep the pods of the current step, and the traffic as it is."""
     record = require_record(o)
     if record.status.step is None:
         return (*ensure_source(o), *route_to_source(o))
     candidate, serving = step_pods(o, current_step(o))
     source = (EnsureRevision(record.from_revision, serving),) if record.from_revision is not None else ()
     fresh = fresh_baseline(o, current_step(o))
-    beside = (EnsureRevision(fresh, candidate),) if fresh is not None else ()
-    return (*source, *beside, EnsureRevision(require_candidate(o), candidate), *_ensure_comparer(o))
+    baseline = (EnsureRevision(fresh, candidate),) if fresh is not None else ()
+    return (*source, *baseline, EnsureRevision(require_candidate(o), candidate), *_ensure_comparer(o))
 
 
 def hold_step(o: Observation) -> tuple[Action, ...]:
-    """Neither traffic nor, where pods and traffic move in turns, pods go any further."""
+    """Keep the traffic as it is and, where pods and traffic move in turns, the pods too."""
     if not needs_capacity_plan(o):
         return keep_step(o)
     return hold_pods(o)
 
 
 def hold_pods(o: Observation) -> tuple[Action, ...]:
-    """The pods of both revisions as they are, and traffic too."""
+    """Keep the pods of both revisions and the traffic as they are."""
     views = (revision_view(o, revision) for revision in (require_record(o).from_revision, require_record(o).candidate))
     return tuple(
         EnsureRevision(view.revision, view.replicas) for view in views if view is not None and view.replicas is not None
@@ -61,7 +61,8 @@ def hold_pods(o: Observation) -> tuple[Action, ...]:
 
 
 def approach_step(o: Observation) -> tuple[Action, ...]:
-    """Pods first; where both revisions have no room at full size, traffic as far as the pods carry it."""
+    """Start the pods of a step before its traffic; without room for both revisions at full size, move traffic as far as
+    the pods carry it."""
     step = current_step(o)
     if (
         not needs_capacity_plan(o)
@@ -90,14 +91,15 @@ def apply_step(o: Observation) -> tuple[Action, ...]:
 
 
 def return_to_source(o: Observation) -> tuple[Action, ...]:
+    """Return all traffic to the revision that served before, as far as its ready pods carry it."""
     record, source = require_record(o), require_record(o).from_revision
-    assert source is not None  # noqa: S101 - without one there is nothing to bring back
+    assert source is not None  # noqa: S101 - without one the rollback has ended already
     if is_recreate(o):
         if count_pods(o, record.candidate):
             return (EnsureRevision(require_candidate(o), 0),)
         return (EnsureRevision(source), *route_to_source(o))
     if not needs_capacity_plan(o) or record.candidate is None:
-        # Traffic first: it must not wait for whatever else can't be written.
+        # Traffic first: it must not wait for another write that fails.
         return (*route_to_source(o), EnsureRevision(source))
     back = plan_pods(o, 0)
     pods = (
@@ -110,16 +112,19 @@ def return_to_source(o: Observation) -> tuple[Action, ...]:
 
 
 def remove_earlier_candidate(o: Observation) -> tuple[Action, ...]:
-    leaving = (
-        RemoveRevision(gone.revision, pods_only=bool(count_pods(o, gone.revision))) for gone in remove_obsolete(o)
+    """Return traffic to the serving revision, and remove the pods of an earlier candidate, Deployments last."""
+    removals = (
+        RemoveRevision(obsolete.revision, pods_only=bool(count_pods(o, obsolete.revision)))
+        for obsolete in remove_obsolete(o)
     )
-    return (*ensure_source(o), *route_to_source(o), *leaving)
+    return (*ensure_source(o), *route_to_source(o), *removals)
 
 
 def prepare_promotion(o: Observation) -> tuple[Action, ...]:
+    """Bring the candidate to full size; where pods and traffic move in turns, move traffic along."""
     record = require_record(o)
     if record.from_revision is None:
-        # Nobody is served yet: the route comes first, so that a refused one shows at once.
+        # No revision serves yet: the route comes first, so that a rejected one shows at once.
         return (EnsureRevision(require_candidate(o)), SetTraffic(TrafficSplit.all_to(require_candidate(o))))
     if is_recreate(o):
         return (EnsureRevision(record.from_revision, 0), EnsureRevision(require_candidate(o)))
@@ -131,7 +136,7 @@ def prepare_promotion(o: Observation) -> tuple[Action, ...]:
         )
         if rollout_input(o).replica_weighted and not has_ready_pods(o, record.candidate, 1):
             return pods
-        # By pods, any share but 0 and 100 lets all of them be asked.
+        # Weighted by pods, any share but 0 and 100 lets the Service select all of them.
         share = min(max(ahead.weight, 1), 99) if rollout_input(o).replica_weighted else ahead.weight
         return (*pods, SetTraffic(step_split(o, RolloutStep(StepKind.WEIGHT, weight=100), share)))
     return (*ensure_source(o), EnsureRevision(require_candidate(o)))
@@ -152,9 +157,9 @@ def run_gate(o: Observation) -> tuple[Action, ...]:
     assert gate is not None  # noqa: S101
     if gate != "infra":
         return (*ensure_source(o), *route_to_source(o), RunGate(gate))
-    run = EnsureRevision(require_candidate(o), min(1, o.replicas))
-    asks = (RunGate(gate),) if has_ready_pods(o, require_candidate(o), 1) else ()
-    return (*ensure_source(o), *route_to_source(o), run, *asks)
+    pod = EnsureRevision(require_candidate(o), min(1, o.replicas))
+    job = (RunGate(gate),) if has_ready_pods(o, require_candidate(o), 1) else ()
+    return (*ensure_source(o), *route_to_source(o), pod, *job)
 
 
 def start_rollout(o: Observation) -> tuple[Action, ...]:
@@ -162,14 +167,14 @@ def start_rollout(o: Observation) -> tuple[Action, ...]:
 
 
 def keep_routed_revisions(observed: Observation) -> tuple[Action, ...]:
-    """What takes requests now is kept as it was stored, whatever became of its version, runtime or successor; and so
-    is the way to what serves."""
-    keys = set(observed.traffic.named)
-    keeper = observed.fallback_revision
-    if keeper is not None:
-        keys.add(keeper.hash)
-    kept = [EnsureRevision(observed.revisions[key].revision) for key in sorted(keys) if key in observed.revisions]
-    return (*kept, SetTraffic(TrafficSplit.all_to(keeper))) if keeper is not None else tuple(kept)
+    """Keep the revisions that receive requests now as they are stored, even if the version or runtime is gone; and the
+    traffic to the fallback revision."""
+    hashes = set(observed.traffic.named)
+    fallback = observed.fallback_revision
+    if fallback is not None:
+        hashes.add(fallback.hash)
+    kept = [EnsureRevision(observed.revisions[key].revision) for key in sorted(hashes) if key in observed.revisions]
+    return (*kept, SetTraffic(TrafficSplit.all_to(fallback))) if fallback is not None else tuple(kept)
 
 
 def _keep_other_revisions(observed: Observation) -> tuple[Action, ...]:
@@ -181,27 +186,27 @@ def _ensure_other_revisions(observed: Observation) -> tuple[Action, ...]:
 
 
 def remove_obsolete(observed: Observation) -> tuple[RemoveRevision, ...]:
-    """Revisions nobody wants leave, once traffic has been elsewhere for the settle time."""
+    """Remove obsolete revisions, once traffic has left them for their retention time; at once if none ever served."""
     if observed.never_served:
         return tuple(RemoveRevision(revision) for revision in observed.obsolete_revisions)
-    leaving = ((revision, observed.removable_at(revision)) for revision in observed.obsolete_revisions)
-    return tuple(RemoveRevision(revision) for revision, when in leaving if when is not None and when <= observed.now)
+    times = ((revision, observed.removable_at(revision)) for revision in observed.obsolete_revisions)
+    return tuple(RemoveRevision(revision) for revision, time in times if time is not None and time <= observed.now)
 
 
 def _ensure_target(observed: Observation) -> EnsureRevision:
-    assert observed.target is not None  # noqa: S101 - the table's first row takes what has no target
+    assert observed.target is not None  # noqa: S101 - an earlier row applies without a target
     return EnsureRevision(observed.target)
 
 
 def _route_to_target(observed: Observation) -> SetTraffic:
-    assert observed.target is not None  # noqa: S101 - the table's first row takes what has no target
+    assert observed.target is not None  # noqa: S101 - an earlier row applies without a target
     return SetTraffic(TrafficSplit.all_to(observed.target))
 
 
 def start_target(observed: Observation) -> tuple[Action, ...]:
     if observed.never_served:
-        # Nobody is served by anything else: naming the target early shows a taken name or a refused route at once,
-        # and callers get "unavailable" rather than "not found".
+        # No other revision serves: naming the target early shows a taken name or a rejected route at once, and callers
+        # get "unavailable" rather than "not found".
         return (_ensure_target(observed), _route_to_target(observed), *remove_obsolete(observed))
     return (*_keep_other_revisions(observed), _ensure_target(observed), *remove_obsolete(observed))
 

@@ -1,4 +1,4 @@
-"""What a decision asks for, as data; `reconcile/actions.py` carries it out."""
+"""Actions of a rollout decision, as data; `reconcile` carries them out."""
 
 from dataclasses import dataclass
 
@@ -8,9 +8,9 @@ from modelwright.core.rollout.traffic_split import TrafficSplit
 
 @dataclass(frozen=True, slots=True)
 class EnsureRevision:
-    """Have this revision's children as they are rendered: made when missing, mended when they drifted.
+    """Ensure that this revision's children are as rendered: create missing ones, repair drifted ones.
 
-    `pods`: how many, or at least how many where an autoscaler may add to them; None as the Model's spec has it.
+    `replicas`: number of pods, or the minimum if an autoscaler may add to them; None: as in the Model's spec.
     """
 
     revision: Revision
@@ -19,17 +19,17 @@ class EnsureRevision:
 
 @dataclass(frozen=True, slots=True)
 class SetTraffic:
-    """Have requests go so. Also sent when nothing changes: the route is mended when it drifted."""
+    """Set the destinations of requests. Also sent when nothing changes, to repair a drifted route."""
 
     split: TrafficSplit
 
 
 @dataclass(frozen=True, slots=True)
 class RemoveRevision:
-    """Take this revision's pods away. Never sent for a revision that traffic names.
+    """Remove this revision's pods. Never sent for a revision that traffic names.
 
-    `pods_only`: all but the Deployment, which is scaled to nothing. Other pods may then follow as soon as it has none;
-    those of a Deployment that is deleted stay for as long as the garbage collector takes.
+    `pods_only`: scale the Deployment to 0 instead of deleting it. Other pods can then take their place as soon as they
+    are gone; those of a deleted Deployment stay until the garbage collector acts.
     """
 
     revision: Revision
@@ -38,21 +38,21 @@ class RemoveRevision:
 
 @dataclass(frozen=True, slots=True)
 class StartRollout:
-    """Make the ModelRollout of the move to the target."""
+    """Create the ModelRollout, of this number, that moves the Model to the target."""
 
     number: int
 
 
 @dataclass(frozen=True, slots=True)
 class RunGate:
-    """Have this gate's Job run: scan, evaluation or infra."""
+    """Ensure that the Job of this gate runs: scan, evaluation or infra."""
 
     gate: str
 
 
 @dataclass(frozen=True, slots=True)
 class EnsureComparer:
-    """Have the comparer run that asks both revisions what callers ask one of them."""
+    """Ensure that the comparer runs, which sends mirrored requests of callers to both revisions."""
 
     serving: Revision
     candidate: Revision

@@ -43,13 +43,13 @@ def _approval_place(record: RolloutRecord) -> str:
 
 
 def record_approvals(o: Observation, record: RolloutRecord) -> RolloutRecord:
-    """`record` with the names of those whose word counted."""
-    people = rollout_input(o).approval
-    if people is None or not awaits_approval(o):
+    """Record the Approvals that counted, with their approvers."""
+    decision = rollout_input(o).approval
+    if decision is None or not awaits_approval(o):
         return record
-    counted = (people.by,) if isinstance(people, Rejected) else people.counted
+    counted = (decision.by,) if isinstance(decision, Rejected) else decision.counted
     place = _approval_place(record)
-    known = {(entry.name, entry.place) for entry in record.status.approvals}
+    recorded = {(entry.name, entry.place) for entry in record.status.approvals}
     new = tuple(
         ApprovalRecord(
             name=approval.name,
@@ -60,13 +60,14 @@ def record_approvals(o: Observation, record: RolloutRecord) -> RolloutRecord:
             at=o.now,
         )
         for approval in counted
-        if (approval.name, place) not in known
+        if (approval.name, place) not in recorded
     )
     return record.with_status(approvals=(*record.status.approvals, *new)[-64:]) if new else record
 
 
 def approval_problem(o: Observation) -> Problem:
-    people = rollout_input(o).approval
-    if isinstance(people, ApprovalsMissing):
-        return Problem(people.reason, people.message, people.stalled)
-    return Problem(Reason.AWAITING_APPROVAL, people.message if isinstance(people, Rejected) else "people must approve")
+    decision = rollout_input(o).approval
+    if isinstance(decision, ApprovalsMissing):
+        return Problem(decision.reason, decision.message, decision.stalled)
+    message = decision.message if isinstance(decision, Rejected) else "people must approve"
+    return Problem(Reason.AWAITING_APPROVAL, message)

@@ -1,8 +1,8 @@
-"""How many pods each revision of a rollout is to have, and how far its traffic may move with the pods there are.
+"""Plans the number of pods of each revision in a rollout, and the weight that the ready pods can carry.
 
 Weight follows readiness in both directions: a step forward waits for the candidate's pods, and so does the way back for
-those of the serving revision when it was scaled down (what argo-rollouts#3888 asks for). Pods are only taken away
-once the weight has left them, and only asked for where the budget has room now.
+those of the serving revision if it was scaled down (requested in argo-rollouts#3888). Pods are removed only once the
+weight has left them, and added only if the budget has room now.
 """
 
 from __future__ import annotations
@@ -16,20 +16,21 @@ WeightedBy = Literal["gateway", "replicas"]
 
 @dataclass(frozen=True, slots=True)
 class PodCounts:
-    """A revision's pods: how many its Deployment asks for, and how many answer."""
+    """Numbers of a revision's pods: `requested` by its Deployment, and `ready`."""
 
     requested: int
     ready: int
 
     @property
     def budgeted(self) -> int:
-        """Pods that count against the budget now: those that are to leave, and still answer, do."""
+        """Pods that count against the budget now, including those that still answer but are to be removed."""
         return max(self.requested, self.ready)
 
 
 @dataclass(frozen=True, slots=True)
 class CapacityPlan:
-    """What to ask for next. `weight`: the candidate's percentage, 0..100; by replicas it is what is achieved."""
+    """The next numbers of pods, and the next `weight` of the candidate in percent, 0..100; weighted by replicas, the
+    achieved one."""
 
     candidate_replicas: int
     serving_replicas: int
@@ -37,7 +38,7 @@ class CapacityPlan:
 
 
 def is_feasible(total: int, surge: int) -> bool:
-    """Whether two revisions can serve side by side within the budget: one pod each at least."""
+    """Whether two revisions can serve side by side within the budget, with at least one pod each."""
     return total + surge >= 2
 
 
@@ -52,15 +53,15 @@ def plan_capacity(
     *,
     least: int = 0,
 ) -> CapacityPlan:
-    """The next move towards `wish` percent for the candidate; planned again until nothing changes.
+    """Plan the next move towards `wish` percent for the candidate; to be repeated until nothing changes.
 
-    `total`: pods that all the traffic needs; `surge`: pods allowed above that, together the budget. With surge 0 either
-    revision may be one pod short, since there is no other way; `feasible` says when there is none at all. `weight`:
-    what the gateway is known to follow now. `least`: pods the candidate keeps without any weight (it is shadowed). The
-    candidate never gets more than the larger of `weight` and `wish`.
+    `total`: pods needed for all the traffic. `surge`: pods allowed in addition; the sum is the budget. With surge 0
+    either revision may be one pod short, since there is no other way; if there is no way at all, `is_feasible` is
+    false. `weight`: the one that the gateway follows now. `least`: pods that the candidate keeps without any weight, as
+    in a mirror step. The candidate never gets more than the larger of `weight` and `wish`.
 
-    When pods have failed, so that both revisions together can't carry the traffic, the candidate's weight comes down to
-    its share of the ready pods at once; without a ready pod of its own to 0, be the serving revision ready or not.
+    When pods have failed, so that both revisions together can't carry the traffic, the candidate's weight drops at once
+    to its share of the ready pods; without a ready pod of its own, to 0, whether the serving revision is ready or not.
     """
     slack = 1 if surge <= 0 else 0
     if weighted_by == "replicas":
@@ -91,24 +92,25 @@ def _next_weight(total: int, slack: int, wish: int, candidate: PodCounts, servin
 
 
 def _pods_for_weight(total: int, weight: int) -> int:
-    """Pods that `weight` percent of the requests need."""
+    """Return the number of pods needed for `weight` percent of the requests."""
     return -(-total * weight // 100)
 
 
 def _minimum_pods(total: int, slack: int, weight: int) -> int:
-    """Fewest pods that may be left with `weight` percent."""
+    """Return the minimum number of pods that may remain with `weight` percent."""
     return max(1, _pods_for_weight(total, weight) - slack) if weight > 0 else 0
 
 
 def _carried_percent(total: int, slack: int, ready: int) -> int:
-    """Percent of the requests that `ready` pods carry; a broken percent counts as whole."""
+    """Return the percent of the requests that `ready` pods carry, rounded up."""
     if ready <= 0:
         return 0
     return 100 if ready + slack >= total else -(-100 * (ready + slack) // total)
 
 
 def _fit_in_budget(wanted: int, pods: PodCounts, others: int, other: PodCounts, budget: int) -> int:
-    """`wanted` pods, or as many more than now as the budget has room for beside the other revision's."""
+    """Limit `wanted` pods to the room that the budget has beside the pods of the other revision; as many as the
+    Deployment requests now are always allowed."""
     return min(wanted, max(pods.requested, budget - max(others, other.budgeted)))
 
 
@@ -116,7 +118,7 @@ def _plan_by_replicas(
     total: int, budget: int, slack: int, wish: int, candidate: PodCounts, serving: PodCounts
 ) -> CapacityPlan:
     goal, serves = replica_pods(total, wish, budget)
-    # Whichever leaves waits for the pods that replace it.
+    # The revision that loses pods waits for the pods that replace them.
     goal = max(goal, min(candidate.ready, total - slack - serving.ready))
     serves = max(serves, min(serving.ready, total - slack - candidate.ready))
     return CapacityPlan(
@@ -127,8 +129,8 @@ def _plan_by_replicas(
 
 
 def replica_pods(total: int, wish: int, budget: int | None = None) -> tuple[int, int]:
-    """Pods (candidate, serving) whose numbers come nearest to `wish` percent for the candidate, 0..100, without a
-    gateway. One side stays at `total` where the budget allows; else the budget is shared, which is `total` at least."""
+    """Return the numbers of pods (candidate, serving) nearest to `wish` percent for the candidate, 0..100, without a
+    gateway. One side stays at `total` if the budget allows; else both share the budget, which is at least `total`."""
     if wish <= 0:
         return 0, total
     if wish >= 100:
@@ -144,8 +146,8 @@ def replica_pods(total: int, wish: int, budget: int | None = None) -> tuple[int,
 
 
 def nearest_replica_weight(total: int, wish: int) -> float | None:
-    """The nearest percentage that pods can make when `wish`, 1..99, can't be had: one side would need less than half a
-    pod. None when it can be had, within 1/(2 * total)."""
+    """Return the nearest percentage that pods can make if `wish`, 1..99, is impossible: one side would need less than
+    half a pod. None if it is possible, within 1/(2 * total)."""
     small = min(wish, 100 - wish)
     if 2 * total * small >= 100 - small:
         return None
@@ -154,23 +156,24 @@ def nearest_replica_weight(total: int, wish: int) -> float | None:
 
 
 def _round_half_up(numerator: int, denominator: int) -> int:
-    """Half up: round() would send the halves to the even neighbour."""
+    """Round half up: round() would round halves to the even neighbour."""
     return (2 * numerator + denominator) // (2 * denominator)
 
 
 def achieved_weight(candidate_ready: int, serving_ready: int) -> int:
-    """Percent of the requests that the candidate gets when every ready pod gets the same; 0 when none is ready."""
+    """Return the candidate's percent of the requests if every ready pod gets the same; 0 if none is ready."""
     pods = candidate_ready + serving_ready
     return _round_half_up(100 * candidate_ready, pods) if pods else 0
 
 
 def achieved_shares(pods: Mapping[str, int]) -> dict[str, int]:
-    """Percent of the requests by revision hash, above 0 only, summing to 100, when every ready pod gets the same."""
+    """Return the percent of the requests by revision hash if every ready pod gets the same. They sum to 100; those
+    without any are left out."""
     total = sum(pods.values())
     if not total:
         return {}
     floors = {key: 100 * count // total for key, count in pods.items() if count}
-    # Largest remainder, then by hash, so that two looks at the same pods agree.
+    # By the largest remainder, then by hash, so that two reconciliations with the same pods agree.
     order = sorted(floors, key=lambda key: (-(100 * pods[key] % total), key))
     for key in order[: 100 - sum(floors.values())]:
         floors[key] += 1

@@ -16,7 +16,7 @@ POLL_GATEWAY = timedelta(seconds=1)
 
 
 GATEWAY_GRACE = timedelta(seconds=10)
-"""How long a gateway may take to follow before that is told."""
+"""Time that a gateway may take to follow before its problem is reported."""
 
 
 @dataclass(frozen=True, slots=True)

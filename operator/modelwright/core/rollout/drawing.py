@@ -75,7 +75,7 @@ class _Situation:
     unfit: bool = False
     """Whether the policy asks for what can't be had."""
     unread: bool = False
-    """Whether the policy that it began with can't be read."""
+    """Whether the policy that it started with can't be read."""
     people: people.ApprovalDecision | None = None
     command: str | None = None
     gate: Outcome | None = None

@@ -22,17 +22,17 @@ from modelwright.core.rollout.step_analysis import minimum_hold
 from modelwright.core.table import POLL_IDLE
 
 MEASUREMENT_GRACE = timedelta(seconds=5)
-"""How long a look takes at most, as a rule."""
+"""Time that a measurement usually takes at most."""
 
 
 def step_is_undecided(o: Observation) -> bool:
-    """The metrics of the present step have decided nothing."""
+    """Whether the metrics of the current step have decided nothing."""
     undecided = rollout_input(o).outcome in (Outcome.INCONCLUSIVE, Outcome.ERROR)
     return undecided and is_in_step(o) and step_is_confirmed(o)
 
 
 def _step_hold(o: Observation) -> timedelta:
-    """How long the present step lasts at least."""
+    """Return the minimum duration of the current step."""
     return minimum_hold(rollout_input(o).policy, current_step(o), rollout_input(o).longest_request)
 
 
@@ -42,7 +42,7 @@ def hold_is_over(o: Observation) -> bool:
 
 
 def final_measurement_is_due(o: Observation) -> bool:
-    """A look that began after the hold should have told by now."""
+    """Whether a measurement that started after the hold should have ended by now."""
     entry = require_record(o).step_status
     if entry is None or entry.confirmed_at is None:
         return False
@@ -62,18 +62,18 @@ def _measurement_interval(o: Observation) -> timedelta:
 
 
 def requeue_in_step(o: Observation) -> timedelta:
-    """When a step is to be looked at again: at its end, and at least as often as its evidence."""
-    left = _remaining_hold(o)
-    wait = _measurement_interval(o) if rollout_input(o).policy.analysis is not None else POLL_IDLE
-    if left:
-        return min(left, wait)
-    # The table changes once more when the look after the hold is overdue.
-    return wait if final_measurement_is_due(o) else min(wait, MEASUREMENT_GRACE)
+    """Return the time until the next reconciliation in a step: at the end of its hold, and with each measurement."""
+    remaining = _remaining_hold(o)
+    interval = _measurement_interval(o)
+    if remaining:
+        return min(remaining, interval)
+    # The applicable row changes once more when the measurement after the hold is overdue.
+    return interval if final_measurement_is_due(o) else min(interval, MEASUREMENT_GRACE)
 
 
 def has_failed_metric(o: Observation) -> bool:
-    """A metric of the present step has failed, or of the one before while this one has no evidence of its own. Not
-    after a person has promoted the candidate in spite of that."""
+    """Whether a metric of the current step has failed, or of the previous one while the current one has no evidence of
+    its own. A command that promotes the candidate nevertheless overrules that."""
     return not require_record(o).is_overruled and Outcome.FAIL in (
         rollout_input(o).outcome,
         rollout_input(o).earlier_outcome,
@@ -81,12 +81,12 @@ def has_failed_metric(o: Observation) -> bool:
 
 
 def is_between_steps(o: Observation) -> bool:
-    """The evidence that goes on is that of an earlier step."""
+    """Whether the measured evidence is that of an earlier step."""
     return is_in_state(o, State.PROMOTING) or (is_in_step(o) and not step_is_confirmed(o))
 
 
 def has_enough_evidence(o: Observation) -> bool:
-    """The evidence that the policy asks for in this step is there."""
+    """Whether the current step has the evidence that the policy requires."""
     return rollout_input(o).outcome in (None, Outcome.PASS)
 
 
@@ -95,6 +95,7 @@ def verdict_messages(o: Observation, outcome: Outcome) -> str:
 
 
 def evidence_problem(o: Observation) -> Problem:
-    text = verdict_messages(o, Outcome.ERROR) or verdict_messages(o, Outcome.INCONCLUSIVE) or "nothing was measured yet"
-    erring = rollout_input(o).outcome is Outcome.ERROR
-    return Problem(Reason.ANALYSIS_ERROR if erring else Reason.INSUFFICIENT_EVIDENCE, text)
+    messages = verdict_messages(o, Outcome.ERROR) or verdict_messages(o, Outcome.INCONCLUSIVE)
+    has_error = rollout_input(o).outcome is Outcome.ERROR
+    reason = Reason.ANALYSIS_ERROR if has_error else Reason.INSUFFICIENT_EVIDENCE
+    return Problem(reason, messages or "nothing was measured yet")

@@ -1,4 +1,4 @@
-"""Freeze windows: times in which no rollout starts or goes on."""
+"""Freeze windows: times in which no rollout starts or continues."""
 
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
@@ -11,9 +11,9 @@ from modelwright.api.v1alpha1.policy import Freeze
 
 
 def find_freeze_end(windows: Iterable[Freeze], now: datetime) -> datetime | None:
-    """When the window that `now` lies in ends, UTC; the latest of several; None outside of all windows.
+    """Find the end, in UTC, of the window that contains `now`; the latest of several; None outside of all windows.
 
-    A window that can't be understood freezes nothing: `problem` tells of it.
+    An invalid window freezes nothing; `find_window_problem` reports it.
     """
     ends = [end for window in windows if (end := _window_end(window, now)) is not None]
     return max(ends, default=None)
@@ -22,17 +22,17 @@ def find_freeze_end(windows: Iterable[Freeze], now: datetime) -> datetime | None
 def _window_end(window: Freeze, now: datetime) -> datetime | None:
     try:
         local = now.astimezone(ZoneInfo(window.time_zone))
-        # The last beginning before the next full minute, so that one at this very minute counts.
+        # The last start before the next full minute, so that a window that starts in this minute counts.
         minute = local.replace(second=0, microsecond=0) + timedelta(minutes=1)
-        began = next(CronSim(window.schedule, minute, reverse=True))
+        start = next(CronSim(window.schedule, minute, reverse=True))
     except (CronSimError, ZoneInfoNotFoundError, ValueError, StopIteration):
         return None
-    end = began.astimezone(UTC) + timedelta(seconds=parse_duration(window.duration))
-    return end if began.astimezone(UTC) <= now < end else None
+    end = start.astimezone(UTC) + timedelta(seconds=parse_duration(window.duration))
+    return end if start.astimezone(UTC) <= now < end else None
 
 
 def find_window_problem(windows: Iterable[Freeze], now: datetime) -> str | None:
-    """What is wrong with the first window that can't be understood, naming the field."""
+    """Describe what is wrong with the first invalid window, naming the field; None if all are valid."""
     for index, window in enumerate(windows):
         try:
             next(CronSim(window.schedule, now.astimezone(ZoneInfo(window.time_zone))))

@@ -13,7 +13,7 @@ from modelwright.core.rollout.steps import RolloutStep
 
 
 def rollout_input(o: Observation) -> RolloutInput:
-    assert o.rollout is not None  # noqa: S101 - rows here hold for a Model with a record or a policy only
+    assert o.rollout is not None  # noqa: S101 - all rows but the unmanaged ones need a record or a policy
     return o.rollout
 
 
@@ -24,9 +24,9 @@ def require_record(o: Observation) -> RolloutRecord:
 
 
 def require_candidate(o: Observation) -> Revision:
-    to = require_record(o).candidate
-    assert to is not None  # noqa: S101 - a record is made with its candidate
-    return to
+    candidate = require_record(o).candidate
+    assert candidate is not None  # noqa: S101 - a record is created with its candidate
+    return candidate
 
 
 def is_in_state(o: Observation, *states: State) -> bool:
@@ -34,7 +34,7 @@ def is_in_state(o: Observation, *states: State) -> bool:
 
 
 def is_in_step(o: Observation) -> bool:
-    """A step goes on, of those that move traffic."""
+    """Whether a step is in progress, of those that move traffic."""
     return is_in_state(o, *STEP_STATES) and require_record(o).status.step is not None
 
 
@@ -61,17 +61,17 @@ def has_ready_pods(o: Observation, revision: Revision | None, pods: int) -> bool
 
 
 def candidate_weight(o: Observation) -> int:
-    """The candidate's share as the route or the pods have it now."""
-    to = require_record(o).candidate
-    return min(100, o.traffic.weights.get(to.hash, 0)) if to is not None else 0
+    """Return the candidate's percent of the requests, as the route or the pods have it now."""
+    candidate = require_record(o).candidate
+    return min(100, o.traffic.weights.get(candidate.hash, 0)) if candidate is not None else 0
 
 
 def skips_steps(o: Observation) -> bool:
-    """To a revision that served before, or by a person's hand: without gates and steps."""
+    """Whether the rollout needs no gates and steps: a manual rollback, or a return to a revision that served before."""
     if o.record is None:
         return False
-    record, to = require_record(o), require_record(o).candidate
-    return record.is_manual or (to is not None and to.hash in rollout_input(o).rollback_window)
+    record, candidate = require_record(o), require_record(o).candidate
+    return record.is_manual or (candidate is not None and candidate.hash in rollout_input(o).rollback_window)
 
 
 def step_is_confirmed(o: Observation) -> bool:
@@ -80,21 +80,22 @@ def step_is_confirmed(o: Observation) -> bool:
 
 
 def recorded_problem(o: Observation) -> Problem:
-    """Why the record is on its way back, or has ended."""
+    """Return the recorded reason why the rollout rolls back, or has ended."""
     status = require_record(o).status
     return Problem(status.reason or "", status.message or "")
 
 
 def pods_problem(o: Observation, pods: int) -> Problem:
-    to = require_candidate(o)
-    view = revision_view(o, to)
+    """Explain why the candidate does not have these ready pods: a failure of one, or they are still starting."""
+    candidate = require_candidate(o)
+    view = revision_view(o, candidate)
     if view is not None and view.failure is not None:
         return Problem(view.failure.reason, view.failure.message)
-    return Problem(Reason.WAITING_FOR_PODS, f"version {to.version}: {pods} ready pods are waited for")
+    return Problem(Reason.WAITING_FOR_PODS, f"version {candidate.version}: waiting for {pods} ready pods")
 
 
 def is_exposed(o: Observation) -> bool:
-    """In a state in which callers' requests may reach the candidate, and there is something to go back to."""
+    """Whether callers' requests may reach the candidate, and there is a revision to return to."""
     return is_in_step(o) or (is_in_state(o, State.PROMOTING) and require_record(o).from_revision is not None)
 
 

@@ -44,7 +44,7 @@ TABLE: tuple[RolloutRow, ...] = (
 TRANSITION_ONLY_STATES: frozenset[RolloutState] = frozenset(
     {RolloutState.SUCCEEDED, RolloutState.ROLLED_BACK, RolloutState.ABORTED, RolloutState.SUPERSEDED}
 )
-"""States that a live record reaches by a transition only, never because a row that stays is in them."""
+"""States that an active record reaches by a transition only, never through a `StateRow`."""
 
 
 def apply_transitions(observed: Observation) -> Observation:

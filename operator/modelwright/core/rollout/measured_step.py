@@ -1,4 +1,4 @@
-"""Which step's evidence is measured: a candidate that callers' requests reach is never without."""
+"""Selects the step whose evidence is measured: a candidate that receives callers' requests is always measured."""
 
 from __future__ import annotations
 
@@ -14,9 +14,12 @@ STEP_STATES = frozenset({RolloutState.PROGRESSING, RolloutState.HOLDING, Rollout
 
 @dataclass(frozen=True, slots=True)
 class MeasuredStep:
-    """A step whose metrics are measured. `since`: its evidence counts from here. `own`: it is the present step, whose
-    traffic is confirmed, so that its evidence decides in every way; otherwise only a Fail is acted on. `early`: no step
-    that callers' requests reached was confirmed before."""
+    """A step whose metrics are measured.
+
+    `since`: time from which evidence counts. `is_current`: it is the current step, and its traffic is confirmed, so
+    that every outcome has an effect; otherwise only a Fail has. `early`: no step with callers' requests was confirmed
+    before.
+    """
 
     index: int
     step: RolloutStep
@@ -28,11 +31,11 @@ class MeasuredStep:
 def select_measured_step(
     record: RolloutRecord | None, steps: tuple[RolloutStep, ...], *, exposed: bool
 ) -> MeasuredStep | None:
-    """The step whose metrics are to be measured now; None while no evidence can be had.
+    """Select the step whose metrics are to be measured now; None while there can be no evidence.
 
-    The present step from when its traffic is confirmed. Until then, and in Promoting, the last confirmed step in which
-    callers' requests reached the candidate: its evidence goes on. Before there was one, the present step from its
-    begin, if the candidate is `exposed`: callers' requests are sent to it already.
+    It is the current step once its traffic is confirmed. Until then, and in Promoting, it is the last confirmed step in
+    which callers' requests reached the candidate. Before there is one, it is the current step from its start, if the
+    candidate is `exposed`: it already receives callers' requests.
     """
     if record is None or record.status.step is None or record.step_index >= len(steps):
         return None

@@ -1,4 +1,4 @@
-"""What a rollout decision is made from: one frozen picture of a Model and its children, gathered once a pass."""
+"""The input of a rollout decision: a frozen observation of a Model and its children, one per reconciliation."""
 
 from __future__ import annotations
 
@@ -23,48 +23,49 @@ from modelwright.core.rollout.steps import RolloutStep
 
 @dataclass(frozen=True, slots=True)
 class RevisionView:
-    """A revision's pods as its Deployment reports them. `replicas`: what the Deployment asks for, None without one."""
+    """A revision's pods as its Deployment reports them. `replicas`: of the Deployment's spec, None without one."""
 
     revision: Revision
     replicas: int | None = None
     pods: int = 0
-    """Pods that exist, ready or not; those that are ending don't count."""
+    """Pods that exist, ready or not, without those that are terminating."""
     ready: int = 0
     available: int = 0
     current: bool = True
-    """The Deployment controller has seen the latest spec, so the counts speak of it."""
+    """Whether the Deployment controller has observed the latest spec, so that the counts belong to it."""
     started: datetime | None = None
     failure: PodFailure | None = None
 
     def has_available(self, replicas: int) -> bool:
-        """All of at least `replicas` pods answer."""
+        """Whether the Deployment has at least `replicas` available pods."""
         return self.replicas is not None and self.current and self.available >= max(replicas, 0)
 
 
 @dataclass(frozen=True, slots=True)
 class TrafficView:
-    """Where requests go. `named`: revisions that the Service or the route name now (both, in the middle of a switch).
+    """The destinations of requests. `named`: revisions that the Service or the route name now; both of them during a
+    switch.
 
-    `confirmed`: the gateway was seen to follow the latest configuration; without a gateway, that it is written.
+    `confirmed`: the gateway has reported that it follows the latest configuration; without a gateway, it is written.
     """
 
     named: frozenset[str] = frozenset()
     confirmed: bool = False
     problem: Problem | None = None
     weights: Mapping[str, int] = field(default_factory=dict)
-    """Percent of the requests by revision hash, as the route or the Service has it; absent means none."""
+    """Percent of the requests by revision hash, as the route or the Service has it, without revisions that get none."""
     matched: str | None = None
-    """The revision that requests with certain headers go to."""
+    """Hash of the revision that receives the requests with certain headers."""
     mirror: int = 0
-    """Percent of the requests that is copied to the comparer."""
+    """Percent of the requests that are mirrored to the comparer."""
     sticky: bool = False
     stale_token: bool = False
-    """The copies for the comparer carry another token than it asks for, or none: it refuses them."""
+    """Whether the mirrored requests carry another token than the comparer expects, or none: it rejects them."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServingRevision:
-    """The revision last confirmed to take all traffic, and since when."""
+    """The revision last confirmed to take all traffic, and the time of that."""
 
     revision: Revision
     since: datetime
@@ -72,9 +73,9 @@ class ServingRevision:
 
 @dataclass(frozen=True, slots=True)
 class RolloutInput:
-    """What a policy-led rollout is decided from, beside pods and traffic.
+    """Input of a rollout by a policy, besides pods and traffic.
 
-    `policy` and `steps` are the record's own as it began; without a live record, those that the next would have.
+    `policy` and `steps`: of the record, as of its start; without an active record, those of the next one.
     """
 
     policy: RolloutPolicySpec
@@ -83,94 +84,94 @@ class RolloutInput:
     next_number: int = 1
     """Number of the next record."""
     problem: Problem | None = None
-    """Why no rollout can begin by this policy."""
+    """Why no rollout can start with this policy."""
     snapshot_problem: Problem | None = None
-    """Why the policy that the live record began with can't be read: it goes on by no other."""
+    """Why the policy with which the active record started can't be read; no other one takes its place."""
     evidence_condition: tuple[bool, Reason, str] | None = None
-    """Whether the policy asks for evidence, and which; None without a policy."""
+    """The condition EvidenceAsked of the policy: status, reason, message; None without a policy."""
     policy_problem: Problem | None = None
-    """The same as `problem`, where the cause is what this very policy asks for."""
+    """Same as `problem`, if the content of this policy is the cause."""
     outcome: Outcome | None = None
-    """What the metrics of the present step come to; None when none is asked for in it."""
+    """Combined outcome of the metrics of the current step; None if it has none."""
     earlier_outcome: Outcome | None = None
-    """What the metrics of the step before come to, while the present one has no evidence of its own; only a Fail is
-    acted on."""
+    """Combined outcome of the metrics of the previous step, while the current one has no evidence of its own. Only a
+    Fail has an effect."""
     verdicts: tuple[Verdict, ...] = ()
     gates: Mapping[str, GateResult] = field(default_factory=dict)
-    """What gates came to that have ended; a gate that runs is not among them."""
+    """Results of the gates that have ended, by name."""
     report_problem: Problem | None = None
-    """Why no report of a Job counts now; None when admission keeps others from forging one."""
+    """Why no report of a Job counts now; None if admission prevents forged ones."""
     changes: tuple[ChangeStatus, ...] | None = None
-    """Who has changed what, to remember it; None when no approval is asked for, and what is known stays."""
+    """Authors of the changes, to be kept in the status; None if no approval is required: the status keeps its own."""
     approval: ApprovalDecision | None = None
-    """What people say to the approval that is waited for now."""
+    """Evaluation of the approvals that the current gate or step waits for."""
     command: CommandDecision | None = None
-    """A command that was not taken up yet."""
+    """Evaluation of the command that was not executed yet."""
     longest_request: timedelta = timedelta(0)
-    """How long a request of the Model may take."""
+    """Maximum duration of a request to the Model."""
     frozen_until: datetime | None = None
     comparer_ready: bool = False
     replica_weighted: bool = False
-    """Without a gateway: the share of a revision is its share of the pods."""
+    """Whether the share of a revision is its share of the pods, for lack of a gateway."""
     surge: int | None = None
-    """Pods allowed beyond those that serve; None without a bound."""
+    """Pods allowed in addition to those of the serving revision; None without a limit."""
     rollback_window: frozenset[str] = frozenset()
-    """Revisions that served before, to which the Model may go back without steps."""
+    """Hashes of the revisions that served before, to which the Model may return without steps."""
     released_by_spec: bool = False
-    """spec.version was changed since the rollback by hand began."""
+    """Whether spec.version was changed since the manual rollback started."""
     has_policy: bool = True
-    """Whether the Model has a policy; a rollback by hand needs none."""
+    """Whether the Model has a policy; a manual rollback needs none."""
     ab_test_won: bool | None = None
     """Whether the candidate has won the A/B test; None before its end."""
     ab_test_message: str = ""
     last_failure: str = ""
-    """What the Model's status last said was in the way."""
+    """Last problem in the Model's status."""
 
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """The whole input of `determine` and `decide`."""
+    """The whole input of the rollout table."""
 
     now: datetime
     target: Revision | None
     problem: Problem | None = None
-    """Why there is no target, or why it must not be acted upon (a child's name is taken, the spec is refused)."""
+    """Why there is no target, or why it must not be acted upon: a child's name is taken, or the spec is invalid."""
     replicas: int = 1
-    """Pods that the target needs before it may take traffic."""
+    """Number of pods that the target needs before it may take traffic."""
     revisions: Mapping[str, RevisionView] = field(default_factory=dict)
     traffic: TrafficView = TrafficView()
     serving: ServingRevision | None = None
     suspended: bool = False
     settle_time: timedelta = timedelta(seconds=5)
-    """How long an old revision stays after traffic has left it."""
+    """Time for which an old revision stays after traffic has left it."""
     start_timeout: timedelta = timedelta(minutes=10)
     rollout: RolloutInput | None = None
-    """None for a Model that moves without a policy and was never taken back by hand."""
+    """None for a Model without a policy and without a manual rollback."""
 
     @property
     def record(self) -> RolloutRecord | None:
-        """The newest ModelRollout of this Model."""
+        """The newest ModelRollout of the Model."""
         return self.rollout.record if self.rollout is not None else None
 
     @property
     def active_record(self) -> RolloutRecord | None:
-        """The ModelRollout that goes on, if one does."""
+        """The newest ModelRollout, if it has not ended."""
         record = self.record
         return record if record is not None and record.is_active else None
 
     @property
     def target_view(self) -> RevisionView | None:
-        """The target's pods, None before they were asked for."""
+        """The target's pods; None before its Deployment exists."""
         return self.revisions.get(self.target.hash) if self.target else None
 
     @property
     def target_ready(self) -> bool:
-        """The target's pods answer, all that it needs."""
+        """Whether all the pods that the target needs are available."""
         return self.target_view is not None and self.target_view.has_available(self.replicas)
 
     @property
     def target_serves(self) -> bool:
-        """The target was confirmed to take all traffic, and nothing has moved since."""
+        """Whether the target was confirmed to take all traffic, and traffic has not moved since."""
         return (
             self.target is not None
             and self.serving is not None
@@ -180,14 +181,18 @@ class Observation:
 
     @property
     def never_served(self) -> bool:
-        """No revision was ever confirmed, and none that traffic names has a pod that answers."""
+        """Whether no revision was ever confirmed, and none that traffic names has an available pod."""
         named = (self.revisions.get(key) for key in self.traffic.named)
         return self.serving is None and not any(view is not None and view.available for view in named)
 
     @property
     def fallback_revision(self) -> Revision | None:
-        """The revision that serves, when requests have to stay with it, or come back to it, until the target may take
-        them. None when that would move requests from pods that answer, or to where none do."""
+        """The serving revision, if requests have to stay with it, or return to it, until the target may take them.
+
+        It is None without a serving revision or its pods' Deployment; if another revision that traffic names has an
+        available pod, so that requests would leave pods that answer; and if traffic names another revision while the
+        serving one has no available pod, so that requests would go where no pod answers.
+        """
         view = self.revisions.get(self.serving.revision.hash) if self.serving is not None else None
         if view is None:
             return None
@@ -196,7 +201,7 @@ class Observation:
 
     @property
     def obsolete_revisions(self) -> tuple[Revision, ...]:
-        """Revisions with pods that are neither wanted nor named by traffic, in a fixed order."""
+        """Revisions with a Deployment that are neither needed nor named by traffic, ordered by hash."""
         kept = set(self.traffic.named)
         if self.active_record is not None:
             kept.update(
@@ -212,7 +217,7 @@ class Observation:
 
     @property
     def waits_for_retry(self) -> bool:
-        """The target was rolled back or aborted, and nothing has let it be tried again."""
+        """Whether the target was rolled back or aborted, and may not be tried again yet."""
         record = self.record
         return (
             record is not None
@@ -225,7 +230,7 @@ class Observation:
 
     @property
     def traffic_moved_at(self) -> datetime | None:
-        """Since when traffic has been away from what is left over; None while it isn't confirmed to be."""
+        """Time since which no traffic reaches the obsolete revisions; None until that is confirmed."""
         if not self.traffic.confirmed or self.serving is None:
             return None
         if self.traffic.named != {self.serving.revision.hash}:
@@ -235,7 +240,7 @@ class Observation:
         return max(self.serving.since, ended or self.serving.since)
 
     def removable_at(self, revision: Revision) -> datetime | None:
-        """When a revision that is left over may go; None while traffic isn't confirmed to be elsewhere."""
+        """Return the time from which an obsolete revision may be removed; None until traffic has left it."""
         if self.traffic_moved_at is None:
             return None
         history = self.serving is not None and self.record is not None and revision == self.record.from_revision
@@ -243,8 +248,7 @@ class Observation:
 
     @property
     def retention(self) -> timedelta:
-        """How long revisions that are left over stay: the previous one for keepPrevious of a policy, so that going back
-        is a switch."""
+        """Time for which the previous revision stays: keepPrevious of the policy, so that a return is a mere switch."""
         record = self.record
         if self.rollout is None or record is None or record.is_active or record.state is not RolloutState.SUCCEEDED:
             return self.settle_time
@@ -255,17 +259,23 @@ class Observation:
 
 
 def infer_serving(observed: Observation, candidate: str | None) -> Revision | None:
-    """Who serves where the Model's status does not say it any more, as after the restore of a backup without status:
-    the one revision whose pods answer that traffic names beside the target and the `candidate` of the newest record.
-    Otherwise a candidate in the middle of its steps would be taken for a first revision, and get all requests."""
+    """Infer the serving revision when the Model's status was lost, as after the restore of a backup without statuses.
+
+    It is the one revision with available pods that traffic names besides the target and the `candidate` (a hash) of
+    the newest record. Otherwise a candidate in the middle of its steps would be taken for a first revision, and get
+    all requests.
+    """
     moving_to = {candidate, observed.target.hash if observed.target is not None else None}
     others = [observed.revisions[key] for key in observed.traffic.named - moving_to if key in observed.revisions]
     return others[0].revision if len(others) == 1 and others[0].has_available(1) else None
 
 
 def confirm_serving(observed: Observation) -> ServingRevision | None:
-    """Who serves, as of this picture: a revision begins to serve when traffic names it alone, that is confirmed, and
-    its pods answer. It goes on being the one that serves, with pods or without, until another takes over."""
+    """Determine the serving revision as of this observation.
+
+    A revision starts to serve when traffic names it alone, that is confirmed, and its pods are available. It remains
+    the serving one, with pods or without, until another takes over.
+    """
     if not observed.traffic.confirmed or len(observed.traffic.named) != 1:
         return observed.serving
     if (
@@ -273,7 +283,7 @@ def confirm_serving(observed: Observation) -> ServingRevision | None:
         and observed.active_record.state is not RolloutState.PROMOTING
         and observed.serving is not None
     ):
-        # A step may send everything to the candidate: it serves once it is promoted.
+        # A step may send all requests to the candidate, which serves only once it is promoted.
         return observed.serving
     (key,) = observed.traffic.named
     view = observed.revisions.get(key)

@@ -1,4 +1,4 @@
-"""What a ModelRollout remembers, and the pure steps by which that changes."""
+"""The record of a rollout, which its ModelRollout keeps, and the elementary changes of it."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from modelwright.core.rollout.steps import RolloutStep
 TERMINAL_STATES = frozenset(
     {RolloutState.SUCCEEDED, RolloutState.ROLLED_BACK, RolloutState.ABORTED, RolloutState.SUPERSEDED}
 )
-"""States in which nothing happens any more."""
+"""States of a rollout that has ended."""
 REVERTED_STATES = frozenset({RolloutState.ROLLED_BACK, RolloutState.ABORTED})
-"""States after which the same revision isn't tried again by itself."""
+"""End states after which the same revision is not tried again automatically."""
 DEADLINE_STATES = frozenset(
     {RolloutState.GATING, RolloutState.PROGRESSING, RolloutState.HOLDING, RolloutState.PROMOTING}
 )
-"""States in which the deadline's clock runs, unless people or a freeze are waited for."""
+"""States in which the deadline's clock runs, unless the rollout is paused or frozen."""
 FAILED_OUTCOME = "Fail"
-"""Outcome of a step that turned the rollout back, or that a person has overruled."""
+"""Outcome of a step that made the rollout roll back, or whose failure a promotion has overruled."""
 _STATES_BY_NAME: Mapping[str, RolloutState] = {str(state): state for state in RolloutState}
 _APPROVAL_REASONS = frozenset(
     {Reason.AWAITING_APPROVAL, Reason.NO_AUTHOR, Reason.AUTHOR_UNKNOWN, Reason.ADMISSION_POLICY_MISSING}
@@ -42,7 +42,7 @@ _CLOCK_STOPPING_REASONS = frozenset({Reason.PAUSED, Reason.FREEZE_WINDOW})
 
 @dataclass(frozen=True, slots=True)
 class RolloutRecord:
-    """A ModelRollout as a decision sees it."""
+    """A ModelRollout as the input of a decision."""
 
     name: str
     uid: str
@@ -53,29 +53,29 @@ class RolloutRecord:
 
     @classmethod
     def from_rollout(cls, rollout: ModelRollout) -> RolloutRecord:
-        """The record of a parsed ModelRollout. One that the API server has must have a creation time."""
+        """Create the record of a parsed ModelRollout from the API server, which always sets a creation time."""
         created = rollout.metadata.creation_timestamp
         assert created is not None  # noqa: S101
         return cls(rollout.name, rollout.uid, rollout.generation, created, rollout.spec, rollout.status)
 
     @property
     def state(self) -> RolloutState:
-        """Where it stands; one that nobody has looked at yet is Pending."""
+        """The state; Pending before the first reconciliation."""
         return _STATES_BY_NAME.get(self.status.state or "", RolloutState.PENDING)
 
     @property
     def is_active(self) -> bool:
-        """Whether it has not ended."""
+        """Whether the rollout has not ended."""
         return self.state not in TERMINAL_STATES
 
     @property
     def is_manual(self) -> bool:
-        """Whether a person made it, to go back at once."""
+        """Whether it is a manual rollback."""
         return self.spec.rollback is not None
 
     @property
     def candidate(self) -> Revision | None:
-        """The candidate; None while that isn't known."""
+        """The revision to roll out; None while it is not known."""
         ref, target = self.status.to, self.spec.target
         if ref is not None:
             return Revision(ref.version, ref.revision)
@@ -83,19 +83,19 @@ class RolloutRecord:
 
     @property
     def from_revision(self) -> Revision | None:
-        """What served when it began; None for a first revision."""
+        """The revision that served when the rollout started; None for a first revision."""
         ref = self.status.from_
         return Revision(ref.version, ref.revision) if ref is not None else None
 
     @property
     def baseline(self) -> Revision | None:
-        """New pods of the serving revision, beside which the candidate is judged when the policy asks for that."""
+        """New pods of the serving revision, with which the candidate is compared if the policy says so."""
         source = self.from_revision
         return Revision(source.version, content_hash([source.hash, self.uid])) if source is not None else None
 
     @property
     def pins_model(self) -> bool:
-        """Whether it is a rollback by hand that the Model still has to obey."""
+        """Whether it is a manual rollback that still pins the Model to its revision."""
         return (
             self.is_manual
             and not self.status.released
@@ -104,53 +104,54 @@ class RolloutRecord:
 
     @property
     def waits_for_retry(self) -> bool:
-        """Whether its revision must not be tried again by itself."""
+        """Whether its revision must not be tried again without the command retry."""
         return self.state in REVERTED_STATES and not self.status.retried and not self.status.lapsed
 
     @property
     def ended_undecided(self) -> bool:
-        """Whether it ended although nothing was found against its version, which is therefore not in quarantine."""
+        """Whether it ended without a finding against its version, which is therefore not in quarantine."""
         return is_undecided_ending(self.status.state, self.status.reason)
 
     @property
     def step_index(self) -> int:
-        """Index of the present step."""
+        """Index of the current step."""
         return self.status.step or 0
 
     @property
     def step_status(self) -> StepStatus | None:
-        """The present step's entry, None before it was begun."""
+        """Entry of the current step; None before it started."""
         return next((entry for entry in self.status.steps if entry.index == self.status.step), None)
 
     @property
     def is_overruled(self) -> bool:
-        """Whether a person promoted it although its metrics had failed."""
+        """Whether it was promoted by a command although its metrics had failed."""
         entry = self.step_status
         return self.state is RolloutState.PROMOTING and entry is not None and entry.outcome == FAILED_OUTCOME
 
     def elapsed_time(self, now: datetime) -> timedelta:
-        """How much of the deadline is used up."""
+        """Return the time that counts towards the deadline."""
         return stopwatch.elapsed_time(self.status.clock, now)
 
     def with_status(self, **changes: Any) -> RolloutRecord:
-        """This record with some members of its status changed."""
+        """Return this record with some members of its status changed."""
         return replace(self, status=self.status.model_copy(update=changes))
 
 
 def is_undecided_ending(state: str | None, reason: str | None) -> bool:
-    """Whether a rollout ended although nothing was found against its version. Of those that end as Aborted only the
-    command `abort` is a finding, a person's."""
+    """Whether a rollout ended without a finding against its version: as Aborted, but not by the command `abort`."""
     return state == RolloutState.ABORTED and reason != Reason.ABORTED_BY_COMMAND
 
 
 def transition_to(
     record: RolloutRecord, state: RolloutState, reason: str, message: str, now: datetime
 ) -> RolloutRecord:
-    """`record` in this state for this reason. Times move only when the state does, the message only with the reason;
-    the deadline's clock is stopped and started here."""
+    """Put the record into a state for a reason.
+
+    Times change only with the state, the message only with state or reason. The deadline's clock starts and stops here.
+    """
     status = record.status
     if (status.state, status.reason) == (state, str(reason)):
-        # What people still have to do changes as they write.
+        # The message lists the approvals that are still missing, which changes with each one.
         return (
             record.with_status(message=message) if reason in _APPROVAL_REASONS and status.message != message else record
         )
@@ -168,7 +169,7 @@ def transition_to(
 
 
 def start_step(record: RolloutRecord, steps: tuple[RolloutStep, ...], index: int, now: datetime) -> RolloutRecord:
-    """`record` at the step of this index; the one before, if it is still open, has passed."""
+    """Start the step of this index; the previous one, if it has not ended, has passed."""
     record = end_step(record, "Pass", now)
     step = steps[index]
     entry = StepStatus(index=index, kind=step.kind, weight=step.weight, started_at=now)
@@ -183,12 +184,12 @@ def start_step(record: RolloutRecord, steps: tuple[RolloutStep, ...], index: int
 
 
 def confirm_step(record: RolloutRecord, now: datetime) -> RolloutRecord:
-    """The present step's traffic is in force: hold and evidence count from now."""
+    """Confirm the traffic of the current step: hold and evidence count from now."""
     return _update_step(record, confirmed_at=now)
 
 
 def end_step(record: RolloutRecord, outcome: str, now: datetime) -> RolloutRecord:
-    """`record` with the present step ended, if it was open."""
+    """End the current step, unless it has ended."""
     entry = record.step_status
     return (
         record
@@ -198,7 +199,7 @@ def end_step(record: RolloutRecord, outcome: str, now: datetime) -> RolloutRecor
 
 
 def overrule_step(record: RolloutRecord, now: datetime) -> RolloutRecord:
-    """`record` with the present step failed, though a person promotes it."""
+    """End the current step as failed, although a command promotes the candidate."""
     return _update_step(record, finished_at=now, outcome=FAILED_OUTCOME)
 
 
@@ -213,7 +214,7 @@ def _update_step(record: RolloutRecord, **changes: Any) -> RolloutRecord:
 def start_rollback(
     record: RolloutRecord, ending: RolloutState, reason: str, message: str, now: datetime
 ) -> RolloutRecord:
-    """`record` on its way back to what served; it ends in `ending`."""
+    """Start the rollback to the revision that served before; the rollout ends in the state `ending`."""
     failed = reason in (Reason.ANALYSIS_FAILED, Reason.CANDIDATE_UNAVAILABLE) and ending is RolloutState.ROLLED_BACK
     outcome = FAILED_OUTCOME if failed else "Ended"
     record = end_step(record, outcome, now)
@@ -221,9 +222,9 @@ def start_rollback(
 
 
 def record_command(record: RolloutRecord, *, accepted: bool, message: str, now: datetime) -> RolloutRecord:
-    """`record` with its command written down as carried out or refused."""
+    """Record the command as executed or refused."""
     command = record.spec.command
-    assert command is not None  # noqa: S101 - only called for a record that has one
+    assert command is not None  # noqa: S101 - called only for a record with a command
     entry = CommandStatus(
         name=command.name,
         token=command.token,
@@ -233,5 +234,5 @@ def record_command(record: RolloutRecord, *, accepted: bool, message: str, now: 
         accepted=accepted,
         message=message,
     )
-    kept = [known for known in record.status.commands if known.token != command.token][-63:]
-    return record.with_status(commands=(*kept, entry))
+    others = [other for other in record.status.commands if other.token != command.token][-63:]
+    return record.with_status(commands=(*others, entry))

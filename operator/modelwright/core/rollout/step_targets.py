@@ -24,18 +24,16 @@ from modelwright.core.rollout.traffic_split import TrafficShare, TrafficSplit
 
 
 def pods_for_step(o: Observation, step: RolloutStep) -> int:
-    """Pods that the candidate must have before the step's traffic is all there."""
+    """Return the number of pods that the candidate needs for the step's traffic."""
     full = o.replicas
     if full == 0:
         return 0
     if rollout_input(o).replica_weighted and 0 < step.weight < 100:
         return replica_pods(full, step.weight, _pod_budget(o))[0]
-    if step.weight:
-        return max(1, math.ceil(full * step.load_percent / 100))
-    # Without requests that count, it may do with fewer pods than its share where there is no room for more.
-    wanted = max(1, math.ceil(full * step.load_percent / 100))
+    pods = max(1, math.ceil(full * step.load_percent / 100))
     surge = rollout_input(o).surge
-    return wanted if surge is None else max(1, min(wanted, surge))
+    # Without a share of the callers' requests, fewer pods are enough if there is no room for more.
+    return pods if step.weight or surge is None else max(1, min(pods, surge))
 
 
 def _pod_budget(o: Observation) -> int:
@@ -44,8 +42,8 @@ def _pod_budget(o: Observation) -> int:
 
 
 def needs_capacity_plan(o: Observation) -> bool:
-    """Pods and weight have to move in turns: there is no room for both revisions at full size, or pods make the
-    weights."""
+    """Whether pods and weight have to move in turns: there is no room for both revisions at full size, or the numbers
+    of pods are the weights."""
     surge = rollout_input(o).surge
     return o.replicas > 0 and (rollout_input(o).replica_weighted or (surge is not None and surge < o.replicas))
 
@@ -69,15 +67,15 @@ def plan_pods(o: Observation, wish: int, least: int = 0) -> CapacityPlan:
 
 
 def step_pods(o: Observation, step: RolloutStep) -> tuple[int, int]:
-    """Pods of the candidate and of the serving revision to ask for now."""
+    """Return the numbers of pods of the candidate and of the serving revision to request now."""
     if not needs_capacity_plan(o) or require_record(o).from_revision is None:
         return pods_for_step(o, step), o.replicas
-    found = plan_pods(o, step.weight, 0 if step.weight else pods_for_step(o, step))
-    return found.candidate_replicas, found.serving_replicas
+    planned = plan_pods(o, step.weight, 0 if step.weight else pods_for_step(o, step))
+    return planned.candidate_replicas, planned.serving_replicas
 
 
 def baseline_revision(policy: RolloutPolicySpec, record: RolloutRecord, step: RolloutStep) -> Revision | None:
-    """The fresh pods of the serving revision that the candidate is judged beside in a step; None without."""
+    """Return the revision of fresh pods with which the candidate is compared in a step; None without such pods."""
     fresh = policy.analysis is not None and policy.analysis.baseline == "Fresh"
     return record.baseline if fresh and 0 < step.weight <= 50 and not step.mirror else None
 
@@ -87,47 +85,47 @@ def fresh_baseline(o: Observation, step: RolloutStep) -> Revision | None:
 
 
 def step_split(o: Observation, step: RolloutStep, weight: int | None = None) -> TrafficSplit:
-    """How traffic is to be during a step; with `weight`, on the way there."""
-    source, to = require_record(o).from_revision, require_candidate(o)
+    """Build the traffic split of a step; with `weight`, an intermediate one on the way to it."""
+    source, candidate = require_record(o).from_revision, require_candidate(o)
     share = step.weight if weight is None else weight
     if source is None:
-        return TrafficSplit.all_to(to)
+        return TrafficSplit.all_to(candidate)
     if share == 0 and not step.mirror and not step.match:
         return TrafficSplit.all_to(source)
     if rollout_input(o).replica_weighted:
         if share == 100:
-            return TrafficSplit.all_to(to)
-        return TrafficSplit((TrafficShare(source, 100 - share), TrafficShare(to, share)))
-    shares = [TrafficShare(source, 100 - share), TrafficShare(to, share)]
+            return TrafficSplit.all_to(candidate)
+        return TrafficSplit((TrafficShare(source, 100 - share), TrafficShare(candidate, share)))
+    shares = [TrafficShare(source, 100 - share), TrafficShare(candidate, share)]
     fresh = fresh_baseline(o, step)
     if fresh is not None:
-        shares = [TrafficShare(source, 100 - 2 * share), TrafficShare(fresh, share), TrafficShare(to, share)]
+        shares = [TrafficShare(source, 100 - 2 * share), TrafficShare(fresh, share), TrafficShare(candidate, share)]
     return TrafficSplit(
         shares=tuple(share for share in shares if share.weight > 0),
         match=step.match,
-        matched=to if step.match else None,
+        matched=candidate if step.match else None,
         mirror_percent=step.mirror,
         sticky=step.sticky,
         service_revision=source,
     )
 
 
-def traffic_matches(o: Observation, routing: TrafficSplit) -> bool:
-    """Whether the live objects say so already."""
+def traffic_matches(o: Observation, split: TrafficSplit) -> bool:
+    """Whether the live objects have this traffic split already."""
     traffic = o.traffic
-    if traffic.named != routing.revision_hashes or traffic.mirror != routing.mirror_percent:
+    if traffic.named != split.revision_hashes or traffic.mirror != split.mirror_percent:
         return False
     if traffic.mirror and traffic.stale_token:
         return False
-    if (traffic.matched or None) != (routing.matched.hash if routing.matched else None):
+    if (traffic.matched or None) != (split.matched.hash if split.matched else None):
         return False
-    if rollout_input(o).replica_weighted and routing.service_revision is None:
+    if rollout_input(o).replica_weighted and split.service_revision is None:
         return True
-    return dict(traffic.weights) == dict(routing.weights) and traffic.sticky == routing.sticky
+    return dict(traffic.weights) == dict(split.weights) and traffic.sticky == split.sticky
 
 
 def traffic_returned(o: Observation) -> bool:
-    """Traffic is back with what served when the rollout began, or there was nothing to go back to."""
+    """Whether all traffic is back on the revision that served before, or there was none."""
     source = require_record(o).from_revision
     if source is None:
         return True
@@ -137,13 +135,13 @@ def traffic_returned(o: Observation) -> bool:
 
 
 def step_is_ready(o: Observation) -> bool:
-    """Everything that the step needs beside traffic is there."""
+    """Whether everything that the step needs besides traffic is ready."""
     step = current_step(o)
     return has_step_pods(o, step) and (not step.mirror or rollout_input(o).comparer_ready)
 
 
 def has_step_pods(o: Observation, step: RolloutStep) -> bool:
-    """The candidate's pods for a step are ready, and so are those it is judged beside."""
+    """Whether the candidate's pods for a step are ready, and those with which it is compared."""
     needed, fresh = pods_for_step(o, step), fresh_baseline(o, step)
     return has_ready_pods(o, require_record(o).candidate, needed) and (
         fresh is None or has_ready_pods(o, fresh, needed)

@@ -1,4 +1,4 @@
-"""A policy's strategy as one list of steps, whichever way it was written."""
+"""Compiles a policy's strategy, in any of its forms, to a list of steps."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from modelwright.api.v1alpha1 import policy as api
 from modelwright.core.rollout.traffic_split import HeaderCondition
 
 GATE_ORDER = ("scan", "evaluation", "infra", "approval")
-"""In the order in which they are checked: first what loads nothing, then the cheapest for people and pods."""
+"""Gates in the order of their evaluation: first those that load no model, and approvals, the most expensive, last."""
 
 
 class StepKind(StrEnum):
-    """What a step does."""
+    """Kind of a step."""
 
     MIRROR = "mirror"
     WEIGHT = "weight"
@@ -27,8 +27,11 @@ class StepKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RolloutStep:
-    """One step, with all that traffic and clocks need to know. `weight`, `mirror`, `match` and `sticky` say how traffic
-    is during it, those of steps before it included; percent."""
+    """A step with everything that traffic and clocks need.
+
+    `weight` and `mirror` (percent), `match` and `sticky`: the traffic during the step, including what earlier steps
+    have set.
+    """
 
     kind: StepKind
     hold: timedelta = timedelta(0)
@@ -37,13 +40,14 @@ class RolloutStep:
     match: tuple[HeaderCondition, ...] = ()
     sticky: bool = False
     required: int = 0
+    """Number of approvals required."""
     service_accounts: bool = False
-    """People who must approve."""
+    """Whether approvals by service accounts count."""
     timeout: timedelta | None = None
 
     @property
     def is_promotion(self) -> bool:
-        """The step that is the promotion itself: all requests, with nothing to wait for."""
+        """Whether the step is the promotion itself: all requests, without a hold."""
         return self.kind is StepKind.WEIGHT and self.weight == 100 and not self.hold
 
     @property
@@ -53,7 +57,7 @@ class RolloutStep:
 
     @property
     def load_percent(self) -> int:
-        """Percent of the full load that the candidate's pods must be able to carry."""
+        """Percent of the full load for which the candidate needs pods."""
         if self.kind is StepKind.WEIGHT and self.weight == 0:
             return 100
         return max(self.weight, self.mirror, 1)
@@ -64,20 +68,20 @@ PRESET_STEPS: dict[str, tuple[api.Step, ...]] = {
     "BlueGreen": (api.Step(weight=0), api.Step(weight=100, hold="2m")),
     "Rolling": (api.Step(weight=25), api.Step(weight=50), api.Step(weight=75), api.Step(weight=100)),
 }
-"""What each preset stands for; the documentation shows them from here."""
+"""Steps of each preset; the documentation is generated from them."""
 
 
 def compile_steps(strategy: api.Strategy) -> tuple[RolloutStep, ...]:
-    """The steps of a strategy; none for recreate."""
+    """Compile a strategy to its steps; recreate has none."""
     if strategy.ab_test is not None:
         return (_compile_ab_test(strategy.ab_test),)
-    written = strategy.steps if strategy.preset is None else PRESET_STEPS[strategy.preset]
-    found: list[RolloutStep] = []
-    before = RolloutStep(StepKind.HOLD)
-    for entry in written or ():
-        before = _compile_step(entry, before, strategy.sticky)
-        found.append(before)
-    return tuple(found)
+    entries = strategy.steps if strategy.preset is None else PRESET_STEPS[strategy.preset]
+    steps: list[RolloutStep] = []
+    previous = RolloutStep(StepKind.HOLD)
+    for entry in entries or ():
+        previous = _compile_step(entry, previous, strategy.sticky)
+        steps.append(previous)
+    return tuple(steps)
 
 
 def _compile_step(entry: api.Step, before: RolloutStep, sticky: bool) -> RolloutStep:
@@ -128,8 +132,8 @@ def _parse_duration(text: str) -> timedelta:
 
 
 def metric_applies(metric: api.Metric, step: RolloutStep) -> bool:
-    """Whether a metric is looked at in a step: comparisons of answers where requests are mirrored, throughput where
-    callers are answered, and nothing while the candidate has no requests."""
+    """Whether a metric is measured in a step: comparisons of answers only with mirrored requests, throughput only with
+    callers' requests, and none while the candidate has no requests."""
     if not step.has_requests:
         return False
     if metric.builtin in api.SHADOW_BUILTINS:

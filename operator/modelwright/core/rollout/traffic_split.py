@@ -1,4 +1,4 @@
-"""Where the requests of a Model are to go, as data; `traffic/` makes it so."""
+"""The intended destinations of a Model's requests, as data; `traffic/` configures them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from modelwright.core.revision import Revision
 
 @dataclass(frozen=True, slots=True)
 class TrafficShare:
-    """A revision's share of the callers' requests, in percent."""
+    """Share of a revision in the callers' requests, in percent."""
 
     revision: Revision
     weight: int
@@ -18,7 +18,7 @@ class TrafficShare:
 
 @dataclass(frozen=True, slots=True)
 class HeaderCondition:
-    """A request header that must have this value, or match it as a regular expression."""
+    """Condition that a request header has this value, or matches it as a regular expression."""
 
     name: str
     value: str
@@ -27,13 +27,13 @@ class HeaderCondition:
 
 @dataclass(frozen=True, slots=True)
 class TrafficSplit:
-    """Where the requests of a Model are to go.
+    """The destinations of a Model's requests.
 
-    `shares` sum to 100, the serving revision first. Requests with all the headers of `match` go to `matched`.
-    `mirror_percent`: copies of that share go to the Model's comparer. `observe_percent`: copies of that share go to its
-    observer, but for while they go to the comparer. `copy_token`: what the route sets on requests that it copies.
-    `sticky`: a caller who was given a revision stays on it. `inside`: the one revision that the Model's Service
-    selects; None selects all revisions in `shares`, weighted by their pods.
+    `shares`: sum to 100, the serving revision first. `match`, `matched`: requests with all these headers go to this
+    revision. `mirror_percent`: percent of the requests mirrored to the Model's comparer. `observe_percent`: percent
+    mirrored to its drift monitor, unless the comparer gets any. `copy_token`: header value that the route sets on
+    mirrored requests. `sticky`: a caller stays on the revision of its first request. `service_revision`: the one
+    revision that the Model's Service selects; None selects all revisions in `shares`, weighted by their pods.
     """
 
     shares: tuple[TrafficShare, ...]
@@ -47,22 +47,21 @@ class TrafficSplit:
 
     @classmethod
     def all_to(cls, revision: Revision) -> TrafficSplit:
-        """Everything to one revision."""
+        """Send all requests to one revision."""
         return cls((TrafficShare(revision, 100),), service_revision=revision)
 
     @property
     def observed_percent(self) -> int:
-        """Percent of the requests that is copied to the observer: none while the comparer gets copies."""
+        """Percent of the requests mirrored to the drift monitor: none while the comparer gets any."""
         return 0 if self.mirror_percent else self.observe_percent
 
     @property
     def weights(self) -> Mapping[str, int]:
-        """Percent of the requests by revision hash; only what has any."""
+        """Percent of the requests by revision hash, without revisions that get none."""
         return {share.revision.hash: share.weight for share in self.shares if share.weight > 0}
 
     @property
     def revision_hashes(self) -> frozenset[str]:
-        """Every revision that gets requests of callers."""
-        found = set(self.weights)
-        found.update(revision.hash for revision in (self.matched, self.service_revision) if revision is not None)
-        return frozenset(found)
+        """Hashes of the revisions that get requests of callers."""
+        others = (revision.hash for revision in (self.matched, self.service_revision) if revision is not None)
+        return frozenset({*self.weights, *others})

@@ -45,14 +45,15 @@ def record_gate(o: Observation) -> RolloutRecord:
 
 
 def pass_approval_gate(o: Observation) -> RolloutRecord:
-    record, people = record_approvals(o, require_record(o)), rollout_input(o).approval
-    who = ", ".join(a.spec.approver for a in people.counted) if isinstance(people, Approved) else ""
-    entry = GateStatus(name="approval", outcome=Outcome.PASS, reason="Approved", message=f"approved by {who}", at=o.now)
+    record, decision = record_approvals(o, require_record(o)), rollout_input(o).approval
+    approvals = decision.counted if isinstance(decision, Approved) else ()
+    message = f"approved by {', '.join(approval.spec.approver for approval in approvals)}"
+    entry = GateStatus(name="approval", outcome=Outcome.PASS, reason="Approved", message=message, at=o.now)
     return record.with_status(gates=(*record.status.gates, entry))
 
 
 def apply_command(o: Observation) -> RolloutRecord:
-    """The record after its command."""
+    """Execute the command on the record, or record why it is refused."""
     record, decision = require_record(o), rollout_input(o).command
     command = record.spec.command
     assert decision is not None  # noqa: S101
@@ -60,7 +61,7 @@ def apply_command(o: Observation) -> RolloutRecord:
     if isinstance(decision, CommandRefused):
         return record_command(record, accepted=False, message=decision.message, now=o.now)
     record = record_command(record, accepted=True, message="", now=o.now)
-    said = f"{command.by}: {command.reason}"
+    message = f"{command.by}: {command.reason}"
     if command.name == "pause":
         return record.with_status(paused=True)
     if command.name == "resume":
@@ -70,23 +71,24 @@ def apply_command(o: Observation) -> RolloutRecord:
     if command.name == "release":
         return record.with_status(released=True)
     if command.name == "abort":
-        return start_rollback(record, State.ABORTED, Reason.ABORTED_BY_COMMAND, said, o.now)
+        return start_rollback(record, State.ABORTED, Reason.ABORTED_BY_COMMAND, message, o.now)
     proven = rollout_input(o).outcome in (None, Outcome.PASS) and not _skips_evidence(o)
     record = overrule_step(record, o.now) if has_failed_metric(o) else end_step(record, "Skipped", o.now)
     record = record.with_status(paused=None, without_evidence=None if proven else True)
-    return transition_to(record, State.PROMOTING, Reason.PROMOTED, said, o.now)
+    return transition_to(record, State.PROMOTING, Reason.PROMOTED, message, o.now)
 
 
 def _skips_evidence(o: Observation) -> bool:
-    """Evidence that the policy asks for in this or a later step is left out when the rollout is promoted now."""
+    """Whether a promotion now skips evidence that the policy requires in this or a later step."""
     if rollout_input(o).policy.analysis is None:
         return False
     later = [step for step in rollout_input(o).steps[require_record(o).step_index + 1 :] if not step.is_promotion]
-    tested = rollout_input(o).policy.strategy.ab_test is not None and rollout_input(o).ab_test_won is not True
-    return bool(later) or tested or not step_is_confirmed(o)
+    test_is_open = rollout_input(o).policy.strategy.ab_test is not None and rollout_input(o).ab_test_won is not True
+    return bool(later) or test_is_open or not step_is_confirmed(o)
 
 
 def advance_step(o: Observation) -> RolloutRecord:
+    """Start the next step, or the promotion after the last one."""
     record, steps = record_approvals(o, require_record(o)), rollout_input(o).steps
     if record.step_index + 1 >= len(steps):
         return transition_to(
@@ -96,41 +98,45 @@ def advance_step(o: Observation) -> RolloutRecord:
 
 
 def start_steps(o: Observation) -> RolloutRecord:
-    """The record at its first step, or at the promotion where there are none."""
+    """Start the first step, or the promotion if there are no steps."""
     record = require_record(o)
     if skips_steps(o):
-        why = Reason.ROLLED_BACK_BY_HAND if record.is_manual else Reason.FAST_ROLLBACK
-        return transition_to(record, State.PROMOTING, why, "back to a revision that served before", o.now)
+        reason = Reason.ROLLED_BACK_BY_HAND if record.is_manual else Reason.FAST_ROLLBACK
+        return transition_to(record, State.PROMOTING, reason, "back to a revision that served before", o.now)
     if record.from_revision is None:
         return transition_to(record, State.PROMOTING, Reason.FIRST_REVISION, "nothing served before: no steps", o.now)
     if is_recreate(o):
         return transition_to(record, State.PROGRESSING, Reason.STOPPING_PREVIOUS, "the previous revision stops", o.now)
     record = start_step(record, rollout_input(o).steps, 0, o.now)
-    return transition_to(record, State.PROGRESSING, Reason.STEP_IN_PROGRESS, "the first step begins", o.now)
+    return transition_to(record, State.PROGRESSING, Reason.STEP_IN_PROGRESS, "the first step starts", o.now)
 
 
 def finish_rollout(o: Observation) -> RolloutRecord:
-    record, to = require_record(o), require_candidate(o)
+    """End the rollout as Succeeded, with the reason for which the candidate serves."""
+    record, candidate = require_record(o), require_candidate(o)
     if record.is_manual:
         assert record.spec.rollback is not None  # noqa: S101
-        said = f"{record.spec.rollback.by}: {record.spec.rollback.reason}"
-        return transition_to(record, State.SUCCEEDED, Reason.ROLLED_BACK_BY_HAND, said, o.now)
-    reason, text = Reason.PROMOTED, f"version {to.version} takes all traffic"
+        message = f"{record.spec.rollback.by}: {record.spec.rollback.reason}"
+        return transition_to(record, State.SUCCEEDED, Reason.ROLLED_BACK_BY_HAND, message, o.now)
+    reason, message = Reason.PROMOTED, f"version {candidate.version} takes all traffic"
     if record.status.without_evidence:
-        reason, text = Reason.PROMOTED_WITHOUT_EVIDENCE, f"{text}; a person promoted it without the evidence asked for"
+        reason, message = Reason.PROMOTED_WITHOUT_EVIDENCE, f"{message}; promoted without the required evidence"
     elif record.from_revision is None:
         reason = Reason.FIRST_REVISION
-    elif to.hash in rollout_input(o).rollback_window:
+    elif candidate.hash in rollout_input(o).rollback_window:
         reason = Reason.FAST_ROLLBACK
-    return transition_to(end_step(record, "Pass", o.now).with_status(weight=100), State.SUCCEEDED, reason, text, o.now)
+    record = end_step(record, "Pass", o.now).with_status(weight=100)
+    return transition_to(record, State.SUCCEEDED, reason, message, o.now)
 
 
-def roll_back(ending: State, reason: Reason, o: Observation, text: str) -> RolloutRecord:
-    return start_rollback(record_approvals(o, require_record(o)), ending, reason, text, o.now)
+def roll_back(ending: State, reason: Reason, o: Observation, message: str) -> RolloutRecord:
+    """Start the rollback; the rollout ends in the state `ending`."""
+    return start_rollback(record_approvals(o, require_record(o)), ending, reason, message, o.now)
 
 
 def unsupported_policy(o: Observation) -> Problem | None:
-    """What the record's policy asks for in vain: it was edited just before it was kept, or the gateway has changed."""
+    """Return why the record's policy can't be followed: it was edited just before it was stored, or the gateway has
+    changed."""
     return None if require_record(o).is_manual or skips_steps(o) else rollout_input(o).policy_problem
 
 
@@ -140,19 +146,11 @@ def supersede_unsupported(o: Observation) -> RolloutRecord:
 
 
 def supersede(o: Observation) -> RolloutRecord:
-    return roll_back(
-        State.SUPERSEDED,
-        Reason.SUPERSEDED,
-        o,
-        f"version {o.target.version if o.target else ''} is wanted now",
-    )
+    version = o.target.version if o.target else ""
+    return roll_back(State.SUPERSEDED, Reason.SUPERSEDED, o, f"version {version} is wanted now")
 
 
 def finish_rollback(o: Observation) -> RolloutRecord:
-    return transition_to(
-        require_record(o),
-        State(require_record(o).status.ending or State.ABORTED),
-        recorded_problem(o).reason,
-        recorded_problem(o).message,
-        o.now,
-    )
+    """End the rollout in the state that the start of the rollback has recorded."""
+    record, problem = require_record(o), recorded_problem(o)
+    return transition_to(record, State(record.status.ending or State.ABORTED), problem.reason, problem.message, o.now)

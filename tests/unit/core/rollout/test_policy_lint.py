@@ -66,8 +66,8 @@ def test_nothing_is_wrong_with(spec: RolloutPolicySpec) -> None:
             "spec.freeze[0].timeZone: there is no time zone Europe/Atlantis",
         ),
         (policy(surge={"pods": 0}), "spec.surge.pods: 0 leaves no room"),
-        (policy(ERRORS, steps=({"weight": 0}, {"weight": 100})), "spec.analysis is never looked at"),
-        (policy({**ERRORS, "dryRun": True}), "spec.analysis is never looked at"),
+        (policy(ERRORS, steps=({"weight": 0}, {"weight": 100})), "spec.analysis is never used"),
+        (policy({**ERRORS, "dryRun": True}), "spec.analysis is never used"),
         (policy(ERRORS, steps=({"weight": 100, "hold": "2m"},)), "at least one metric needs a max or a min"),
         (
             policy(ERRORS, {**ERRORS, "name": "abs", "max": "0.5", "dryRun": True}, steps=HELD_AT_100),

@@ -33,12 +33,12 @@ def _no_gate_is_left(o: Observation) -> bool:
 
 ROWS: tuple[RolloutRow, ...] = (
     Transition(
-        name="nothing stands in the way, and gates are asked for",
+        name="nothing prevents the start, and the policy has gates",
         when=lambda o: is_in_state(o, State.PENDING) and next_gate(o) is not None,
         update=lambda o: transition_to(
             require_record(o), State.GATING, Reason.GATE_RUNNING, f"gate {next_gate(o)}", o.now
         ),
-        summary="begin with the gates",
+        summary="start with the gates",
     ),
     Transition(
         name="a gate has decided nothing, and the policy rolls back then",
@@ -56,13 +56,13 @@ ROWS: tuple[RolloutRow, ...] = (
         requeue_after=requeue_in(POLL_IDLE),
     ),
     Transition(
-        name="enough people have approved before any caller's request",
+        name="the approvals before any caller's request are complete",
         when=lambda o: awaits_approval(o) and require_record(o).status.step is None and is_approved(o),
         update=pass_approval_gate,
-        summary="write their names down",
+        summary="record their names",
     ),
     StateRow(
-        name="people have to approve before any caller's request",
+        name="approvals are required before any caller's request",
         when=lambda o: awaits_approval(o) and require_record(o).status.step is None,
         state=State.AWAITING_APPROVAL,
         reason=approval_problem,
@@ -83,6 +83,6 @@ ROWS: tuple[RolloutRow, ...] = (
         name="no gate is left to pass",
         when=_no_gate_is_left,
         update=start_steps,
-        summary="begin with the first step; promote at once where there are none",
+        summary="start with the first step; promote at once where there are none",
     ),
 )

@@ -14,7 +14,7 @@ from modelwright.core.table import POLL_IDLE, StateRow, requeue_in
 
 def _reverted_row(state: State) -> RolloutRow:
     return StateRow(
-        name=f"the target's last rollout ended {state}, and nobody has asked for another try",
+        name=f"the target's last rollout ended {state}, and the command retry was not given",
         when=lambda o: o.rollout is not None and o.waits_for_retry and require_record(o).state is state,
         state=state,
         reason=lambda o: Problem(recorded_problem(o).reason, _reverted_message(o), stalled=True),
@@ -25,10 +25,10 @@ def _reverted_row(state: State) -> RolloutRow:
 
 def _reverted_message(o: Observation) -> str:
     record = require_record(o)
-    what = "was not promoted, and is not in quarantine" if record.ended_undecided else "was taken back"
+    outcome = "was not promoted, and is not in quarantine" if record.ended_undecided else "was taken back"
     return (
-        f"version {require_candidate(o).version} {what}: {record.status.message}. It is tried again after the command "
-        f"retry on ModelRollout {record.name}, or when spec.version has named another one meanwhile"
+        f"version {require_candidate(o).version} {outcome}: {record.status.message}. It is tried again after the "
+        f"command retry on ModelRollout {record.name}, or when spec.version has named another one meanwhile"
     )
 
 
@@ -43,8 +43,7 @@ def _pinned_problem(o: Observation) -> Problem:
     assert rollback is not None  # noqa: S101
     text = (
         f"{rollback.by} took the Model back to version {require_candidate(o).version}: {rollback.reason}. "
-        "It stays there "
-        f"until spec.version is changed, or the command release on ModelRollout {require_record(o).name}"
+        f"It stays there until spec.version is changed, or the command release on ModelRollout {require_record(o).name}"
     )
     return Problem(Reason.HELD_BY_ROLLBACK, text, stalled=True)
 
@@ -75,7 +74,7 @@ ROWS: tuple[RolloutRow, ...] = (
     _reverted_row(State.ROLLED_BACK),
     _reverted_row(State.ABORTED),
     StateRow(
-        name="a person's rollback holds the Model",
+        name="a manual rollback pins the Model",
         when=lambda o: o.record is not None and o.record.pins_model and not o.record.is_active and o.target_serves,
         state=State.SUCCEEDED,
         reason=_pinned_problem,
@@ -99,7 +98,7 @@ ROWS: tuple[RolloutRow, ...] = (
             Reason.ROLLOUT_IN_PROGRESS, f"a rollout to version {o.target.version if o.target else ''}"
         ),
         actions=start_rollout,
-        summary="make a ModelRollout",
+        summary="create a ModelRollout",
         requeue_after=requeue_in(POLL_GATEWAY),
     ),
     StateRow(

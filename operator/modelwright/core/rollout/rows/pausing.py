@@ -46,7 +46,7 @@ def _freeze_problem(o: Observation) -> Problem:
 
 
 def _has_earlier_candidate(o: Observation) -> bool:
-    """An earlier candidate still has requests or pods."""
+    """Whether an earlier candidate still has requests or pods."""
     source = require_record(o).from_revision
     return bool(o.traffic.named - ({source.hash} if source else set())) or bool(o.obsolete_revisions)
 
@@ -104,13 +104,13 @@ ROWS: tuple[RolloutRow, ...] = (
         requeue_after=requeue_in_step,
     ),
     Transition(
-        name="its policy can't be followed, and nothing has begun",
+        name="its policy can't be followed, and nothing has started",
         when=lambda o: is_in_state(o, State.PENDING) and unsupported_policy(o) is not None,
         update=supersede_unsupported,
-        summary="end it: the next one begins when the policy can be followed",
+        summary="end it: the next one starts when the policy can be followed",
     ),
     StateRow(
-        name="a freeze window is open, and nothing has begun",
+        name="a freeze window is open, and nothing has started",
         when=lambda o: _is_frozen(o) and is_in_state(o, State.PENDING),
         state=State.PENDING,
         reason=_freeze_problem,
@@ -140,7 +140,7 @@ ROWS: tuple[RolloutRow, ...] = (
         name="an earlier candidate has not left yet",
         when=_earlier_candidate_remains,
         state=State.PENDING,
-        reason=lambda _: Problem(Reason.WAITING_FOR_TRAFFIC, "an earlier candidate is on its way out"),
+        reason=lambda _: Problem(Reason.WAITING_FOR_TRAFFIC, "an earlier candidate is being removed"),
         actions=remove_earlier_candidate,
         summary="send all traffic to what serves, remove what is left over",
         requeue_after=requeue_in(POLL_GATEWAY),

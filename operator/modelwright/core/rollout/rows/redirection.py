@@ -39,19 +39,19 @@ def _target_changed(o: Observation) -> bool:
 
 ROWS: tuple[RolloutRow, ...] = (
     Transition(
-        name="a person has given a command that was not taken up yet",
+        name="a command was given that was not executed yet",
         when=_has_new_command,
         update=apply_command,
-        summary="carry it out, or refuse it and say why",
+        summary="execute it, or refuse it with a reason",
     ),
     Transition(
-        name="spec.version was changed since a person's rollback began",
+        name="spec.version was changed since a manual rollback started",
         when=lambda o: o.record is not None and o.record.pins_model and rollout_input(o).released_by_spec,
         update=lambda o: require_record(o).with_status(released=True),
-        summary="let the Model go",
+        summary="release the Model",
     ),
     Transition(
-        name="the Model wants another revision than the one that was taken back",
+        name="the Model wants another revision than the one that was rolled back or aborted",
         when=_reverted_target_changed,
         update=lambda o: require_record(o).with_status(lapsed=True),
         summary="end its quarantine: it may be wanted again",

@@ -14,9 +14,9 @@ from modelwright.core.table import StateRow, Transition, requeue_in
 
 
 def _return_problem(o: Observation) -> Problem:
-    """What keeps traffic from coming back, when something does; else why it has to."""
-    refused = o.traffic.problem if o.traffic.problem is not None and o.traffic.problem.stalled else None
-    return o.problem or refused or recorded_problem(o)
+    """Explain what prevents traffic from returning; if nothing does, why it has to."""
+    traffic_problem = o.traffic.problem if o.traffic.problem is not None and o.traffic.problem.stalled else None
+    return o.problem or traffic_problem or recorded_problem(o)
 
 
 ROWS: tuple[RolloutRow, ...] = (
@@ -32,7 +32,7 @@ ROWS: tuple[RolloutRow, ...] = (
         state=State.ROLLING_BACK,
         reason=_return_problem,
         actions=return_to_source,
-        summary="send all traffic to what served when the rollout began, as its pods are ready",
+        summary="send all traffic to what served when the rollout started, as its pods are ready",
         requeue_after=requeue_in(POLL_GATEWAY),
     ),
 )

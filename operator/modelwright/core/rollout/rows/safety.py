@@ -56,12 +56,12 @@ from modelwright.core.table import StateRow, Transition, requeue_in
 CANDIDATE_FAULTS: frozenset[str] = frozenset(
     {Reason.MODEL_LOAD_FAILED, Reason.CONTAINER_OOM_KILLED, Reason.DIGEST_MISMATCH, Reason.UNSAFE_ARCHIVE}
 )
-"""Why pods fail through what they serve: findings about a revision."""
+"""Reasons of pod failures that the served model causes: findings about a revision."""
 
 
 def _candidate_is_faulty(o: Observation) -> bool:
-    """The candidate's own pods have shown that they can't serve it. That they are not ready yet, fit no node or wait
-    for an image or a store is no finding about the candidate."""
+    """Whether the candidate's own pods have shown that they can't serve it. Pods that are not ready yet, fit no node,
+    or wait for an image or a store are no finding about the candidate."""
     view = revision_view(o, require_record(o).candidate)
     return view is not None and view.failure is not None and view.failure.reason in CANDIDATE_FAULTS
 
@@ -69,14 +69,15 @@ def _candidate_is_faulty(o: Observation) -> bool:
 def _candidate_lost_pods(o: Observation) -> bool:
     if not is_exposed(o):
         return False
-    to = require_candidate(o)
-    view = revision_view(o, to)
-    gets = o.traffic.weights.get(to.hash, 0) > 0 or o.traffic.matched == to.hash
-    return gets and (view is None or (not view.available and view.replicas != 0))
+    candidate = require_candidate(o)
+    view = revision_view(o, candidate)
+    has_requests = o.traffic.weights.get(candidate.hash, 0) > 0 or o.traffic.matched == candidate.hash
+    return has_requests and (view is None or (not view.available and view.replicas != 0))
 
 
 def _source_lost_pods(o: Observation) -> bool:
-    """What served should have pods, and has no ready one either: that is no finding about the candidate."""
+    """Whether the revision that served should have pods, and has no ready one either: then the loss of the candidate's
+    pods is no finding about the candidate."""
     view = revision_view(o, require_record(o).from_revision)
     return view is not None and bool(view.replicas) and not view.available
 
@@ -95,21 +96,21 @@ def _deadline_has_passed(o: Observation) -> bool:
     if record is None or record.is_manual or record.state not in DEADLINE_STATES:
         return False
     if record.from_revision is None and record.state is not State.GATING:
-        # There is nothing to go back to: its pods go on trying.
+        # There is no revision to return to: its pods keep trying.
         return False
     return record.elapsed_time(o.now) >= timedelta(seconds=parse_duration(rollout_input(o).policy.deadline))
 
 
 def _deadline_message(o: Observation) -> str:
-    status, trouble = require_record(o).status, rollout_input(o).last_failure
+    status, failure = require_record(o).status, rollout_input(o).last_failure
     limit = f"{rollout_input(o).policy.deadline} (spec.deadline)"
-    text = f"it did not end within {limit}; it was {status.state}: {status.message}"
-    return f"{text}; in its way: {trouble}" if trouble and trouble != status.message else text
+    message = f"it did not end within {limit}; it was {status.state}: {status.message}"
+    return f"{message}; in its way: {failure}" if failure and failure != status.message else message
 
 
 def _undecided_message(o: Observation) -> str:
-    text = (gate_problem(o) if gate_is_undecided(o) else evidence_problem(o)).message
-    return f"{text}; nothing else came within {rollout_input(o).policy.deadline} (spec.deadline)"
+    message = (gate_problem(o) if gate_is_undecided(o) else evidence_problem(o)).message
+    return f"{message}; no other result within {rollout_input(o).policy.deadline} (spec.deadline)"
 
 
 def _recreate_timed_out(o: Observation) -> bool:
@@ -164,7 +165,7 @@ ROWS: tuple[RolloutRow, ...] = (
         name="a gate has ended",
         when=has_new_gate_result,
         update=record_gate,
-        summary="write its result down",
+        summary="record its result",
     ),
     Transition(
         name="a gate has refused the candidate",
@@ -209,7 +210,7 @@ ROWS: tuple[RolloutRow, ...] = (
         summary="turn back",
     ),
     StateRow(
-        name="a rollback by hand takes requests and has no ready pod",
+        name="a manual rollback takes requests and has no ready pod",
         when=lambda o: _candidate_lost_pods(o) and has_ready_pods(o, require_record(o).from_revision, 1),
         state=State.PROMOTING,
         reason=lambda o: pods_problem(o, o.replicas),
@@ -218,7 +219,7 @@ ROWS: tuple[RolloutRow, ...] = (
         requeue_after=requeue_in(POLL_PODS),
     ),
     StateRow(
-        name="the policy that it began with can't be read",
+        name="the policy that it started with can't be read",
         when=_snapshot_is_unreadable,
         state=State.HOLDING,
         reason=lambda o: rollout_input(o).snapshot_problem or Problem(Reason.INVALID_POLICY, ""),
@@ -233,7 +234,7 @@ ROWS: tuple[RolloutRow, ...] = (
         summary="turn back",
     ),
     Transition(
-        name="not enough people have approved in time",
+        name="not enough approvals were given in time",
         when=_approval_timed_out,
         update=lambda o: roll_back(State.ABORTED, Reason.APPROVAL_TIMEOUT, o, approval_problem(o).message),
         summary="turn back, to end as Aborted: nothing was found against the candidate",

@@ -37,24 +37,24 @@ from modelwright.core.table import StateRow, Transition, requeue_in
 
 
 def _step_traffic_problem(o: Observation) -> Problem:
-    """The gateway is about to follow a step: worth a word only when that takes long, or can't be."""
+    """Explain why the gateway does not follow a step yet, once that takes long or is impossible; else the progress."""
     problem, entry = o.traffic.problem, require_record(o).step_status
     slow = entry is not None and o.now - entry.started_at >= GATEWAY_GRACE
     if problem is not None and (problem.stalled or slow):
         return problem
     status = require_record(o).status
     if status.state == State.PROGRESSING and status.reason and not step_is_confirmed(o):
-        # In a moment it is confirmed: until then the record needn't be written.
+        # The traffic is about to be confirmed: until then a write of the record can be saved.
         return Problem(status.reason, status.message or "")
     return _step_progress(o)
 
 
 def _step_progress(o: Observation) -> Problem:
     step, record = current_step(o), require_record(o)
-    what = f"step {record.step_index + 1} of {len(rollout_input(o).steps)}: {step.kind}"
+    progress = f"step {record.step_index + 1} of {len(rollout_input(o).steps)}: {step.kind}"
     if step.kind is StepKind.WEIGHT:
-        what += f" {step.weight} %"
-    return Problem(Reason.STEP_IN_PROGRESS, what)
+        progress += f" {step.weight} %"
+    return Problem(Reason.STEP_IN_PROGRESS, progress)
 
 
 def _comparer_is_missing(o: Observation) -> bool:
@@ -157,7 +157,7 @@ ROWS: tuple[RolloutRow, ...] = (
         state=State.PROGRESSING,
         reason=_step_traffic_problem,
         actions=apply_step,
-        summary="ask the gateway again",
+        summary="check the gateway again",
         requeue_after=requeue_in(POLL_GATEWAY),
     ),
     Transition(
@@ -173,10 +173,10 @@ ROWS: tuple[RolloutRow, ...] = (
         summary="turn back, to end as Aborted: not to have won is no harm",
     ),
     Transition(
-        name="the hold is over, the evidence is there, and enough people have approved",
+        name="the hold is over, the evidence is there, and the approvals are complete",
         when=_step_has_passed,
         update=advance_step,
-        summary="go on to the next step, after the last one to the promotion",
+        summary="start the next step, after the last one the promotion",
     ),
     Transition(
         name="the hold is over, the evidence decides nothing, and the policy rolls back then",
@@ -194,7 +194,7 @@ ROWS: tuple[RolloutRow, ...] = (
         requeue_after=requeue_in_step,
     ),
     StateRow(
-        name="the step waits for people",
+        name="the step waits for approvals",
         when=lambda o: is_in_step(o) and current_step(o).kind is StepKind.APPROVAL and not is_approved(o),
         state=State.AWAITING_APPROVAL,
         reason=approval_problem,
@@ -203,7 +203,7 @@ ROWS: tuple[RolloutRow, ...] = (
         requeue_after=requeue_in_step,
     ),
     StateRow(
-        name="the step's hold is not over, or the look after it has not come back",
+        name="the step's hold is not over, or the measurement after it has not ended",
         when=lambda o: is_in_step(o) and not (hold_is_over(o) and final_measurement_is_due(o)),
         state=State.PROGRESSING,
         reason=_step_progress,

@@ -24,15 +24,15 @@ def _target_problem(observed: Observation) -> Problem:
 def _target_pods_problem(observed: Observation) -> Problem:
     view = observed.target_view
     if view is None or observed.target is None:
-        return Problem(Reason.WAITING_FOR_PODS, "the pods are about to be made")
+        return Problem(Reason.WAITING_FOR_PODS, "the pods are about to be created")
     if view.failure is not None:
         return Problem(view.failure.reason, view.failure.message, stalled=True)
-    who = f"version {observed.target.version}"
+    version = f"version {observed.target.version}"
     if view.started is not None and observed.now - view.started > observed.start_timeout:
         seconds = int(observed.start_timeout.total_seconds())
-        text = f"{who} was not ready within {seconds} s (spec.serving.startTimeout); its pods go on trying"
+        text = f"{version} was not ready within {seconds} s (spec.serving.startTimeout); its pods go on trying"
         return Problem(Reason.START_TIMEOUT, text, stalled=True)
-    return Problem(Reason.WAITING_FOR_PODS, f"{who}: {view.available} of {observed.replicas} pods are ready")
+    return Problem(Reason.WAITING_FOR_PODS, f"{version}: {view.available} of {observed.replicas} pods are ready")
 
 
 def _gateway_problem(observed: Observation) -> Problem:
@@ -87,7 +87,7 @@ ROWS: tuple[RolloutRow, ...] = (
         state=State.PROMOTING,
         reason=_gateway_problem,
         actions=switch_to_target,
-        summary="ask the gateway again",
+        summary="check the gateway again",
         requeue_after=requeue_in(POLL_GATEWAY),
     ),
     StateRow(

@@ -23,6 +23,7 @@ setup: ## The development venv, linked as .venv
 
 generate: setup ## CRDs, JSON Schemas and reference from the types; the charts' copies and READMEs
 	@$(BIN)/python -m modelwright crd generate
+	@$(BIN)/python -m scripts.docgen generate
 	@$(BIN)/python charts/sync.py
 	@$(BIN)/python charts/readme.py
 	@$(BIN)/python scripts/argocd.py
@@ -35,6 +36,7 @@ verify: setup ## Lint, formatting, types, import rules, generated files
 	scripts/step "mypy" $(BIN)/mypy || failed=1; \
 	scripts/step "import rules" $(BIN)/lint-imports --no-cache || failed=1; \
 	scripts/step "generated CRDs" $(BIN)/python -m modelwright crd check || failed=1; \
+	scripts/step "documentation pages" $(BIN)/python -m scripts.docgen check || failed=1; \
 	scripts/step "charts' copies" $(BIN)/python charts/sync.py --check || failed=1; \
 	scripts/step "Argo CD's entries" $(BIN)/python scripts/argocd.py --check || failed=1; \
 	scripts/step "README's figures" $(BIN)/python scripts/figures.py --check || failed=1; \

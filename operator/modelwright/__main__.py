@@ -14,7 +14,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("run", help="run the operator; its settings are environment variables MODELWRIGHT_*")
     commands.add_parser("selfcheck", help="look whether what the operator needs is there, and a replica leads")
-    crd = commands.add_parser("crd", help="CustomResourceDefinitions and field reference")
+    crd = commands.add_parser("crd", help="CustomResourceDefinitions, JSON Schemas and admission policies")
     crd.add_argument("action", choices=("generate", "check"), help="write the files, or say where they have drifted")
     crd.add_argument("--root", type=Path, default=Path(), help="root of the repository (default: here)")
     return parser
@@ -26,10 +26,10 @@ def _crd(action: str, root: Path) -> int:
 
     try:
         if action == "generate":
-            changed = crd.write_files(root)
+            changed = crd.write_crds(root)
             print("\n".join(f"wrote {name}" for name in changed) or "nothing to do: every generated file is up to date")
             return 0
-        diff = crd.diff_files(root)
+        diff = crd.diff_crds(root)
     except crd.GenerateError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -20,10 +20,10 @@ from modelwright.core.evaluation_gate import GateResult
 from modelwright.core.pod_failures import PodFailure
 from modelwright.core.revision import Revision
 from modelwright.core.rollout import machine
-from modelwright.core.rollout.drawing import _NO as REJECTION
 from modelwright.core.rollout.observation import Observation, RevisionView, RolloutInput, ServingRevision, TrafficView
 from modelwright.core.rollout.record import TERMINAL_STATES, RolloutRecord
 from modelwright.core.rollout.steps import compile_steps
+from scripts.docgen.rollout_transitions import _NO as REJECTION
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 OLD, NEW = Revision("v1", "aaaa"), Revision("v2", "bbbb")

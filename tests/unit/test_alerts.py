@@ -10,7 +10,8 @@ import promql_parser
 import pytest
 import yaml
 
-from modelwright.cli import metrics_page, plugin
+from modelwright.cli import plugin
+from scripts.docgen import metrics_page
 
 ROOT = Path(__file__).parents[2]
 RUNBOOKS = ROOT / "docs" / "runbooks"

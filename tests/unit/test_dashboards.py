@@ -12,8 +12,8 @@ import promql_parser
 import pytest
 from promql_parser import VectorSelector
 
-from modelwright.cli import metrics_page
 from modelwright.measurement import request_counters
+from scripts.docgen import metrics_page
 from tests.lib.dashboards import BOARDS, Query, filled, panels, queries, variables
 
 OWN = {one.name: set(one.labels) for one in [*metrics_page.operator_metrics(), *metrics_page.observer_metrics()]}

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from modelwright.cli import crd
+from scripts.docgen.pages import diff_pages
 
 ROOT = Path(__file__).parents[2]
 
@@ -18,5 +19,9 @@ def test_operator_is_the_standard_library() -> None:
     assert not Path(found.stdout.strip()).is_relative_to(ROOT / "operator")
 
 
-def test_crds_and_field_reference_have_not_drifted() -> None:
-    assert crd.diff_files(ROOT) == "", "run `python -m modelwright crd generate`"
+def test_crds_have_not_drifted() -> None:
+    assert crd.diff_crds(ROOT) == "", "run `python -m modelwright crd generate`"
+
+
+def test_documentation_pages_have_not_drifted() -> None:
+    assert diff_pages(ROOT) == "", "run `python -m scripts.docgen generate`"

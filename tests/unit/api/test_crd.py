@@ -137,21 +137,21 @@ def test_generated_files_stay_small_enough_for_client_side_apply() -> None:
 
 def test_check_tells_drift_and_generate_mends_it(tmp_path: Any) -> None:
     (tmp_path / "operator/modelwright").mkdir(parents=True)
-    assert crd.write_files(tmp_path)
-    assert crd.write_files(tmp_path) == []
-    assert crd.diff_files(tmp_path) == ""
+    assert crd.write_crds(tmp_path)
+    assert crd.write_crds(tmp_path) == []
+    assert crd.diff_crds(tmp_path) == ""
     (tmp_path / "crds/models.yaml").write_text("# edited\n")
     (tmp_path / "crds/stray.yaml").write_text("")
-    diff = crd.diff_files(tmp_path)
+    diff = crd.diff_crds(tmp_path)
     assert "-# edited" in diff
     assert "crds/stray.yaml: nothing generates this file" in diff
-    assert set(crd.write_files(tmp_path)) == {"crds/models.yaml", "crds/stray.yaml (removed)"}
-    assert crd.diff_files(tmp_path) == ""
+    assert set(crd.write_crds(tmp_path)) == {"crds/models.yaml", "crds/stray.yaml (removed)"}
+    assert crd.diff_crds(tmp_path) == ""
 
 
 def test_elsewhere_nothing_is_written(tmp_path: Any) -> None:
     with pytest.raises(crd.GenerateError, match="not the root of the repository"):
-        crd.write_files(tmp_path)
+        crd.write_crds(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 

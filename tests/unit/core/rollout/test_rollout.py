@@ -12,7 +12,6 @@ from modelwright.core.pod_failures import PodFailure
 from modelwright.core.problem import Problem
 from modelwright.core.revision import Revision
 from modelwright.core.rollout.actions import EnsureRevision, RemoveRevision, SetTraffic
-from modelwright.core.rollout.document import render_rollout_page
 from modelwright.core.rollout.machine import TABLE, decide_actions, determine_state
 from modelwright.core.rollout.observation import (
     Observation,
@@ -23,6 +22,7 @@ from modelwright.core.rollout.observation import (
 )
 from modelwright.core.rollout.rows import unmanaged
 from modelwright.core.rollout.traffic_split import TrafficSplit
+from scripts.docgen.rollout_page import render_rollout_page
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 OLD, NEW, THIRD = Revision("v1", "old"), Revision("v2", "new"), Revision("v3", "third")

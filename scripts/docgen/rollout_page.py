@@ -1,12 +1,12 @@
 """The rollout table as a page of the documentation."""
 
 from modelwright.api.v1alpha1.rollout import RolloutState
-from modelwright.core.drawing import render_state_diagram
-from modelwright.core.rollout.drawing import moves
 from modelwright.core.rollout.machine import TABLE
 from modelwright.core.rollout.record import TERMINAL_STATES
 from modelwright.core.rollout.steps import PRESET_STEPS
 from modelwright.core.table import render_rows
+from scripts.docgen.rollout_transitions import moves
+from scripts.docgen.state_diagram import render_state_diagram
 
 _HEAD = """# How a Model moves to another revision
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from modelwright.core.drawing import render_state_diagram
-from modelwright.core.retraining import drawing as of_runs
 from modelwright.core.retraining import run_machine as runs
-from modelwright.core.rollout import drawing as of_rollouts
 from modelwright.core.rollout import machine, record
 from modelwright.core.rollout.rows import unmanaged
+from scripts.docgen import rollout_transitions as of_rollouts
+from scripts.docgen import run_transitions as of_runs
+from scripts.docgen.state_diagram import render_state_diagram
 
 WITHOUT_A_RECORD_TO_MOVE = {
     "spec.version was changed since a manual rollback started",

@@ -1,11 +1,11 @@
 """The table of runs as a page of the documentation."""
 
 from modelwright.api.v1alpha1.training import RunState
-from modelwright.core.drawing import render_state_diagram
-from modelwright.core.retraining.drawing import moves
 from modelwright.core.retraining.run_observation import RUN_TERMINAL_STATES
 from modelwright.core.retraining.run_table import RUN_TABLE
 from modelwright.core.table import render_rows
+from scripts.docgen.run_transitions import moves
+from scripts.docgen.state_diagram import render_state_diagram
 
 _HEAD = """# What a TrainingRun does next
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from modelwright.cli import metrics_page
 from modelwright.obs.metrics import REGISTRY
+from scripts.docgen import metrics_page
 
 SOURCE = Path(__file__).parents[3] / "operator" / "modelwright"
 EXPORTED = [*metrics_page.operator_metrics(), *metrics_page.observer_metrics(), *metrics_page.comparer_metrics()]
@@ -19,7 +19,7 @@ def test_everything_that_the_operator_serves_is_in_it() -> None:
 
 def test_every_metric_in_the_source_is_in_it() -> None:
     declared: set[str] = set()
-    for path in (SOURCE / folder for folder in ("obs", "observe", "compare", "kube", "analysis", "reconcile", "app")):
+    for path in (SOURCE / folder for folder in ("obs", "agents", "kube", "measurement", "reconcile", "app")):
         for file in path.rglob("*.py"):
             declared |= set(re.findall(r'f?"(modelwright_[a-z_]+)"', file.read_text()))
     names = {one.name.removesuffix("_total") for one in EXPORTED}

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from modelwright.core.retraining import drawing as of_runs
 from modelwright.core.retraining import run_machine as of_run
-from modelwright.core.rollout import drawing as of_rollouts
 from modelwright.core.rollout import machine as of_rollout
+from scripts.docgen import rollout_transitions as of_rollouts
+from scripts.docgen import run_transitions as of_runs
 from tests.property import test_retraining, test_rollouts
 
 

@@ -17,7 +17,7 @@ from modelwright.api.reasons import Reason
 from modelwright.api.v1alpha1.approval import Approval
 from modelwright.api.v1alpha1.policy import RolloutPolicySpec
 from modelwright.api.v1alpha1.rollout import Command, ModelRollout, RolloutState
-from modelwright.core import people
+from modelwright.core import approvals, commands
 from modelwright.core.analysis.evidence import Outcome
 from modelwright.core.evaluation_gate import GateResult
 from modelwright.core.pod_failures import PodFailure
@@ -76,7 +76,7 @@ class _Situation:
     """Whether the policy asks for what can't be had."""
     unread: bool = False
     """Whether the policy that it started with can't be read."""
-    people: people.ApprovalDecision | None = None
+    people: approvals.ApprovalDecision | None = None
     command: str | None = None
     gate: Outcome | None = None
     wins: bool | None = None
@@ -130,7 +130,7 @@ def _rollout_situations(record: RolloutRecord, steps: tuple[RolloutStep, ...]) -
         yield replace(on, weight=weight, later=later, outcome=outcome)
     for gate in (Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE):
         yield replace(on, gate=gate)
-    for said in (people.Approved(()), people.Rejected(_NO, "no"), _WAITING):
+    for said in (approvals.Approved(()), approvals.Rejected(_NO, "no"), _WAITING):
         yield replace(on, people=said, later=_SOON)
     for command in ("pause", "resume", "promote", "abort"):
         yield replace(on, command=command)
@@ -208,11 +208,11 @@ def _build_observation(
 
 def _decide_command(
     command: Command | None, record: RolloutRecord, policy: RolloutPolicySpec, *, frozen: bool
-) -> people.CommandDecision | None:
+) -> commands.CommandDecision | None:
     asked = [name for name in ("evaluation", "approval") if policy.gates is not None]
     passed = {gate.name for gate in record.status.gates if gate.outcome == Outcome.PASS}
     steps = policy.strategy.steps or ()
-    standing = people.CommandContext(
+    standing = commands.CommandContext(
         record.state,
         newest=True,
         paused=bool(record.status.paused),
@@ -220,7 +220,7 @@ def _decide_command(
         gates_open=tuple(name for name in asked if name not in passed),
         approvals_open=tuple("step" for step in steps[record.step_index :] if step.approval is not None),
     )
-    return people.evaluate_command(command, (), standing)
+    return commands.evaluate_command(command, (), standing)
 
 
 _NO = Approval.parse(
@@ -229,14 +229,14 @@ _NO = Approval.parse(
         "spec": {
             "modelRef": {"name": "m"},
             "rollout": {"name": "m-2", "uid": "u"},
-            "contentHash": "0" * people.CONTENT_HASH_LENGTH,
+            "contentHash": "0" * approvals.CONTENT_HASH_LENGTH,
             "decision": "Reject",
             "approver": "a",
             "reason": "b",
         },
     }
 )
-_WAITING = people.ApprovalsMissing((), 1, Reason.AWAITING_APPROVAL, "nobody has approved yet")
+_WAITING = approvals.ApprovalsMissing((), 1, Reason.AWAITING_APPROVAL, "no approvals yet")
 
 
 def _build_record(source: Revision | None) -> RolloutRecord:

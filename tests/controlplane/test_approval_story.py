@@ -167,7 +167,7 @@ def test_people_decide_by_name_and_nobody_else_does(story: Story) -> None:
         assert story.says("dora", "v2") == ""
         assert story.says("carol", "v2", contentHash="what-was-before") == ""
         assert story.says("alice", "v2") == ""
-        told = ("1 of 2 different people: approved by alice; 1 missing", "an author's own", "for another content")
+        told = ("1 of 2 different approvers: approved by alice; 1 missing", "an author's own", "for another content")
         story.until("it is told", lambda: all(text in story.condition("Ready")["message"] for text in told))
         refused = story.command("sven", "v2", "promote")
         assert not refused["accepted"]
@@ -208,7 +208,7 @@ def test_without_the_policy_nobody_is_obeyed_and_what_was_written_meanwhile_neve
         story.until("it is told", lambda: story.condition("Stalled")["reason"] == "AdmissionPolicyMissing")
         story.server.ok("apply", "-f", POLICY)
         story.server.wait_for_policies()
-        before = ("0 of 2 different people", "was given before this was asked for")
+        before = ("0 of 2 different approvers", "was given before it was requested")
         story.until("it came back", lambda: all(text in story.condition("Ready")["message"] for text in before), 90)
         # Creation times have whole seconds: what was written within the second of the proof may be older than it.
         proven = time.time()

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from modelwright.api.v1alpha1 import Approval, ModelRollout, ModelVersion
-from modelwright.core import people
+from modelwright.core import approvals
 from modelwright.core.authors import Authors
 from modelwright.core.revision import Revision
 from modelwright.kube.client import KubeClient, load_configuration
@@ -266,7 +266,7 @@ def words(server: Server, rollout: Object, content_hash: str, *, author: str = "
     record = ModelRollout.parse(rollout)
     now = record.metadata.creation_timestamp
     assert now is not None
-    return people.evaluate_approvals(
+    return approvals.evaluate_approvals(
         [Approval.parse(obj) for obj in found],
         rollout=record,
         content_hash=content_hash,
@@ -285,24 +285,24 @@ def test_two_people_approve_and_an_edited_version_asks_them_again(crd_server: Se
     try:
         crd_server.ok("create", "-f", "-", objects=approval("one", approver="alice", **bound), user="alice")
         waiting = words(crd_server, record, before)
-        assert "1 of 2 different people: approved by alice; 1 missing" in waiting.message
+        assert "1 of 2 different approvers: approved by alice; 1 missing" in waiting.message
         crd_server.ok("create", "-f", "-", objects=approval("two", approver="alice", **bound), user="alice")
-        assert isinstance(words(crd_server, record, before), people.ApprovalsMissing)
+        assert isinstance(words(crd_server, record, before), approvals.ApprovalsMissing)
         crd_server.ok("create", "-f", "-", objects=approval("three", approver="carol", **bound), user="carol")
-        assert isinstance(words(crd_server, record, before), people.Approved)
+        assert isinstance(words(crd_server, record, before), approvals.Approved)
         own = words(crd_server, record, before, author="carol")
         assert "three of carol is an author's own" in own.message
         assert "one of alice was given for another content" in words(crd_server, record, after).message
         rejection = approval("four", approver="carol", **bound, decision="Reject")
         crd_server.ok("create", "-f", "-", objects=rejection, user="carol")
-        assert isinstance(words(crd_server, record, before), people.Rejected)
+        assert isinstance(words(crd_server, record, before), approvals.Rejected)
     finally:
         crd_server.ok("delete", "apv", "--all", "-n", NAMESPACE)
 
 
 def hash_of(version: Object) -> str:
     spec = ModelVersion.parse(version).spec
-    return people.approval_content_hash(Revision("fraud-v2", "r"), spec, spec.artifact.digest, {"deadline": "1h"})
+    return approvals.approval_content_hash(Revision("fraud-v2", "r"), spec, spec.artifact.digest, {"deadline": "1h"})
 
 
 async def eventually(check: AdmissionCheck, holds: Callable[[], bool], seconds: float = 30) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 from unittest import mock
 
-from modelwright.core.people import AdmissionState
+from modelwright.core.admission import AdmissionState
 from modelwright.kube import api_errors, kinds
 from modelwright.kube.queue import Key
 from modelwright.kube.store import Store

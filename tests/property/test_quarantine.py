@@ -14,7 +14,7 @@ from modelwright.api.reasons import Reason
 from modelwright.api.v1alpha1.policy import RolloutPolicySpec
 from modelwright.api.v1alpha1.rollout import ModelRolloutSpec, ModelRolloutStatus
 from modelwright.api.v1alpha1.rollout import RolloutState as State
-from modelwright.core import people
+from modelwright.core import approvals, commands
 from modelwright.core.analysis.evidence import Outcome
 from modelwright.core.evaluation_gate import GateResult
 from modelwright.core.pod_failures import PodFailure
@@ -61,7 +61,7 @@ class Scene:
     gate: Outcome | None = None
     noted: bool = False
     """The gate's result is in the record already."""
-    people: people.ApprovalDecision | None = None
+    people: approvals.ApprovalDecision | None = None
     abort: bool = False
     wins: bool | None = None
 
@@ -109,7 +109,7 @@ class Scene:
             ModelRolloutSpec.model_validate(spec),
             ModelRolloutStatus.model_validate(status),
         )
-        command = people.CommandAccepted(record.spec.command) if record.spec.command is not None else None
+        command = commands.CommandAccepted(record.spec.command) if record.spec.command is not None else None
         own = self.state is not State.PROMOTING and self.confirmed and self.step is not None
         rolling = RolloutInput(
             policy,
@@ -147,7 +147,7 @@ class Scene:
             or self.gate is Outcome.FAIL
             or self.fault in FAULTS
             or lost
-            or isinstance(self.people, people.Rejected)
+            or isinstance(self.people, approvals.Rejected)
             or self.abort
         )
 
@@ -171,8 +171,8 @@ def is_quarantined(end: tuple[State, str]) -> bool:
     return ended.waits_for_retry and not ended.ended_undecided
 
 
-REJECTED = people.Rejected(REJECTION, "no")
-WAITING = people.ApprovalsMissing((), 1, Reason.AWAITING_APPROVAL, "nobody has approved yet")
+REJECTED = approvals.Rejected(REJECTION, "no")
+WAITING = approvals.ApprovalsMissing((), 1, Reason.AWAITING_APPROVAL, "no approvals yet")
 
 
 @st.composite
@@ -198,7 +198,7 @@ def scenes(draw: st.DrawFn, state: State) -> Scene:
         outcome=None if stepless else draw(st.sampled_from([None, *Outcome])),
         gate=draw(st.sampled_from([None, *Outcome])) if gating and strategy is not RECREATE else None,
         noted=draw(st.booleans()),
-        people=draw(st.sampled_from([None, None, REJECTED, WAITING, people.Approved(())])),
+        people=draw(st.sampled_from([None, None, REJECTED, WAITING, approvals.Approved(())])),
         abort=draw(st.sampled_from([False, False, False, True])),
         wins=draw(st.sampled_from([None, True, False])),
     )

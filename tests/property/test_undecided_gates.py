@@ -14,7 +14,7 @@ from modelwright.api.reasons import Reason
 from modelwright.api.v1alpha1.policy import RolloutPolicySpec
 from modelwright.api.v1alpha1.rollout import ModelRolloutSpec, ModelRolloutStatus
 from modelwright.api.v1alpha1.rollout import RolloutState as State
-from modelwright.core import people
+from modelwright.core import approvals
 from modelwright.core.revision import Revision
 from modelwright.core.rollout import machine
 from modelwright.core.rollout.actions import SetTraffic, StartRollout
@@ -70,7 +70,7 @@ def pictures(draw: st.DrawFn, state: State, outcome: str, *, late: bool | None =
         record,
         2,
         frozen_until=NOW + timedelta(hours=1) if draw(st.sampled_from([False, False, True])) else None,
-        approval=draw(st.sampled_from([None, people.Approved(())])),
+        approval=draw(st.sampled_from([None, approvals.Approved(())])),
     )
     ready = draw(st.sampled_from([0, 1]))
     views = {

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from modelwright.api.names import API_VERSION
-from modelwright.core.people import AdmissionState
+from modelwright.core.admission import AdmissionState
 from modelwright.kube import api_errors
 from modelwright.kube.client import KubeClient
 from modelwright.obs.clock import Clock

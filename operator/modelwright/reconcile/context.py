@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from modelwright.core.people import AdmissionState
+from modelwright.core.admission import AdmissionState
 from modelwright.core.resolve_queue import ResolveQueue
 from modelwright.kube.client import KubeClient
 from modelwright.kube.events import EventRecorder

@@ -11,9 +11,9 @@ from modelwright.api.common import parse_duration
 from modelwright.api.reasons import Reason
 from modelwright.api.v1alpha1.policy import JobMetric, Metric
 from modelwright.core import gate_results, pod_trust
+from modelwright.core.admission import IN_FORCE, AdmissionState
 from modelwright.core.analysis.evidence import MeasurementFailure, MetricValue
 from modelwright.core.analysis.report_figures import Figure
-from modelwright.core.people import IN_FORCE, AdmissionState
 from modelwright.kube import api_errors, kinds
 from modelwright.kube.client import KubeClient
 from modelwright.kube.store import Store

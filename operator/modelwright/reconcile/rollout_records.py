@@ -20,7 +20,7 @@ from modelwright.api.v1alpha1.policy import RolloutPolicy, RolloutPolicySpec, St
 from modelwright.api.v1alpha1.rollout import ModelRollout, PolicySnapshot, RevisionRef, RolloutState
 from modelwright.api.v1alpha1.runtime import ClusterModelRuntime, ModelRuntime, RuntimeMetrics
 from modelwright.api.v1alpha1.version import ModelVersion, Stage
-from modelwright.core import authors, people
+from modelwright.core import approvals, authors, commands
 from modelwright.core.analysis.evidence import Measurement, Outcome, Verdict
 from modelwright.core.gate_results import JOB_GATES
 from modelwright.core.problem import Problem
@@ -96,7 +96,7 @@ def load_history(context: Context, model: Model) -> RolloutHistory:
             # Nothing proves who made it.
             continue
         if rollout.spec.rollback is not None and rollout.status.started_at is None:
-            why = people.rollback_target_problem(rollout.spec.target, served)
+            why = commands.rollback_target_problem(rollout.spec.target, served)
             if why is not None or rollout.status.state is not None:
                 raws[rollout.name] = raw
                 if rollout.status.state is None and why is not None:
@@ -407,7 +407,7 @@ def _approval_hash(record: RolloutRecord, version: ModelVersion, digest: str | N
     snapshot = record.status.policy.spec if record.status.policy is not None else None
     runtime = made["data"].get("runtime", {}).get("content") if made is not None else None
     assert record.candidate is not None  # noqa: S101 - callers have looked
-    return people.approval_content_hash(record.candidate, version.spec, digest, snapshot, runtime)
+    return approvals.approval_content_hash(record.candidate, version.spec, digest, snapshot, runtime)
 
 
 def _with_content_hash(
@@ -653,7 +653,7 @@ def _evaluate_approval(
     step: RolloutStep | None,
     version: ModelVersion | None,
     now: datetime,
-) -> people.ApprovalDecision | None:
+) -> approvals.ApprovalDecision | None:
     """What people say to the approval that is waited for now; None when none is."""
     if record is None or not record.is_active or record.candidate is None:
         return None
@@ -670,16 +670,16 @@ def _evaluate_approval(
     if not admission.in_force:
         text = admission.problem or "whether the admission policies are in force is being looked at"
         stalled = admission.in_force is False
-        return people.ApprovalsMissing((), required, str(Reason.ADMISSION_POLICY_MISSING), text, stalled)
+        return approvals.ApprovalsMissing((), required, str(Reason.ADMISSION_POLICY_MISSING), text, stalled)
     raw = found.raw[record.name]
     rollout = ModelRollout.parse(raw)
     given = _read_approvals(context, model)
     content = record.status.content_hash
     if version is None or record.candidate.version != version.name or content is None or not record.status.authors:
         text = f"ModelVersion {record.candidate.version} can't be looked at, so nothing can be approved"
-        return people.ApprovalsMissing((), required, str(Reason.AWAITING_APPROVAL), text)
+        return approvals.ApprovalsMissing((), required, str(Reason.AWAITING_APPROVAL), text)
     known_since = admission.since
-    return people.evaluate_approvals(
+    return approvals.evaluate_approvals(
         given,
         rollout=rollout,
         content_hash=content,
@@ -712,7 +712,7 @@ def _evaluate_command(
     steps: tuple[RolloutStep, ...],
     frozen_until: datetime | None,
     unread: Problem | None,
-) -> people.CommandDecision | None:
+) -> commands.CommandDecision | None:
     if record is None or record.spec.command is None:
         return None
     frozen = frozen_until is not None and not record.status.freeze_overridden
@@ -727,7 +727,7 @@ def _evaluate_command(
         places.append("the approval gate")
     done = {entry.index for entry in record.status.steps if entry.outcome == "Pass"}
     places += [f"step {n + 1}" for n, step in enumerate(steps) if step.kind is StepKind.APPROVAL and n not in done]
-    standing = people.CommandContext(
+    standing = commands.CommandContext(
         state=record.state,
         newest=True,
         paused=bool(record.status.paused),
@@ -739,7 +739,7 @@ def _evaluate_command(
         approvals_open=() if record.is_manual else tuple(places),
     )
     handled = {entry.token for entry in record.status.commands}
-    return people.evaluate_command(record.spec.command, handled, standing, context.admission(namespace))
+    return commands.evaluate_command(record.spec.command, handled, standing, context.admission(namespace))
 
 
 def failed_stage(context: Context, namespace: str, model: str, version: str) -> Stage | None:

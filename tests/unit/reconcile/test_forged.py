@@ -10,8 +10,8 @@ import pytest
 
 from modelwright.api import names
 from modelwright.core import gate_results, pod_failures
+from modelwright.core.admission import AdmissionState
 from modelwright.core.analysis.evidence import MetricValue
-from modelwright.core.people import AdmissionState
 from modelwright.engines.job import JobEngine
 from modelwright.kube import kinds
 from modelwright.measurement import job_report as metric_jobs

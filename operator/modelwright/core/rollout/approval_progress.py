@@ -8,7 +8,7 @@ from modelwright.api.common import parse_duration
 from modelwright.api.reasons import Reason
 from modelwright.api.v1alpha1.rollout import ApprovalRecord
 from modelwright.api.v1alpha1.rollout import RolloutState as State
-from modelwright.core.people import ApprovalsMissing, Approved, Rejected
+from modelwright.core.approvals import ApprovalsMissing, Approved, Rejected
 from modelwright.core.problem import Problem
 from modelwright.core.rollout.gate_progress import next_gate
 from modelwright.core.rollout.lookups import current_step, is_in_state, is_in_step, require_record, rollout_input

@@ -12,8 +12,9 @@ from modelwright.api.v1alpha1.model import ChangeStatus
 from modelwright.api.v1alpha1.policy import RolloutPolicySpec
 from modelwright.api.v1alpha1.rollout import RolloutState
 from modelwright.core.analysis.evidence import Outcome, Verdict
+from modelwright.core.approvals import ApprovalDecision
+from modelwright.core.commands import CommandDecision
 from modelwright.core.evaluation_gate import GateResult
-from modelwright.core.people import ApprovalDecision, CommandDecision
 from modelwright.core.pod_failures import PodFailure
 from modelwright.core.problem import Problem
 from modelwright.core.revision import Revision

@@ -6,7 +6,8 @@ from modelwright.api.reasons import Reason
 from modelwright.api.v1alpha1.rollout import GateStatus, ReportStatus
 from modelwright.api.v1alpha1.rollout import RolloutState as State
 from modelwright.core.analysis.evidence import Outcome
-from modelwright.core.people import Approved, CommandRefused
+from modelwright.core.approvals import Approved
+from modelwright.core.commands import CommandRefused
 from modelwright.core.problem import Problem
 from modelwright.core.rollout.approval_progress import record_approvals
 from modelwright.core.rollout.evidence_progress import has_failed_metric

@@ -1,29 +1,20 @@
-"""What approvals come to, and which command means something when."""
+"""Approvals: which of them count, and what they decide."""
 
 from __future__ import annotations
 
 import itertools
 from datetime import UTC, datetime, timedelta
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from modelwright.api.v1alpha1 import Approval, ModelRollout, ModelVersion
-from modelwright.api.v1alpha1.rollout import AuthorsStatus, Command, CommandName, RolloutTarget
-from modelwright.api.v1alpha1.rollout import RolloutState as State
-from modelwright.core import authors, people
+from modelwright.api.v1alpha1.rollout import AuthorsStatus
+from modelwright.core import approvals, authors
+from modelwright.core.approvals import ApprovalsMissing, Approved, Rejected
 from modelwright.core.authors import Authors
-from modelwright.core.people import (
-    AdmissionState,
-    ApprovalsMissing,
-    Approved,
-    CommandAccepted,
-    CommandContext,
-    CommandRefused,
-    Rejected,
-)
 from modelwright.core.revision import Revision
 from tests.lib import objects
 
@@ -71,9 +62,9 @@ def judged(
     author: str | None = "dora",
     accounts: bool = False,
     others: tuple[AuthorsStatus, ...] = (),
-) -> people.ApprovalDecision:
+) -> approvals.ApprovalDecision:
     known = authors.collect_authors((of_version(author), *others), service_accounts=accounts)
-    return people.evaluate_approvals(
+    return approvals.evaluate_approvals(
         found,
         rollout=ROLLOUT,
         content_hash=HASH,
@@ -98,20 +89,20 @@ def test_the_same_person_counts_once_and_the_message_says_who_is_missing() -> No
     assert isinstance(decision, ApprovalsMissing)
     assert decision.missing == 2
     assert decision.reason == "AwaitingApproval"
-    assert decision.message == "1 of 3 different people: approved by alice; 2 missing"
+    assert decision.message == "1 of 3 different approvers: approved by alice; 2 missing"
     nobody = judged()
     assert isinstance(nobody, ApprovalsMissing)
-    assert nobody.message == "0 of 1 person: nobody has approved yet; 1 missing"
+    assert nobody.message == "0 of 1 approver: no approvals yet; 1 missing"
 
 
 @pytest.mark.parametrize(
     ("bad", "why"),
     [
-        (approval("dora", name="x"), "x of dora is an author's own: somebody else has to approve"),
+        (approval("dora", name="x"), "x of dora is an author's own: another person has to approve"),
         (approval("alice", contentHash="other"), f"was given for another content (other; this is {HASH})"),
         (approval("alice", expiresAt="2026-11-21T12:00:00Z"), "expired at 2026-11-21T12:00:00Z"),
         (approval("alice", expiresAt="2026-11-21T12:30:00+01:00"), "expired at 2026-11-21T12:30:00+01:00"),
-        (approval("alice", ASKED - timedelta(seconds=1)), "was given before this was asked for"),
+        (approval("alice", ASKED - timedelta(seconds=1)), "was given before it was requested"),
         (approval("alice", rollout={"uid": "u2"}), "was given for another rollout of this name (uid u2;"),
         (approval("alice", rollout={"name": "fraud-2"}), "names ModelRollout fraud-2"),
         (approval("alice", model="digits"), "is about Model digits, and the rollout is of fraud"),
@@ -158,8 +149,8 @@ def test_what_was_counted_at_one_place_is_not_counted_at_another_even_within_the
     )
     arguments: dict[str, Any] = {"content_hash": HASH, "required": 1, "now": NOW, "since": ASKED}
     arguments["authors"] = Authors(("dora",))
-    assert isinstance(people.evaluate_approvals([first], rollout=record, **arguments), ApprovalsMissing)
-    assert people.evaluate_approvals([first, second], rollout=record, **arguments) == Approved((second,))
+    assert isinstance(approvals.evaluate_approvals([first], rollout=record, **arguments), ApprovalsMissing)
+    assert approvals.evaluate_approvals([first, second], rollout=record, **arguments) == Approved((second,))
 
 
 def test_one_rejection_outweighs_all_approvals_whenever_it_was_given() -> None:
@@ -260,7 +251,7 @@ def test_no_author_counts_nobody_counts_twice_and_nothing_unknown_passes(
     entries: list[AuthorsStatus], approvers: list[str], required: int, accounts: bool
 ) -> None:
     known = authors.collect_authors(entries, service_accounts=accounts)
-    decision = people.evaluate_approvals(
+    decision = approvals.evaluate_approvals(
         [approval(name) for name in approvers],
         rollout=ROLLOUT,
         content_hash=HASH,
@@ -302,7 +293,7 @@ def test_approved_means_as_many_different_people_and_never_the_author(
 
 def content(version: dict[str, Any], revision: str = "r1", digest: str = "d", policy: Any = None) -> str:
     parsed = ModelVersion.parse(version)
-    return people.approval_content_hash(Revision(parsed.name, revision), parsed.spec, digest, policy)
+    return approvals.approval_content_hash(Revision(parsed.name, revision), parsed.spec, digest, policy)
 
 
 def test_the_hash_follows_everything_that_is_approved_and_nothing_that_may_be_edited() -> None:
@@ -321,7 +312,7 @@ def test_the_hash_follows_everything_that_is_approved_and_nothing_that_may_be_ed
         content(plain, digest="e"),
         content(plain, policy={}),
         content(plain, policy={"deadline": "1h"}),
-        people.approval_content_hash(
+        approvals.approval_content_hash(
             Revision("v2", "r1"), ModelVersion.parse(plain).spec, "d", None, "by another runtime"
         ),
     ]
@@ -329,90 +320,3 @@ def test_the_hash_follows_everything_that_is_approved_and_nothing_that_may_be_ed
     assert content(plain, policy={"changedBy": "dora", "a": 1}) == content(plain, policy={"a": 1})
     assert content(plain, policy={"a": 1, "b": 2}) == content(plain, policy={"b": 2, "a": 1})
     assert len(base) == 32
-
-
-LIVE = ["Pending", "Gating", "Progressing", "Holding", "AwaitingApproval"]
-ENDED = ["Succeeded", "RolledBack", "Aborted", "Superseded"]
-MEANINGFUL: dict[str, set[str]] = {
-    "pause": set(LIVE),
-    "resume": set(),
-    "promote": set(LIVE),
-    "abort": {*LIVE, "Promoting"},
-    "retry": {"RolledBack", "Aborted"},
-    "release": set(),
-}
-
-
-def order(name: Any) -> Command:
-    return Command(name=name, token="t", by="sven", reason="as agreed")
-
-
-def obeyed(name: str, standing: CommandContext) -> str | None:
-    """None when the command is accepted, else why not."""
-    decision = people.evaluate_command(order(name), set(), standing)
-    assert decision is not None
-    return decision.message if isinstance(decision, CommandRefused) else None
-
-
-@pytest.mark.parametrize("name", get_args(CommandName))
-@pytest.mark.parametrize("state", list(State))
-def test_commands_mean_something_in_some_states_only(name: str, state: State) -> None:
-    why = obeyed(name, CommandContext(state, newest=True))
-    assert (why is None) == (state in MEANINGFUL[name]), why
-    assert why is None or why.startswith(f"{name}: ")
-
-
-@pytest.mark.parametrize(
-    ("name", "standing", "why"),
-    [
-        ("pause", CommandContext(State.PROGRESSING, True, paused=True), "is paused already"),
-        ("resume", CommandContext(State.HOLDING, True, paused=True), None),
-        ("resume", CommandContext(State.HOLDING, True, frozen=True), None),
-        ("pause", CommandContext(State.HOLDING, True, frozen=True), None),
-        ("resume", CommandContext(State.HOLDING, True), "is not paused"),
-        ("resume", CommandContext(State.ABORTED, True, paused=True), "has ended (Aborted)"),
-        ("abort", CommandContext(State.ROLLING_BACK, True), "is going back already"),
-        ("promote", CommandContext(State.PROMOTING, True), "is being promoted already"),
-        ("promote", CommandContext(State.GATING, True, gates_open=("infra",)), "not past a gate: infra not passed"),
-        (
-            "promote",
-            CommandContext(State.PROGRESSING, True, approvals_open=("step 3", "step 5")),
-            "it does not stand for an approval, and one is missing at step 3, step 5",
-        ),
-        ("retry", CommandContext(State.ROLLED_BACK, False), "a later rollout of the Model exists"),
-        ("retry", CommandContext(State.ROLLED_BACK, True, retried=True), "was given already"),
-        ("release", CommandContext(State.SUCCEEDED, True, manual=True), None),
-        ("release", CommandContext(State.SUCCEEDED, True, manual=True, released=True), "has ended already"),
-        ("release", CommandContext(State.SUCCEEDED, False, manual=True), "this one holds nothing"),
-        ("release", CommandContext(State.PROGRESSING, True, manual=True), "abort ends it"),
-        ("release", CommandContext(State.ABORTED, True, manual=True), "holds nothing"),
-        ("release", CommandContext(State.SUCCEEDED, True), "only a rollback by hand"),
-    ],
-)
-def test_why_a_command_is_refused(name: str, standing: CommandContext, why: str | None) -> None:
-    said = obeyed(name, standing)
-    assert said is None if why is None else why in str(said)
-
-
-def test_a_command_is_taken_up_once() -> None:
-    standing = CommandContext(State.PROGRESSING, newest=True)
-    assert people.evaluate_command(None, set(), standing) is None
-    assert people.evaluate_command(order("abort"), {"t"}, standing) is None
-    assert people.evaluate_command(order("abort"), {"other"}, standing) == CommandAccepted(order("abort"))
-
-
-def test_a_command_that_nobody_can_be_held_to_is_refused_for_good() -> None:
-    standing = CommandContext(State.PROGRESSING, newest=True)
-    assert people.evaluate_command(order("abort"), set(), standing, AdmissionState()) is None
-    missing = people.evaluate_command(order("abort"), set(), standing, AdmissionState(False, "policies are missing"))
-    assert missing == CommandRefused(order("abort"), "abort: policies are missing; then give it again")
-
-
-@pytest.mark.parametrize(
-    ("version", "revision", "may"),
-    [("v1", None, True), ("v1", "a", True), ("v1", "b", False), ("v2", None, True), ("v3", None, False)],
-)
-def test_going_back_is_to_what_has_served(version: str, revision: str | None, may: bool) -> None:
-    why = people.rollback_target_problem(RolloutTarget(version=version, revision=revision), [("v1", "a"), ("v2", "c")])
-    assert (why is None) == may
-    assert why is None or "has never served this Model, so there is no going back to it; what has: v1, v2" in why

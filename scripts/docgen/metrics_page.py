@@ -1,4 +1,4 @@
-"""The reference of all metrics that operator, comparer and observer export, made from the metrics themselves."""
+"""Reference page of all metrics that operator, comparer and drift monitor export, made from the metrics themselves."""
 
 from __future__ import annotations
 
@@ -57,14 +57,14 @@ LABELS: Mapping[str, tuple[str, str]] = {
     "window": ("time whose rows the figure is made from: `spec.monitoring.window`, `longWindow`", "2"),
     "what": ("how the answers differ", "5"),
 }
-"""Of each label: its values, and how many there are at most."""
+"""For each label: its values, and their maximum number."""
 
 _UNITS = {"seconds": "seconds", "bytes": "bytes", "weight": "percent", "rows": "rows"}
 
 
 @dataclass(frozen=True, slots=True)
 class ExportedMetric:
-    """A metric as people ask for it."""
+    """A metric as it is queried."""
 
     name: str
     kind: str
@@ -73,13 +73,13 @@ class ExportedMetric:
 
     @property
     def unit(self) -> str:
-        """By the name's end, as is the custom; a plain number where that says nothing."""
+        """The unit by the suffix of the name, as is the convention; else a plain number."""
         end = self.name.removesuffix("_total").rpartition("_")[2]
         return _UNITS.get(end, "count" if self.kind == "counter" else "number")
 
 
 def operator_metrics() -> list[ExportedMetric]:
-    """Of the operator itself."""
+    """List the metrics of the operator itself."""
     own = [
         wrapper
         for module in (metrics, model_metrics)
@@ -90,21 +90,21 @@ def operator_metrics() -> list[ExportedMetric]:
 
 
 def comparer_metrics() -> list[ExportedMetric]:
-    """Of the comparer of a mirror step."""
+    """List the metrics of the comparer of a mirror step."""
     return list(
         _describe_collectors([Compared(RevisionPair(serving="a", candidate="b"), datetime.fromtimestamp(0, UTC))])
     )
 
 
 def observer_metrics() -> list[ExportedMetric]:
-    """Of the observer of a Model with spec.monitoring."""
+    """List the metrics of the drift monitor of a Model with spec.monitoring."""
     reference = parse_reference({"inputs": [[0]]})
     windows = DriftWindows(reference, DriftMethods(), 1, {"10m": RowWindow(reference, seconds=1, most_rows=1)})
     return list(_describe_collectors([Observed(DriftMonitorSettings("", "", "", "", ""), windows)]))
 
 
 def render_page() -> str:
-    """docs/reference/metrics.md."""
+    """Render docs/reference/metrics.md."""
     lines = [
         _HEADER,
         "",
@@ -168,7 +168,7 @@ def _describe_collectors(
             collector.describe() if isinstance(collector, MetricWrapperBase) else collector.collect()
         )
         for family in families:
-            # Neither the client's own metrics nor its families tell their labels otherwise before there is a series.
+            # Before there is a series, neither the client's metrics nor its families expose their labels otherwise.
             labels = getattr(collector if isinstance(collector, MetricWrapperBase) else family, "_labelnames", ())
             name = f"{family.name}_total" if family.type == "counter" else family.name
             yield ExportedMetric(name, family.type, tuple(labels), family.documentation)

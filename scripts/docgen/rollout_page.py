@@ -1,4 +1,4 @@
-"""The rollout table as a page of the documentation."""
+"""Documentation page of the decision table of rollouts."""
 
 from modelwright.api.v1alpha1.rollout import RolloutState
 from modelwright.core.rollout.machine import TABLE
@@ -48,7 +48,7 @@ _TAIL = """
 
 
 def render_rollout_page() -> str:
-    """The page in Markdown."""
+    """Render the page in Markdown."""
     presets = [
         f"- `{name}`: " + ", ".join(_format_step(step.weight, step.hold) for step in steps) + "\n"
         for name, steps in PRESET_STEPS.items()

@@ -1,7 +1,7 @@
-"""Which row of the rollout table leads from which state of a ModelRollout to which: found by running the table.
+"""State transitions of a ModelRollout and the rows that make them, found by running the decision table.
 
-Beginning with a new record, every record that is come to is looked at again in many situations, what people, metrics,
-pods, gateway and time may do to it, until nothing new comes.
+Starting with a new record, each reached record is evaluated in many situations that users, metrics, pods, gateway and
+time can cause, until no new record appears.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ _SOON, _LATE, _TOO_LATE = timedelta(minutes=5), timedelta(hours=2), timedelta(ho
 
 @dataclass(frozen=True, slots=True)
 class _Situation:
-    """What is so beside the record."""
+    """The circumstances of a record."""
 
     weight: int = 0
     """Of the candidate, as the gateway has it."""
@@ -84,7 +84,7 @@ class _Situation:
 
 @cache
 def moves() -> Moves:
-    """From and to, and the numbers of the rows by which."""
+    """Map each transition (from, to) to the numbers of its rows."""
     found: Moves = {}
     for written in _POLICIES:
         policy = RolloutPolicySpec.model_validate(written)
@@ -98,7 +98,7 @@ def moves() -> Moves:
 def _explore_rollout_moves(
     policy: RolloutPolicySpec, first: RolloutRecord, windowed: frozenset[str], found: Moves
 ) -> None:
-    """Adds to `found` every move of a record that can be come to from `first`. `windowed`: what served before."""
+    """Add every transition of a record reachable from `first` to `found`. `windowed`: revisions that served before."""
     numbers = number_rows(TABLE)
     steps = compile_steps(policy.strategy)
     known, left = {_record_key(first)}, [(first, _START)]
@@ -118,7 +118,7 @@ def _explore_rollout_moves(
 
 
 def _rollout_situations(record: RolloutRecord, steps: tuple[RolloutStep, ...]) -> Iterator[_Situation]:
-    """The usual course in every combination, and each thing that may come between."""
+    """Yield the usual progress in every combination, and each possible disturbance."""
     wanted = 0
     if record.state is RolloutState.PROMOTING:
         wanted = 100
@@ -251,7 +251,7 @@ def _build_record(source: Revision | None) -> RolloutRecord:
 
 
 def _record_key(record: RolloutRecord) -> tuple[object, ...]:
-    """Where a record stands, whenever it was."""
+    """Return the key of a record's state, regardless of time."""
     status, entry = record.status, record.step_status
     return (
         record.state,

@@ -1,4 +1,4 @@
-"""The table of runs as a page of the documentation."""
+"""Documentation page of the decision table of TrainingRuns."""
 
 from modelwright.api.v1alpha1.training import RunState
 from modelwright.core.retraining.run_observation import RUN_TERMINAL_STATES
@@ -29,6 +29,6 @@ _TAIL = """
 
 
 def render_run_page() -> str:
-    """The page in Markdown."""
+    """Render the page in Markdown."""
     drawing = render_state_diagram(RunState, RunState.PENDING, RUN_TERMINAL_STATES, moves())
     return _HEAD + drawing + "\n" + render_rows(RUN_TABLE) + _TAIL

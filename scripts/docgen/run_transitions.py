@@ -1,7 +1,7 @@
-"""Which row of the table of runs leads from which state of a TrainingRun to which: found by running the table.
+"""State transitions of a TrainingRun and the rows that make them, found by running the decision table.
 
-Beginning with a new run, every record that is come to is looked at again in many situations, what policy, data,
-objects of stages, other runs and time may do to it, until nothing new comes.
+Starting with a new run, each reached record is evaluated in many situations that policy, data, objects of stages, other
+runs and time can cause, until no new record appears.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _GONE = Problem(Reason.INVALID_POLICY, "the policy can't be read", stalled=True)
 
 @cache
 def moves() -> Moves:
-    """From and to, and the numbers of the rows by which."""
+    """Map each transition (from, to) to the numbers of its rows."""
     found: Moves = {}
     for stages in _STAGES:
         policy = RetrainingPolicySpec.model_validate({"modelRef": {"name": "digits"}, "run": {**_RUN, **stages}})
@@ -60,7 +60,7 @@ def moves() -> Moves:
 
 
 def _explore_run_moves(policy: RetrainingPolicySpec, found: Moves) -> None:
-    """Adds to `found` every move of a run of this policy."""
+    """Add every transition of a run of this policy to `found`."""
     numbers = number_rows(RUN_TABLE)
     run = TrainingRun.parse(
         {
@@ -83,7 +83,7 @@ def _explore_run_moves(policy: RetrainingPolicySpec, found: Moves) -> None:
 
 
 def _run_situations(at: RunObservation, policy: RetrainingPolicySpec) -> Iterator[RunObservation]:
-    """What may be seen of a run that has come to `at`."""
+    """Yield the possible observations of a run that has reached `at`."""
     quiet = RunObservation(at.now, at.run, policy)
     yield quiet
     yield replace(quiet, policy=None)
@@ -115,5 +115,5 @@ def _run_situations(at: RunObservation, policy: RetrainingPolicySpec) -> Iterato
 
 
 def _run_key(at: RunObservation) -> tuple[object, ...]:
-    """Where a run stands, whenever it was."""
+    """Return the key of a run's state, regardless of time."""
     return (at.state, *((stage.name, stage.state, bool(stage.uid)) for stage in at.status.stages))

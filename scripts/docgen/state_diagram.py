@@ -1,4 +1,4 @@
-"""States and the rows of a table that lead from one to another, as a Mermaid drawing."""
+"""Mermaid state diagram of a decision table: states, and the numbers of the rows that lead from one to another."""
 
 from collections.abc import Collection, Iterable, Mapping
 from enum import StrEnum
@@ -10,7 +10,10 @@ State = TypeVar("State", bound=StrEnum)
 def render_state_diagram(
     states: Iterable[State], first: State, ends: Collection[State], moves: Mapping[tuple[State, State], Collection[int]]
 ) -> str:
-    """A fenced block for Markdown. `moves`: from and to, and the numbers of the rows by which; in `states`' order."""
+    """Render a fenced Markdown block, in the order of `states`.
+
+    `moves` maps (from, to) to the numbers of the rows that make this move.
+    """
     order = {state: place for place, state in enumerate(states)}
     lines = [f"    [*] --> {first}"]
     for before, after in sorted(moves, key=lambda move: (order[move[0]], order[move[1]])):

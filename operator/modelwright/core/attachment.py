@@ -1,4 +1,4 @@
-"""Which listeners of a gateway a route is attached to, whether it is in force there, and where callers reach it."""
+"""Attachment of a route to a gateway's listeners: its state there, and the address at which callers reach it."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,10 +13,10 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 def route_problem(route: Mapping[str, Any]) -> Problem | None:
-    """Why a route object isn't in force, by its status; None when every one of its own parents accepts this generation.
+    """Return why a route is not in force, by its status; None when each parent in its spec accepts this generation.
 
-    Entries of gateways that the route no longer names stay in `status.parents` of some implementations: they say
-    nothing. Of several entries for one parent (an implementation that was replaced), one for this generation is enough.
+    Some implementations keep entries of gateways that the route no longer names in `status.parents`: these are ignored.
+    Where one parent has several entries (an implementation was replaced), one for this generation is enough.
     """
     parents = route["spec"].get("parentRefs", [])
     entries = route.get("status", {}).get("parents", [])
@@ -32,7 +32,7 @@ def route_problem(route: Mapping[str, Any]) -> Problem | None:
 
 
 def _is_about_parent(answered: Mapping[str, Any], ref: Mapping[str, Any], namespace: str | None) -> bool:
-    """Whether an entry is about `ref`. Some implementations name the listener where the route names none."""
+    """Return whether an entry is about `ref`. Some implementations name the listener where the route names none."""
     return _gateway_key(answered, namespace) == _gateway_key(ref, namespace) and all(
         ref.get(field) in (None, answered.get(field)) for field in ("sectionName", "port")
     )
@@ -65,8 +65,11 @@ def _entry_problem(entry: Mapping[str, Any], generation: int | None) -> Problem 
 
 @dataclass(frozen=True, slots=True)
 class ListenerAddress:
-    """Where a gateway's listener answers. `hosts`: its IP addresses or DNS names, never empty. `hostname`: what callers
-    ask it for, which may be a wildcard; None is any name."""
+    """The address of a gateway's listener.
+
+    `hosts` are its IP addresses or DNS names, never empty. `hostname` is the name in callers' requests, which may be a
+    wildcard; None stands for any name.
+    """
 
     scheme: str
     hosts: tuple[str, ...]
@@ -75,19 +78,19 @@ class ListenerAddress:
 
     @property
     def origin(self) -> str:
-        """scheme://host:port of the first host."""
+        """Return scheme://host:port of the first host."""
         return f"{self.scheme}://{bracket_host(self.hosts[0])}:{self.port}"
 
 
 def bracket_host(host: str) -> str:
-    """A host as it stands in a URL: an IPv6 address in brackets."""
+    """Format a host for a URL: an IPv6 address in brackets."""
     return f"[{host}]" if ":" in host else host
 
 
 def find_listener_address(gateway: Mapping[str, Any], namespace: str, endpoint: Endpoint) -> ListenerAddress | None:
-    """The listener of `gateway` that a route of `namespace` for `endpoint` is attached to; None while there is none.
+    """Return the listener of `gateway` to which a route of `namespace` for `endpoint` is attached; None without one.
 
-    Of several, those that say they have routes come first, then HTTPS: a plain listener beside it often only redirects.
+    Listeners that report attached routes come first, then HTTPS: a plain listener beside it often only redirects.
     """
     hosts = tuple(
         address["value"] for address in gateway.get("status", {}).get("addresses", ()) if address.get("value")
@@ -123,8 +126,10 @@ def _attached_listeners(
 def list_listener_refusals(
     gateway: Mapping[str, Any], namespace: str, endpoint: Endpoint, labels: Mapping[str, str] | None = None
 ) -> list[str]:
-    """Why each listener of `gateway` takes no route of `namespace` for `endpoint`, for people; empty once one does.
-    `labels`: those of the namespace; None when they aren't known, and a selector of namespaces is taken to match."""
+    """List why each listener of `gateway` accepts no route of `namespace` for `endpoint`; empty once one accepts it.
+
+    `labels` are those of the namespace; None when they are unknown, and a selector of namespaces is taken to match.
+    """
     attached = [listener["name"] for _, listener, _ in _attached_listeners(gateway, namespace, endpoint)]
     same = (gateway["metadata"].get("namespace") or namespace) == namespace
     found = []
@@ -158,7 +163,7 @@ def _selector_refusal(listener: Mapping[str, Any], labels: Mapping[str, str] | N
 
 
 def matches_selector(selector: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
-    """Whether a LabelSelector (meta/v1) matches these labels."""
+    """Return whether a LabelSelector (meta/v1) matches these labels."""
     wanted = selector.get("matchLabels") or {}
     return all(labels.get(key) == value for key, value in wanted.items()) and all(
         _matches_expression(entry, labels) for entry in selector.get("matchExpressions") or ()
@@ -190,13 +195,13 @@ def _accepts_endpoint(listener: Mapping[str, Any], status: Mapping[str, Any], en
 
 
 def _allows_namespace(listener: Mapping[str, Any], *, same_namespace: bool) -> bool:
-    """Whether routes of a namespace may attach. A Selector may match: the route's status says whether it does."""
+    """Return whether routes of a namespace may attach. A Selector may match: the route's status shows that."""
     allowed = listener.get("allowedRoutes", {}).get("namespaces", {}).get("from") or "Same"
     return allowed in ("All", "Selector") or (allowed == "Same" and same_namespace)
 
 
 def _common_hostnames(listener: str | None, endpoint: Endpoint) -> Iterator[str | None]:
-    """What callers can ask a listener for, by the Gateway API's rule: the narrower of two names that match."""
+    """Yield the hostnames of both listener and endpoint, by the Gateway API's rule: the narrower of two that match."""
     for host in endpoint.hostnames or (None,):
         if not listener or host is None:
             yield host or listener
@@ -207,7 +212,7 @@ def _common_hostnames(listener: str | None, endpoint: Endpoint) -> Iterator[str 
 
 
 def endpoint_url(endpoint: Endpoint, address: ListenerAddress | None) -> str | None:
-    """The URL callers use: the hostname when there is one, else the gateway's address; None while neither is known."""
+    """Return the callers' URL, with the hostname if there is one, else the gateway's address; None without either."""
     if address is None:
         return None
     port = "" if address.port == _DEFAULT_PORTS[address.scheme] else f":{address.port}"

@@ -1,8 +1,8 @@
-"""Who the authors of a revision are: who has changed what it is made of, since what serves was made of it.
+"""Authors of a revision: everyone who changed an object it is made of since the serving revision was made.
 
-Admission proves each name: spec.changedBy is the writer's own whenever it, or what approvals are about, changes
-(manifests/policies/author.yaml). So it names who answers for an object as it stands. Here is remembered who did before
-them; docs/adr/0031-authors-answer-for-what-a-revision-is-made-of.md.
+Admission proves each name: spec.changedBy is the writer's own name whenever it, or any content that approvals cover,
+changes (manifests/policies/author.yaml). It therefore names the person who answers for the present state of an object.
+This module remembers the earlier ones; docs/adr/0031-authors-answer-for-what-a-revision-is-made-of.md.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from modelwright.api.v1alpha1.runtime import RuntimeSpec
 from modelwright.api.v1alpha1.version import ModelVersionSpec
 
 RETRAINING_AUTHOR = "modelwright:retraining"
-"""Author of versions that were trained by a RetrainingPolicy for which nobody answers: an unknown one."""
+"""Stands for the unknown author of a version that was trained by a RetrainingPolicy without spec.changedBy."""
 SERVICE_ACCOUNT_PREFIX = "system:serviceaccount:"
 VERSION_KIND = "ModelVersion"
 RUNTIME_KINDS = ("ModelRuntime", "ClusterModelRuntime")
@@ -31,9 +31,9 @@ RUNTIME_KINDS = ("ModelRuntime", "ClusterModelRuntime")
 class AuthoredPart:
     """An object that a revision is made of.
 
-    `content`: hash of what approvals are about. `by`: who answers for it as it stands; empty when nobody says so.
-    `same`: whether what serves was made of the same; None where only memory tells. `whole`: `by` made all of it, so
-    that nobody before them counts.
+    `content` is the hash of the content that approvals cover. `by` are the authors of its present state; empty when
+    none is recorded. `same` tells whether the serving revision was made of the same content; None where only the
+    remembered changes can tell. `whole` means that `by` wrote all of it, so that no earlier author counts.
     """
 
     kind: str
@@ -46,36 +46,41 @@ class AuthoredPart:
 
 @dataclass(frozen=True, slots=True)
 class Authors:
-    """Everybody who counts as an author. `unknown`: per object, why somebody is not known and what to do about it.
-    `nameless`: the version itself has no author, which nothing but another version can mend."""
+    """All authors of a revision.
+
+    `unknown` lists per object why an author is missing and how to name one. `nameless` means that the version itself
+    has no author, which only another version can mend.
+    """
 
     names: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
     nameless: bool = False
 
     def includes(self, name: str) -> bool:
-        """Whether `name` is one of them, in whatever case it is written."""
+        """Return whether `name` is one of them, ignoring case."""
         return normalize_name(name) in {normalize_name(author) for author in self.names}
 
 
 def normalize_name(name: str) -> str:
-    """One person's name, however it is written: identity providers differ in case, people don't."""
+    """Return a user name in a comparable form: identity providers write one person's name in different cases."""
     return name.strip().casefold()
 
 
 def is_service_account(name: str) -> bool:
-    """Whether this is no person's name: everybody who may impersonate a ServiceAccount, or make its tokens, has it."""
+    """Return whether this is a ServiceAccount: anyone who may impersonate it or create its tokens can use the name."""
     return normalize_name(name).startswith(SERVICE_ACCOUNT_PREFIX)
 
 
 def hash_spec(spec: RuntimeSpec | RolloutPolicySpec) -> str:
-    """Hash of a spec without who answers for it."""
+    """Hash a spec without its `changedBy`."""
     return names.content_hash(spec.model_dump(mode="json", by_alias=True, exclude={"changed_by"}), 32)
 
 
 def hash_model_spec(spec: ModelSpec) -> str:
-    """Hash of what of a Model decides about a revision: what shapes its pods, whose signatures it needs, and the policy
-    it goes by. Not the version, which has authors of its own."""
+    """Hash the part of a Model's spec that decides about a revision: pod shape, required signatures, rollout policy.
+
+    The version is left out, since it has authors of its own.
+    """
     signatures, policy = spec.signatures, spec.rollout_policy_ref
     content = {
         "serving": pod_shape(spec.serving),
@@ -86,7 +91,7 @@ def hash_model_spec(spec: ModelSpec) -> str:
 
 
 def build_version_part(name: str, spec: ModelVersionSpec, digest: str | None, serving: str | None) -> AuthoredPart:
-    """The version; it never changes, so its own authors are all there are. `serving`: the version that serves."""
+    """Build the part for the version, which never changes: its own authors are all. `serving`: the serving version."""
     content = spec.wire()
     for mutable in ("card", "metrics"):
         content.pop(mutable, None)
@@ -99,7 +104,7 @@ def build_version_part(name: str, spec: ModelVersionSpec, digest: str | None, se
 def build_runtime_part(
     live: RuntimeSpec, kind: str, name: str, generation: int | None, served: Mapping[str, Any] | None
 ) -> AuthoredPart:
-    """The runtime as it is now. `served`: data of the ControllerRevision of what serves."""
+    """Build the part for the runtime's present state. `served`: data of the serving revision's ControllerRevision."""
     content = hash_spec(live)
     same = is_same_runtime(served, kind, name, generation, content)
     return AuthoredPart(kind, name, content, (live.changed_by,) if live.changed_by is not None else (), same)
@@ -108,8 +113,10 @@ def build_runtime_part(
 def is_same_runtime(
     served: Mapping[str, Any] | None, kind: object, name: object, generation: object, content: object
 ) -> bool:
-    """Whether a stored revision was rendered by this very content of this runtime. Ones that an older operator stored
-    know its generation only."""
+    """Return whether a stored revision was rendered by this content of this runtime.
+
+    Revisions that an older operator stored know only the runtime's generation.
+    """
     if served is None:
         return False
     runtime, was = served.get("runtime", {}), served.get("inputs", {}).get("runtimeGeneration")
@@ -121,11 +128,11 @@ def is_same_runtime(
 def track_changes(
     known: Sequence[ChangeStatus], parts: Iterable[AuthoredPart], served: Mapping[str, str], *, settled: bool
 ) -> tuple[ChangeStatus, ...]:
-    """What to remember of `parts` now, beside what was `known`.
+    """Update the remembered changes, `known`, by the present `parts`.
 
-    `served`: content of what serves by kind, as far as its ModelRollout tells. `settled`: what is wanted serves, so
-    that what is looked at for the first time is what serves. Who changed a part is forgotten when it is again as what
-    serves was made of it, and never before.
+    `served` maps a kind to the serving revision's content, as far as its ModelRollout records it. `settled` means that
+    the target serves, so that a part seen for the first time is the served one. The authors of a part are forgotten
+    only when its content is the served content again.
     """
     before = {change.kind: change for change in known}
     found = {part.kind: _track_change(before.get(part.kind), part, served, settled and not known) for part in parts}
@@ -161,10 +168,12 @@ def record_authors(
     rendered: Mapping[str, Any] | None,
     served: Mapping[str, Any] | None,
 ) -> tuple[AuthorsStatus, ...]:
-    """The authors that a ModelRollout records. What it began with stays: a policy or Model that was edited since is not
-    what it goes by. But for the same content, who answers for it may be found out later.
+    """Return the authors to record in a ModelRollout.
 
-    `rendered`, `served`: data of the ControllerRevisions of the candidate and of what serves.
+    Recorded content stays: the rollout does not use a policy or Model that was edited later. For unchanged content an
+    author may still become known.
+
+    `rendered`, `served`: data of the ControllerRevisions of the candidate and of the serving revision.
     """
     before = {entry.kind: entry for entry in known}
     found = {}
@@ -183,7 +192,7 @@ def record_authors(
 
 
 def _runtime_authors(now: ChangeStatus, rendered: Mapping[str, Any], served: Mapping[str, Any] | None) -> AuthorsStatus:
-    """Of the runtime, as the candidate was rendered by it: it may have been edited since."""
+    """Return the authors of the runtime as it rendered the candidate: it may have been edited since."""
     runtime, generation = rendered.get("runtime", {}), rendered.get("inputs", {}).get("runtimeGeneration")
     kind, name, content = str(runtime.get("kind")), str(runtime.get("name")), runtime.get("content")
     hashed = content or f"generation {generation}"
@@ -198,8 +207,10 @@ def _runtime_authors(now: ChangeStatus, rendered: Mapping[str, Any], served: Map
 
 
 def collect_authors(entries: Iterable[AuthorsStatus], *, service_accounts: bool = False) -> Authors:
-    """Who may not approve, and what has to be known before anybody may. `service_accounts`: whether they count as
-    people."""
+    """Collect the authors, who may not approve, and the gaps that block every approval.
+
+    `service_accounts`: whether ServiceAccounts count as persons.
+    """
     everybody: list[str] = []
     unknown: list[str] = []
     nameless = False
@@ -238,6 +249,6 @@ def _explain_service_account(what: str, name: str) -> str:
 
 
 def training_authors(policy: RetrainingPolicySpec, by: str | None) -> tuple[str, ...]:
-    """The authors of what a run trains: who answers for its policy, and who has asked for the run."""
+    """Return the authors of a run's version: the policy's spec.changedBy, and the person who requested the run."""
     made = (policy.changed_by or RETRAINING_AUTHOR, *([by] if by is not None else []))
     return tuple(dict.fromkeys(made))

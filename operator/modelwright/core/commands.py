@@ -23,8 +23,8 @@ class CommandContext:
     """The state of a rollout that decides about a command.
 
     `newest`: no later record of the Model exists. `frozen`: a freeze window blocks it. `manual`: it is a manual
-    rollback; `released`: it no longer holds the Model. `gates_open` and `approvals_open` name, for users, the gates that
-    have not passed, and every place (gate or step, future ones included) without enough approvals.
+    rollback; `released`: it no longer holds the Model. `gates_open` and `approvals_open` name, for users, the gates
+    that have not passed, and every place (gate or step, future ones included) without enough approvals.
     """
 
     state: State

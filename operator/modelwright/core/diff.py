@@ -1,16 +1,16 @@
-"""Whether a live object still says what we apply, looking only at the fields that we apply."""
+"""Detection of a live object's differences from its manifest, comparing only the fields that we set."""
 
 from typing import Any
 
 
 def differs(wanted: Any, live: Any) -> bool:
-    """True when `live` lacks or contradicts a field of `wanted`.
+    """Return whether `live` lacks or contradicts a field of `wanted`.
 
-    Fields that only `live` has are others' (defaults of the API server, other managers) and don't count. Lists are
+    Fields that only `live` has belong to others (defaults of the API server, other managers) and don't count. Lists are
     compared item by item, because all lists that we render are atomic or wholly ours. An empty wanted value equals
-    an absent one, since the API server drops empty maps and lists. Quantities are compared as the numbers they mean.
+    an absent one, since the API server drops empty maps and lists. Quantities are compared by their numeric value.
     """
-    # Most parts are equal, and this comparison is the fastest there is: it runs for each child in every pass.
+    # Most parts are equal, and this comparison is the fastest: it runs for each child in every reconciliation.
     if wanted == live:
         return False
     if isinstance(wanted, dict):
@@ -50,7 +50,7 @@ _SUFFIXES = {
 
 
 def parse_quantity(value: Any) -> float | None:
-    """The number a Kubernetes quantity stands for, None when it is none: the API server rewrites "0.5" as "500m"."""
+    """Parse a Kubernetes quantity; None for anything else. The API server rewrites "0.5" as "500m"."""
     if isinstance(value, bool):
         return None
     if isinstance(value, int | float):

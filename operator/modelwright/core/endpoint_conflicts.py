@@ -1,4 +1,4 @@
-"""Who may answer on a path and a hostname of a gateway."""
+"""Conflicts between Models over a gateway's hostnames and paths."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from modelwright.core.problem import Problem
 
 @dataclass(frozen=True, slots=True)
 class EndpointClaim:
-    """A Model's wish for places on listeners. `created` is RFC 3339 in UTC, so text order is time order."""
+    """A Model's claim to hostnames and paths of listeners. `created` is RFC 3339 in UTC: text order is time order."""
 
     namespace: str
     name: str
@@ -20,10 +20,9 @@ class EndpointClaim:
 
 
 def find_conflict(mine: EndpointClaim, others: Iterable[EndpointClaim]) -> Problem | None:
-    """The older Model that already has one of my (listener, hostname, path) places, or whose callers I would take, if
-    there is one.
+    """Find an older Model that owns one of my (listener, hostname, path) places, or whose requests I would receive.
 
-    Age decides, then namespace and name, so both sides come to the same answer. Within a namespace only the same place
+    Age decides, then namespace and name, so both sides reach the same answer. Within a namespace only the same place
     is a conflict: a team may split its own paths and hostnames as it likes.
     """
     for other in sorted(others, key=age_key):
@@ -43,19 +42,20 @@ def find_conflict(mine: EndpointClaim, others: Iterable[EndpointClaim]) -> Probl
 
 
 def age_key(claim: EndpointClaim) -> tuple[str, str, str]:
-    """What decides which of two Models is the older one: the lesser."""
+    """Return the sort key of a Model's age: the lesser key is the older Model."""
     return claim.created, claim.namespace, claim.name
 
 
 def is_older(other: EndpointClaim, mine: EndpointClaim) -> bool:
-    """Whether the other Model has a place before mine. False for the same Model."""
+    """Return whether the other Model takes precedence over mine. False for the same Model."""
     return (other.namespace, other.name) != (mine.namespace, mine.name) and age_key(other) < age_key(mine)
 
 
 def hostname_problem(namespace: str, endpoint: Endpoint, patterns: Sequence[str]) -> Problem | None:
-    """Why an endpoint of this namespace may not have its hostnames, by an administrator's patterns, if so.
+    """Return why an administrator's patterns forbid an endpoint's hostnames in this namespace; None if they allow them.
 
-    `patterns`: hostnames in which {namespace} stands for the Model's; *.x allows all that end in .x, * all. Empty: any.
+    `patterns` are hostnames in which {namespace} stands for the Model's; *.x allows all that end in .x, * all. Without
+    patterns any hostname is allowed.
     """
     if not patterns:
         return None
@@ -70,21 +70,21 @@ def hostname_problem(namespace: str, endpoint: Endpoint, patterns: Sequence[str]
 
 
 def wildcard_covers(wildcard: str, host: str) -> bool:
-    """Whether a hostname with * matches another one, a wildcard below it included. Not itself."""
+    """Return whether a hostname with * matches another one, a wildcard below it included. It does not match itself."""
     return wildcard.startswith("*.") and host != wildcard and host.endswith(wildcard[1:])
 
 
 def is_below_prefix(path: str, prefix: str) -> bool:
-    """Whether `path` is `prefix` or leads on from it, part by part."""
+    """Return whether `path` is `prefix` or lies below it, part by part."""
     return f"{path.rstrip('/')}/".startswith(f"{prefix.rstrip('/')}/")
 
 
 GROUPING_DEPTH = 4
-"""Names of a hostname and parts of a path by which places are grouped; deeper ones share a group."""
+"""Labels of a hostname and parts of a path by which places are grouped; deeper ones share a group."""
 
 
 def list_index_places(namespace: str, endpoint: Mapping[str, Any]) -> Iterator[str]:
-    """Under what an endpoint, as on the wire, is to be found by those that may be in conflict with it."""
+    """Yield the index keys under which possible rivals find an endpoint (as on the wire)."""
     path = str(endpoint.get("pathPrefix") or "/").rstrip("/")
     for gateway, host in _list_sites(namespace, endpoint):
         yield f"{gateway} {host}{path}"
@@ -95,8 +95,10 @@ def list_index_places(namespace: str, endpoint: Mapping[str, Any]) -> Iterator[s
 
 
 def list_rival_places(namespace: str, endpoint: Mapping[str, Any], *, younger: bool) -> Iterator[str]:
-    """Where those are that this endpoint may be in conflict with: the older ones, or only the younger ones. They are
-    among what is found there; `conflict` decides."""
+    """Yield the index keys under which possible rivals of an endpoint are: the older ones, or only the younger ones.
+
+    The keys are a superset: `find_conflict` decides.
+    """
     path = str(endpoint.get("pathPrefix") or "/").rstrip("/")
     for gateway, host in _list_sites(namespace, endpoint):
         if younger:
@@ -116,19 +118,19 @@ def _list_sites(namespace: str, endpoint: Mapping[str, Any]) -> Iterator[tuple[s
 
 
 def _path_prefixes(path: str) -> list[str]:
-    """A path without its last slash, and all that it leads on from, the shortest first; "" is /."""
+    """Return a path without its last slash and all its prefixes, the shortest first; "" is /."""
     parts = path.split("/")
     return ["/".join(parts[:length]) for length in range(1, len(parts) + 1)]
 
 
 def _path_groups(path: str, *, strictly: bool = False) -> list[str]:
-    """The groups that hold what is at or below `path`, or, strictly, in which `path` is; the last is the closest."""
+    """Return the groups that hold `path` and all below it, or, strictly, those above it; the last is the closest."""
     found = _path_prefixes(path)
     return (found[:-1] if strictly else found)[: GROUPING_DEPTH + 1]
 
 
 def _matching_wildcards(host: str) -> list[str]:
-    """All wildcards that match a hostname, the widest first."""
+    """Return all wildcards that match a hostname, the widest first."""
     labels = host.removeprefix("*.").split(".") if host else []
     found = ["*." + ".".join(labels[start:]) for start in range(len(labels) - 1, -1, -1)]
     return [wildcard for wildcard in found if wildcard_covers(wildcard, host)]
@@ -140,8 +142,11 @@ def _is_same_place(a: EndpointClaim, b: EndpointClaim) -> bool:
 
 
 def _takes_requests(mine: EndpointClaim, other: EndpointClaim) -> bool:
-    """Whether my route would get requests that the other one asks for: the more specific hostname comes before the
-    longer path. A Model without hostnames asks for what no other has, so it is not in the way of any that has."""
+    """Return whether my route would receive requests that the other Model claims.
+
+    A gateway prefers the more specific hostname over the longer path. A Model without hostnames claims only requests
+    that no other claims, so it conflicts with none that has hostnames.
+    """
     path, theirs = mine.endpoint.path_prefix, other.endpoint.path_prefix
     for host in mine.endpoint.hostnames or ("",):
         for taken in other.endpoint.hostnames or ("",):
@@ -166,7 +171,7 @@ def _claims_overlap(a: EndpointClaim, b: EndpointClaim) -> bool:
 
 
 def describe_short_timeout(endpoint: Endpoint, max_request_seconds: int) -> str:
-    """What to say of a gateway that ends requests before the pods would have answered; empty when it does not."""
+    """Describe a gateway timeout that ends requests before the pods would have answered; empty if there is none."""
     timeout = endpoint.request_timeout_seconds
     if timeout is None or timeout >= max_request_seconds:
         return ""

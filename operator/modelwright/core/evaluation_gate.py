@@ -1,4 +1,4 @@
-"""Judges the figures of an evaluation's report, with their error, by the limits of a policy."""
+"""The evaluation gate: judges the figures of a report, with their errors, by the limits of a policy."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from modelwright.core.analysis.report_figures import Figure
 from modelwright.net.addresses import redact_uri
 
 DEFAULT_CONFIDENCE = 0.95
-"""Of a limit, when the policy names none."""
+"""Confidence of a limit when the policy sets none."""
 
 _URI = re.compile(r"[a-z0-9+.-]+://[!-~]{1,2000}\Z")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}\Z")
@@ -24,7 +24,7 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{64}\Z")
 
 @dataclass(frozen=True, slots=True)
 class FullReport:
-    """Where a report is that has more figures than fit into a termination message."""
+    """Address and digest of the whole report, which has more figures than fit into a termination message."""
 
     uri: str
     digest: str
@@ -32,7 +32,7 @@ class FullReport:
 
 @dataclass(frozen=True, slots=True)
 class GateResult:
-    """How a gate ended. Error: it came to no judgement. `message` is for people and has the numbers."""
+    """The result of a gate. Error means that no judgement was reached. `message` has the numbers, for users."""
 
     outcome: Outcome
     reason: str
@@ -43,7 +43,7 @@ class GateResult:
 
 @dataclass
 class _LimitFindings:
-    """What the limits of all figures came to, in the words of the message."""
+    """Findings on all limits, as texts for the message."""
 
     figures: list[Figure] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
@@ -54,7 +54,7 @@ class _LimitFindings:
 
 
 def evaluate_report(metrics: Sequence[EvaluationMetric], report: Mapping[str, Any], *, first: bool) -> GateResult:
-    """Judges the evaluation's report.
+    """Judge an evaluation's report:
 
     {"metrics": [{"name", "candidate", "serving", "slice"?, "n"?, "better"?, "worse"?, "standardError"?,
     "candidateStandardError"?}], "fullReport"?: {"uri", "digest"}}.
@@ -65,10 +65,10 @@ def evaluate_report(metrics: Sequence[EvaluationMetric], report: Mapping[str, An
     hypothesis testing and acceptance sampling", Technometrics 24). Fail: one is proven not to hold; any of them fails
     the gate, so they divide the error among them (Bonferroni). Else Inconclusive.
 
-    A figure that is missing, no finite number or there twice is an Error: it is no finding about the candidate, and
-    never a pass. `first`: nothing serves yet; limits versus serving
-    are skipped then, and the message says so. No limits at all decide nothing. After TFX' Evaluator, which blesses
-    nothing by accident and treats a missing baseline in this way.
+    A figure that is missing, not finite or present twice is an Error: it is no finding about the candidate, and never a
+    pass. `first`: nothing serves yet; limits versus serving are then skipped, and the message says so. Without any
+    limit the gate is Inconclusive. Follows TFX' Evaluator, which blesses nothing by accident and treats a missing
+    baseline in this way.
     """
     if not any(_list_limits(metric, first=False) for metric in metrics):
         return GateResult(Outcome.INCONCLUSIVE, Reason.NO_LIMITS, "the evaluation has no limits: nothing was judged")
@@ -97,7 +97,7 @@ def evaluate_report(metrics: Sequence[EvaluationMetric], report: Mapping[str, An
 
 
 def _parse_full_report(told: object) -> FullReport | str | None:
-    """Where the full report is, or why that can't be kept. It decides nothing."""
+    """Parse the address of the full report, or explain why it is rejected. It never changes the outcome."""
     if told is None:
         return None
     uri, digest = (told.get("uri"), told.get("digest")) if isinstance(told, Mapping) else (None, None)
@@ -121,7 +121,7 @@ def _decide_outcome(found: _LimitFindings, passed: Reason) -> tuple[Outcome, Rea
 def _add_findings(
     found: _LimitFindings, metric: EvaluationMetric, figure: Figure | str, judged: int, *, first: bool
 ) -> None:
-    """Adds the result of one figure. `judged`: limits of all figures, among which a Fail's error is divided."""
+    """Add the findings on one figure. `judged`: number of limits of all figures, which share a Fail's error."""
     if isinstance(figure, str):
         found.missing.append(figure)
         return
@@ -150,7 +150,7 @@ def _add_findings(
 
 
 def _list_limits(metric: EvaluationMetric, *, first: bool) -> list[FigureLimit]:
-    """The limits of a metric; `first`: without those versus serving."""
+    """List the limits of a metric; `first`: without those versus serving."""
     every = (
         ("min", metric.min, True, False),
         ("max", metric.max, False, False),

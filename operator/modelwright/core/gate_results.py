@@ -1,4 +1,4 @@
-"""The result of a gate, from its Job, the pods of it and the report that they left."""
+"""Result of a gate, read from its Job, the Job's pods and their report."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from modelwright.core.pod_trust import KEPT_RUNNING
 Object = Mapping[str, Any]
 
 JOB_GATES = ("scan", "evaluation", "infra")
-"""Gates that a Job looks at, in the order in which they are looked at."""
+"""Gates that run as Jobs, in the order in which they run."""
 START_TIMEOUT = timedelta(minutes=2)
-"""How long a pod may fail to pull its image or to be created before its gate ends: registries have hiccups."""
+"""How long a pod may fail to pull its image or to be created before its gate ends: registries fail for moments."""
 
 _START_FAILURES = (Reason.IMAGE_PULL_FAILED, Reason.CONTAINER_CONFIG_ERROR)
 _DECIDED_OUTCOMES = (Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE)
@@ -28,30 +28,30 @@ _DECIDED_OUTCOMES = (Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE)
 
 @dataclass(frozen=True, slots=True)
 class GateRunning:
-    """The Job has not ended; `message` says what it waits for."""
+    """A Job that has not ended; `message` says what it waits for."""
 
     message: str
 
 
 @dataclass(frozen=True, slots=True)
 class GateReport:
-    """What the Job's container left as its termination message."""
+    """The report that the Job's container left as its termination message."""
 
     content: Object
 
 
 def has_ended(job: Object) -> bool:
-    """Whether a Job (batch/v1) is complete or has failed."""
+    """Return whether a Job (batch/v1) is complete or has failed."""
     return not _true_conditions(job).keys().isdisjoint(("Complete", "Failed"))
 
 
 def has_failed(job: Object) -> bool:
-    """Whether a Job (batch/v1) has failed."""
+    """Return whether a Job (batch/v1) has failed."""
     return "Failed" in _true_conditions(job)
 
 
 def is_stuck(job: Object, now: datetime, patience: timedelta) -> bool:
-    """Whether a Job that runs for longer than `patience` has no ready pod: its pods tell why."""
+    """Return whether a Job that is older than `patience` has no ready pod: its pods show why."""
     status = job.get("status", {})
     return not status.get("ready") and now - _parse_timestamp(job["metadata"]["creationTimestamp"]) > patience
 
@@ -59,11 +59,11 @@ def is_stuck(job: Object, now: datetime, patience: timedelta) -> bool:
 def read_gate_result(
     job: Object, pods: Sequence[Object], gate: str, gates: Gates, *, first: bool, now: datetime, unheard: str = ""
 ) -> GateResult | None:
-    """What a gate of the policy's `gates` comes to by its Job and the pods of that; None while it runs.
+    """Read the result of one of the policy's `gates` from its Job and the Job's pods; None while it runs.
 
-    `first`: nothing serves yet. `unheard`: which pods are not believed, for people. A pod that can't start ends the
-    gate with an Error before the Job's own time is up: by then the Job's controller has taken away the pod that tells
-    why.
+    `first`: nothing serves yet. `unheard` names the pods that are not trusted, for the message. A pod that can't start
+    ends the gate with an Error before the Job's deadline: by then the Job's controller would have removed the pod that
+    shows the cause.
     """
     metrics = gates.evaluation.metrics if gate == "evaluation" and gates.evaluation is not None else ()
     found = read_job_outcome(job, pods, metrics)
@@ -80,7 +80,7 @@ def read_gate_result(
 
 
 def find_start_failure(pods: Sequence[Object], now: datetime) -> pod_states.PodFailure | None:
-    """Why no pod can start, once the newest has been failing to for START_PATIENCE; None while one runs or may yet."""
+    """Return why no pod can start, once the newest has failed to for START_TIMEOUT; None while one runs or may yet."""
     if any(pod.get("status", {}).get("phase") in ("Running", "Succeeded") for pod in pods):
         return None
     failure = pod_states.diagnose_pods(pods)
@@ -92,17 +92,17 @@ def find_start_failure(pods: Sequence[Object], now: datetime) -> pod_states.PodF
 def read_job_outcome(
     job: Object, pods: Sequence[Object], metrics: Sequence[EvaluationMetric] = ()
 ) -> GateRunning | GateReport | GateResult:
-    """What a Job (batch/v1) and its `pods` (core/v1) say. Every end without a report is an Error, never a pass. `pods`:
-    those that are believed, see `core.speakers`.
+    """Read the outcome of a Job (batch/v1) from it and its `pods` (core/v1).
 
-    `metrics`: what the report is asked for. Of one that was cut off, the message names the first figure that it lacks.
+    Every end without a report is an Error, never a pass. `pods` are the trusted ones, see `core.pod_trust`. `metrics`
+    are those that the report must have: the message on a truncated report names the first figure that is missing.
     """
     name = job["metadata"]["name"]
     conditions = _true_conditions(job)
     done = [pod for pod in _newest_first(pods) if pod.get("status", {}).get("phase") == "Succeeded"]
     failure = pod_states.diagnose_pods(pods)
     if "Failed" in conditions:
-        # No pod overrules what the Job's controller says.
+        # No pod overrules the Job's controller.
         return _failed_result(name, conditions["Failed"], failure)
     for pod in done:
         found = _read_pod_report(pod)
@@ -131,7 +131,7 @@ def read_job_outcome(
 
 
 def describe_truncation(pod: Object, message: str, metrics: Sequence[EvaluationMetric]) -> str:
-    """What to say of a report that the kubelet has cut off."""
+    """Describe a report that the kubelet has truncated."""
     lacking = report_figures.find_first_missing(message, metrics)
     first = f": {lacking} is the first figure that did not fit" if lacking is not None else ""
     return (
@@ -143,7 +143,7 @@ def describe_truncation(pod: Object, message: str, metrics: Sequence[EvaluationM
 
 
 def parse_judged_report(gate: str, report: Object) -> GateResult:
-    """The Job of a gate of ours has judged already; what it says is taken only when it is understood."""
+    """Parse the verdict of a gate that our own program judged; anything malformed is an Error."""
     try:
         outcome = Outcome(str(report.get("outcome")))
     except ValueError:
@@ -162,20 +162,20 @@ def _failed_result(name: str, condition: Object, failure: pod_states.PodFailure 
     if failure is None:
         said = condition.get("message") or condition.get("reason") or "no pod is left to tell why"
         return GateResult(Outcome.ERROR, Reason.JOB_FAILED, f"Job {name} failed: {said}")
-    # That a model doesn't load is no finding here: any container that fails is told so.
+    # MODEL_LOAD_FAILED is no finding here: `diagnose_pods` gives it for any container that fails.
     own = failure.reason in FETCH_REASONS or failure.reason != Reason.MODEL_LOAD_FAILED
     reason = failure.reason if own else Reason.JOB_FAILED
     return GateResult(Outcome.ERROR, reason, f"Job {name} failed: {failure.message}")
 
 
 def _true_conditions(job: Object) -> dict[str, Object]:
-    """Those that hold, by type."""
+    """Return the conditions that are True, by type."""
     told = job.get("status", {}).get("conditions", [])
     return {entry["type"]: entry for entry in told if entry.get("status") == "True"}
 
 
 def _newest_pod_age(pods: Sequence[Object], now: datetime) -> timedelta:
-    """How old the newest pod is."""
+    """Return the age of the newest pod."""
     return now - max(_parse_timestamp(pod["metadata"]["creationTimestamp"]) for pod in pods)
 
 

@@ -1,7 +1,7 @@
-"""Which install of the operator works in a namespace: one alone, by a claim that lies there (docs/adr/0034).
+"""Claims by which exactly one install of the operator works in a namespace (docs/adr/0034).
 
-A claim names the install that made it. Another install may ask in it whether that one is still there; its leader
-answers by taking the question out. Who gets no answer for long enough takes the claim over.
+A claim is an object in the namespace and names the install that made it. Another install may write a question into it;
+the holder's leader answers by removing the question. An install that gets no answer in time takes the claim over.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from typing import Any
 from modelwright.api import names
 
 ANSWER_TIMEOUT_SECONDS = 120.0
-"""How long an install has to answer. Its leader hears of a question by a watch, and a watch that is silent is given up
-after 70 s; one that can't reach the API server has lost its Lease by then, and ended."""
+"""Time in which an install must answer. Its leader learns of a question by a watch, and a silent watch is dropped after
+70 s; a leader that can't reach the API server has lost its Lease by then, and ended."""
 QUESTION_INTERVAL_SECONDS = 60.0
-"""Between an answer and the next question."""
+"""Pause between an answer and the next question."""
 SETTLE_SECONDS = 10.0
-"""Between taking a claim over and the first write: whoever had it hears of that."""
+"""Pause between taking a claim over and the first write, in which the former holder learns of it."""
 
 Object = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class InstallClaim:
-    """`install` is its holder, `asked_by` the question that nobody has answered yet."""
+    """A claim: `install` is its holder, `asked_by` the install whose question is not answered yet, or empty."""
 
     namespace: str
     install: str
@@ -35,7 +35,7 @@ class InstallClaim:
 
 
 def parse_claim(obj: Mapping[str, Any]) -> InstallClaim:
-    """What a claim says."""
+    """Parse a claim object."""
     metadata = obj["metadata"]
     annotations = metadata.get("annotations") or {}
     return InstallClaim(
@@ -48,7 +48,7 @@ def parse_claim(obj: Mapping[str, Any]) -> InstallClaim:
 
 
 def build_claim(namespace: str, install: str) -> Object:
-    """The claim of an install, for a namespace without one."""
+    """Build the claim of an install, for a namespace without one."""
     return {
         "apiVersion": "apps/v1",
         "kind": "ControllerRevision",
@@ -64,7 +64,7 @@ def build_claim(namespace: str, install: str) -> Object:
 
 
 def build_claim_patch(known: InstallClaim, *, install: str | None = None, asked_by: str | None = None) -> Object:
-    """A patch of this very state of a claim: another holder, another question, or (None) none any more."""
+    """Build a patch of exactly this state of a claim: another holder, another question, or (None) no question."""
     annotations: dict[str, str | None] = {names.ANNOTATION_CONTENDER: asked_by}
     if install is not None:
         annotations[names.ANNOTATION_INSTALL] = install

@@ -1,4 +1,4 @@
-"""Whether the margin of an evaluation is beyond chance, by usual numbers: for lint, before anything runs."""
+"""Lint of evaluation margins: whether usual numbers of examples can decide them, before anything runs."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from modelwright.core.analysis.figure_evidence import equally_good
 from modelwright.core.evaluation_gate import DEFAULT_CONFIDENCE
 
 ASSUMED_EXAMPLES = 2000
-"""Examples that an evaluation, or a slice of it, is taken to have."""
+"""Assumed number of examples of an evaluation, or of a slice of it."""
 ASSUMED_DIFFERING_SHARE = 0.06
-"""Share of the examples that only one of two equally good versions is taken to get right."""
+"""Assumed share of the examples that only one of two equally good versions gets right."""
 
 _POWER = 0.9
 
 
 def lint_margins(metrics: Sequence[EvaluationMetric], field: str) -> Iterator[str]:
-    """What is to be said of margins that lie within two standard errors. `field`: where the metrics are in the spec."""
+    """Yield warnings on margins that lie within two standard errors. `field`: path of the metrics in the spec."""
     for metric in metrics:
         for name, limit, margin in _list_margins(metric):
             said = _describe_margin(
@@ -29,7 +29,7 @@ def lint_margins(metrics: Sequence[EvaluationMetric], field: str) -> Iterator[st
 
 
 def _list_margins(metric: EvaluationMetric) -> Iterator[tuple[str, str, float]]:
-    """Each limit versus serving, and how much worse than it a candidate may be."""
+    """Yield each limit versus the serving version, with how much worse a candidate may be."""
     if metric.min_delta is not None:
         yield "minDelta", metric.min_delta, -float(metric.min_delta)
     elif metric.max_delta is not None:

@@ -1,4 +1,4 @@
-"""What is wrong with a revision, read from its pods and its Deployment."""
+"""Diagnosis of a failing revision from its pods and its Deployment."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -19,11 +19,11 @@ _IMAGE_REASONS = frozenset(
         "SignatureValidationFailed",
     }
 )
-"""Those of the kubelet: pkg/kubelet/images/types.go of Kubernetes 1.34."""
+"""The kubelet's image reasons: pkg/kubelet/images/types.go of Kubernetes 1.34."""
 _FETCH_CONTAINER = "fetch"
 _FORBIDDEN_MARK = " is forbidden: "
 _LIMIT_RANGE_PATTERN = re.compile(r"(maximum|minimum) \S+ usage per |max limit to request ratio per ")
-"""What the admission plug-in LimitRanger says."""
+"""Matches the refusals of the admission plug-in LimitRanger."""
 SERVING_RESOURCES_HINT = (
     "spec.serving.resources has those of the model, and spec.serving.podTemplate those of other containers"
 )
@@ -39,7 +39,7 @@ _REPORT = untrusted_json.JsonLimits(64 << 10)
 
 @dataclass(frozen=True, slots=True)
 class PodFailure:
-    """Why pods don't become ready, as it is shown in status.failure."""
+    """The cause for which pods don't become ready, as status.failure shows it."""
 
     reason: str
     message: str
@@ -48,9 +48,9 @@ class PodFailure:
 
 
 def diagnose_pods(pods: Iterable[Mapping[str, Any]]) -> PodFailure | None:
-    """The most telling failure among `pods` (core/v1 Pods as dicts), or None while all may still become ready.
+    """Return the failure of the newest failing pod of `pods` (core/v1), or None while all may still become ready.
 
-    The newest pod speaks first: an older one may carry a cause that has been mended since.
+    The newest pod comes first: the cause that an older one shows may have been fixed since.
     """
     newest_first = sorted(pods, key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")), reverse=True)
     for pod in newest_first:
@@ -63,8 +63,10 @@ def diagnose_pods(pods: Iterable[Mapping[str, Any]]) -> PodFailure | None:
 
 
 def explain_quota_refusal(said: str, sizes: str) -> str | None:
-    """What to tell of a refusal by a ResourceQuota or LimitRange, as the API server has put it; None for any other.
-    `sizes`: where the resources of the containers are set."""
+    """Explain an API server's refusal by a ResourceQuota or LimitRange; None for any other refusal.
+
+    `sizes` says where the resources of the containers are set.
+    """
     if "failed quota: " in said:
         return f"the namespace's ResourceQuota asks for resources that containers don't name: {said}; {sizes}"
     if "exceeded quota: " in said:
@@ -75,11 +77,13 @@ def explain_quota_refusal(said: str, sizes: str) -> str | None:
 
 
 def find_creation_refusal(deployment: Mapping[str, Any], sizes: str = SERVING_RESOURCES_HINT) -> PodFailure | None:
-    """The refusal of a Deployment's pods (Pod Security, quota, a missing ServiceAccount), if there is one. `sizes`:
-    where the resources of its containers are set."""
+    """Find the refusal of a Deployment's pods (Pod Security, quota, a missing ServiceAccount), if there is one.
+
+    `sizes` says where the resources of its containers are set.
+    """
     for condition in deployment.get("status", {}).get("conditions", []):
         if condition.get("type") == "ReplicaFailure" and condition.get("status") == "True":
-            # Each try names another pod: without its name, a refusal that stays says the same each time.
+            # Each attempt names another pod: without the name, the message of a lasting refusal stays the same.
             said = str(condition.get("message", ""))
             said = said.partition(_FORBIDDEN_MARK)[2] or said
             quota = explain_quota_refusal(said, sizes)
@@ -90,8 +94,10 @@ def find_creation_refusal(deployment: Mapping[str, Any], sizes: str = SERVING_RE
 
 
 def read_fetch_failure(status: Mapping[str, Any] | None) -> tuple[str, str] | None:
-    """Reason and message that the fetch program left in a container status, from this run or the one before. None for
-    any other message, such as a model server's own."""
+    """Read the reason and message that the fetch program left in a container status, from this run or the one before.
+
+    None for any other message, such as a model server's own.
+    """
     for state in (status or {}).get("state", {}), (status or {}).get("lastState", {}):
         terminated = state.get("terminated")
         if not terminated or terminated.get("exitCode") == 0:
@@ -104,7 +110,7 @@ def read_fetch_failure(status: Mapping[str, Any] | None) -> tuple[str, str] | No
 
 
 def parse_termination_report(message: str) -> dict[str, Any] | None:
-    """The JSON object a container of ours wrote as its termination message; None when it is none."""
+    """Parse the JSON object that one of our containers wrote as its termination message; None for anything else."""
     try:
         report = untrusted_json.parse_json(message, _REPORT)
     except untrusted_json.DocumentError:
@@ -113,7 +119,7 @@ def parse_termination_report(message: str) -> dict[str, Any] | None:
 
 
 def termination_message_limit(pod: Mapping[str, Any]) -> int:
-    """What the kubelet keeps of a termination message: 4,096 bytes, and 12 KiB for all containers of a pod together.
+    """Return the bytes that the kubelet keeps of a termination message: 4,096, and 12 KiB for all containers of a pod.
 
     See https://kubernetes.io/docs/tasks/debug/debug-application/determine-reason-pod-failure/.
     """
@@ -124,10 +130,10 @@ def termination_message_limit(pod: Mapping[str, Any]) -> int:
 
 
 def is_truncated(pod: Mapping[str, Any], message: str) -> bool:
-    """Whether a termination message that is no JSON object is as long as the kubelet lets one be, so a part of one.
+    """Return whether a termination message that is no JSON object has the kubelet's full length: a truncated report.
 
-    Of a file that is too long for any container the kubelet keeps the end; of what is too long for this pod, the
-    beginning. A character of several bytes that is cut in two may be gone.
+    The kubelet keeps the end of a file that is too long for any container, and the start of one that is too long for
+    this pod. A character of several bytes may be lost where the text is cut.
     """
     return len(message.encode()) > termination_message_limit(pod) - 4
 
@@ -149,7 +155,7 @@ def _pod_failure(pod: Mapping[str, Any]) -> PodFailure | None:
 
 
 def _fetch_hint(status: Mapping[str, Any]) -> str:
-    """What the fetch saw in the files that may be why no model is found in them."""
+    """Return the fetch program's hint on the files, which may explain why no model is found in them."""
     for container in status.get("initContainerStatuses", []):
         done = container.get("state", {}).get("terminated") or {}
         if container.get("name") == _FETCH_CONTAINER and done.get("exitCode") == 0:
@@ -191,7 +197,7 @@ def _last_line(text: str) -> str:
 
 
 def has_left_report(pod: Mapping[str, Any]) -> bool:
-    """Whether a container of the pod ended well and left a termination message."""
+    """Return whether a container of the pod succeeded and left a termination message."""
     told = (pod.get("status") or {}).get("containerStatuses") or ()
     ended = ((entry.get("state") or {}).get("terminated") or {} for entry in told)
     return any(one.get("exitCode") == 0 and str(one.get("message", "")).strip() for one in ended)

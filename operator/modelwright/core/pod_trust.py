@@ -1,6 +1,8 @@
-"""Which pods are believed: a report counts only from the very pod that was rendered, or that a Job's controller has
-made from the Job's template. Beside it stands the admission policy modelwright-children, which keeps others from making
-pods that pass for ours (docs/adr/0028)."""
+"""Trust in pods: a report counts only from a pod that we rendered, or that a Job's controller made from its template.
+
+The admission policy modelwright-children complements it: it keeps others from creating pods that look like ours
+(docs/adr/0028).
+"""
 
 from __future__ import annotations
 
@@ -23,42 +25,43 @@ _PROTECTED_MEMBERS = (
     "terminationMessagePath",
     "terminationMessagePolicy",
 )
-"""Members of a container that decide what it does, and that no admission webhook has a reason to change."""
+"""Members of a container that decide its behaviour, and that no admission webhook has a reason to change."""
 MAX_CONTROLLERS_BETWEEN = 3
-"""Controllers between a pod and the object of a stage: a TrainJob has a JobSet and a Job."""
+"""Limit of the controllers between a pod and the object of a stage: a TrainJob has a JobSet and a Job."""
 KEPT_RUNNING = "KeptRunning"
-"""status.reason of a pod as it is read, whose own containers have ended and which others keep running."""
+"""status.reason that `mark_ended` sets on a pod whose rendered containers have ended and which others keep running."""
 _CODE_LOADING_VARIABLE = re.compile(
     r"(LD_|MODELWRIGHT_).*|PYTHON(?!UNBUFFERED$|DONTWRITEBYTECODE$|IOENCODING$|UTF8$|HASHSEED$).*|PATH|BASH_ENV"
     r"|NODE_OPTIONS|JAVA_TOOL_OPTIONS|JDK_JAVA_OPTIONS|_JAVA_OPTIONS|PERL5(OPT|LIB)|RUBY(OPT|LIB)"
 )
-"""Variables that have a program run something else, or are handed to ours: an injector that acts on annotations sets
-them, and annotations are an author's to write."""
+"""Variables that make a program run other code, or that configure ours.
+
+An injector that acts on annotations can set them, and authors may write annotations.
+"""
 _SHARED_NAMESPACES = ("shareProcessNamespace", "hostPID", "hostIPC")
 _DEFAULTS = {"terminationMessagePath": "/dev/termination-log", "terminationMessagePolicy": "File"}
 
 
 @dataclass(frozen=True, slots=True)
 class TrustedPods:
-    """`pods`: those that are believed, with the messages of the rendered containers only. `others`: why each of the
-    rest is not believed, for people."""
+    """The trusted pods, with the messages of the rendered containers only; and why each other pod is not trusted."""
 
     pods: tuple[Object, ...]
     refusals: tuple[str, ...] = ()
 
     @property
     def refusal_text(self) -> str:
-        """The rest in one text; empty when there are none."""
+        """The refusals as one text; empty when there are none."""
         return "; ".join(self.refusals[:2])
 
 
 def trust_job_pods(job: Mapping[str, Any], pods: Iterable[Mapping[str, Any]]) -> TrustedPods:
-    """The pods that speak for this Job (batch/v1): controlled by it and made from its own template."""
+    """Return the trusted pods of this Job (batch/v1): controlled by it and made from its own template."""
     return trust_pods(str(job["metadata"]["uid"]), (job.get("spec") or {}).get("template") or {}, pods)
 
 
 def trust_pods(controller: str, template: Mapping[str, Any], pods: Iterable[Mapping[str, Any]]) -> TrustedPods:
-    """The pods that speak for the object with the uid `controller`, which makes them from `template` (labels, spec)."""
+    """Return the trusted pods of the object with the uid `controller`, which makes them from `template`."""
     believed, others = [], []
     for pod in pods:
         why = find_pod_mismatch(pod, controller, template)
@@ -72,10 +75,10 @@ def trust_pods(controller: str, template: Mapping[str, Any], pods: Iterable[Mapp
 def trust_tree_pods(
     root: str, pods: Sequence[Mapping[str, Any]], between: Mapping[str, Mapping[str, Any] | None]
 ) -> TrustedPods:
-    """The pods that speak for another controller's object, with the uid `root`: their controllers lead to it by uid.
+    """Return the trusted pods of another controller's object, with the uid `root`, to which their controllers lead.
 
-    `between`: the controllers that were looked up, by uid as pods and others name them; None where it may not be read,
-    and a pod below it is believed. A Job among them vouches for what is as its template.
+    `between` has the controllers that were read, by the uid in owner references; None for one that we may not read: a
+    pod below it is trusted. Below a Job among them, a pod is trusted if it matches the Job's template.
     """
     known = {**{str(pod["metadata"].get("uid")): pod for pod in pods}, **between}
     believed, others = [], []
@@ -89,13 +92,13 @@ def trust_tree_pods(
 
 
 def find_controller(obj: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The reference to what controls an object; None when nothing does, or more than one is said to."""
+    """Return the reference to an object's controller; None when there is none, or more than one."""
     owners = [ref for ref in obj["metadata"].get("ownerReferences") or () if ref.get("controller")]
     return owners[0] if len(owners) == 1 else None
 
 
 def _find_broken_chain(pod: Mapping[str, Any], root: str, known: Mapping[str, Mapping[str, Any] | None]) -> str | None:
-    """Why the controllers of a pod don't lead to `root`; None when they do, or when that can't be known."""
+    """Return why the controllers of a pod don't lead to `root`; None when they do, or when that can't be known."""
     obj = pod
     for _ in range(MAX_CONTROLLERS_BETWEEN + 1):
         owner = find_controller(obj)
@@ -118,11 +121,11 @@ def _find_broken_chain(pod: Mapping[str, Any], root: str, known: Mapping[str, Ma
 
 
 def find_pod_mismatch(pod: Mapping[str, Any], controller: str, template: Mapping[str, Any]) -> str | None:
-    """Why a pod is not the one that `controller` has had made from `template`; None when it is.
+    """Return why a pod was not made by `controller` from `template`; None when it was.
 
-    Admission may add: labels and annotations, environment but what loads code, volumes, mounts apart from ours, and
-    whole containers that mount nothing of ours. What was rendered must be there unchanged; an image may have got its
-    digest.
+    Admission may add labels, annotations, environment variables that load no code, volumes, mounts apart from ours, and
+    whole containers that mount nothing of ours. All rendered members must be unchanged, but for a digest added to an
+    image.
     """
     owners = [ref for ref in pod["metadata"].get("ownerReferences") or () if ref.get("controller")]
     if [ref.get("uid") for ref in owners] != [controller]:
@@ -137,14 +140,14 @@ def find_pod_mismatch(pod: Mapping[str, Any], controller: str, template: Mapping
             return f"spec.{member} was changed"
     volumes = _by_name(spec.get("volumes"))
     for name, volume in _by_name(wanted.get("volumes")).items():
-        # An empty emptyDir says something too: no other source may stand in its place.
+        # An empty emptyDir is a value too: no other source may replace it.
         if name not in volumes or set(volumes[name]) != set(volume) or differs(volume, volumes[name]):
             return f"its volume {name} was changed"
     return _containers_differ(spec, wanted)
 
 
 def drop_foreign_messages(pod: Mapping[str, Any], template: Mapping[str, Any]) -> Object:
-    """The pod without what containers say that others have added to it."""
+    """Return the pod without the termination messages of containers that others have added to it."""
     status = pod.get("status") or {}
     rendered = _by_name((template.get("spec") or {}).get("containers")).keys()
     told = status.get("containerStatuses")
@@ -155,8 +158,10 @@ def drop_foreign_messages(pod: Mapping[str, Any], template: Mapping[str, Any]) -
 
 
 def mark_ended(pod: Mapping[str, Any], template: Mapping[str, Any]) -> Object:
-    """The pod as ended, once all rendered containers have: one that admission has added may run on for good, and then
-    the pod's phase stays Running. `status.reason` is KEPT_RUNNING then."""
+    """Return the pod as ended once all its rendered containers have ended, with KEPT_RUNNING as `status.reason`.
+
+    A container that admission added may run forever, and the pod's phase then stays Running.
+    """
     status, spec = pod.get("status") or {}, template.get("spec") or {}
     rendered, reported = _by_name(spec.get("containers")).keys(), _by_name(status.get("containerStatuses"))
     if status.get("phase") != "Running" or not rendered or not reported.keys() - rendered:
@@ -171,7 +176,7 @@ def mark_ended(pod: Mapping[str, Any], template: Mapping[str, Any]) -> Object:
 
 
 def container_status(pod: Mapping[str, Any], container: str) -> Object:
-    """The status of one container; empty while there is none."""
+    """Return the status of one container; empty while there is none."""
     return dict(_by_name((pod.get("status") or {}).get("containerStatuses")).get(container) or {})
 
 
@@ -231,7 +236,7 @@ def _mounts_differ(live: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | 
 
 
 def _same_image(live: str, wanted: str) -> bool:
-    """Whether an image is the one that is asked for, or the same with the digest that admission has put to it."""
+    """Return whether an image is the wanted one, or the same with a digest that admission has added."""
     if live == wanted:
         return True
     name, _, digest = live.partition("@")
@@ -242,12 +247,12 @@ def _same_image(live: str, wanted: str) -> bool:
 
 
 def _members_differ(wanted: Any, live: Any, default: Any) -> bool:
-    """Whether two members differ, other than by a default of the API server."""
+    """Return whether two members differ, other than by a default of the API server."""
     return (wanted or default) != (live or default) and differs(wanted or default, live or default)
 
 
 def _without_messages(entry: Mapping[str, Any]) -> Object:
-    """A container's status without its termination messages."""
+    """Return a container's status without its termination messages."""
     kept = dict(entry)
     for member in ("state", "lastState"):
         ended = (entry.get(member) or {}).get("terminated")

@@ -1,7 +1,7 @@
-"""Policies as records keep them: a short one in the record, a longer one once for each content in a ControllerRevision.
+"""Policies kept by records: a short one in the record, a longer one once for each content in a ControllerRevision.
 
-Its name ends with a hash of what it holds, and the record has that name: nothing else passes for the policy that a
-rollout or a run began with, whoever has made, edited or replaced that object (docs/adr/0035).
+The object's name ends with a hash of its content, and the record has that name: an object that anyone created, edited
+or replaced never passes for the policy with which a rollout or a run started (docs/adr/0035).
 """
 
 from __future__ import annotations
@@ -14,20 +14,22 @@ from modelwright.api import names
 Json = dict[str, Any]
 
 INLINE_LIMIT_BYTES: Final = 8 << 10
-"""What a policy may have as compact JSON to be kept in the record: twice the longest that is known."""
+"""Largest policy, as compact JSON, that the record keeps itself: twice the longest known one."""
 HASH_LENGTH: Final = 32
-"""160 bits: nobody finds a second policy for a name."""
+"""160 bits, so that finding a second policy for a name is infeasible."""
 
 
 def policy_object_name(policy: str, spec: Mapping[str, Any]) -> str:
-    """Name of the ControllerRevision that holds this spec of a policy."""
+    """Return the name of the ControllerRevision that holds this spec of a policy."""
     kept = policy[: names.OBJECT_NAME_MAX - HASH_LENGTH - 1].rstrip("-.")
     return f"{kept}-{names.content_hash(spec, HASH_LENGTH)}"
 
 
 def build_policy_object(namespace: str, name: str, spec: Mapping[str, Any]) -> Json:
-    """The ControllerRevision of this name. Records of several Models share it, and outlive Models and policies: it has
-    no owner."""
+    """Build the ControllerRevision of this name.
+
+    It has no owner: records of several Models share it, and outlive Models and policies.
+    """
     labels = {names.LABEL_MANAGED_BY: names.MANAGED_BY, names.LABEL_ROLE: names.ROLE_POLICY}
     return {
         "apiVersion": "apps/v1",
@@ -39,7 +41,7 @@ def build_policy_object(namespace: str, name: str, spec: Mapping[str, Any]) -> J
 
 
 def read_policy_spec(found: Mapping[str, Any] | None, name: str) -> Json | None:
-    """The spec that is stored under this name; None when that is not what the name says, or there is nothing."""
+    """Read the stored spec; None when there is none, or when its content doesn't match the hash in the name."""
     data = (found or {}).get("data")
     spec = data.get("spec") if isinstance(data, dict) else None
     if not isinstance(spec, dict):

@@ -1,4 +1,4 @@
-"""Numbers of reports of gates, metric Jobs, trainings and evaluations: read in one way, bounded as the CRD's are."""
+"""Numbers in reports of gates, metric Jobs, trainings and evaluations: one parser, with the bounds of the CRDs."""
 
 from __future__ import annotations
 
@@ -6,19 +6,20 @@ import re
 from decimal import Decimal
 
 MAX_KEPT_CHARACTERS = 32
-"""Characters of a number as it is kept, as the CRD's Decimal has it."""
+"""Characters of a number in a status, as the CRDs' Decimal allows."""
 MAX_READ_CHARACTERS = 4 * MAX_KEPT_CHARACTERS
-"""Characters of a number as it is read: some write more digits than anybody needs."""
+"""Characters of a number that is read: some reports write more digits than needed."""
 MAX_MAGNITUDE = 10**300
-"""A larger number is taken for none: differences of figures stay finite."""
+"""A larger number is rejected, so that differences of figures stay finite."""
 
 _NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,3})?")
 
 
 def parse_number(value: object) -> Decimal | None:
-    """A finite number of a report (JSON), also when it is written as text; None for anything else.
+    """Parse a finite number of a report (JSON), also when it is written as text; None for anything else.
 
-    At most 128 characters as text and an exponent of three digits, so that no arithmetic on it overflows or takes long.
+    Text has at most 128 characters and an exponent of three digits, so that arithmetic on it neither overflows nor
+    takes long.
     """
     if isinstance(value, bool):
         return None
@@ -37,7 +38,7 @@ def parse_number(value: object) -> Decimal | None:
 
 
 def describe_value(value: object) -> str:
-    """What a report has in the place of a number, as a message shows it."""
+    """Format what a report has in place of a number, for a message."""
     if isinstance(value, int) and abs(value) > MAX_MAGNITUDE:
         return f"an integer of {value.bit_length()} bits"
     text = repr(value[: 2 * MAX_KEPT_CHARACTERS] if isinstance(value, str) else value)

@@ -1,4 +1,4 @@
-"""The protocols that models are asked by: where a request goes."""
+"""Request paths of the inference protocols."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _OPENAI: Final = (("messages", "chat/completions"), ("prompt", "completions"), (
 
 
 def request_path(protocol: str, model: str, request: Mapping[str, Any]) -> str | None:
-    """The path that a request of this protocol goes to; None when that isn't known."""
+    """Return the path of a request by this protocol; None when it isn't known."""
     if protocol == "V2":
         return f"/v2/models/{model}/infer"
     if protocol == "TensorFlow":

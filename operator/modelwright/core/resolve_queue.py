@@ -1,4 +1,4 @@
-"""Whose turn it is to have a resolve pod: a namespace has only so many at once, and who wants one waits in a line."""
+"""Queue for resolve pods: each namespace has a limited number at once, and further objects wait in order."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import bisect
 from dataclasses import dataclass
 
 RANK_STARTING, RANK_WANTED, RANK_OTHER = range(3)
-"""Ranks: a Model that serves nothing yet wants it; a Model or a run wants it; nobody does now."""
+"""Ranks: needed by a Model that serves nothing yet; needed by a Model or a run; not needed now."""
 FORGET_AFTER_SECONDS = 150.0
-"""Seconds after which somebody who has not asked again has left the line."""
+"""Seconds after which a ticket that was not requested again is dropped."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class ResolveTicket:
-    """A place in a line: by rank, then the oldest first. `created`: as the API server writes times."""
+    """A place in the queue: by rank, then the oldest first. `created` is a time as the API server writes it."""
 
     rank: int
     created: str
@@ -22,19 +22,21 @@ class ResolveTicket:
 
 
 class ResolveQueue:
-    """The lines of all namespaces. Moments are of a monotonic clock, in seconds."""
+    """The queues of all namespaces. Times are of a monotonic clock, in seconds."""
 
     def __init__(self, most: int) -> None:
-        """`most`: pods at once in a namespace. A fifth of them, at least one, is for claims that somebody wants."""
+        """`most`: pods at once in a namespace. A fifth of them, at least one, is reserved for the first two ranks."""
         self.max_pods = most
         self._lines: dict[str, list[ResolveTicket]] = {}
         self._requested: dict[tuple[str, str, str], tuple[ResolveTicket, float]] = {}
         self._making: dict[str, set[tuple[str, str]]] = {}
-        """Kind and name of those whose pods are being made: nobody sees these pods yet."""
+        """Kind and name of the objects whose pods are being created and are not yet in the store."""
 
     def request_turn(self, namespace: str, claim: ResolveTicket, under_way: int, now: float) -> int | None:
-        """None when a pod may be made at once, which the caller ends with `made`; else how many are before this claim,
-        which is then in the line. `under_way`: pods that are there."""
+        """Request a pod: None when it may be created now; else the number of tickets before this one in the queue.
+
+        After None the caller creates the pod and calls `finish_making`. `under_way`: existing pods.
+        """
         self.leave_queue(namespace, claim.kind, claim.name)
         under_way += len(self._making.get(namespace, ()))
         line = self._lines.setdefault(namespace, [])
@@ -51,14 +53,14 @@ class ResolveQueue:
         return before
 
     def finish_making(self, namespace: str, kind: str, name: str) -> None:
-        """The pod of this object was made, or could not be: from now on it counts, if it is there."""
+        """Record that the pod of this object was created, or could not be: from now on it counts only if it exists."""
         making = self._making.get(namespace, set())
         making.discard((kind, name))
         if not making:
             self._making.pop(namespace, None)
 
     def leave_queue(self, namespace: str, kind: str, name: str) -> None:
-        """This object wants no pod any more, or has one."""
+        """Remove this object from the queue: it needs no pod any more, or has one."""
         known = self._requested.pop((namespace, kind, name), None)
         line = self._lines.get(namespace)
         if known is None or line is None:
@@ -68,7 +70,7 @@ class ResolveQueue:
             del self._lines[namespace]
 
     def next_ticket(self, namespace: str) -> ResolveTicket | None:
-        """Whose turn is next; None when nobody waits."""
+        """Return the next ticket; None when the queue is empty."""
         line = self._lines.get(namespace)
         return line[0] if line else None
 

@@ -1,4 +1,4 @@
-"""What a Model serves or moves to: the value that decisions, records and traffic name it by."""
+"""The revision of a Model: the value by which decisions, records and traffic name it."""
 
 from __future__ import annotations
 

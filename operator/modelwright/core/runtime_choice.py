@@ -1,4 +1,4 @@
-"""Which runtime serves a format, and why that one."""
+"""Choice of the runtime that serves a model format, with its reason."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ CLUSTER_KIND = "ClusterModelRuntime"
 
 @dataclass(frozen=True, slots=True)
 class RuntimeCandidate:
-    """A runtime that exists, with where it comes from and which generation of it this is."""
+    """An existing runtime: its kind, name, spec and generation."""
 
     kind: str
     name: str
@@ -27,7 +27,7 @@ class RuntimeCandidate:
 
 @dataclass(frozen=True, slots=True)
 class RuntimeChoice:
-    """The runtime taken, the format entry that matched, and a sentence that says why."""
+    """The chosen runtime, the format entry that matched, and the reason as a sentence."""
 
     runtime: RuntimeCandidate
     format: SupportedFormat
@@ -37,8 +37,7 @@ class RuntimeChoice:
 def parse_candidates(
     namespaced: Iterable[Mapping[str, Any]], shared: Iterable[Mapping[str, Any]]
 ) -> list[RuntimeCandidate]:
-    """Those of a namespace's ModelRuntimes and of the cluster's that can be read: one that is newer than this program
-    offers nothing to it."""
+    """Parse the ModelRuntimes of a namespace and the cluster's; one too new for this program is left out."""
     found = []
     for kind, objects in ((ModelRuntime, namespaced), (ClusterModelRuntime, shared)):
         for obj in objects:
@@ -53,10 +52,10 @@ def parse_candidates(
 def choose_runtime(
     wanted: ModelFormat, ref: RuntimeRef | None, candidates: Iterable[RuntimeCandidate]
 ) -> RuntimeChoice | Problem:
-    """The runtime for a format: the one that `ref` names, else the best of those that offer themselves.
+    """Choose the runtime for a format: the one that `ref` names, else the best of those with automatic selection.
 
-    Order among those: a namespace's own before the cluster's, higher priority first, then by name, so that two equal
-    ones always give the same answer.
+    They rank by scope (a namespace's own before the cluster's), then by priority, then by name, so that two equal ones
+    always give the same answer.
     """
     known = list(candidates)
     return _choose_named(wanted, ref, known) if ref is not None else _choose_best(wanted, known)

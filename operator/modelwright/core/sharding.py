@@ -1,9 +1,9 @@
-"""Which namespaces a shard works on, and from when: never two shards on one namespace (docs/adr/0016).
+"""Namespaces of a shard: from which state on it may write in them, so that two shards never share one (docs/adr/0016).
 
-A Namespace's label names its shard. Each shard's leader follows all Namespaces in the order of their changes, and says
-in its Lease how far it has followed: from there back, it writes in no namespace that was not its own. A shard begins in
-a namespace once the Lease of every other shard that has a leader says that it has followed to the change that gave the
-namespace to it. Nothing else is agreed on, and a Lease is renewed anyway.
+A Namespace's label names its shard. Each shard's leader follows all Namespaces in the order of their changes, and
+publishes in its Lease how far it has followed: up to there, it writes in no namespace that is not its own. A shard
+becomes active in a namespace once the Lease of every other shard with a leader shows that it has followed the change
+that assigned the namespace. No other agreement is needed, and a Lease is renewed anyway.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from dataclasses import dataclass
 from modelwright.api.names import LABEL_SHARD
 
 DEFAULT_SHARD = "default"
-"""The shard of a namespace without the label, and of what belongs to no namespace."""
+"""The shard of namespaces without the label, and of objects without a namespace."""
 
 
 class NamespaceNotOwned(Exception):
-    """A write into a namespace that this shard does not work on (now)."""
+    """A write into a namespace in which this shard is not active (now)."""
 
 
 class ClusterRestored(Exception):
-    """The API server knows an older state than the one followed so far: it was restored from a backup."""
+    """The API server has an older state than the one followed so far: it was restored from a backup."""
 
 
 def shard_of(labels: Mapping[str, str] | None) -> str:
-    """The shard that the labels of a Namespace name."""
+    """Return the shard that the labels of a Namespace name."""
     return (labels or {}).get(LABEL_SHARD) or DEFAULT_SHARD
 
 
@@ -42,8 +42,11 @@ class NamespaceState:
 
 @dataclass(frozen=True, slots=True)
 class PeerLease:
-    """Another Lease of an operator. `followed` is None when its leader has not said how far it has followed, as one
-    that isn't sharded never does. `led` is False once nobody can hold it: given back, or run out."""
+    """Another operator's Lease.
+
+    `followed` is None while its leader has not published how far it has followed; an operator without shards never
+    does. `led` is False once no process can hold it: given back, or expired.
+    """
 
     name: str
     shard: str
@@ -53,7 +56,7 @@ class PeerLease:
 
 @dataclass(frozen=True, slots=True)
 class OwnershipChange:
-    """Namespaces that have come to this shard, and that have left it. One in both has changed unseen."""
+    """Namespaces that came to this shard, and that left it. One in both has changed unobserved."""
 
     came: tuple[str, ...] = ()
     left: tuple[str, ...] = ()
@@ -63,7 +66,7 @@ class OwnershipChange:
 
 
 NamespaceClaim = tuple[str, int]
-"""A namespace, and the state from which on it has been this shard's without a gap."""
+"""A namespace, and the state since which it has been this shard's without a gap."""
 
 
 @dataclass(slots=True)
@@ -75,8 +78,10 @@ class _TrackedNamespace:
 
 
 class NamespaceOwnership:
-    """What one process of the shard knows. `listed`, `changed` and `passed` are to be called in the order in which the
-    API server tells of Namespaces."""
+    """The namespaces of the shard, as one of its processes knows them.
+
+    Call `apply_list`, `apply_change`, `apply_deletion` and `apply_bookmark` in the order of the API server's events.
+    """
 
     def __init__(self, shard: str) -> None:
         self.shard = shard
@@ -84,11 +89,11 @@ class NamespaceOwnership:
         self._latest_version: int | None = None
         self._writing: Counter[NamespaceClaim] = Counter()
         self._ending: dict[NamespaceClaim, int] = {}
-        """Claims given up while writes were under way, and how far has been followed at most until those have ended."""
+        """Claims given up while writes were pending, with the version at which `followed_version` stays until then."""
 
     @property
     def followed_version(self) -> int | None:
-        """How far this process has followed, for its Lease; None before the first list."""
+        """The version up to which this process has followed, for its Lease; None before the first list."""
         return (
             self._latest_version
             if self._latest_version is None
@@ -96,28 +101,28 @@ class NamespaceOwnership:
         )
 
     def is_mine(self, namespace: str) -> bool:
-        """Whether the namespace is this shard's, begun or not."""
+        """Return whether the namespace is this shard's, active or not."""
         place = self._tracked.get(namespace)
         return place is not None and place.shard == self.shard
 
     def may_write(self, namespace: str) -> bool:
-        """Whether this shard may write there now; "" is for what belongs to no namespace."""
+        """Return whether this shard may write there now; "" stands for objects without a namespace."""
         if not namespace:
             return self.shard == DEFAULT_SHARD
         place = self._tracked.get(namespace)
         return place is not None and place.active
 
     def current_claim(self, namespace: str) -> NamespaceClaim | None:
-        """What this shard may write there by now; None when it may not."""
+        """Return the claim by which this shard may write there now; None when it may not."""
         place = self._tracked.get(namespace)
         return (namespace, place.since) if place is not None and place.active else None
 
     def list_namespaces(self) -> tuple[str, ...]:
-        """Those of this shard, begun or not."""
+        """List the namespaces of this shard, active or not."""
         return tuple(name for name, place in self._tracked.items() if place.shard == self.shard)
 
     def pending_claims(self) -> tuple[NamespaceClaim, ...]:
-        """What is this shard's and not begun. To be taken before the Leases are read that `begin` judges by."""
+        """List the claims that are not active yet. Call it before reading the Leases for `activate_claims`."""
         return tuple(
             (name, place.since)
             for name, place in self._tracked.items()
@@ -125,13 +130,13 @@ class NamespaceOwnership:
         )
 
     def count_by_shard(self) -> Counter[str]:
-        """How many namespaces each shard has."""
+        """Count the namespaces of each shard."""
         return Counter(place.shard for place in self._tracked.values())
 
     def apply_list(self, found: Mapping[str, NamespaceState], version: int) -> OwnershipChange:
-        """Take a list of all Namespaces, as of `version`.
+        """Apply a list of all Namespaces, as of `version`.
 
-        One of ours that has changed meanwhile may have been another's in between: it is given up, and comes again.
+        One of ours that has changed may have been another shard's in between: it leaves, and comes again.
         """
         if self._latest_version is not None and version < self._latest_version:
             raise ClusterRestored(f"Namespaces are listed as of {version}, after {self._latest_version} had been seen")
@@ -150,7 +155,7 @@ class NamespaceOwnership:
         return OwnershipChange(tuple(came), tuple(left))
 
     def apply_change(self, name: str, state: NamespaceState) -> OwnershipChange:
-        """Take one change of a Namespace. What a list has covered already is passed over."""
+        """Apply one change of a Namespace; a change that a list has already covered is ignored."""
         if self._latest_version is None or state.version <= self._latest_version:
             return OwnershipChange()
         known = self._tracked.get(name)
@@ -164,7 +169,7 @@ class NamespaceOwnership:
         return change
 
     def apply_deletion(self, name: str, version: int) -> OwnershipChange:
-        """Take the end of a Namespace."""
+        """Apply the deletion of a Namespace."""
         if self._latest_version is None or version <= self._latest_version:
             return OwnershipChange()
         left = self._leave_namespace(name)
@@ -173,12 +178,12 @@ class NamespaceOwnership:
         return OwnershipChange(left=tuple(left))
 
     def apply_bookmark(self, version: int) -> None:
-        """Nothing else has changed up to `version` (a bookmark)."""
+        """Apply a bookmark: nothing else has changed up to `version`."""
         if self._latest_version is not None and version > self._latest_version:
             self._latest_version = version
 
     def activate_claims(self, claims: Iterable[NamespaceClaim], peers: Iterable[PeerLease]) -> tuple[str, ...]:
-        """The namespaces of `claims` that this shard may write in from now on."""
+        """Activate the claims to which every led peer gives way; return their namespaces."""
         led = [peer for peer in peers if peer.led]
         begun = []
         for name, since in claims:
@@ -192,7 +197,10 @@ class NamespaceOwnership:
 
     @contextmanager
     def guard_write(self, namespace: str) -> Iterator[NamespaceClaim]:
-        """Around a write; raises NotOurs. A write whose end isn't known is kept under way by `hold` and `let_go`."""
+        """Guard a write; raises NamespaceNotOwned.
+
+        For a write whose end isn't known, `begin_write` and `end_write` keep it pending.
+        """
         if not self.may_write(namespace):
             what = f"namespace {namespace}" if namespace else "what belongs to no namespace"
             raise NamespaceNotOwned(f"shard {self.shard} does not work on {what} now")
@@ -205,11 +213,11 @@ class NamespaceOwnership:
             self.end_write(claim)
 
     def begin_write(self, claim: NamespaceClaim) -> None:
-        """A write of this claim is under way."""
+        """Record that a write of this claim is pending."""
         self._writing[claim] += 1
 
     def end_write(self, claim: NamespaceClaim) -> None:
-        """It has ended."""
+        """Record that a write of this claim has ended."""
         self._writing[claim] -= 1
         if not self._writing[claim]:
             del self._writing[claim]
@@ -230,6 +238,8 @@ class NamespaceOwnership:
 
 
 def has_given_way(peer: PeerLease, shard: str, since: int) -> bool:
-    """Whether the leader of `peer` has seen that a namespace is this shard's since that state, and writes there no
-    more. Another Lease for this same shard never does."""
+    """Return whether the leader of `peer` knows that a namespace is this shard's since that state, and has stopped.
+
+    Another Lease for this same shard never gives way.
+    """
     return peer.shard != shard and peer.followed is not None and peer.followed >= since

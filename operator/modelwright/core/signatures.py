@@ -1,4 +1,4 @@
-"""Whether a version may begin to serve a Model that asks for signatures, and what has to be verified for that."""
+"""Signatures: whether a version may start to serve a Model that requires them, and the recorded verification."""
 
 from __future__ import annotations
 
@@ -13,16 +13,22 @@ from modelwright.core.problem import Problem
 
 
 def known_digest(artifact: Artifact, resolved: str | None, asked: Signatures | None) -> str | None:
-    """The digest that is known without fetching anything, as `versions.pinned_digest`; where signatures are asked for,
-    never the commit that an address names: what it holds is the Hub's word, and its files are what was signed."""
+    """Return the digest that is known without fetching, as `versions.pinned_digest`.
+
+    Where signatures are required, a commit named by the address is no digest: only the Hub vouches for its content, and
+    the signature covers the files.
+    """
     digest = versions.pinned_digest(artifact, resolved)
     by_address = digest not in (artifact.digest, resolved)
     return None if asked is not None and by_address and digest is not None and digest.startswith("git:") else digest
 
 
 def recall_finding(asked: Signatures, digest: str | None, found: SignatureStatus | None) -> SignatureStatus | None:
-    """What stands of an earlier finding: content doesn't change under its digest, so it stands as long as the key that
-    has signed is trusted, or nobody has signed and the keys are the same."""
+    """Return an earlier finding that is still valid; None when the signature must be verified again.
+
+    Content doesn't change under its digest, so a finding is valid as long as the signing key is trusted, or, without a
+    valid signature, as long as the keys are the same.
+    """
     if digest is None:
         return None
     if digest.startswith("git:"):
@@ -40,7 +46,7 @@ def recall_finding(asked: Signatures, digest: str | None, found: SignatureStatus
 
 
 def parse_finding(asked: Signatures, digest: str, report: object) -> SignatureStatus | None:
-    """The finding in a resolve pod's report; None when there is none that can be understood."""
+    """Parse the finding in a resolve pod's report; None when it has none, or a malformed one."""
     if not isinstance(report, Mapping):
         return None
     reason, message = report.get("reason"), str(report.get("message", ""))
@@ -59,7 +65,7 @@ def parse_finding(asked: Signatures, digest: str, report: object) -> SignatureSt
 def signature_problem(
     asked: Signatures | None, version: ModelVersion, digest: str, serving: str | None
 ) -> Problem | None:
-    """Why a version must not begin to serve; None when it may. One that serves goes on, whatever is asked for since."""
+    """Return why a version must not start to serve; None when it may. The serving version is never stopped."""
     if asked is None or asked.mode != "Enforce" or version.name == serving:
         return None
     found = recall_finding(asked, digest, version.status.signature)

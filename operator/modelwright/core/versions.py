@@ -1,4 +1,4 @@
-"""Which version a Model should serve, what pins it, and where each version stands in its life."""
+"""Versions: which one a Model should serve, by what its content is pinned, and its lifecycle stage."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -14,21 +14,21 @@ from modelwright.api.v1alpha1.version import Artifact, ArtifactStatus, ModelVers
 from modelwright.core.problem import Problem
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
-"""Names of files that fetch unpacks."""
+"""File name endings of archives that fetch unpacks."""
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}|git:[0-9a-f]{40}")
 
 
 @dataclass(frozen=True, slots=True)
 class VersionToCreate:
-    """A ModelVersion that has to be made from spec.version.template before anything else."""
+    """A ModelVersion that must first be created from spec.version.template."""
 
     name: str
     spec: Mapping[str, Any]
 
 
 def generated_name(model: str, source: VersionSource) -> str:
-    """The name of the ModelVersion made from spec.version.template; empty without a template."""
+    """Return the name of the ModelVersion made from spec.version.template; empty without a template."""
     return names.stamped_version_name(model, source.template.wire()) if source.template else ""
 
 
@@ -39,8 +39,11 @@ def resolve_target(
     serving: str | None,
     since: datetime | None = None,
 ) -> ModelVersion | VersionToCreate | Problem:
-    """The version a Model asks for. `versions` are those of its namespace that it may be; `serving` is the name of the
-    version that serves now, `since` then; a following Model never goes below it, even when it has been deleted."""
+    """Resolve the version that a Model should serve.
+
+    `versions` are the eligible ones of its namespace. `serving` names the version that serves, since `since`; a
+    following Model never goes below it, even when it was deleted.
+    """
     by_name = {version.name: version for version in versions}
     if source.template is not None:
         name = generated_name(model, source)
@@ -81,7 +84,7 @@ def _highest_eligible(
     if current is not None:
         eligible = [version for version in eligible if _age_order(version) >= _age_order(current)] or [current]
     elif serving is not None and since is not None:
-        # Its age is lost with it, but whatever is younger than its taking over is younger than it.
+        # Its age is lost with it, but every version younger than the start of its serving is younger than it.
         eligible = [version for version in eligible if (version.metadata.creation_timestamp or since) > since]
         if not eligible:
             text = f"ModelVersion {serving}, which serves, was deleted; it serves on until there is a newer one"
@@ -94,8 +97,10 @@ def _highest_eligible(
 def newest_trained(
     model: str, wanted: Mapping[str, Any], versions: Iterable[Mapping[str, Any]]
 ) -> Mapping[str, Any] | None:
-    """The newest ModelVersion of a Model that a TrainingRun has made since the one that the Model names (`wanted`).
-    Objects as the API server gives them: a Model may have many, and most are not worth parsing."""
+    """Return the newest ModelVersion that a TrainingRun made for a Model since the one that the Model names (`wanted`).
+
+    It takes objects as the API server gives them: a Model may have many, and most are not worth parsing.
+    """
 
     def age(raw: Mapping[str, Any]) -> tuple[str, str]:
         return raw["metadata"].get("creationTimestamp") or "", raw["metadata"]["name"]
@@ -105,7 +110,7 @@ def newest_trained(
         lineage = spec.get("lineage")
         return (
             (spec.get("modelRef") or {}).get("name") == model
-            # A version that its schema should have refused is its own trouble, not its Model's.
+            # A version that its schema should have rejected must not break its Model.
             and isinstance(lineage, Mapping)
             and bool(lineage.get("trainingRun"))
             and not raw["metadata"].get("deletionTimestamp")
@@ -139,7 +144,7 @@ def pinned_digest(artifact: Artifact, resolved: str | None) -> str | None:
 
 
 def parse_artifact_report(report: Mapping[str, Any] | None) -> ArtifactStatus | None:
-    """What a resolve pod has found out; None when its report is none."""
+    """Parse a resolve pod's report on an artifact; None when it is malformed."""
     digest, size = (report or {}).get("digest"), (report or {}).get("sizeBytes")
     if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
         return None
@@ -150,8 +155,7 @@ def parse_artifact_report(report: Mapping[str, Any] | None) -> ArtifactStatus | 
 
 
 def is_packed(artifact: Artifact, digest: str | None) -> bool:
-    """Whether the digest says nothing of the files that a pod gets: it is that of an archive, of a manifest whose
-    layers are unpacked, or a commit."""
+    """Return whether the digest doesn't cover the files in a pod: an archive's, an OCI manifest's, or a commit's."""
     if digest is not None and digest.startswith("git:"):
         return True
     path = artifact.uri.partition("?")[0] if artifact.uri.startswith("http") else artifact.uri
@@ -159,8 +163,11 @@ def is_packed(artifact: Artifact, digest: str | None) -> bool:
 
 
 def lifecycle_stage(version: ModelVersion, model: ModelStatus) -> str:
-    """Where a version stands, for people: Rejected, Quarantined, Serving, Previous (served last before the present
-    one), Retired or Candidate. Who serves is the Model's to say: a version stores only what was found out about it."""
+    """Return a version's stage: Rejected, Quarantined, Serving, Previous, Retired or Candidate.
+
+    Previous is the version that served before the present one.
+    The Model's status decides what serves: a version stores only findings about itself.
+    """
     if version.name == (model.serving.version if model.serving is not None else None):
         return "Serving"
     if version.status.stage in (Stage.REJECTED, Stage.QUARANTINED):

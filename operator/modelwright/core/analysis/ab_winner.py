@@ -1,16 +1,15 @@
-"""A value of two revisions over the same time, compared once: at the declared end of an A/B test.
+"""The winner of an A/B test: a metric of two revisions over the same time, compared once, at the declared end.
 
-What is compared is the difference at each moment, so that what both have in common, such as load, drops out. One
-moment resembles the next, so n moments are worth fewer. Two tests must agree, each of them a one-sided t-test of the
-mean difference:
+The tests use the difference at each moment, so that common influences, such as load, cancel out. One moment resembles
+the next, so n moments are worth fewer. Two tests must agree, each of them a one-sided t-test of the mean difference:
 
-- by means of five equal parts of the time (batch means; Ibragimov, Mueller 2010, "t-Statistic based correlation and
-  heterogeneity robust inference", J. Bus. Econ. Stat. 28(4)), which assumes nothing of what lies within a part;
+- by the means of five equal parts of the time (batch means; Ibragimov, Mueller 2010, "t-Statistic based correlation and
+  heterogeneity robust inference", J. Bus. Econ. Stat. 28(4)), which assumes nothing about the values within a part;
 - by the number of independent moments that n moments are worth, n (1 - r) / (1 + r) for a correlation r of one moment
   with the next. The estimate of r is corrected for its bias (Kendall 1954, "Note on bias in the estimation of
   autocorrelation", Biometrika 41), and half of its standard error is added.
 
-Neither is valid at repeated looks.
+Neither is valid for repeated measurements.
 """
 
 from __future__ import annotations
@@ -39,13 +38,13 @@ class _MeanEstimate:
     degrees: float
 
     def p_value(self) -> float:
-        """Of a mean at least so large when the true one is 0."""
+        """Return the probability of a mean at least so large when the true one is 0."""
         if not self.error:
             return 0.0 if self.value > 0 else 1.0
         return 1 - student_cdf(self.value / self.error, self.degrees)
 
     def half_width(self, alpha: float) -> float:
-        """How far the true mean may lie from this one, on either side with probability `alpha`."""
+        """Return the distance that the true mean exceeds with probability `alpha` on either side."""
         low, high = 0.0, 1e9
         while high - low > 1e-9 * high:
             middle = (low + high) / 2
@@ -64,11 +63,11 @@ def decide_winner(
     higher_is_better: bool,
     margin: float = 0.0,
 ) -> Verdict:
-    """Whether the candidate wins: Pass when it is proven better by more than `margin`, in the unit of the metric.
+    """Decide whether the candidate wins: Pass when it is proven better by more than `margin`, in the metric's unit.
 
-    `pairs`: the candidate's value and the serving revision's at the same moment, oldest first. Moments at which one of
-    them is no finite number are left out. With enough moments and no proof the candidate loses, which is Fail. With
-    fewer than NEEDED_POINTS: Inconclusive.
+    `pairs` are the candidate's value and the serving revision's at the same moment, oldest first. Moments without two
+    finite numbers are left out. With enough moments and no proof the candidate loses, which is Fail. With fewer than
+    NEEDED_POINTS the verdict is Inconclusive.
     """
     found = [pair for pair in pairs if all(math.isfinite(value) for value in pair)]
     count = len(found)
@@ -79,7 +78,7 @@ def decide_winner(
     sign = 1.0 if higher_is_better else -1.0
     better = [sign * (one - zero) - margin for one, zero in found]
     means = (_estimate_by_batches(better), _estimate_by_effective_size(better))
-    # Values that never change may be one sample, seen again and again.
+    # Values that never change may be one sample that was returned repeatedly.
     p = max(mean.p_value() for mean in means) if len(set(found)) > 1 else 1.0
     difference = fmean(one - zero for one, zero in found)
     reach = max(mean.half_width(alpha) for mean in means)
@@ -120,6 +119,6 @@ def _estimate_by_effective_size(values: Sequence[float]) -> _MeanEstimate:
     unbiased = min(1.0, (n * raw + 1) / (n - 3))
     r = min(1 - 2 / n, max(0.0, unbiased + 0.5 * math.sqrt((1 - unbiased**2) / n)))
     worth = n * (1 - r) / (1 + r)
-    # The mean that was taken off is correlated with the values, which makes their variance too small.
+    # The subtracted mean is correlated with the values, which makes their variance too small.
     spread = squares / (n - 1) / max(0.1, 1 - 1 / worth)
     return _MeanEstimate(mean, math.sqrt(spread / worth), max(1.0, worth - 1))

@@ -1,4 +1,4 @@
-"""Tests of the mean of bounded values that hold at all looks together, whatever the distribution of the values.
+"""Always-valid tests of the mean of bounded values, for any distribution of the values.
 
 The values x lie between `low` and `high`: the share of an answer's rows that differ, or the difference of two requests
 that are bad (1) or not (0). To test that the mean is at least m, bet against it: with a fixed s in [0, 1) the wealth
@@ -9,21 +9,20 @@ starts at 1 and is never negative, since x <= high. If each value has a mean of 
 factor has a mean of at most 1, given those before it: W_s is a non-negative supermartingale, and so is every average of
 W_s over s with weights that were fixed beforehand. By Ville's inequality (1939, "Etude critique de la notion de
 collectif") it ever reaches 1/alpha with probability alpha at most. Nothing else is assumed: the values need not be
-whole, equally distributed or, beyond their means, independent of the past. The test that the mean is at most m is the
-mirror image, with 1 + s (x - m) / (m - low). Every test of a bounded mean by wealth is one of such bets: Waudby-Smith
-and Ramdas 2024, "Estimating means of bounded random variables by betting", J. R. Stat. Soc. B 86(1).
+whole, identically distributed or, beyond their means, independent of the past. The test that the mean is at most m is
+the mirror image, with 1 + s (x - m) / (m - low). Every test of a bounded mean by wealth consists of such bets:
+Waudby-Smith and Ramdas 2024, "Estimating means of bounded random variables by betting", J. R. Stat. Soc. B 86(1).
 
-The weights over s are fixed, not learned from value to value, so the wealth depends on how often each value came and
-not on the order. It can be computed from counts: at any time again, after a restart, and over several processes that
-counted apart, whose counts are added.
+The weights over s are fixed, not learned from value to value, so the wealth depends on the frequency of each value and
+not on the order. It can therefore be computed from counts: again at any time, after a restart, and from the sum of the
+counts of several processes.
 
-Counts of shares need points: a value between two points counts as a part at each of them, so that its mean is kept
-(`split`). The logarithm of a factor is concave in x, so what the two parts add to log W_s is at most what the value
+Counts of shares need points: a value between two points counts as a part at each of them, which preserves its mean
+(`split_value`). The logarithm of a factor is concave in x, so the two parts add at most as much to log W_s as the value
 would have added: the wealth by points is never above the wealth by values, and the test stays valid.
 
-The wealth against "at least m" grows with m, since (m - x) / (high - m) does. So the limits that are refuted are
-all those from some bound on, and the bounds of both tests make an interval, each of them wrong with probability alpha
-at most.
+The wealth against "at least m" grows with m, since (m - x) / (high - m) does. The refuted limits are therefore all
+those above some bound, and the bounds of both tests form an interval; each end is wrong with probability alpha at most.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ Bets = tuple[tuple[float, float], ...]
 
 
 def _build_bets(a: float, b: float) -> Bets:
-    """Beta(a, b) on evenly spaced logits of s."""
+    """Build bets with the weights of Beta(a, b) on evenly spaced logits of s."""
     found = [1 / (1 + math.exp(-z)) for z in _BET_LOGITS]
     weights = [s**a * (1 - s) ** b for s in found]
     return tuple((s, math.log(weight / sum(weights))) for s, weight in zip(found, weights, strict=True))
@@ -51,13 +50,15 @@ def _build_bets(a: float, b: float) -> Bets:
 
 BOLD_BETS, CAREFUL_BETS = _build_bets(2.0, 1.0), _build_bets(0.5, 1.0)
 """Bets that a claim is true, and that it is false. Any weights keep the level; they decide how many values are needed.
-Most candidates are well within their limits, and large bets prove that first. Harm is often little more than a limit,
-which takes small ones."""
+Most candidates are well within their limits, which large bets prove first. Harm often exceeds a limit only slightly,
+which small bets prove."""
 
 
 def split_value(value: float, points: Sequence[float]) -> tuple[tuple[int, float], ...]:
-    """A value as parts at its neighbours among `points` (ascending, around it): (index, part). Parts sum to 1, and keep
-    the mean."""
+    """Split a value into parts at its neighbours among `points` (ascending, around it): (index, part).
+
+    The parts sum to 1 and preserve the mean.
+    """
     right = bisect_left(points, value)
     if points[right] == value:
         return ((right, 1.0),)
@@ -66,10 +67,10 @@ def split_value(value: float, points: Sequence[float]) -> tuple[tuple[int, float
 
 
 def decide_mean(sample: ValueSample, limit: float, passes: float, fails: float, *, at_most: bool) -> bool | None:
-    """Whether the mean is at most (else at least) `limit`. True: proven. False: the opposite is. None: neither.
+    """Decide whether the mean is at most (else at least) `limit`. True: proven. False: disproven. None: undecided.
 
-    `passes`, `fails`: the chance, each over all looks, of True when the mean is beyond the limit, and of False when it
-    isn't.
+    `passes` and `fails` are error rates, each over all measurements together: of True when the mean is beyond the
+    limit, and of False when it isn't.
     """
     if log_wealth(sample, limit, above=not at_most, bets=BOLD_BETS) >= -math.log(passes):
         return True
@@ -77,7 +78,7 @@ def decide_mean(sample: ValueSample, limit: float, passes: float, fails: float, 
 
 
 def mean_interval(sample: ValueSample, passes: float, fails: float, *, at_most: bool) -> Interval:
-    """All limits at which `decided` is None."""
+    """Return the limits at which `decide_mean` is None."""
     passing, failing = (BOLD_BETS, -math.log(passes)), (CAREFUL_BETS, -math.log(fails))
     (above, low), (below, high) = (failing, passing) if at_most else (passing, failing)
     return Interval(
@@ -87,8 +88,10 @@ def mean_interval(sample: ValueSample, passes: float, fails: float, *, at_most: 
 
 
 def log_wealth(sample: ValueSample, limit: float, *, above: bool, bets: Bets) -> float:
-    """Logarithm of the wealth of bets that the mean is above (else below) `limit`. Infinite when one value is enough to
-    refute a limit at the edge of what is possible."""
+    """Return the logarithm of the wealth of bets that the mean is above (else below) `limit`.
+
+    It is infinite when one value is enough to refute a limit at the edge of the possible values.
+    """
     room = limit - sample.low if above else sample.high - limit
     gains = [(value - limit if above else limit - value, weight) for value, weight in sample.weights if weight]
     if room <= 0:
@@ -102,7 +105,7 @@ def log_wealth(sample: ValueSample, limit: float, *, above: bool, bets: Bets) ->
 
 
 def _find_interval_end(sample: ValueSample, bound: float, *, above: bool, bets: Bets, edge: float) -> float:
-    """The limit nearest to the mean that is refuted, or the edge."""
+    """Return the refuted limit nearest to the mean, or the edge."""
     inner = sample.share
     if inner is None or log_wealth(sample, edge, above=above, bets=bets) < bound:
         return edge

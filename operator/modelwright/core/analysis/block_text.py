@@ -1,4 +1,4 @@
-"""What a record keeps of the blocks that decided, as text: to show a rollout and to judge it again.
+"""Text form of the deciding blocks, which a record keeps to show a rollout and to judge it again.
 
 Each block is "end candidate serving", its end in unix seconds, each revision's requests as bad/all; blocks are
 separated by commas: "1796045130 1/60 5/540,1796045145 0/58 4/551".
@@ -11,18 +11,20 @@ import math
 from modelwright.core.analysis.evidence import Block
 
 MAX_BLOCKS = 64
-"""Blocks that are kept of one metric in one step."""
+"""Most blocks that are kept for one metric in one step."""
 MAX_CHARACTERS = 16 * 1024
-"""Characters for all metrics and steps of a rollout."""
+"""Most characters for all metrics and steps of a rollout."""
 _BLOCK_CHARACTERS = 48
-"""Characters of a block of ten million requests, with its comma."""
+"""Characters of a block with ten million requests, including its comma."""
 
 BlocksOfBoth = tuple[tuple[Block, ...], tuple[Block, ...]]
 
 
 def format_blocks(blocks: BlocksOfBoth, room: int) -> str:
-    """The blocks of candidate and serving revision as text of at most `room` characters, neighbours merged until they
-    fit; empty when not even one does."""
+    """Format the blocks of candidate and serving revision as text of at most `room` characters.
+
+    Neighbours are merged until they fit; the text is empty when not even one does.
+    """
     most = min(MAX_BLOCKS, room // _BLOCK_CHARACTERS)
     if most < 1:
         return ""
@@ -35,7 +37,7 @@ def format_blocks(blocks: BlocksOfBoth, room: int) -> str:
 
 
 def parse_blocks(text: str) -> BlocksOfBoth:
-    """The blocks that `written` wrote. Raises ValueError for anything else."""
+    """Parse the text of `format_blocks`. Raises ValueError for anything else."""
     ones: list[Block] = []
     zeros: list[Block] = []
     for part in text.split(",") if text else ():

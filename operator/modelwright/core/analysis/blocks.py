@@ -1,15 +1,15 @@
-"""Evidence that two shares differ by less, or by more, than a limit: from blocks of requests, valid at all looks.
+"""Always-valid evidence that two shares differ by less, or by more, than a limit, from blocks of requests.
 
-A block is what both revisions answered between two fixed times. Before each block a bet is made, from earlier blocks
-alone: shares (q1, q0) of bad requests that the hypothesis under test doesn't allow. The block's factor is the
-likelihood of its counts under the bet, divided by that under the point (r1, r0) of the hypothesis that is nearest to
-the bet in relative entropy for the block's sizes n1 and n0: the reverse information projection (Turner, Ly, Gruenwald
-2024, "Generic E-variables for exact sequential k-sample tests that allow for optional stopping", J. Stat. Plan.
-Inference 230). The product of the factors is the evidence against the hypothesis. It has mean 1 at most where the
+A block holds the requests that both revisions answered between two fixed times. Before each block a bet is made, from
+earlier blocks alone: shares (q1, q0) of bad requests that the hypothesis under test forbids. The block's factor is the
+likelihood of its counts under the bet, divided by that under the point (r1, r0) of the hypothesis that is nearest
+to the bet in relative entropy for the block's sizes n1 and n0: the reverse information projection (Turner, Ly,
+Gruenwald 2024, "Generic E-variables for exact sequential k-sample tests that allow for optional stopping", J. Stat.
+Plan. Inference 230). The product of the factors is the evidence against the hypothesis. It has mean 1 at most where the
 hypothesis is true, and by Ville's inequality (1939) it ever reaches 1/alpha with probability alpha at most.
 
-Why the mean is at most 1, for any n1 and n0: docs/adr/0021-evidence-from-blocks.md. It takes outcomes that are
-independent given the counts. The true shares may change from block to block, and so may the sizes.
+docs/adr/0021-evidence-from-blocks.md proves that the mean is at most 1 for any n1 and n0. Outcomes must be independent
+given the counts. The true shares may change from block to block, and so may the sizes.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from modelwright.core.analysis.evidence import Block
 from modelwright.core.analysis.sequential import Interval
 
 BET_PRIOR = (1.0, 50.0)
-"""Bad and good requests that a bet adds to those of earlier blocks. Any prior keeps the level; small shares are what is
-watched."""
+"""Bad and good requests that a bet adds to those of earlier blocks. Any prior keeps the level; this one suits the small
+shares that are usual."""
 HARM_PRIOR_REQUESTS = 50.0
-"""Requests of a harmful candidate that a bet on harm begins with."""
+"""Requests of an assumed harmful candidate with which a bet on harm starts."""
 _CERTAIN, _NEVER = (1.0, 0.0), (0.0, 1.0)
 _INTERVAL_PRECISION = 1e-6
 """Precision of an interval's ends."""
@@ -46,7 +46,7 @@ class BlockPair:
     n0: float
     k0: float
     complete: bool = field(default=True, kw_only=True)
-    """Whether those of its time that take longest are counted too."""
+    """Whether the slowest requests of its time are counted too."""
 
     def __add__(self, other: BlockPair) -> BlockPair:
         return BlockPair(
@@ -72,11 +72,11 @@ class LogEvidence:
 def pair_blocks(
     candidate: Sequence[Block], serving: Sequence[Block], *, burst: float = 1.0, complete_at: float = -math.inf
 ) -> tuple[BlockPair, ...]:
-    """The blocks of both revisions side by side, merged until both have requests; their counts divided by `burst`.
+    """Pair the blocks of both revisions, merged until both have requests; counts are divided by `burst`.
 
-    Those that begin before `complete_at` (unix seconds) lack requests that have not ended: their pairs say so. What
-    comes after the last such block waits for the next. Raises ValueError when the blocks don't end at the same times,
-    or for a burst below 1.
+    Blocks that start before `complete_at` (unix seconds) lack requests that have not ended: their pairs are not
+    `complete`. Blocks after the last pair wait for the next. Raises ValueError when the blocks don't end at the same
+    times, or for a burst below 1.
     """
     if [block.end for block in candidate] != [block.end for block in serving]:
         raise ValueError("the blocks of candidate and serving revision must end at the same times")
@@ -95,22 +95,22 @@ def pair_blocks(
 
 
 def evidence_within(pairs: Iterable[BlockPair], limit: float) -> LogEvidence:
-    """Evidence that the candidate's share less the serving revision's is below `limit`, -1 to 1: against "at least"."""
+    """Return the evidence that the difference candidate - serving is below `limit`, -1 to 1: against "at least"."""
     return _multiply_bets(pairs, limit, _bets_within)
 
 
 def evidence_beyond(pairs: Iterable[BlockPair], limit: float) -> LogEvidence:
-    """Evidence that the candidate's share less the serving revision's is above `limit`: against "at most"."""
+    """Return the evidence that the difference candidate - serving is above `limit`, -1 to 1: against "at most"."""
     turned = (BlockPair(pair.n0, pair.k0, pair.n1, pair.k1) for pair in pairs)
     return _multiply_bets(turned, -limit, _bets_beyond)
 
 
 @dataclass(frozen=True, slots=True)
 class DifferenceEvidence:
-    """What blocks of both revisions say about a limit of the difference of their shares.
+    """Evidence from blocks of both revisions about a limit of the difference of their shares.
 
-    `within` and `beyond`: the evidence that it is below and above `limit`; `lasting`: that it is below, from complete
-    blocks alone. `total`: the sum of the blocks.
+    `within` and `beyond` are the evidence that it is below and above `limit`; `lasting` is the evidence that it is
+    below, from complete blocks alone. `total` is the sum of the blocks.
     """
 
     total: BlockPair
@@ -121,18 +121,20 @@ class DifferenceEvidence:
 
     @classmethod
     def from_pairs(cls, pairs: Sequence[BlockPair], limit: float) -> DifferenceEvidence:
-        """From blocks in the order of time."""
+        """Build the evidence from blocks in the order of time."""
         found = evidence_within(pairs, limit)
         whole = all(pair.complete for pair in pairs)
         lasting = found if whole else _multiply_bets(pairs, limit, _bets_within, complete_only=True)
         return cls(sum(pairs, EMPTY_PAIR), limit, found, evidence_beyond(pairs, limit), lasting)
 
     def decide(self, passes: float, fails: float, factor: float = 1.0) -> bool | None:
-        """True: proven to be below the limit at the level `passes`. False: above it at the level `fails`, now or
-        earlier. None: neither. With a `factor`: when there will be so many times the requests, with the same shares.
+        """Decide whether the difference is below the limit.
 
-        What proved it to be below may be earlier too, as long as half of the evidence is left: a candidate that turns
-        bad loses it within a few blocks. Half must come from complete blocks: one that hangs is perfect before.
+        True: proven at the level `passes`. False: proven to be above at the level `fails`, now or earlier. None:
+        undecided. With a `factor` it predicts the decision for that many times the requests, with the same shares.
+
+        The proof of True may be earlier too, as long as half of the evidence is left: a candidate that turns bad loses
+        it within a few blocks. Half must come from complete blocks: a candidate that hangs looks perfect before them.
         """
         distance = (factor - 1) * self._log_distance(self.limit)
         if self.beyond.peak - distance >= -math.log(fails):
@@ -142,15 +144,15 @@ class DifferenceEvidence:
         return True if proven else None
 
     def seems_within(self, passes: float, distance: float = 0.0) -> bool:
-        """Whether it would be proven to be below the limit, if no block lacked requests."""
+        """Return whether the difference would be proven to be below the limit if no block lacked requests."""
         wanted = -math.log(passes)
         return self.within.peak + distance >= wanted and self.within.last + distance >= wanted / 2
 
     def confidence_interval(self, passes: float, fails: float) -> Interval:
-        """What the difference is: from `fails` its lower end, from `passes` its upper end, levels as in `decided`.
+        """Return the interval of the difference: its lower end by the level `fails`, its upper end by `passes`.
 
-        It lies on the side of the limit that `decided` tells. Beyond that its ends are estimates: the evidence is the
-        distance of the counts from the hypothesis, less what the bets had to learn, which is taken to be the same
+        It lies on the side of the limit that `decide` gives. Its ends are otherwise estimates: the evidence is the
+        distance of the counts from the hypothesis, less the bets' cost of learning, which is assumed to be the same
         elsewhere as at the limit.
         """
         there = self._log_distance(self.limit)
@@ -171,7 +173,7 @@ class DifferenceEvidence:
                 return Interval(min(low, self.limit), max(high, self.limit))
 
     def _limit_at_distance(self, distance: float) -> float:
-        """The limit that the counts have this distance from; -1 or 1 when there is none."""
+        """Return the limit at this distance from the counts; -1 or 1 when there is none."""
         low, high = -1.0, 1.0
         while high - low > _INTERVAL_PRECISION:
             middle = (low + high) / 2
@@ -182,8 +184,10 @@ class DifferenceEvidence:
         return high if distance > 0 else low
 
     def _log_distance(self, limit: float) -> float:
-        """Logarithm of the likelihood of all counts by that at the nearest point with this difference; negative for a
-        limit below theirs. It grows with the limit."""
+        """Return the log likelihood ratio of all counts and the nearest point with the difference `limit`.
+
+        It is negative for a limit below the counts' difference, and grows with the limit.
+        """
         pair = self.total
         if not pair.n1 or not pair.n0:
             return 0.0
@@ -195,15 +199,15 @@ class DifferenceEvidence:
 
 
 BadAndGoodShare = tuple[float, float]
-"""A share of bad requests and that of good ones: neither loses digits near 0."""
+"""The shares of bad and of good requests, both kept so that neither loses digits near 0."""
 Bet = tuple[float, BadAndGoodShare, BadAndGoodShare]
-"""Its stake (of all bets together 1), and the shares of both arms."""
+"""The bet's stake (all stakes sum to 1), and the shares of both arms."""
 _BetMaker = Callable[[BlockPair, float], tuple[Bet, ...]]
-"""From the counts of all earlier blocks and the limit."""
+"""Makes bets from the counts of all earlier blocks and the limit."""
 
 
 def _bets_within(past: BlockPair, limit: float) -> tuple[Bet, ...]:
-    """That both have the same share, as most candidates do; and that each has its own."""
+    """Bet that both have the same share, as most candidates do, and that each has its own."""
     del limit
     pooled = _smoothed_share(past.n1 + past.n0, past.k1 + past.k0)
     own = _smoothed_share(past.n1, past.k1), _smoothed_share(past.n0, past.k0)
@@ -212,8 +216,10 @@ def _bets_within(past: BlockPair, limit: float) -> tuple[Bet, ...]:
 
 
 def _bets_beyond(past: BlockPair, limit: float) -> tuple[Bet, ...]:
-    """As `beyond` swaps the arms, the second is the candidate. Its own share, beginning with HARM requests well beyond
-    the limit; and gross harm."""
+    """Bet on the candidate's own share, starting with HARM_PRIOR_REQUESTS well beyond the limit, and on gross harm.
+
+    `evidence_beyond` swaps the arms, so that the second one is the candidate.
+    """
     serving = _smoothed_share(past.n1, past.k1)
     begin = min(0.95, serving[0] + max(0.0, -2 * limit) + 0.02)
     harmed = _smoothed_share(past.n0, past.k0, (HARM_PRIOR_REQUESTS * begin, HARM_PRIOR_REQUESTS * (1 - begin)))
@@ -222,8 +228,10 @@ def _bets_beyond(past: BlockPair, limit: float) -> tuple[Bet, ...]:
 
 
 def _neutral_bet(past: BlockPair) -> tuple[BadAndGoodShare, BadAndGoodShare] | None:
-    """What the hypothesis allows, so that nothing is staked, before the first block: where shares are large, a bet by
-    the prior alone loses much of what it has. None later."""
+    """Return, before the first block, a bet that the hypothesis allows, so that nothing is staked; None later.
+
+    Where shares are large, a bet by the prior alone would lose much of its stake.
+    """
     return None if past.n1 or past.n0 else (_CERTAIN, _NEVER)
 
 
@@ -235,8 +243,10 @@ def _smoothed_share(trials: float, events: float, prior: BadAndGoodShare = BET_P
 def _multiply_bets(
     pairs: Iterable[BlockPair], limit: float, bets: _BetMaker, *, complete_only: bool = False
 ) -> LogEvidence:
-    """Evidence against n1's share less n0's being at least `limit`: the bets' products, averaged by stake. With
-    `complete_only` others are learned from, and nothing is staked on them."""
+    """Return the evidence against a difference of at least `limit`: the bets' products, averaged by stake.
+
+    With `complete_only`, incomplete blocks teach the bets, but nothing is staked on them.
+    """
     past = EMPTY_PAIR
     logs: list[float] = []
     last = most = 0.0
@@ -258,9 +268,9 @@ def _multiply_bets(
 def nearest_null_point(
     n1: float, one: BadAndGoodShare, n0: float, zero: BadAndGoodShare, limit: float
 ) -> tuple[BadAndGoodShare, BadAndGoodShare]:
-    """The point (r1, r0) with r1 - r0 = `limit` that is nearest to (`one`, `zero`), whose difference is less than that.
+    """Return the point (r1, r0) with r1 - r0 = `limit` nearest to (`one`, `zero`), whose difference is below `limit`.
 
-    It makes n1 KL(one, r1) + n0 KL(zero, r0) least.
+    It minimizes n1 KL(one, r1) + n0 KL(zero, r0).
     """
     if limit < 0:
         y, x = _nearest_apart(n0, zero, n1, one, -limit)
@@ -271,7 +281,7 @@ def nearest_null_point(
 def _nearest_apart(
     ny: float, y: BadAndGoodShare, nx: float, x: BadAndGoodShare, gap: float
 ) -> tuple[BadAndGoodShare, BadAndGoodShare]:
-    """The nearest point (y, x) with y - x = `gap`, which is at least 0."""
+    """Return the nearest point (y, x) with y - x = `gap`, which is at least 0."""
     middle = (1 - gap) / 2
     if nx * (x[0] - middle) + ny * (y[0] - 1 + middle) <= 0:
         return _solve_lower_share(ny, y[0], nx, x[0], gap)
@@ -283,7 +293,7 @@ def _nearest_apart(
 def _solve_lower_share(
     ny: float, qy: float, nx: float, qx: float, gap: float
 ) -> tuple[BadAndGoodShare, BadAndGoodShare]:
-    """As `_apart`, for x at most (1 - `gap`) / 2: where the likelihood's slope in x is 0.
+    """Solve `_nearest_apart` for x at most (1 - `gap`) / 2: where the likelihood's slope in x is 0.
 
     The slope falls from a pole at 0. Times x (1 - x) it has no pole and is nearly a line. Newton's method finds the
     root, with a bisection where it would leave the bracket.
@@ -315,7 +325,7 @@ def _solve_lower_share(
 def _log_likelihood_ratio(
     pair: BlockPair, q1: BadAndGoodShare, q0: BadAndGoodShare, r1: BadAndGoodShare, r0: BadAndGoodShare
 ) -> float:
-    """Logarithm of the likelihood of a block's counts at (`q1`, `q0`) by that at (`r1`, `r0`)."""
+    """Return the log likelihood ratio of a block's counts at (`q1`, `q0`) and at (`r1`, `r0`)."""
     return (
         _log_count_ratio(pair.k1, q1[0], r1[0])
         + _log_count_ratio(pair.n1 - pair.k1, q1[1], r1[1])

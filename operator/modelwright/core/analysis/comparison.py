@@ -1,4 +1,4 @@
-"""What the comparer counts while a rollout mirrors requests, and the evidence that is in it."""
+"""Summary of the comparer while a rollout mirrors requests, and the evidence derived from it."""
 
 import itertools
 import math
@@ -11,7 +11,7 @@ from pydantic.alias_generators import to_camel
 from modelwright.core.analysis.evidence import Arm, Histogram, MetricValue, PairedRequests, RequestShares, ValueSample
 
 LATENCY_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-"""Upper bounds in seconds, those of the usual Prometheus client."""
+"""Upper bounds in seconds, those of the Python Prometheus client."""
 DIFFERENCE_BUCKETS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 0.25, 0.5, 1.0, 10.0, 100.0, 1000.0)
 """Upper bounds of differences, in the unit of the output, or as a share of the larger of the two numbers."""
 
@@ -28,11 +28,11 @@ Buckets = tuple[tuple[str, Count], ...]
 
 
 class SummaryError(ValueError):
-    """A summary that can't be evidence; the text says why."""
+    """The summary can't be evidence; the text says why."""
 
 
 class _SummaryPart(BaseModel):
-    """camelCase on the wire; members that a newer comparer adds are dropped."""
+    """Base of the summary's parts: camelCase on the wire; members that a newer comparer adds are dropped."""
 
     model_config = ConfigDict(
         frozen=True, extra="ignore", alias_generator=to_camel, validate_by_name=True, validate_by_alias=True
@@ -68,15 +68,18 @@ class RevisionCounts(_SummaryPart):
 
 
 class RowAgreement(_SummaryPart):
-    """Rows that were compared in one way, and those of them that differ."""
+    """Rows compared in one way, and how many of them differ."""
 
     rows: Count = 0
     disagreements: Count = 0
 
 
 class ComparedAnswers(_SummaryPart):
-    """Answers that were compared. `differing`: (share of the rows that differ, answers with that share); an answer
-    between two of the DISAGREEMENT_POINTS counts as a part at each, so that its share is kept."""
+    """Compared answers.
+
+    `differing` has pairs of (share of the rows that differ, answers with that share). An answer between two of the
+    DISAGREEMENT_POINTS counts as a part at each, so that its share is preserved.
+    """
 
     count: Count = 0
     differing: tuple[tuple[ShareValue, Weight], ...] = ()
@@ -90,12 +93,12 @@ class ComparedAnswers(_SummaryPart):
 
     @property
     def sample(self) -> ValueSample:
-        """Share of the rows that agree, of each answer."""
+        """Return the share of the rows that agree, for each answer."""
         return ValueSample(0.0, 1.0, tuple((1 - share, weight) for share, weight in self.differing))
 
 
 class AnswerMismatches(_SummaryPart):
-    """Answers of the candidate that differ as a whole from the serving revision's, by what is wrong first."""
+    """Answers of the candidate that differ as a whole from the serving revision's, by the first difference."""
 
     unanswered: Count = Field(default=0, description="An error, or nothing at all.")
     unreadable: Count = Field(default=0, description="No V2 answer.")
@@ -113,14 +116,14 @@ class Distribution(_SummaryPart):
 
     @property
     def mean(self) -> float | None:
-        """None when nothing was measured."""
+        """Return the mean; None when nothing was measured."""
         return self.sum / self.count if self.count else None
 
 
 class NumberDifferences(_SummaryPart):
-    """How far apart numbers are. `relative` is a share of the larger of the two, from 0 to 2.
+    """Differences of numbers. `relative` is a share of the larger of the two, from 0 to 2.
 
-    `non_finite`: numbers that one of the two gave as NaN or infinite, and the other didn't.
+    `non_finite` counts numbers that only one of the two gave as NaN or infinite.
     """
 
     absolute: Distribution = Distribution()
@@ -129,14 +132,14 @@ class NumberDifferences(_SummaryPart):
 
 
 class Latencies(_SummaryPart):
-    """Seconds from the request to the end of the answer, of good answers and of those waited for in vain."""
+    """Seconds from the request to the end of the answer, for good answers and for those that never came."""
 
     serving: Distribution = Distribution()
     candidate: Distribution = Distribution()
 
 
 class PairedCounts(_SummaryPart):
-    """Requests that both revisions were asked, and those that were bad at both, or at one of them only."""
+    """Requests sent to both revisions, and those that were bad at both, or at one of them only."""
 
     total: Count = 0
     both: Count = 0
@@ -145,19 +148,21 @@ class PairedCounts(_SummaryPart):
 
     @property
     def pairs(self) -> PairedRequests:
-        """As evidence. Raises ValueError when there are more bad requests than requests."""
+        """Return these counts as evidence. Raises ValueError when there are more bad requests than requests."""
         return PairedRequests(self.total, self.both, self.candidate_only, self.serving_only)
 
 
 class ComparisonSummary(_SummaryPart):
-    """Counters since `started_at`, cumulative. Every request received is, in the end, in exactly one of `ignored` (no
-    inference), `dropped` (the comparer was behind, or the body too large), `compared` and `uncomparable`. `refused`:
-    requests beside these that didn't carry the token of the Model's route.
+    """Cumulative counters since `started_at`.
 
-    A row is one entry of the first dimension that all outputs of an answer share; else the whole answer is one.
-    `agreement`: share of the rows that agree, averaged over the answers. `paired_errors`: requests that a revision
-    failed to answer. `paired_latency`: (one of LATENCY_BUCKETS, requests that took longer), of those for which
-    `latency` has a time of both. An older comparer has neither.
+    Every received request is finally in exactly one of `ignored` (no inference), `dropped` (the comparer was behind, or
+    the body too large), `compared` and `uncomparable`. `refused` counts further requests, without the token of the
+    Model's route.
+
+    A row is one entry of the first dimension that all outputs of an answer share; else the whole answer is one row.
+    `agreement` is the share of the rows that agree, averaged over the answers. `paired_errors` are requests that a
+    revision failed to answer. `paired_latency` has (one of LATENCY_BUCKETS, requests that took longer), for those with
+    a time of both in `latency`. An older comparer has neither.
     """
 
     started_at: AwareDatetime
@@ -203,13 +208,15 @@ class ComparisonSummary(_SummaryPart):
         return self.model_copy(update={**counted, "agreement": share})
 
     def wire(self) -> dict[str, Any]:
-        """This summary as JSON has it."""
+        """Return this summary as JSON has it."""
         return self.model_dump(mode="json", by_alias=True)
 
 
 def parse_summary(document: str | bytes | Mapping[str, Any], *, serving: str, candidate: str) -> ComparisonSummary:
-    """The summary in the answer of `GET /summary`. SummaryError when it is none, or about other revisions than these
-    (a comparer that is on its way out)."""
+    """Parse the answer of `GET /summary`.
+
+    Raises SummaryError when it is malformed, or about other revisions than these (a comparer that is being replaced).
+    """
     try:
         if isinstance(document, str | bytes):
             summary = ComparisonSummary.model_validate_json(document)
@@ -232,22 +239,21 @@ def parse_summary(document: str | bytes | Mapping[str, Any], *, serving: str, ca
 
 
 def count_pending(summary: ComparisonSummary) -> int:
-    """Copies that the comparer has taken, and that have not been answered by both."""
+    """Count the mirrored requests that the comparer has accepted and that both revisions have not yet answered."""
     return max(0, summary.received - summary.ignored - summary.dropped - summary.compared - summary.uncomparable)
 
 
 def agreement_sample(summary: ComparisonSummary) -> ValueSample:
-    """The share of rows that agree, of each answer compared: the rows of one answer share their fate, so an answer is
-    one trial.
+    """Return the share of rows that agree, for each compared answer.
 
-    Rows that the candidate failed to answer differ: to leave them out would call a model that crashes on what it gets
-    wrong a perfect one.
+    The rows of one answer share their fate, so an answer is one trial. Rows that the candidate failed to answer differ:
+    without them a model that crashes on the inputs it gets wrong would look perfect.
     """
     return summary.answers.sample
 
 
 def error_shares(summary: ComparisonSummary) -> RequestShares:
-    """Requests that the revisions failed to answer, of the very same requests."""
+    """Return the requests that each revision failed to answer, out of the same requests."""
     asked = summary.compared + summary.uncomparable
     failed = summary.errors
     arms = [Arm(asked, min(asked, count)) for count in (failed.candidate, failed.serving)]
@@ -255,14 +261,17 @@ def error_shares(summary: ComparisonSummary) -> RequestShares:
 
 
 def latency_histogram(summary: ComparisonSummary) -> Histogram:
-    """Latencies of both revisions for the very same requests."""
+    """Return the latencies of both revisions for the same requests."""
     paired = tuple((float(bound), found.pairs) for bound, found in summary.paired_latency)
     return Histogram(_parse_buckets(summary.latency.candidate), _parse_buckets(summary.latency.serving), paired)
 
 
 def mean_difference(summary: ComparisonSummary, kind: DifferenceKind) -> MetricValue:
-    """The mean difference of the numbers that both gave. None when there are none, or when one of the two gave NaN or
-    infinity where the other didn't: then no mean exists, and the difference isn't small."""
+    """Return the mean difference of the numbers that both gave.
+
+    None when there are none, or when only one of the two gave NaN or infinity: then no mean exists, and the difference
+    isn't small.
+    """
     measured = summary.difference.absolute if kind == "absolute" else summary.difference.relative
     if summary.difference.non_finite:
         numbers = summary.difference.non_finite + measured.count
@@ -274,8 +283,11 @@ def mean_difference(summary: ComparisonSummary, kind: DifferenceKind) -> MetricV
 
 
 def _add_counts(one: Any, other: Any) -> Any:
-    """The sum of two counts, of two parts, or of what two parts count by bounds: cumulative, so bounds that only one of
-    them has can be left out. What only one comparer counted is taken from it."""
+    """Add two counts, two parts, or two lists of counts by bound.
+
+    The lists are cumulative, so that a bound which only one of them has can be left out. Counts that only one comparer
+    has are taken from it.
+    """
     if one is None or one == ():
         return other
     if other is None or other == ():
@@ -287,7 +299,7 @@ def _add_counts(one: Any, other: Any) -> Any:
 
 
 def _subtract_counts(one: Any, other: Any) -> Any:
-    """As `_added`, of what the same comparer had counted before."""
+    """Subtract the earlier counts, `other`, of the same comparer; the counterpart of `_add_counts`."""
     if one is None or other is None:
         return one
     if isinstance(one, tuple):

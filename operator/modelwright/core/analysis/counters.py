@@ -1,7 +1,7 @@
-"""From what counters counted (`scrapes`) to what is judged: growth, bad of all, histograms, blocks of time.
+"""Derives evidence from counter series (`scraped_counters`): growth, bad of all requests, histograms, blocks of time.
 
-Counts are recomputed from the samples at each look. A pooled `rate()` or `increase()` would extrapolate, and count the
-requests of a window's edge twice or never.
+Counts are recomputed from the samples at each measurement. A pooled `rate()` or `increase()` would extrapolate, and
+count the requests at a window's edge twice or never.
 """
 
 from __future__ import annotations
@@ -15,19 +15,20 @@ from modelwright.core.analysis.evidence import Arm, Block, Buckets, Series
 
 
 class MoreBadThanTotal(Exception):
-    """The bad requests can't be a part of all requests: the two count different things."""
+    """More bad requests than requests: the two series count different things."""
 
 
 def sum_growth(series: Iterable[Series], start: float, end: float) -> float:
-    """By how much these counters grew together after `start`, up to `end` (unix seconds)."""
+    """Sum the growth of these counters after `start`, up to `end` (unix seconds)."""
     return math.fsum(_sample_at(one, end) - _sample_at(one, start) for one in series)
 
 
 def count_arm(bad: Iterable[Series], total: Iterable[Series], start: float, end: float) -> Arm:
-    """Bad and all requests between two times.
+    """Count bad and all requests between two times.
 
-    Bad ones that were scraped later than all requests of their pod wait for the next scrape of those. A few more bad
-    than all, as when a counter moved during the scrape, are requests too; raises MoreBadThanAll for more than a tenth.
+    Bad requests that were scraped later than all requests of their pod wait for the next scrape of those. A small
+    excess of bad requests, as when a counter changed during the scrape, counts as requests too; raises MoreBadThanTotal
+    for more than a tenth.
     """
     trials, events = _count_total_and_bad(tuple(bad), tuple(total), start, end)
     if events > trials + 1 + trials // 10:
@@ -38,20 +39,20 @@ def count_arm(bad: Iterable[Series], total: Iterable[Series], start: float, end:
 def count_arm_blocks(
     bad: Iterable[Series], total: Iterable[Series], start: float, ends: Iterable[float]
 ) -> tuple[Block, ...]:
-    """Bad and all requests in each block of time, of which the first begins at `start` (unix seconds); see `blocks`.
+    """Count bad and all requests in each block of time, of which the first starts at `start` (unix seconds).
 
-    They add up to the `arm` at the last end.
+    They add up to `count_arm` at the last end; see `build_blocks`.
     """
     bad_series, all_series = tuple(bad), tuple(total)
     return build_blocks((end, *_count_total_and_bad(bad_series, all_series, start, end)) for end in ends)
 
 
 def build_blocks(counts: Iterable[tuple[float, int, int]]) -> tuple[Block, ...]:
-    """What was counted in each block of time, from (end in unix seconds, all requests, bad ones) since the step began,
-    in order of time.
+    """Build blocks of time from cumulative (end in unix seconds, all requests, bad ones) since the step started.
 
-    A bad request that was counted before the requests of its block moves to the next block with room, or one before, so
-    that no block has more bad requests than requests; more bad than all in the end are requests of the last block.
+    The counts are in order of time. A bad request that was counted before the requests of its block moves to the next
+    block with room, or to an earlier one, so that no block has more bad requests than requests; a final excess of bad
+    requests counts as requests of the last block.
     """
     found: list[Block] = []
     trials = events = left = 0
@@ -70,11 +71,11 @@ def build_blocks(counts: Iterable[tuple[float, int, int]]) -> tuple[Block, ...]:
 
 
 def build_histogram(series: Iterable[Series], start: float, end: float) -> Buckets:
-    """Requests by duration between two times, from what a histogram's buckets counted (label `le`, in seconds).
+    """Build a histogram of durations between two times from a histogram's bucket counters (label `le`, in seconds).
 
     One bound may be spelled in several ways ("0.25", "2.5e-01"). Where pods have different buckets, only the bounds
-    that all of them have are kept. Empty without series. Raises ValueError for a bound that is no number, and for
-    buckets without the infinite one, whose requests can't be told.
+    that all of them have are used. Empty without series. Raises ValueError for a bound that is no number, and for
+    buckets without the infinite one, whose number of requests is unknown.
     """
     grown: dict[frozenset[tuple[str, str]], dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
     for one in series:
@@ -93,15 +94,15 @@ def build_histogram(series: Iterable[Series], start: float, end: float) -> Bucke
 
 
 def find_boundary(buckets: Buckets, threshold: float) -> float | None:
-    """The finite bucket bound that `threshold` (seconds) is, but for rounding; None when it lies inside a bucket."""
+    """Find the finite bucket bound equal to `threshold` (seconds), but for rounding; None inside a bucket."""
     finite = (bound for bound, _ in buckets if math.isfinite(bound))
     return next((bound for bound in finite if math.isclose(bound, threshold, rel_tol=1e-9)), None)
 
 
 def count_over(buckets: Buckets, threshold: float) -> Arm | None:
-    """Requests that took longer than `threshold` (seconds), of all; None when it is no bucket boundary.
+    """Count the requests that took longer than `threshold` (seconds), and all; None when it is no bucket boundary.
 
-    No buckets are no requests.
+    Without buckets there are no requests.
     """
     if not buckets:
         return Arm(0, 0)
@@ -113,7 +114,9 @@ def count_over(buckets: Buckets, threshold: float) -> Arm | None:
 
 
 def estimate_quantile(buckets: Buckets, share: float) -> float | None:
-    """Estimate in seconds, linear within its bucket as Prometheus' `histogram_quantile`; None without requests.
+    """Estimate a quantile in seconds; None without requests.
+
+    It is linear within its bucket, as Prometheus' `histogram_quantile`.
 
     Above the last finite bound it is that bound.
     """
@@ -142,7 +145,7 @@ def _parse_bucket_bound(labels: Mapping[str, str]) -> float:
 
 
 def _count_total_and_bad(bad: Sequence[Series], total: Sequence[Series], start: float, end: float) -> tuple[int, int]:
-    """All and bad requests between two times."""
+    """Count all and bad requests between two times."""
     latest: dict[str | None, float] = {}
     for one in total:
         for at, _ in one.samples[-1:]:

@@ -1,7 +1,7 @@
-"""Whether bad requests come in bursts: how much more blocks differ than independent requests would.
+"""Dispersion of bad requests: how much more blocks differ than independent requests would, which shows bursts.
 
 In each block the candidate's bad requests are compared with those that it would have if the block's bad requests were
-spread over both revisions by chance, so that what both have in common drops out. The variance by chance is that of the
+spread over both revisions by chance, so that common influences cancel out. The variance by chance is that of the
 hypergeometric distribution; the dispersion is the mean of the squares, in units of that (Pearson's statistic by its
 degrees of freedom; McCullagh, Nelder 1989, "Generalized Linear Models", section 4.5). Bursts of b requests with one
 fate have a dispersion of b.
@@ -14,15 +14,15 @@ from collections.abc import Iterable
 from modelwright.core.analysis.blocks import EMPTY_PAIR, BlockPair
 
 MAX_DISPERSION = 1.5
-"""The largest dispersion with which a Pass is given."""
+"""The largest dispersion at which a metric can pass."""
 PRIOR_BLOCKS = 30.0
-"""Blocks without any burst that the estimate begins with: few blocks prove no burst."""
+"""Blocks without any burst with which the estimate starts: few blocks prove no burst."""
 MIN_VARIANCE = 0.5
 """Blocks are merged up to this variance: below it the squares of independent requests vary too much."""
 
 
 def estimate_dispersion(pairs: Iterable[BlockPair]) -> float:
-    """1 for independent requests, about b for bursts of b. Fewer than two blocks with bad requests say nothing: 1."""
+    """Estimate dispersion: 1 for independent requests, about b for bursts of b, 1 with fewer than two usable blocks."""
     found = list(_excess_and_variance(pairs))
     if len(found) < 2:
         return 1.0
@@ -32,7 +32,7 @@ def estimate_dispersion(pairs: Iterable[BlockPair]) -> float:
 
 
 def _excess_and_variance(pairs: Iterable[BlockPair]) -> Iterable[tuple[float, float]]:
-    """Of merged blocks: the candidate's bad requests beyond its part of them, and the variance of that by chance."""
+    """Yield, for merged blocks, the candidate's bad requests beyond its expected part, and their variance by chance."""
     block = EMPTY_PAIR
     for pair in pairs:
         block += pair

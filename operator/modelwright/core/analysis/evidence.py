@@ -1,4 +1,4 @@
-"""What was measured of a rollout, and what was found: plain data between sources, statistics and the machine."""
+"""Measurements and verdicts of a rollout: plain data between metric sources, statistics and the decision table."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from modelwright.core.analysis.report_figures import Figure
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """Requests of one revision since a step began, and how many of them were bad (`events`)."""
+    """Requests of one revision since a step started, and how many of them were bad (`events`)."""
 
     trials: int
     events: int
@@ -25,7 +25,7 @@ class Arm:
 
     @property
     def share(self) -> float | None:
-        """Bad requests per request, 0 to 1; None without requests."""
+        """Share of bad requests, 0 to 1; None without requests."""
         return self.events / self.trials if self.trials else None
 
 
@@ -56,7 +56,7 @@ Buckets = tuple[tuple[float, int], ...]
 
 @unique
 class Outcome(StrEnum):
-    """What evidence says."""
+    """The outcome of a metric or a gate."""
 
     PASS = "Pass"  # noqa: S105 (no password)
     FAIL = "Fail"
@@ -66,13 +66,14 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What one metric says at one look.
+    """The verdict on one metric at one measurement.
 
-    `message` is for people and has the numbers. `candidate` and `serving` are estimates: shares 0 to 1, seconds, or
-    the metric's own unit. `low` and `high` bound what was judged against `limit`: the difference to the serving
-    revision, or the candidate's value. `samples` are requests (or answers, or time points). `out_of_limits`: this look
-    is to be counted towards the metric's failureLimit. `permanent`: only a person who changes the policy can help.
-    `query`: what was asked. `blocks`: what a difference was judged by, of the candidate and of the serving revision.
+    `message` has the numbers, for users. `candidate` and `serving` are estimates: shares 0 to 1, seconds, or the
+    metric's own unit. `low` and `high` bound the quantity that was judged against `limit`: the difference to the
+    serving revision, or the candidate's value. `samples` are requests (or answers, or time points). `out_of_limits`
+    means that this measurement counts towards the metric's failureLimit, `permanent` that only a change of the policy
+    can help. `query` is the executed query. `blocks` are those by which a difference was judged, of the candidate and
+    of the serving revision.
     """
 
     metric: str
@@ -95,7 +96,7 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class PairedRequests:
-    """Requests that both revisions were asked: of `trials`, those that were bad at `both`, and at one of them only."""
+    """Requests sent to both revisions: of `trials`, those that were bad at `both`, and at one of them only."""
 
     trials: int
     both: int
@@ -119,7 +120,7 @@ class PairedRequests:
 
     @property
     def differences(self) -> ValueSample:
-        """Of each request: 1 when it was bad at the candidate only, -1 at the serving revision only, else 0."""
+        """The difference of each request: 1 if bad at the candidate only, -1 at the serving one only, else 0."""
         same = self.trials - self.candidate_only - self.serving_only
         weights = ((-1.0, float(self.serving_only)), (0.0, float(same)), (1.0, float(self.candidate_only)))
         return ValueSample(-1.0, 1.0, weights)
@@ -129,9 +130,9 @@ class PairedRequests:
 class RequestShares:
     """Bad requests of the candidate and, when something serves, of the serving revision over the same time.
 
-    `pairs`: where both were asked the same requests. `blocks`: the same requests by blocks of time, of the candidate
-    and of the serving revision, that end at the same moments; None where a source has only sums. The last requests may
-    be in no block yet.
+    `pairs` is set where both received the same requests. `blocks` are the same requests by blocks of time, of the
+    candidate and of the serving revision, which end at the same moments; None where a source has only sums. The last
+    requests may be in no block yet.
     """
 
     candidate: Arm
@@ -142,8 +143,10 @@ class RequestShares:
 
 @dataclass(frozen=True, slots=True)
 class ValueSample:
-    """Values from `low` to `high`, one of each trial: (value, how many). A value between two points counts as a part of
-    a trial at each of them (`betting.split`), so the numbers need not be whole."""
+    """Values from `low` to `high`, one for each trial, as (value, number of trials).
+
+    A value between two points counts as a part of a trial at each (`betting.split_value`), so numbers may be fractions.
+    """
 
     low: float
     high: float
@@ -159,12 +162,12 @@ class ValueSample:
 
     @property
     def size(self) -> float:
-        """How many values there are."""
+        """Number of values."""
         return math.fsum(weight for _, weight in self.weights)
 
     @property
     def trials(self) -> int:
-        """As `size`, in whole numbers."""
+        """`size` as a whole number."""
         return round(self.size)
 
     @property
@@ -174,15 +177,17 @@ class ValueSample:
         return total / self.size if self.size else None
 
     def scale_by(self, factor: float) -> ValueSample:
-        """The same values, `factor` times as many."""
+        """Return the same values, `factor` times as many."""
         weights = tuple((value, weight * factor) for value, weight in self.weights)
         return ValueSample(self.low, self.high, weights)
 
 
 @dataclass(frozen=True, slots=True)
 class MetricValue:
-    """One number for each revision; None when there was none to be had (empty, NaN, several series): `why` says it, and
-    `reason` is the verdict's when it is the candidate's."""
+    """One number for each revision; None when none was available (empty, NaN, several series).
+
+    `why` explains a missing number; `reason` is the verdict's when the candidate's is missing.
+    """
 
     candidate: float | None
     serving: float | None = None
@@ -192,10 +197,10 @@ class MetricValue:
 
 @dataclass(frozen=True, slots=True)
 class Histogram:
-    """Durations of the requests of both revisions since the step began.
+    """Durations of the requests of both revisions since the step started.
 
-    `pairs`: where both were asked the same requests, those that took longer than each of the bounds. `blocks`: the same
-    requests by blocks of time, as (end in unix seconds, candidate, serving revision); None where a source has only
+    `pairs` has, where both received the same requests, those that took longer than each of the bounds. `blocks` are the
+    same requests by blocks of time, as (end in unix seconds, candidate, serving revision); None where a source has only
     sums.
     """
 
@@ -207,9 +212,10 @@ class Histogram:
 
 @dataclass(frozen=True, slots=True)
 class ValuePairs:
-    """A value of each revision over a time that has passed; or `failure`, when nothing was to be had.
+    """A metric's values of each revision over a past time; or `failure`, when none were available.
 
-    `pairs`: the candidate's and the serving revision's at the same moment, oldest first. `why` says what is missing.
+    `pairs` are the candidate's and the serving revision's value at the same moment, oldest first. `why` says what is
+    missing.
     """
 
     pairs: tuple[tuple[float, float], ...] = ()
@@ -219,7 +225,7 @@ class ValuePairs:
 
 @dataclass(frozen=True, slots=True)
 class MeasurementFailure:
-    """Nothing could be measured: server down, refused query, time-out. `permanent`: a person must change the policy."""
+    """A failed measurement: server down, refused query, timeout. `permanent`: a user must change the policy."""
 
     reason: str
     message: str
@@ -228,11 +234,11 @@ class MeasurementFailure:
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """What a source measured for one metric at one look."""
+    """One measurement of one metric by its source."""
 
     metric: str
     at: datetime
     result: RequestShares | ValueSample | MetricValue | Histogram | Figure | MeasurementFailure
     query: str = ""
     in_flight: str = ""
-    """Requests that had not ended, in words; empty where the source doesn't know."""
+    """Requests that had not ended, as text; empty where the source doesn't know."""

@@ -13,7 +13,7 @@ from statistics import NormalDist
 from typing import Protocol
 
 MOST_EXAMPLES = 10_000_000
-"""More examples are counted as this many, which widens the interval and bounds the work."""
+"""More examples count as this many, which widens the interval and bounds the computation."""
 
 _NORMAL = NormalDist()
 _BISECTIONS = 48
@@ -23,22 +23,22 @@ _MOST_NEEDED = 1e12
 
 
 class FigureEvidence(Protocol):
-    """What is known of a figure beside its value."""
+    """The uncertainty of a figure."""
 
     @property
     def value_range(self) -> tuple[float, float]:
-        """The least and the largest value that the figure can have."""
+        """The smallest and the largest value that the figure can have."""
 
     def p_value(self, limit: float) -> float:
-        """The chance of data as large as these, or larger, if the figure were at most `limit`: 0 to 1."""
+        """Return the probability of data at least as large as these if the figure were at most `limit`: 0 to 1."""
 
     def negated(self) -> FigureEvidence:
-        """The same for the figure with its sign turned."""
+        """Return the evidence for the figure with the opposite sign."""
 
     def required_examples(self, limit: float, alpha: float, power: float) -> int | None:
-        """About how many examples tell the figure from `limit`, with this chance, if it is what it is here.
+        """Estimate the examples that distinguish the figure from `limit` with this power, if its present value is true.
 
-        None: no number does, as it is the limit.
+        None: no number does, as the figure equals the limit.
         """
 
 
@@ -87,7 +87,7 @@ class PairedExamples:
         return PairedExamples(self.n, self.lost, self.gained)
 
     def required_examples(self, limit: float, alpha: float, power: float) -> int | None:
-        # One more example that differs: no difference among n is no proof that there never is one.
+        # One more differing example: no difference among n examples doesn't prove that none exists.
         gained, lost = (self.gained + 0.5) / self.n, (self.lost + 0.5) / self.n
         down = _restricted_share(1.0, gained, lost, limit)
         null = 2 * down + limit - limit * limit
@@ -96,12 +96,12 @@ class PairedExamples:
         return _required_count(difference - limit, (null, own), alpha, power, step=1.0)
 
     def _continuity_corrected(self) -> tuple[float, float]:
-        """The counts with half an example taken from `gained`, and half a one added to `lost`."""
+        """Return the counts with half an example taken from `gained`, and half of one added to `lost`."""
         return max(self.gained - 0.5, 0.0), min(self.lost + 0.5, self.n - max(self.gained - 0.5, 0.0))
 
 
 def equally_good(differing: float) -> PairedExamples:
-    """What any number of examples says of two versions that are equally good and differ on this share of them."""
+    """Return the evidence of two equally good versions that differ on this share of any number of examples."""
     return PairedExamples(1e9, 0.5e9 * differing, 0.5e9 * differing)
 
 
@@ -164,7 +164,7 @@ class MeanOfExamples:
 
 @dataclass(frozen=True, slots=True)
 class ExactValue:
-    """A figure without error, such as the size of a file: whoever reports it says so. At a limit it holds."""
+    """A figure without error, such as the size of a file, as its report declares. A value equal to the limit holds."""
 
     value: float
 
@@ -260,9 +260,10 @@ def incomplete_beta(x: float, a: float, b: float) -> float:
 def _required_count(
     distance: float, spreads: tuple[float, float], alpha: float, power: float, *, step: float
 ) -> int | None:
-    """The n at which n distance - step is as many deviations as alpha and power ask for (Fleiss, Tytun and Ury 1980,
-    "A simple approximation for calculating sample sizes", Biometrics 36). `spreads`: variances of one example at the
-    limit and at the figure. `step`: the correction for continuity.
+    """Return the n at which n distance - step is as many deviations as alpha and power require.
+
+    From Fleiss, Tytun and Ury 1980, "A simple approximation for calculating sample sizes", Biometrics 36. `spreads` are
+    the variances of one example at the limit and at the figure. `step` is the correction for continuity.
     """
     distance = abs(distance)
     if distance == 0:
@@ -274,24 +275,24 @@ def _required_count(
 
 
 def _nonzero(value: float) -> float:
-    """The value, or the nearest one that can be divided by."""
+    """Return the value, or the nearest one that is a safe divisor."""
     return value if abs(value) > _TINY else _TINY
 
 
 def _normal_tail(z: float) -> float:
-    """The normal distribution's tail above z."""
+    """Return the normal distribution's tail above z."""
     return math.erfc(z / math.sqrt(2)) / 2
 
 
 def _restricted_share(n: float, gained: float, lost: float, limit: float) -> float:
-    """The likeliest share of `lost` if the difference were `limit` (Tango 1998, from Nam 1997)."""
+    """Return the maximum-likelihood share of `lost` if the difference were `limit` (Tango 1998, from Nam 1997)."""
     half = (gained + lost) * (1 - limit) - 2 * limit * (n - gained)
     root = math.sqrt(max(half * half + 8 * n * limit * lost * (1 - limit), 0.0))
     return min(max((half + root) / (4 * n), 0.0, -limit), (1 - limit) / 2)
 
 
 def _cell_log_ratio(count: float, n: float, share: float) -> float:
-    """What one cell adds to the logarithm of the likelihood ratio."""
+    """Return one cell's term of the log likelihood ratio."""
     if count <= 0:
         return 0.0
     return count * math.log(count / n / share) if share > 0 else math.inf

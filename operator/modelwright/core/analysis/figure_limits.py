@@ -1,4 +1,4 @@
-"""Whether a figure with its error is within a limit: one code for evaluation gates, trainings and Jobs of metrics."""
+"""Limits of figures with an error: shared by evaluation gates, trainings and metric Jobs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MOST_NEEDED = 10**9
 
 @dataclass(frozen=True, slots=True)
 class FigureLimit:
-    """A limit of a metric: what it is called, its value, which side is allowed, and whether it compares."""
+    """A limit of a metric: its name and value, the allowed side, and whether it compares with the serving version."""
 
     name: str
     value: float
@@ -28,15 +28,17 @@ class FigureLimit:
         return "below" if self.at_least else "above"
 
     def orient_evidence(self, evidence: FigureEvidence) -> tuple[FigureEvidence, float]:
-        """The evidence and the limit, with the sign with which more is better."""
+        """Return the evidence and the limit, with the sign by which more is better."""
         return (evidence, self.value) if self.at_least else (evidence.negated(), -self.value)
 
 
 def weigh_evidence(
     figure: Figure, limit: FigureLimit, evidence: FigureEvidence, passes: float, fails: float
 ) -> tuple[Outcome, str]:
-    """Pass: it is proven at the level `passes` that the limit holds. Fail: at `fails` that it doesn't. Else
-    Inconclusive. With the numbers, for people."""
+    """Weigh the evidence on a limit; return the outcome and a text with the numbers, for users.
+
+    Pass: it is proven at the level `passes` that the limit holds. Fail: at `fails` that it doesn't. Else Inconclusive.
+    """
     turned, value = limit.orient_evidence(evidence)
     if turned.p_value(value) <= passes:
         return Outcome.PASS, _describe_proven(limit, evidence, passes)
@@ -46,7 +48,7 @@ def weigh_evidence(
 
 
 def describe_comparison(figure: Figure, limit: FigureLimit) -> str:
-    """The figure, and how it compares where the limit does, in words."""
+    """Describe the figure, compared with the serving version's where the limit compares."""
     text = f"{figure.title} is {format_figure(figure.candidate)}"
     if not limit.versus_serving or figure.serving is None:
         return text
@@ -85,5 +87,5 @@ def _describe_undecided(
 
 
 def format_figure(number: Decimal, sign: str = "") -> str:
-    """A figure as messages have it."""
+    """Format a figure for messages."""
     return f"{float(number):{sign}.6g}"

@@ -1,9 +1,9 @@
-"""What a measurement says about a metric's limits. No evidence is never a Pass.
+"""Judges measurements by a metric's limits. No evidence is never a Pass.
 
-Harm is found early: Fail as soon as it is proven that a limit is broken, at any number of requests. Going on needs
-proof too: Pass when it is proven that all limits hold, and both revisions have answered enough requests. Everything
-else is Inconclusive and says what is missing. The proofs hold at all looks together (`blocks`, `sequential`), so
-looking often costs nothing.
+Harm is detected early: Fail as soon as it is proven that a limit is broken, at any number of requests. A Pass needs
+proof too: that all limits hold, and that both revisions have answered enough requests. Any other verdict is
+Inconclusive, with a message on the missing evidence. The proofs are always valid (`blocks`, `sequential`), so frequent
+measurements don't weaken them.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ from modelwright.core.analysis.report_figures import Figure
 from modelwright.core.analysis.sequential import Interval, difference_interval, share_interval
 
 UNBLOCKED_LEVEL_SHARE = 1 / 64
-"""Part of a Fail's level for the time in which no block has ended yet: requests are judged by their sums there, which
-is a test of its own. It is small, since only gross harm shows in so short a time."""
+"""Part of a Fail's level for the time in which no block has ended yet: requests are judged by their sums then, which is
+a separate test. It is small, since only gross harm shows in so short a time."""
 
 Blocks = tuple[tuple[Block, ...], tuple[Block, ...]]
-"""Of the candidate and of the serving revision."""
+"""Blocks of the candidate and of the serving revision."""
 
 _OUTCOMES_BY_SEVERITY = (Outcome.PASS, Outcome.INCONCLUSIVE, Outcome.ERROR, Outcome.FAIL)
 
@@ -51,15 +51,18 @@ _OUTCOMES_BY_SEVERITY = (Outcome.PASS, Outcome.INCONCLUSIVE, Outcome.ERROR, Outc
 class MetricLimits:
     """The limits of one metric, at least one of `margin`, `max` and `min`; all of those given must hold.
 
-    `margin`: how much worse than the serving revision is tolerated. `max`, `min`: limits of the metric's own value: a
-    share (0 to 1), seconds for a `percentile`, else the metric's unit. `min_samples`: requests that each revision must
-    have answered for a Pass, or answers that were compared. `threshold` (seconds): the metric is the share of a
-    histogram's requests that took longer. `percentile` (0 to 1): it is that percentile of a histogram; its `margin` is
-    a share of requests. `burst`: requests that share their fate, and count as one. `higher_is_better`: of a value, for
-    its margin. `complete_at` (unix seconds): before, requests may be missing, since they are counted when they end;
-    half of the evidence for a Pass must be from blocks that begin later. `failures_allowed`: looks of a value out of
-    its limits that are let pass; `failures_so_far`: those that earlier looks had. Raises ValueError without a limit,
-    for a percentile with `min`, and for less than one sample.
+    - `margin`: tolerated difference for the worse to the serving revision.
+    - `max`, `min`: limits of the metric's own value: a share (0 to 1), seconds for a `percentile`, else its unit.
+    - `min_samples`: requests that each revision must have answered for a Pass, or answers that were compared.
+    - `threshold` (seconds): the metric is the share of a histogram's requests that took longer.
+    - `percentile` (0 to 1): the metric is that percentile of a histogram; its `margin` is a share of requests.
+    - `burst`: requests that share their fate, and count as one.
+    - `higher_is_better`: for the margin of a value.
+    - `complete_at` (unix seconds): earlier blocks may lack requests, which are counted when they end; half of the
+      evidence for a Pass must be from blocks that start later.
+    - `failures_allowed`: tolerated measurements of a value out of its limits; `failures_so_far`: the earlier ones.
+
+    Raises ValueError without a limit, for a percentile with `min`, and for less than one sample.
     """
 
     name: str
@@ -87,15 +90,15 @@ class MetricLimits:
 
     @property
     def limit_count(self) -> int:
-        """How many limits share the level of a Fail."""
+        """Number of limits that share the level of a Fail."""
         return sum(limit is not None for limit in (self.margin, self.max, self.min))
 
 
 def judge_metric(rule: MetricLimits, measurement: Measurement, *, levels: Levels) -> Verdict:
-    """The verdict on one metric at one look.
+    """Judge one measurement of one metric.
 
-    `levels`: the chances that this metric ever wrongly passes and fails in this step (`planning.levels`); its limits
-    share that of a Fail, and must all pass.
+    `levels` are the probabilities that this metric ever wrongly passes and fails in this step
+    (`planning.split_levels`); its limits share that of a Fail, and must all pass.
     """
     levels = Levels(levels.passes, levels.fails / rule.limit_count)
     found = max(_judge_limits(rule, measurement, levels), key=_severity_rank)
@@ -104,10 +107,10 @@ def judge_metric(rule: MetricLimits, measurement: Measurement, *, levels: Levels
 
 
 def combine_verdicts(verdicts: Iterable[Verdict], *, declared: Collection[str]) -> Outcome:
-    """The worst of the verdicts: Fail, Error, Inconclusive, Pass, in this order. Those of dry runs don't count.
+    """Return the worst of the verdicts: Fail, Error, Inconclusive, Pass, in this order. Dry runs don't count.
 
-    `declared`: names of the metrics that decide, so without dry runs. One without a verdict is Inconclusive, and so is
-    nothing at all.
+    `declared` names the deciding metrics, without dry runs. A metric without a verdict is Inconclusive, and so is an
+    empty list.
     """
     deciding = [verdict for verdict in verdicts if not verdict.dry_run]
     missing = set(declared) - {verdict.metric for verdict in deciding}
@@ -120,7 +123,7 @@ def _severity_rank(verdict: Verdict) -> int:
 
 
 def _judge_limits(rule: MetricLimits, measurement: Measurement, levels: Levels) -> list[Verdict]:
-    """What each limit says by itself; for values, what they say together."""
+    """Judge each limit alone; the limits of values together."""
     result = measurement.result
     if isinstance(result, MeasurementFailure):
         return [Verdict(rule.name, Outcome.ERROR, result.reason, result.message, permanent=result.permanent)]
@@ -153,10 +156,10 @@ def _no_serving_verdict(rule: MetricLimits) -> Verdict:
 
 @dataclass(frozen=True, slots=True)
 class _LimitClaim:
-    """That a share, or the difference of two, is at most (else at least) `limit`.
+    """The claim that a share, or the difference of two, is at most (else at least) `limit`.
 
-    `of(f)`: its interval, and `decides(f)`: as `decided`, if there were f times as many requests with the same shares.
-    `dispersion`: as estimated, where it can be.
+    `interval_at(f)` is its interval, and `decide_at(f)` its decision, as `decide`, if there were f times as many
+    requests with the same shares. `dispersion` is the estimate, where there is one.
     """
 
     interval_at: Callable[[float], Interval]
@@ -166,12 +169,12 @@ class _LimitClaim:
     decide_at: Callable[[float], bool | None] | None = None
     dispersion: float | None = None
     hangs: bool = False
-    """Whether all that is missing is evidence from requests that had the time to end."""
+    """Whether only evidence from requests that had the time to end is missing."""
     waits: bool = False
-    """Whether nothing passes since no block of time has ended."""
+    """Whether the claim can't pass yet because no block of time has ended."""
 
     def decide(self, factor: float = 1.0) -> bool | None:
-        """True: proven. False: the opposite is. None: neither."""
+        """Decide the claim. True: proven. False: disproven. None: undecided."""
         if self.decide_at is not None:
             return self.decide_at(factor)
         interval = self.interval_at(factor)
@@ -208,8 +211,10 @@ def _share_claim(
     blocks: Blocks | None,
     what: str = "share",
 ) -> _LimitClaim:
-    """By an interval from the sums. Whether bad requests come in bursts is seen beside the serving revision only: what
-    both have in common drops out."""
+    """Claim a limit of one share, by an interval from the sums.
+
+    The dispersion is estimated beside the serving revision only, where common influences cancel out.
+    """
 
     def interval(factor: float) -> Interval:
         trials, events = arm.trials * factor / rule.burst, arm.events * factor / rule.burst
@@ -220,7 +225,7 @@ def _share_claim(
 
 
 def _burst_dispersion(rule: MetricLimits, blocks: Blocks | None) -> float | None:
-    """None where there are no blocks in which both revisions have requests."""
+    """Estimate the dispersion; None without blocks in which both revisions have requests."""
     pairs = () if blocks is None else pair_blocks(*blocks, burst=rule.burst)
     return estimate_dispersion(pairs) if pairs else None
 
@@ -228,7 +233,7 @@ def _burst_dispersion(rule: MetricLimits, blocks: Blocks | None) -> float | None
 def _difference_claim(
     rule: MetricLimits, margin: float, shares: RequestShares, serving: Arm, levels: Levels
 ) -> _LimitClaim:
-    """By blocks where the source has them; else by an interval from the sums, which takes more requests."""
+    """Claim a limit of the difference, by blocks where the source has them; else by sums, which takes more requests."""
     if shares.blocks is None:
         by_sums = functools.partial(_interval_by_sums, rule, shares.candidate, serving, levels)
         return _LimitClaim(by_sums, margin, True, "difference")
@@ -280,8 +285,10 @@ def _judge_sample(rule: MetricLimits, sample: ValueSample, levels: Levels) -> li
 
 
 def _judge_pairs(rule: MetricLimits, margin: float, pairs: PairedRequests, levels: Levels) -> Verdict:
-    """Compare by the requests that were bad at one revision only: those that are bad at both say nothing about the
-    difference, and only make it vary where the revisions are taken one by one."""
+    """Compare by the requests that were bad at one revision only.
+
+    Those that were bad at both carry no information on the difference, and would only add variance.
+    """
     claim = _mean_claim(rule, pairs.differences, margin, levels, True, "difference")
     found = _judge_claim(rule, claim, pairs.candidate, pairs.serving, Reason.WORSE_THAN_SERVING)
     alone = f"bad at one alone: {pairs.candidate_only} and {pairs.serving_only}"
@@ -368,7 +375,7 @@ def _describe_missing_requests(claim: _LimitClaim, candidate: Arm | ValueSample)
 
 
 def _round_two_digits(number: int) -> int:
-    """To two leading digits."""
+    """Round to two leading digits."""
     return round(number, min(0, 2 - len(str(number))))
 
 
@@ -403,7 +410,7 @@ def _pairs_over(result: Histogram, threshold: float) -> PairedRequests | None:
 
 
 def _blocks_over(result: Histogram, threshold: float) -> Blocks | None:
-    """None where a block lacks the boundary, as when pods with other buckets came and went."""
+    """Return the blocks of requests over a threshold; None if one lacks its boundary, as pods with other buckets do."""
     if result.blocks is None:
         return None
     ones, zeros = [], []
@@ -427,7 +434,7 @@ def _no_boundary_verdict(rule: MetricLimits, threshold: float, buckets: Buckets,
 
 
 def _judge_percentile(rule: MetricLimits, q: float, result: Histogram, levels: Levels) -> list[Verdict]:
-    """The percentile is at most a time exactly when the share of requests over that time is at most 1 - q."""
+    """Judge a percentile: it is at most a time exactly when the share of requests over that time is at most 1 - q."""
     found = []
     if rule.margin is not None:
         if result.serving is None:
@@ -508,7 +515,7 @@ def _judge_value(rule: MetricLimits, result: MetricValue) -> Verdict:
 
 
 def _out_of_limits_verdict(rule: MetricLimits, found: Verdict) -> Verdict:
-    """A look out of the limits: a Fail, unless it is one of those that are let pass."""
+    """Return the verdict on a measurement out of the limits: a Fail, unless it is still tolerated."""
     failures = rule.failures_so_far + 1
     if failures > rule.failures_allowed:
         return replace(found, outcome=Outcome.FAIL, out_of_limits=True)
@@ -518,7 +525,7 @@ def _out_of_limits_verdict(rule: MetricLimits, found: Verdict) -> Verdict:
 
 
 def _earlier_failures_verdict(rule: MetricLimits, found: Verdict) -> Verdict:
-    """More earlier looks were out of the limits than are let pass."""
+    """Return the Fail after more earlier measurements out of the limits than are tolerated."""
     message = (
         f"{found.message}; {rule.failures_so_far} earlier looks were out of the limits, {rule.failures_allowed} "
         "tolerated"
@@ -527,8 +534,10 @@ def _earlier_failures_verdict(rule: MetricLimits, found: Verdict) -> Verdict:
 
 
 def _judge_figure(rule: MetricLimits, figure: Figure, levels: Levels) -> Verdict:
-    """A Job's figure, by the code of the evaluation gate. One without its error never passes; out of the limits it
-    fails as any value does."""
+    """Judge a Job's figure with the evaluation gate's code.
+
+    A figure without its error never passes; out of the limits it fails as any value does.
+    """
     serving = None if figure.serving is None else float(figure.serving)
     found = []
     for limit in _list_figure_limits(rule):
@@ -544,7 +553,7 @@ def _judge_figure(rule: MetricLimits, figure: Figure, levels: Levels) -> Verdict
 
 
 def _list_figure_limits(rule: MetricLimits) -> list[FigureLimit]:
-    """Those of the rule, as the evaluation gate has them."""
+    """List the metric's limits in the form of the evaluation gate's."""
     found = [FigureLimit("min", rule.min, True, False)] if rule.min is not None else []
     if rule.max is not None:
         found.append(FigureLimit("max", rule.max, False, False))
@@ -555,7 +564,10 @@ def _list_figure_limits(rule: MetricLimits) -> list[FigureLimit]:
 
 
 def _judge_figure_limit(rule: MetricLimits, figure: Figure, limit: FigureLimit, levels: Levels) -> Verdict:
-    """`out_of_limits` of the verdict: proven to be, or a number without its error that is."""
+    """Judge a figure by one limit.
+
+    The verdict is `out_of_limits` when that is proven, or when a figure without its error is beyond the limit.
+    """
     evidence = figure.difference_evidence(higher=limit.at_least) if limit.versus_serving else figure.value_evidence()
     broken = Reason.WORSE_THAN_SERVING if limit.versus_serving else Reason.LIMIT_EXCEEDED
     if isinstance(evidence, str):

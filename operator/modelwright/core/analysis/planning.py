@@ -1,4 +1,4 @@
-"""How the level is split, how many requests a decision takes, and at what rate they must come."""
+"""Planning of rollouts: the split of the level, the requests that a decision takes, and the rate they must have."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from modelwright.core.analysis.sequential import share_interval
 
 MAX_SAMPLES = 1e9
 COMMON_BAD_SHARE = 0.5
-"""Part of the bad requests of a mirror step that are taken to be bad at both revisions: the request is the cause."""
+"""Assumed part of a mirror step's bad requests that are bad at both revisions, since the request is the cause."""
 _BLOCKS = 24
 _LUCK_OF_PASS, _LUCK_OF_FAIL, _LEARNING_COST = 0.95, 1.15, 0.5
-"""Fitted to simulation: how unlucky the outcome is, in units of `power`, and what the bets lose while they learn."""
+"""Fitted to simulation: how unlucky the outcome is, in units of `power`, and the bets' loss while they learn."""
 
 
 @dataclass(frozen=True, slots=True)
 class Levels:
-    """The chances that one metric wrongly passes, and wrongly fails, in one step, over all looks."""
+    """The probabilities that one metric wrongly passes, and wrongly fails, in one step, over all measurements."""
 
     passes: float
     fails: float
 
 
 def split_levels(confidence: float, metrics: int, steps: int) -> Levels:
-    """The levels of each of `metrics` (those that are judged as shares) at each of `steps` (those that judge them).
+    """Split the level over `metrics` (those that are judged as shares) and `steps` (those that judge them).
 
-    Any one Fail turns a rollout back, so all of them share 1 - `confidence` evenly (Bonferroni). A candidate that is
+    Any one Fail rolls a rollout back, so all of them share 1 - `confidence` evenly (Bonferroni). A candidate that is
     worse than a limit allows is promoted only when it passes that metric too, so each Pass may have all of it
     (intersection-union test; Berger 1982, "Multiparameter hypothesis testing and acceptance sampling", Technometrics
     24(4)). Raises ValueError for a confidence outside of 0 to 1, and for numbers below 1.
@@ -50,18 +50,18 @@ def split_levels(confidence: float, metrics: int, steps: int) -> Levels:
 def estimate_samples(
     limit: float, base: float, alpha: float, *, ratio: float | None, worse: float = 0.0, power: float = 0.9
 ) -> int | None:
-    """Requests of the candidate after which a decision has been made with probability `power`.
+    """Estimate the candidate's requests after which a decision is made with probability `power`.
 
-    `base` is the serving revision's share of bad requests, `worse` what the candidate's has on top, `alpha` the level
-    of the decision. With a `ratio` (serving requests for each of the candidate) `limit` is a margin: the decision is
-    Pass when worse < limit and Fail when worse > limit. Without one it is an absolute limit of base + worse. None when
-    it would take more than 1e9.
+    `base` is the serving revision's share of bad requests, `worse` the candidate's excess, `alpha` the level of the
+    decision. With a `ratio` (serving requests for each of the candidate) `limit` is a margin: the decision is Pass when
+    worse < limit and Fail when worse > limit. Without one it is an absolute limit of base + worse. None when it would
+    take more than 1e9.
 
-    Approximation: the evidence is asked at one outcome, the likeliest of those that are unlucky with probability
+    Approximation: the evidence is computed for one outcome, the likeliest of those that are unlucky with probability
     1 - power (both shares moved against the decision, each by its part of the variance, and half a request more, since
     requests are whole), in equal blocks. The real bets also learn from chance, which costs a Fail more; and earlier
-    looks help, most of all a Pass. Beside simulation it is 0.98 to 1.4 times the number (`tests.simulate`), and more
-    where a dozen requests do.
+    measurements help, most of all a Pass. The estimate is 0.98 to 1.4 times the simulated number (`tests.simulate`),
+    and more where a dozen requests suffice.
     """
     share = min(1.0, base + worse)
     against = share - base if ratio is not None else share
@@ -91,16 +91,20 @@ def estimate_samples(
 
 
 def estimate_answers(limit: float, base: float, alpha: float, *, power: float = 0.9) -> int | None:
-    """Answers after which it has been decided with probability `power` whether at most `limit` of their rows differ,
-    when `base` do. As in `needed_samples`. Taken to differ as a whole, which takes the most answers."""
+    """Estimate the answers after which it is decided whether at most `limit` of their rows differ, when `base` do.
+
+    Parameters as in `estimate_samples`. Answers are assumed to differ as a whole, which takes the most of them.
+    """
     return _estimate_values(0.0, ((0.0, 1 - base), (1.0, base)), limit, alpha, power)
 
 
 def estimate_pairs(
     limit: float, base: float, alpha: float, *, worse: float = 0.0, common: float = COMMON_BAD_SHARE, power: float = 0.9
 ) -> int | None:
-    """As `needed_samples` with a margin, where both revisions are asked the same requests. `common`: the part of the
-    serving revision's bad requests that are bad at the candidate too."""
+    """Estimate as `estimate_samples` with a margin, where both revisions receive the same requests.
+
+    `common` is the part of the serving revision's bad requests that are bad at the candidate too.
+    """
     own = base * (1 - common)
     values = ((-1.0, own), (0.0, 1 - 2 * own - worse), (1.0, own + worse))
     return _estimate_values(-1.0, values, limit, alpha, power)
@@ -110,7 +114,10 @@ def estimate_pairs(
 def _estimate_values(
     low: float, values: tuple[tuple[float, float], ...], limit: float, alpha: float, power: float
 ) -> int | None:
-    """How many values from `low` to 1 decide whether their mean is at most `limit`; `values`: (value, probability)."""
+    """Estimate how many values from `low` to 1 decide whether their mean is at most `limit`.
+
+    `values` are pairs of (value, probability).
+    """
     mean = math.fsum(value * part for value, part in values)
     variance = math.fsum((value - mean) ** 2 * part for value, part in values)
     if math.isclose(mean, limit, abs_tol=1e-12):
@@ -128,8 +135,10 @@ def _estimate_values(
 def _unlucky_sample(
     low: float, values: tuple[tuple[float, float], ...], n: float, off: float, *, more: bool
 ) -> ValueSample:
-    """n values whose sum is more (else less) by `off` than expected: of pairs, half of that at each revision, as far as
-    it has bad requests."""
+    """Return n values whose sum is more (else less) by `off` than expected.
+
+    Of pairs, each revision has half of that deviation, as far as it has bad requests.
+    """
     counts = {value: n * part for value, part in values}
     up, down = counts[1.0], counts[low] if low else 0.0
     if more:
@@ -143,7 +152,7 @@ def _unlucky_sample(
 
 @dataclass(frozen=True, slots=True)
 class StepTraffic:
-    """A step's parts of all requests that count for each revision (0 to 1), and its shortest time in seconds.
+    """A step's share of all requests for each revision (0 to 1), and its minimum duration in seconds.
 
     Weight 10: 0.1 and 0.9. Mirroring 20 percent: 0.2 and 0.2.
     """
@@ -155,9 +164,10 @@ class StepTraffic:
 
 @dataclass(frozen=True, slots=True)
 class SampleSizeQuery:
-    """A share to be decided: as in `needed_samples`, for a candidate as good as the serving revision.
+    """A share to be decided for a candidate as good as the serving revision, with parameters as in `estimate_samples`.
 
-    `unit`: what is counted, as in `needed_answers` and `needed_pairs`. `burst`: bad requests that share their fate.
+    `unit` is the counted unit, as in `estimate_answers` and `estimate_pairs`. `burst`: bad requests that share their
+    fate.
     """
 
     limit: float
@@ -169,7 +179,7 @@ class SampleSizeQuery:
     burst: int = 1
 
     def required_samples(self, ratio: float | None) -> int | None:
-        """Requests of the candidate that it takes; `ratio` as in `needed_samples`."""
+        """Return the candidate's requests that the decision takes; `ratio` as in `estimate_samples`."""
         if self.unit == "answer":
             return estimate_answers(self.limit, self.base, self.alpha)
         if self.unit == "pair":
@@ -178,10 +188,10 @@ class SampleSizeQuery:
 
 
 def estimate_step_seconds(stage: StepTraffic, asks: Sequence[SampleSizeQuery], rate: float) -> float:
-    """How long a step takes at `rate` requests per second for the Model; infinity when it can't be decided.
+    """Estimate a step's seconds at `rate` requests per second for the Model; infinity if it can't be decided.
 
-    What can't be had at all doesn't count here: a comparison where one revision gets nothing, anything where the
-    candidate gets nothing.
+    Impossible decisions don't count here: a comparison where one revision gets no requests, any decision where the
+    candidate gets none.
     """
     seconds = stage.hold
     for ask in asks:
@@ -198,15 +208,15 @@ def estimate_step_seconds(stage: StepTraffic, asks: Sequence[SampleSizeQuery], r
 
 
 def estimate_rate(stages: Sequence[StepTraffic], asks: Sequence[SampleSizeQuery], deadline: float) -> float | None:
-    """Requests per second for the Model with which a good candidate passes all stages by the deadline (seconds).
+    """Estimate the requests per second with which a good candidate passes all steps by the deadline (seconds).
 
-    None when no rate would do: the holds alone take that long, or a limit can't be decided.
+    None when no rate suffices: the holds alone take that long, or a limit can't be decided.
     """
     return estimate_plan_rate([(stage, asks) for stage in stages], deadline)
 
 
 def estimate_plan_rate(plan: Sequence[tuple[StepTraffic, Sequence[SampleSizeQuery]]], deadline: float) -> float | None:
-    """As `needed_rate`, for stages that each ask for shares of their own."""
+    """Estimate as `estimate_rate`, for steps with decisions of their own."""
     if sum(stage.hold for stage, _ in plan) >= deadline:
         return None
     at_one = [
@@ -223,9 +233,9 @@ def estimate_plan_rate(plan: Sequence[tuple[StepTraffic, Sequence[SampleSizeQuer
 
 
 def find_smallest(holds: Callable[[float], bool], low: float, high: float, *, within: float = 0.001) -> float | None:
-    """The smallest number in [low, high] from which on a condition holds, or a little more; None: not even at `high`.
+    """Find the smallest number in [low, high] from which on a condition holds; None if it fails even at `high`.
 
-    `within`: how much more at most, as a share of it.
+    The result exceeds the exact number by the share `within` at most.
     """
     if holds(low):
         return low

@@ -1,4 +1,4 @@
-"""Figures of an evaluation's report: what an entry says of the candidate and of what serves, and how sure that is."""
+"""Figures of an evaluation's report: of the candidate and of the serving version, with their uncertainty."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ _MOST_DIGITS = 300
 class Figure:
     """A figure of the evaluation, for the whole of the data or for one slice of it.
 
-    `n`: examples. `better`, `worse`: those of them for which the candidate alone, or what serves alone, is right.
-    `standard_error`: of candidate - serving. `candidate_standard_error`: of the candidate's figure. `exact`: it has no
-    error. `flaw`: what is wrong with these, for people.
+    `n` are the examples; `better` and `worse` those for which only the candidate, or only the serving version, is
+    right. `standard_error` is that of candidate - serving, `candidate_standard_error` that of the candidate's figure.
+    `exact` means that it has no error. `flaw` explains an inconsistency of these, for users.
     """
 
     name: str
@@ -51,11 +51,11 @@ class Figure:
 
     @property
     def title(self) -> str:
-        """As people call it."""
+        """Name of the figure in messages."""
         return figure_title(self.name, self.slice)
 
     def difference_evidence(self, *, higher: bool) -> FigureEvidence | str:
-        """What is known of candidate - serving, or why nothing is. `higher`: more of the figure is better."""
+        """Return the evidence on candidate - serving, or why there is none. `higher`: a higher figure is better."""
         if self.serving is None:
             return "the serving version has no figure"
         if self.flaw:
@@ -72,7 +72,7 @@ class Figure:
         return self._mean_evidence(self.candidate - self.serving, self.standard_error, "standardError")
 
     def value_evidence(self) -> FigureEvidence | str:
-        """What is known of the candidate's figure, or why nothing is."""
+        """Return the evidence on the candidate's figure, or why there is none."""
         if self.flaw:
             return self.flaw
         if self.exact:
@@ -102,7 +102,7 @@ class Figure:
         return PairedExamples(self.n, gained, lost)
 
     def _rounding_error(self) -> float:
-        """How far each figure may lie from the true one: half a unit of the last digit of the finer one."""
+        """Return the rounding error of each figure: half a unit of the last digit of the finer one."""
         exponents = [number.as_tuple().exponent for number in (self.candidate, self.serving) if number is not None]
         finest = min((exponent for exponent in exponents if isinstance(exponent, int)), default=0)
         return 0.5 * 10.0 ** max(finest, -_MOST_DIGITS) if finest < 0 else 0.0
@@ -116,17 +116,17 @@ class Figure:
 
 
 def figure_title(name: str, part: str | None) -> str:
-    """A figure as people call it."""
+    """Return the name of a figure in messages."""
     return f"{name} of slice {part}" if part is not None else name
 
 
 def list_gated_figures(metrics: Sequence[EvaluationMetric]) -> Iterator[tuple[EvaluationMetric, str | None]]:
-    """The figures that gates ask for: each metric with None for the whole, then with each of its slices."""
+    """List the figures that gates need: each metric with None for the whole, then with each of its slices."""
     return ((metric, part) for metric in metrics for part in (None, *metric.slices))
 
 
 def parse_report_figure(name: str, part: str | None, entries: Sequence[Entry]) -> Figure | str:
-    """The figure of a report's entries, or why it is none."""
+    """Parse one figure from a report's entries; a text that says why it can't be used otherwise."""
     found = [entry for entry in entries if entry.get("name") == name and entry.get("slice") == part]
     called = figure_title(name, part)
     if not found:
@@ -160,7 +160,7 @@ def parse_report_figure(name: str, part: str | None, entries: Sequence[Entry]) -
 
 
 def find_first_missing(message: str, metrics: Sequence[EvaluationMetric]) -> str | None:
-    """The first figure that gates ask for and that a report lacks which was cut off; None when all are there."""
+    """Find the first figure that gates need and that a truncated report lacks; None when it has all."""
     entries = list(_parse_whole_entries(message))
     return next(
         (
@@ -177,7 +177,7 @@ def _has_figure(entries: Sequence[Entry], name: str, part: str | None) -> bool:
 
 
 def _parse_whole_entries(message: str) -> Iterator[Entry]:
-    """The objects that are whole in a part of a report."""
+    """Parse the entries that are whole in a truncated report."""
     decoder, place = json.JSONDecoder(), message.find("{")
     while place >= 0:
         try:
@@ -191,7 +191,7 @@ def _parse_whole_entries(message: str) -> Iterator[Entry]:
 
 
 def _find_flaw(entry: Entry, counts: Mapping[str, int | None], errors: Mapping[str, Decimal | None]) -> str:
-    """What is wrong with what an entry says of its certainty; empty when nothing is."""
+    """Describe an inconsistency in an entry's uncertainty; empty when there is none."""
     for member, found in (*counts.items(), *errors.items()):
         if entry.get(member) is not None and (found is None or found < 0):
             kind = "a whole number" if member in counts else "a finite number"

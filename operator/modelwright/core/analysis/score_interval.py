@@ -1,10 +1,10 @@
-"""The difference of two shares judged once, at a moment that was declared beforehand: the end of an A/B test.
+"""Interval of the difference of two shares at one moment that was declared beforehand: the end of an A/B test.
 
 The score test of Farrington and Manning (1990, "Test statistics and sample size formulae for comparative binomial
 trials", Stat. Med. 9(12)): the variance is that of the nearest shares that the hypothesis allows. Its quantile is
 corrected for skewness (Gart, Nam 1990, "Approximate interval estimation of the difference in binomial parameters",
 Biometrics 46(3)), and the difference by half a request of the larger revision, since requests are whole. It isn't valid
-at repeated looks; there it takes a quarter of the requests that evidence at all looks takes.
+for repeated measurements; at a single one it takes a quarter of the requests that always-valid evidence takes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _PRECISION = 1e-7
 
 
 def score_interval(counts: BlockPair, alpha: float) -> Interval:
-    """The candidate's share less the serving revision's, -1 to 1: each end is wrong with probability `alpha`.
+    """Return the interval of candidate - serving, -1 to 1: each end is wrong with probability `alpha`.
 
     Raises ValueError when a revision has no requests.
     """
@@ -41,7 +41,7 @@ def _upper_end(counts: BlockPair, alpha: float) -> float:
 
 
 def _is_refuted(counts: BlockPair, limit: float, alpha: float) -> bool:
-    """Whether the difference is proven to be below `limit`, which is above the one that was seen."""
+    """Return whether the difference is proven to be below `limit`, which is above the observed one."""
     p1, p0 = counts.k1 / counts.n1, counts.k0 / counts.n0
     (r1, g1), (r0, g0) = nearest_null_point(counts.n1, (p1, 1 - p1), counts.n0, (p0, 1 - p0), limit)
     variance = r1 * g1 / counts.n1 + r0 * g0 / counts.n0

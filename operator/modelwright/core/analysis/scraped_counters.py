@@ -1,7 +1,7 @@
-"""From scraped samples to what each counter counted since a step began: begins, restarts, falls, targets scraped twice.
+"""Growth of scraped counters since a step started, despite new series, restarts, falls and targets scraped twice.
 
-Client libraries make a series at the first request of its kind, processes restart, and two jobs or two Prometheus may
-scrape one target. What a counter counted follows from all series of its target together, not from its own alone.
+Client libraries create a series at the first request of its kind, processes restart, and two jobs or two Prometheus may
+scrape one target. A counter's growth follows from all series of its target together, not from its own alone.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from dataclasses import dataclass
 from modelwright.core.analysis.evidence import Series
 
 ScrapeTarget = tuple[str, str]
-"""What Prometheus scrapes: (job, instance)."""
+"""A scrape target of Prometheus: (job, instance)."""
 Samples = list[tuple[float, float]]
 
 NEAR_ZERO_REQUESTS = 20.0
-"""Requests that any target can have counted since the scrape before."""
+"""Requests that any target can have counted since the previous scrape."""
 MAX_PACE = 2.0
-"""How many times the step's mean pace a target can have counted at since the scrape before."""
+"""Multiple of the step's mean rate at which a target can have counted since the previous scrape."""
 MAX_COUNTER_VALUE = 2.0**53
-"""No counter of requests gets there: a larger float can't count by one."""
+"""No counter of requests is larger: a larger float can't count by one."""
 FIRST_BLOCK_SECONDS = 15.0
 BLOCKS_PER_AGE = 40
 REPLICA_LABELS = ("prometheus", "prometheus_replica", "replica", "receive_replica", "__replica__")
@@ -32,10 +32,10 @@ REPLICA_LABELS = ("prometheus", "prometheus_replica", "replica", "receive_replic
 
 @dataclass(frozen=True, slots=True)
 class CounterGrowth:
-    """What counters counted since a step began, for each selector that was asked for, in that order.
+    """Growth of counters since a step started, for each requested selector, in that order.
 
-    The samples of these series are (unix seconds, counted since the step began) and never fall. `doubled`: which
-    targets are scraped twice with counters that differ, so that nobody knows what was counted; empty when none is.
+    The samples of these series are (unix seconds, growth since the step started) and never fall. `doubled` names the
+    targets that are scraped twice with differing counters, so that their growth is unknown; empty when there are none.
     """
 
     groups: tuple[tuple[Series, ...], ...]
@@ -43,22 +43,22 @@ class CounterGrowth:
 
 
 def scrape_target(labels: Mapping[str, str]) -> ScrapeTarget | None:
-    """What the series was scraped from, as far as its labels say."""
+    """Return the scrape target of a series, as far as its labels name it."""
     instance = labels.get("instance")
     return None if instance is None else (labels.get("job", ""), instance)
 
 
 def scraped_process(labels: Mapping[str, str]) -> tuple[str, ...] | None:
-    """The process that a series is of, as one job of one Prometheus scrapes it; None without an instance."""
+    """Return the process of a series, as one job of one Prometheus scrapes it; None without an instance."""
     if "instance" not in labels:
         return None
     return tuple(labels.get(name, "") for name in ("instance", "exported_instance", "pod", "job", *REPLICA_LABELS))
 
 
 def block_ends(start: float, end: float) -> Iterator[float]:
-    """Ends of the blocks of time in which a step's requests are counted, up to `end` (unix seconds).
+    """Yield the ends of the blocks of time in which a step's requests are counted, up to `end` (unix seconds).
 
-    They follow from `start` alone: each is FIRST_BLOCK seconds long, or a fortieth of the step's age if that is more.
+    They depend on `start` alone: each block lasts FIRST_BLOCK_SECONDS, or a fortieth of the step's age if that is more.
     """
     age = 0.0
     while True:
@@ -71,18 +71,18 @@ def block_ends(start: float, end: float) -> Iterator[float]:
 def count_growth(
     groups: Sequence[Iterable[Series]], start: float, *, watched: Mapping[ScrapeTarget, float] | None = None
 ) -> CounterGrowth:
-    """What the counters of each group counted after `start` (unix seconds).
+    """Count the growth of each group's counters after `start` (unix seconds).
 
-    Samples may begin before `start`: the last one at or before it is the baseline. A series without one counts from 0
-    when it begins later than the first sample of any series of its target, or than the moment in `watched`: then it did
-    not exist before, or it counted nothing before the step. Else it counts from its own first sample, since scraping
-    may have begun in the middle of an old counter's life.
+    Samples may start before `start`: the last one at or before it is the baseline. A series without one counts from 0
+    when it starts later than the first sample of any series of its target, or than the time in `watched`: then it did
+    not exist before, or had counted nothing before the step. Otherwise it counts from its own first sample, since
+    scraping may have started in the middle of an old counter's life.
 
     A target has restarted when its series together fall to less than half, or when any of them falls and all together
-    are no more than can have been counted since the scrape before: then each of its series began again at 0. A single
-    series that falls to less than half began again alone. A smaller fall is two scrapes in the wrong order, and counts
-    nothing. Values that no counter has (not finite, negative, above LARGEST) are ignored. Copies of one target are
-    counted once.
+    are no more than can have been counted since the previous scrape: then each of its series restarted at 0. A single
+    series that falls to less than half restarted alone. A smaller fall is two scrapes in the wrong order, and counts
+    nothing. Impossible values (not finite, negative, above MAX_COUNTER_VALUE) are ignored. Copies of one target count
+    once.
     """
     rows = [
         _CounterRow(group, dict(one.labels), clean_samples(one.samples))
@@ -105,11 +105,10 @@ def count_growth(
 
 
 def thin_samples(series: Sequence[Samples], start: float) -> list[Samples]:
-    """The samples of one target's series that say the same as all of them: `counted` gives the same at the last sample
-    and at the end of each block. They are clean already.
+    """Thin out the samples of one target's series: `count_growth` stays the same at block ends and at the last sample.
 
-    Kept are the baseline, the first scrape after `start`, the last in each block, the last of all, and both sides of
-    each change: where a series falls, begins or ends.
+    The samples must be clean. The baseline stays, the first scrape after `start`, the last in each block, the last of
+    all, and both sides of each change: where a series falls, starts or ends.
     """
     times = sorted({at for samples in series for at, _ in samples})
     if not times:
@@ -126,7 +125,7 @@ def thin_samples(series: Sequence[Samples], start: float) -> list[Samples]:
 
 
 def clean_samples(samples: Iterable[tuple[float, float]]) -> Samples:
-    """The samples that a counter can have, oldest first, one for each moment."""
+    """Return the samples with possible values, oldest first, one for each moment."""
     valid = [(at, value) for at, value in samples if math.isfinite(at) and 0 <= value <= MAX_COUNTER_VALUE]
     return list(dict(sorted(valid)).items())
 
@@ -140,7 +139,7 @@ class _CounterRow:
 
 @dataclass(frozen=True, slots=True)
 class _CounterWalk:
-    """For each series (unix seconds, counted), and (unix seconds, value) without small falls; times of changes."""
+    """For each series its growth and its values without small falls, by unix seconds; and the times of changes."""
 
     points: list[Samples]
     levels: list[Samples]
@@ -148,7 +147,7 @@ class _CounterWalk:
 
 
 def _walk_series(series: Sequence[Samples], times: Sequence[float], start: float, since: float) -> _CounterWalk:
-    """All series of one target. Series that begin later than `since` count from 0."""
+    """Walk through all series of one target. Series that start later than `since` count from 0."""
     if not any(_ever_falls(samples, start) for samples in series):
         return _walk_rising(series, times, start, since)
     return _walk_scrapes(series, times, start, since)
@@ -159,8 +158,7 @@ def _ever_falls(samples: Samples, start: float) -> bool:
 
 
 def _walk_rising(series: Sequence[Samples], times: Sequence[float], start: float, since: float) -> _CounterWalk:
-    """Of series that never fall after `start`: by far the most, and the same as `_scrape_by_scrape` in a tenth of the
-    time."""
+    """Walk through series that never fall after `start`, by far the most: as `_walk_scrapes` in a tenth of the time."""
     walk = _CounterWalk([], list(series), set())
     for samples in series:
         index = bisect.bisect_right(samples, start, key=lambda sample: sample[0])
@@ -179,7 +177,7 @@ def _walk_scrapes(series: Sequence[Samples], times: Sequence[float], start: floa
     every = range(len(at))
     level: list[float | None] = [None] * len(at)
     total = [0.0] * len(at)
-    gained = 0.0  # what series counted that were there before, so that it is known without `since`
+    gained = 0.0  # growth of series that existed before, so that it is known without `since`
     walk = _CounterWalk([[] for _ in at], [[] for _ in at], set())
     before: float | None = None
     for now in times:
@@ -212,17 +210,17 @@ def _walk_scrapes(series: Sequence[Samples], times: Sequence[float], start: floa
             level[i] = value
             walk.points[i].append((now, total[i]))
             walk.levels[i].append((now, value))
-        # Exactly, so that the order of series decides nothing.
+        # Summed exactly, so that the order of the series has no effect.
         gained += math.fsum(gains)
         before = now
     return walk
 
 
 def _has_restarted(pairs: Iterable[tuple[float | None, float | None]], whole: float, possible: float) -> bool:
-    """Whether the process began again between two scrapes: (value before, value now) of each series in both.
+    """Return whether the process restarted between two scrapes, by (value before, value now) of each series in both.
 
-    `whole`: what all its series had; those with timestamps of their own are in few scrapes together, and say nothing of
-    the rest. `possible`: what can have been counted between the two scrapes.
+    `whole` is the sum of all its series; few scrapes have all of those with timestamps of their own, and these show
+    nothing about the rest. `possible` is the most that can have been counted between the two scrapes.
     """
     both = [(before, now) for before, now in pairs if before is not None and now is not None]
     if all(now >= before for before, now in both):
@@ -232,20 +230,20 @@ def _has_restarted(pairs: Iterable[tuple[float | None, float | None]], whole: fl
 
 
 def _group_by_process(rows: Sequence[_CounterRow]) -> Iterable[list[_CounterRow]]:
-    """The rows of each process that is scraped; a series without an instance is one of its own."""
+    """Group the rows by scraped process; a series without an instance is a process of its own."""
     pods: dict[tuple[str, ...], set[str]] = defaultdict(set)
     processes = [scraped_process(row.labels) or ("", "", str(index)) for index, row in enumerate(rows)]
     for address, exported, pod, *_ in processes:
         pods[address, exported].add(pod)
     found: dict[tuple[str, ...], list[_CounterRow]] = defaultdict(list)
     for row, (address, exported, pod, *_) in zip(rows, processes, strict=True):
-        # Several pods had one address, one after the other; or one job doesn't say which pod it is.
+        # Several pods had one address, one after the other; or one job doesn't name the pod.
         found[address, exported, pod if len(pods[address, exported] - {""}) > 1 else ""].append(row)
     return found.values()
 
 
 def _merge_copies(rows: list[_CounterRow]) -> tuple[list[_CounterRow], str]:
-    """Each counter of one process once, however many jobs or Prometheus scrape it; and what is wrong, if anything."""
+    """Merge the copies of one process's counters, by several jobs or Prometheus; the text describes a contradiction."""
     scrapes: dict[tuple[str, ...], list[_CounterRow]] = defaultdict(list)
     for row in rows:
         scrapes[(scraped_process(row.labels) or ())[3:]].append(row)
@@ -264,8 +262,10 @@ def _merge_copies(rows: list[_CounterRow]) -> tuple[list[_CounterRow], str]:
 
 
 def _scrape_labels(scrapes: Sequence[Sequence[_CounterRow]]) -> set[str]:
-    """Labels that say how a process is scraped, and not what it counts: all series of a scrape have the same value,
-    and another scrape has another one, or none."""
+    """Return the labels that come from scraping, not from the process.
+
+    All series of one scrape have the same value, and another scrape has another one, or none.
+    """
     names = {name for rows in scrapes for row in rows for name in row.labels} - {"__name__", "le"}
     values = {name: [{row.labels.get(name) for row in rows} for rows in scrapes] for name in names}
     return {
@@ -289,14 +289,16 @@ def _have_shared_name(scrapes: Sequence[Sequence[_CounterRow]]) -> bool:
 
 
 def _samples_agree(one: Samples, other: Samples) -> bool:
-    """Whether both can be one counter that was read at different times; one value in ten may contradict it, as around a
-    restart."""
+    """Return whether both can be one counter that was read at different times.
+
+    One value in ten may contradict it, as around a restart.
+    """
     found = [*_check_between(one, other), *_check_between(other, one)]
     return found.count(False) <= max(1, len(found) // 10)
 
 
 def _check_between(one: Samples, other: Samples) -> Iterator[bool]:
-    """For each value of `other`: whether it lies between the values of `one` around it, give or take as much again."""
+    """Yield for each value of `other` whether it lies between those of `one` around it, with their gap as tolerance."""
     times = [at for at, _ in one]
     for at, value in other:
         index = bisect.bisect_right(times, at)

@@ -1,4 +1,4 @@
-"""Intervals of a share, and of the difference of two shares, that hold at all looks together.
+"""Always-valid intervals of a share, and of the difference of two shares.
 
 A request is bad or not. For an arm with k bad of n requests the ratio of its likelihood averaged over a Beta prior to
 its likelihood at p,
@@ -10,18 +10,17 @@ the iterated logarithm", Ann. Math. Stat. 41(5); for intervals: Howard, Ramdas, 
 nonparametric, nonasymptotic confidence sequences", Ann. Stat. 49(2)). So is, under (p0, p1), the product over two arms,
 in whatever order and proportion requests go to them; and so is any average of such ratios over priors. By Ville's
 inequality (1939, "Etude critique de la notion de collectif") it ever reaches 1/alpha with probability alpha at most:
-the set of (p0, p1) where it is below 1/alpha holds the truth at every look at once, with probability 1 - alpha. It is
-exact: no normal approximation, and right at k = 0 and k = n.
+the set of (p0, p1) where it is below 1/alpha holds the truth at all measurements together, with probability 1 - alpha.
+It is exact: no normal approximation, and right at k = 0 and k = n.
 
-For two arms half of the prior's weight says that both have one and the same share, half that theirs are independent.
-Most candidates are as good as what serves, and are seen to be so with 10 to 20 % fewer requests than by the product
-alone; harm takes 5 % more.
+For two arms half of the prior's weight is on one common share, half on independent ones. Most candidates are as good
+as the serving revision, which is proven with 10 to 20 % fewer requests than by the product alone; harm takes 5 % more.
 
 The interval of p1 - p0 is the projection of that set. log M is convex, so at an end of the interval the slopes of both
 arms in p are opposite and of equal size s; for a given slope p is the root of a quadratic, and log M grows with s: one
 root to find instead of a minimum inside of a root. An interval takes some 0.1 ms.
 
-Requests are taken to be independent given the revision. Where they come in bursts, the interval is too narrow by the
+Requests are assumed to be independent given the revision. Where they come in bursts, the interval is too narrow by the
 square root of the burst's size.
 """
 
@@ -32,14 +31,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 SHARE_PRIOR = (0.5, 2.0)
-"""Beta(1/2, 2). Any prior keeps the level; it decides how many requests are needed. What is watched here are small
-shares of bad requests. Beside Jeffreys' Beta(1/2, 1/2), which loses least in the worst case, a Pass takes 6 to 10 %
-fewer requests up to a share of 0.1, and 20 % more at 0.9. Beta(1/2, 10) saves as much again, and doubles the latter."""
+"""Beta(1/2, 2). Any prior keeps the level; it decides how many requests are needed. The usual shares of bad requests
+are small. Compared with Jeffreys' Beta(1/2, 1/2), which loses least in the worst case, a Pass takes 6 to 10 % fewer
+requests up to a share of 0.1, and 20 % more at 0.9. Beta(1/2, 10) saves as much again, and doubles the latter."""
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """Both ends belong to it."""
+    """A closed interval."""
 
     low: float
     high: float
@@ -49,8 +48,11 @@ class Interval:
 
 
 def share_interval(trials: float, events: float, alpha: float) -> Interval:
-    """Interval of the share of bad requests, 0 to 1. `alpha` is the chance that it is ever wrong, over all looks.
-    Counts may be fractions, which planning needs."""
+    """Return the interval of the share of bad requests, 0 to 1.
+
+    `alpha` is the probability that it is ever wrong, over all measurements. Counts may be fractions, which planning
+    needs.
+    """
     arm = _LogMartingale(trials, events)
     bound = _log_bound(alpha)
     top = _find_slope(lambda s: arm.log_value(*arm.point_above(s)), bound)
@@ -59,14 +61,16 @@ def share_interval(trials: float, events: float, alpha: float) -> Interval:
 
 
 def difference_interval(n1: float, k1: float, n0: float, k0: float, alpha: float) -> Interval:
-    """Interval of the candidate's share (`k1` of `n1` bad) less the serving revision's (`k0` of `n0`), -1 to 1. Counts
-    may be fractions."""
+    """Return the interval of the candidate's share (`k1` of `n1` bad) less the serving one's (`k0` of `n0`), -1 to 1.
+
+    Counts may be fractions.
+    """
     one, zero = _LogMartingale(n1, k1), _LogMartingale(n0, k0)
     apart, same = one.mixture + zero.mixture, _LogMartingale(n1 + n0, k1 + k0).mixture
     bound = _log_bound(alpha) + apart - _log_of_mean(apart, same)
     top = _find_slope(lambda s: one.log_value(*one.point_above(s)) + zero.log_value(*zero.point_below(s)), bound)
     bottom = _find_slope(lambda s: one.log_value(*one.point_below(s)) + zero.log_value(*zero.point_above(s)), bound)
-    # Rounding can go beyond what a difference of shares can be.
+    # Rounding can exceed the range of a difference of shares.
     return Interval(
         max(-1.0, one.point_below(bottom)[0] - zero.point_above(bottom)[0]),
         min(1.0, one.point_above(top)[0] - zero.point_below(top)[0]),
@@ -98,11 +102,11 @@ class _LogMartingale:
         return value
 
     def point_above(self, slope: float) -> tuple[float, float]:
-        """Where log M rises with this slope (> 0), at or above the estimate."""
+        """Return the point at or above the estimate where log M rises with this slope (> 0)."""
         return _larger_root(self.trials, self.bad, slope), _smaller_root(self.trials, self.good, slope)
 
     def point_below(self, slope: float) -> tuple[float, float]:
-        """Where log M falls with this slope, at or below the estimate."""
+        """Return the point at or below the estimate where log M falls with this slope."""
         return _smaller_root(self.trials, self.bad, slope), _larger_root(self.trials, self.good, slope)
 
 
@@ -120,12 +124,12 @@ def _log_beta(a: float, b: float) -> float:
 
 
 def _log_of_mean(x: float, y: float) -> float:
-    """log((e^x + e^y) / 2)"""
+    """Return log((e^x + e^y) / 2)."""
     return max(x, y) + math.log1p(math.exp(-abs(x - y))) - math.log(2)
 
 
 def _find_slope(log_product: Callable[[float], float], bound: float) -> float:
-    """The slope at which the product reaches the bound, rounded outwards; a huge one when it never does.
+    """Find the slope at which the product reaches the bound, rounded outwards; a huge one when it never does.
 
     False position by the logarithm of the slope, in the Illinois variant, with a bisection at every third try.
     """

@@ -1,1 +1,1 @@
-"""Statistics of what a Model is asked and answers, beside what its version was made with."""
+"""Drift statistics: a Model's live requests and predictions against its version's reference sample."""

@@ -1,4 +1,4 @@
-"""Bins that the rows of one feature are counted in, made from its reference sample."""
+"""Bins for counting the rows of one feature, made from its reference sample."""
 
 from __future__ import annotations
 
@@ -13,37 +13,37 @@ FeatureValue = float | str
 """A number (NaN: missing), or the label of a category ("": missing)."""
 
 MAX_BINS = 10
-"""Of numbers: ten of equal share, where the shares of bins are compared."""
+"""Bins of numbers where the shares of bins are compared: ten of equal share."""
 MAX_ORDERED_BINS = 32
-"""Of numbers where their distribution functions are compared: the more cuts, the nearer to that of the raw values."""
+"""Bins of numbers where distribution functions are compared: more cuts come nearer to that of the raw values."""
 MAX_LABELS = 20
-"""Categories of their own, the most frequent ones; all others that the reference has are one."""
+"""Categories with a bin of their own, the most frequent ones; all others of the reference share one."""
 MIN_LABEL_ROWS = 30
-"""Rows of the reference that a category of its own needs: rarer ones are chosen when chance favours them, and would be
-missed in the window."""
+"""Fewest rows of the reference for a category with its own bin: rarer ones are selected when chance favours them, and
+would seem to be missing in the window."""
 MIN_COVERED_SHARE = 0.5
-"""Share of the reference's rows that categories of their own hold, below which the feature is free text."""
+"""Share of the reference's rows in categories with their own bins below which the feature is free text."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bins:
-    """Where values go, and how many rows of the reference went there.
+    """The bins of a feature, with the rows of the reference in each.
 
-    The last two bins stand apart, for values that are unknown (a label the reference doesn't have, text where it has
-    numbers) and for missing ones. The bin before them is of categories that of all rare labels.
+    The last two bins are for unknown values (a label the reference doesn't have, text where it has numbers) and for
+    missing ones. For categories, the bin before them holds all rare labels.
     """
 
     counts: tuple[int, ...]
     cuts: tuple[float, ...] = ()
-    """Of numbers: a bin holds the values up to its cut, and the last one those above all cuts."""
+    """For numbers: a bin holds the values up to its cut, and the last one those above all cuts."""
     labels: Mapping[str, int] = field(default_factory=dict)
-    """Of categories: the bin of each label that the reference has; the rare ones share the last known bin."""
+    """For categories: the bin of each label in the reference; the rare ones share the last known bin."""
     centers: tuple[float, ...] = ()
-    """Of numbers: the mean of the reference's values in each known bin, in standard deviations of the reference."""
+    """For numbers: the mean of the reference's values in each known bin, in standard deviations of the reference."""
     once: int = 0
-    """Labels that one row of the reference has,"""
+    """Number of labels that one row of the reference has."""
     twice: int = 0
-    """and that two rows have."""
+    """Number of labels that two rows of the reference have."""
 
     @property
     def row_count(self) -> int:
@@ -52,19 +52,22 @@ class Bins:
 
     @property
     def known_counts(self) -> tuple[int, ...]:
-        """`compared` of the reference."""
+        """`compared_counts` of the reference."""
         return self.compared_counts(self.counts)
 
     def compared_counts(self, counts: Sequence[int]) -> tuple[int, ...]:
-        """Rows by bin as distances are measured over them, without missing values. Unknown labels are with the rare
-        ones, most of which would be unknown to another reference; text where numbers are is left out."""
+        """Return the rows by bin over which distances are measured, without missing values.
+
+        Unknown labels join the rare ones, most of which would be unknown to another reference; text among numbers is
+        left out.
+        """
         if self.labels:
             return (*counts[:-3], counts[-3] + counts[-2])
         return tuple(counts[:-2])
 
     @property
     def expected_unknown(self) -> tuple[int, int]:
-        """Rows that are unknown, of how many, as the reference lets expect of others.
+        """The expected unknown rows, and of how many rows, as the reference predicts them for another sample.
 
         The share of labels yet unseen is that of the labels seen once, with a variance of (once + 2 twice) / rows^2
         (Good, 1953, "The population frequencies of species", Biometrika 40): that of fewer rows.
@@ -76,14 +79,14 @@ class Bins:
 
     @property
     def is_watchable(self) -> bool:
-        """False for free text: too few rows share a label for shares of labels to say anything."""
+        """False for free text, where too few rows share a label for shares of labels to be informative."""
         if not self.labels:
             return True
         present = sum(self.known_counts)
         return present == 0 or sum(self.known_counts[:-1]) / present >= MIN_COVERED_SHARE
 
     def bin_of(self, value: FeatureValue) -> int:
-        """The bin of a value, 0 to len(counts) - 1."""
+        """Return the bin of a value, 0 to len(counts) - 1."""
         unknown, missing = len(self.counts) - 2, len(self.counts) - 1
         if self.labels:
             if value == "" or (not isinstance(value, str) and math.isnan(value)):
@@ -94,7 +97,7 @@ class Bins:
         return missing if math.isnan(value) else bisect_left(self.cuts, value)
 
     def count_values(self, values: Sequence[FeatureValue]) -> list[int]:
-        """How many of `values` are in each bin."""
+        """Count the `values` in each bin."""
         counts = [0] * len(self.counts)
         for value in values:
             counts[self.bin_of(value)] += 1
@@ -102,9 +105,9 @@ class Bins:
 
 
 def build_bins(sample: Sequence[FeatureValue], *, most: int = MAX_BINS) -> Bins:
-    """Bins by a reference sample of one feature, numbers or labels. Raises ValueError when it is empty.
+    """Build bins from a reference sample of one feature, numbers or labels. Raises ValueError when it is empty.
 
-    Numbers go into at most `most` bins of equal share, cut at values of the sample: a value that many rows have is a
+    Numbers go into at most `most` bins of equal share, cut at values of the sample: a value that many rows have gets a
     bin of its own.
     """
     if not sample:
@@ -136,7 +139,7 @@ def _build_label_bins(sample: Sequence[str]) -> Bins:
 
 
 def _bin_centers(ordered: Sequence[float], cuts: Sequence[float], ends: Sequence[int]) -> tuple[float, ...]:
-    """Infinite values count as the largest finite one."""
+    """Return the mean of each bin in standard deviations; infinite values count as the largest finite one."""
     finite = [value for value in ordered if math.isfinite(value)]
     if not finite:
         return (0.0,) * (len(cuts) + 1)

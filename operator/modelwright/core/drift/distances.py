@@ -1,20 +1,20 @@
-"""How far the rows of one feature are from its reference, by five methods, and how far chance alone takes them.
+"""Distances of one feature's rows from its reference, by five methods, with their distribution without drift.
 
 Each method has a value that doesn't depend on the number of rows, the probability of a larger one without drift, and
-the value that chance passes with a given probability. All work on counts by bin:
+the value that chance exceeds with a given probability. All work on counts by bin:
 
 - `PSI`: population stability index, sum (q - p) ln(q / p). Without drift chi-square times (1/n + 1/m) (Yurdakul and
   Naranjo, 2020, "Statistical properties of the population stability index", J. Risk Model Validation 14(4)).
 - `ChiSquare`: sqrt(sum (q - p)^2 / r) with r the share in both samples together: Pearson's chi-square of the table of
   both samples, times (1/n + 1/m), and its root. 0.1 is small, 0.3 medium (Cohen's w).
 - `JensenShannon`: the Jensen-Shannon distance, natural logarithm, as scipy's. Without drift its square is chi-square
-  times (1/n + 1/m) / 8 (Menendez et al., 1995), and in small samples larger by up to 1.8 divided by the rows that are
-  to be expected in a bin (by simulation: 2 to 20 bins, 5 to 50 rows each).
+  times (1/n + 1/m) / 8 (Menendez et al., 1995), and in small samples larger by up to 1.8 divided by the expected rows
+  of a bin (by simulation: 2 to 20 bins, 5 to 50 rows each).
 - `KolmogorovSmirnov`: the largest difference of the distribution functions at the cuts of the bins. The limit is that
-  of raw values, so it is kept by binned ones, too.
+  of raw values, which binned ones keep, too.
 - `Wasserstein`: the area between the distribution functions, in standard deviations of the reference, between the
   means of the bins. Without drift it is the integral of a Brownian bridge's absolute value; its quantiles are those of
-  the gamma distribution with the integral's exact mean and variance, 6 % longer: as much as they fall short at most.
+  the gamma distribution with the integral's exact mean and variance, stretched by 6 %, the most that they fall short.
 
 n and m are the rows of the reference and of the window.
 """
@@ -33,7 +33,7 @@ from modelwright.core.drift.bins import Bins
 
 
 class DistanceMethod(StrEnum):
-    """How a feature is compared with its reference."""
+    """A method of comparing a feature with its reference."""
 
     PSI = "PSI"
     CHI_SQUARE = "ChiSquare"
@@ -43,7 +43,7 @@ class DistanceMethod(StrEnum):
 
 
 ORDERED_METHODS = frozenset({DistanceMethod.KOLMOGOROV_SMIRNOV, DistanceMethod.WASSERSTEIN})
-"""Methods for values that have an order: numbers, not categories."""
+"""Methods for values with an order: numbers, not categories."""
 
 DEFAULT_FLOORS = {
     DistanceMethod.PSI: 0.1,
@@ -52,7 +52,7 @@ DEFAULT_FLOORS = {
     DistanceMethod.KOLMOGOROV_SMIRNOV: 0.05,
     DistanceMethod.WASSERSTEIN: 0.1,
 }
-"""The least value that is called drift, however many rows there are, where the user says no other."""
+"""The smallest value that counts as drift, at any number of rows, unless the user sets another."""
 
 _ADDED_ROWS = 1.0
 _LEAST_EXPECTED = {DistanceMethod.CHI_SQUARE: 1.0, DistanceMethod.JENSEN_SHANNON: 5.0}
@@ -62,19 +62,19 @@ _JENSEN_SHANNON_STRETCH = 1.8
 
 @dataclass(frozen=True, slots=True)
 class Distance:
-    """`value` by `method`; `chance`: what `limit` and `tail` of the method need to know of the samples."""
+    """A distance, `value`, by `method`, with the properties of the samples that its distribution depends on."""
 
     method: DistanceMethod
     value: float
     scale: float
     """(1/n + 1/m)"""
     degrees: int
-    """Bins in use less one; unused by the ordered methods."""
+    """Number of used bins less one; unused by the ordered methods."""
     spread: tuple[float, float] = (0.0, 0.0)
     """Mean and standard deviation of the Wasserstein distance without drift, for a scale of 1."""
 
     def chance_limit(self, tail: float) -> float:
-        """The value that chance alone passes with probability `tail`."""
+        """Return the value that chance alone exceeds with probability `tail`."""
         match self.method:
             case DistanceMethod.PSI:
                 return quantiles.chi_square_quantile(tail, self.degrees) * self.scale
@@ -89,7 +89,7 @@ class Distance:
                 return quantiles.gamma_quantile(tail, shape) * unit if shape else math.inf
 
     def tail_probability(self) -> float:
-        """The probability of a value as large as this one without drift."""
+        """Return the probability of a value as large as this one without drift."""
         match self.method:
             case DistanceMethod.PSI:
                 return quantiles.chi_square_tail(self.value / self.scale, self.degrees)
@@ -104,7 +104,7 @@ class Distance:
                 return quantiles.gamma_tail(self.value / unit, shape) if shape else 1.0
 
     def _gamma_parameters(self) -> tuple[float, float]:
-        """Shape and unit of the gamma distribution of the Wasserstein distance; (0, 0) where all rows are alike."""
+        """Return shape and unit of the Wasserstein distance's gamma distribution; (0, 0) where all rows are equal."""
         mean, deviation = self.spread
         if mean == 0:
             return 0.0, 0.0
@@ -114,10 +114,10 @@ class Distance:
 
 
 def measure_distance(method: DistanceMethod, reference: Bins, counts: Sequence[int]) -> Distance | None:
-    """The distance of `counts`, rows by bin of `reference`; None when either has nothing to compare.
+    """Measure the distance of `counts`, rows by bin of `reference`; None when either has nothing to compare.
 
-    Missing values are left out: their share is compared by itself. Raises ValueError for an ordered
-    method and categories.
+    Missing values are left out: their share is compared separately. Raises ValueError for an ordered method and
+    categories.
     """
     before, now = reference.known_counts, reference.compared_counts(counts)
     rows, seen = sum(before), sum(now)
@@ -146,8 +146,10 @@ def measure_distance(method: DistanceMethod, reference: Bins, counts: Sequence[i
 
 
 def _psi_value(pairs: Sequence[tuple[int, int]]) -> float:
-    """A row is added to each bin (Laplace's rule), so that an empty one is no infinity; to the window's no more than
-    the reference lets expect there, so that smoothing alone never looks like drift."""
+    """Compute the PSI with a row added to each bin (Laplace's rule), so that an empty bin causes no infinity.
+
+    The window's bins get no more than the reference predicts for them, so that smoothing alone never resembles drift.
+    """
     before = [was + _ADDED_ROWS for was, _ in pairs]
     known, total = math.fsum(before), sum(now for _, now in pairs)
     after = [now + min(_ADDED_ROWS, total * was / known) for (_, now), was in zip(pairs, before, strict=True)]
@@ -194,7 +196,7 @@ def _small_sample_factor(pairs: Sequence[tuple[int, int]], rows: int, seen: int)
 
 
 def _cdf_differences(before: Sequence[int], now: Sequence[int], rows: int, seen: int) -> list[float]:
-    """The difference of the distribution functions at each cut."""
+    """Return the difference of the distribution functions at each cut."""
     pairs = zip(accumulate(before[:-1]), accumulate(now[:-1]), strict=True)
     return [after / seen - was / rows for was, after in pairs]
 
@@ -205,7 +207,7 @@ def _bin_widths(reference: Bins) -> tuple[float, ...]:
 
 @lru_cache(maxsize=2048)
 def _bridge_moments(before: tuple[int, ...], widths: tuple[float, ...]) -> tuple[float, float]:
-    """Mean and standard deviation of sum |B(F)| w over the cuts, B a Brownian bridge and F the reference's shares.
+    """Return mean and standard deviation of sum |B(F)| w over the cuts, B a Brownian bridge, F the reference's shares.
 
     Of two normal variables with correlation r and unit variance, E|XY| = 2/pi (sqrt(1 - r^2) + r asin r).
     """

@@ -1,8 +1,9 @@
-"""Which features have drifted: distances and shares of missing and unknown values, with one error rate for all.
+"""Drift of features: distances, and shares of missing and unknown values, with one error rate for all.
 
-A figure's limit is the larger of the effect that the user calls drift and of what chance alone passes at these numbers
-of rows, so more rows find smaller effects, down to the user's. Of all figures of a look together, chance makes one pass
-its limit with 5 % at most (Bonferroni), or 5 % of those that pass are chance's at most (Benjamini and Hochberg, 1995).
+A figure's limit is the larger of two values: the smallest effect that the user calls drift, and the value that chance
+alone exceeds at these numbers of rows. So more rows detect smaller effects, down to the user's. Of all figures of one
+report, chance makes any exceed its limit with a probability of 5 % at most (Bonferroni), or at most 5 % of those beyond
+their limits are due to chance (Benjamini and Hochberg, 1995).
 """
 
 from __future__ import annotations
@@ -19,20 +20,20 @@ from modelwright.core.drift.distances import DEFAULT_FLOORS, ORDERED_METHODS, Di
 
 ERROR_RATE = 0.05
 SHARE_FLOOR = 0.01
-"""The least difference of the share of missing or unknown values that is called drift, where the user says no other."""
+"""The smallest difference of the share of missing or unknown values that counts as drift, unless the user sets one."""
 _EXACT_EVENTS = 200
 _NORMAL = NormalDist()
 
 
 class Correction(StrEnum):
-    """What the 5 % are about when many features are compared."""
+    """The error rate that the 5 % bound when many features are compared."""
 
     BONFERRONI = "Bonferroni"
     BENJAMINI_HOCHBERG = "BenjaminiHochberg"
 
 
 class Aspect(StrEnum):
-    """What of a feature is compared."""
+    """The compared property of a feature."""
 
     DISTANCE = "distance"
     MISSING = "missing"
@@ -41,7 +42,7 @@ class Aspect(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class DriftMethods:
-    """The method and the least value called drift, by kind of feature, and the correction for many."""
+    """Method and floor by kind of feature, and the correction for many features."""
 
     numbers: DistanceMethod = DistanceMethod.KOLMOGOROV_SMIRNOV
     categories: DistanceMethod = DistanceMethod.CHI_SQUARE
@@ -55,19 +56,22 @@ class DriftMethods:
             raise ValueError(f"{self.categories} compares numbers, not categories")
 
     def method_for(self, reference: Bins) -> DistanceMethod:
-        """The method for a feature."""
+        """Return the method for a feature."""
         return self.categories if reference.labels else self.numbers
 
     def floor_for(self, reference: Bins) -> float:
-        """The least distance of a feature that is called drift."""
+        """Return the smallest distance of a feature that counts as drift."""
         chosen = self.categories_floor if reference.labels else self.numbers_floor
         return DEFAULT_FLOORS[self.method_for(reference)] if chosen is None else chosen
 
 
 @dataclass(frozen=True, slots=True)
 class FeatureDrift:
-    """One comparison of one feature. `value`: the distance, or the difference of the shares (positive: more now).
-    `floor`: the least value called drift, at any number of rows. `method`: of a distance."""
+    """One comparison of one feature.
+
+    `value` is the distance, or the difference of the shares (positive: more now). `floor` is the smallest value that
+    counts as drift, at any number of rows. `method` is set for a distance.
+    """
 
     feature: str
     aspect: Aspect
@@ -78,7 +82,7 @@ class FeatureDrift:
 
     @property
     def excess(self) -> float:
-        """The value in units of its limit: above 1 it is drift. Fewer unknown values than expected are none."""
+        """The value in units of its limit: above 1 it is drift. Fewer unknown values than expected are no drift."""
         if self.aspect is Aspect.UNKNOWN and self.value < 0:
             return 0.0
         return abs(self.value) / self.limit if self.limit else math.inf if self.value else 0.0
@@ -86,14 +90,14 @@ class FeatureDrift:
 
 @dataclass(frozen=True, slots=True)
 class ShareComparison:
-    """Values that are missing, or unknown: `before` of `rows` in the reference, `now` of `seen` in the window."""
+    """Missing or unknown values: `before` of `rows` in the reference, `now` of `seen` in the window."""
 
     before: int
     rows: int
     now: int
     seen: int
     only_more: bool
-    """Whether fewer than before are no drift."""
+    """Whether a decrease is no drift."""
 
     @property
     def value(self) -> float:
@@ -101,8 +105,10 @@ class ShareComparison:
         return self.now / self.seen - self.before / self.rows
 
     def tail_probability(self) -> float:
-        """The probability of a difference as large without drift: Fisher's exact test, or with many events the score
-        test with Yates' correction."""
+        """Return the probability of a difference as large without drift.
+
+        By Fisher's exact test, or with many events by the score test with Yates' correction.
+        """
         total, rows = self.before + self.now, self.rows + self.seen
         if total <= _EXACT_EVENTS or rows - total <= _EXACT_EVENTS:
             more = quantiles.hypergeometric_tail(self.now, self.seen, total, rows)
@@ -116,7 +122,7 @@ class ShareComparison:
         return one_sided if self.only_more else 2 * min(one_sided, 1 - one_sided)
 
     def chance_limit(self, tail: float) -> float:
-        """The difference that chance passes with probability `tail`, given how many there are in both samples."""
+        """Return the difference that chance exceeds with probability `tail`, given the total of both samples."""
         total, rows = self.before + self.now, self.rows + self.seen
         side = tail if self.only_more else tail / 2
         if total <= _EXACT_EVENTS or rows - total <= _EXACT_EVENTS:
@@ -124,7 +130,7 @@ class ShareComparison:
         return -_NORMAL.inv_cdf(side) * self._standard_error() + self._continuity_correction()
 
     def _exact_limit(self, side: float, total: int, rows: int) -> float:
-        """The smallest difference of this sign whose tail is at most `side`; what can't be reached is beyond it."""
+        """Return the smallest difference of this sign whose tail is at most `side`; beyond the possible if none is."""
         drawn = self.seen if self.value >= 0 else self.rows
         # Half an event below the first that is rejected, so that this one is beyond the limit.
         events = quantiles.hypergeometric_quantile(side, drawn, total, rows) - 0.5
@@ -140,18 +146,18 @@ class ShareComparison:
 
 @dataclass(frozen=True, slots=True)
 class DriftReport:
-    """All figures of one look, the largest excess first. `unwatched`: features that are free text."""
+    """All figures of one comparison, the largest excess first. `unwatched` are features of free text."""
 
     figures: tuple[FeatureDrift, ...]
     unwatched: tuple[str, ...] = ()
 
     @property
     def excess(self) -> float:
-        """The largest."""
+        """The largest excess."""
         return self.figures[0].excess if self.figures else 0.0
 
     def list_worst(self, count: int) -> tuple[FeatureDrift, ...]:
-        """The figures furthest beyond their limits, each feature once."""
+        """List the figures furthest beyond their limits, each feature once."""
         found: dict[str, FeatureDrift] = {}
         for figure in self.figures:
             found.setdefault(figure.feature, figure)
@@ -200,13 +206,13 @@ def _build_tests(name: str, bins: Bins, counts: Sequence[int], comparison: Drift
     missing = ShareComparison(bins.counts[-1], rows, counts[-1], seen, only_more=False)
     unknown = ShareComparison(*bins.expected_unknown, counts[-2], seen, only_more=True)
     for aspect, share in ((Aspect.MISSING, missing), (Aspect.UNKNOWN, unknown)):
-        # Without an event in either sample there is nothing to reject, so no error is spent on it (Tarone, 1990).
+        # Without an event in either sample there is nothing to reject, so it takes no part of the error (Tarone, 1990).
         if seen and share.before + share.now and (aspect is Aspect.MISSING or bins.is_watchable):
             yield _DriftTest(name, aspect, share, comparison.share_floor)
 
 
 def _corrected_level(tests: Sequence[_DriftTest], correction: Correction) -> float:
-    """The probability at which each figure is compared with chance."""
+    """Return the level at which each figure is compared with chance."""
     if correction is Correction.BONFERRONI:
         return ERROR_RATE / len(tests)
     rejected = 0

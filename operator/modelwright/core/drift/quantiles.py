@@ -1,6 +1,6 @@
-"""Quantiles and tails of the distributions that limits of drift come from: chi-square, gamma, Kolmogorov, binomial.
+"""Quantiles and tails of the distributions behind drift limits: chi-square, gamma, Kolmogorov, hypergeometric.
 
-Each agrees with scipy.stats to 1e-6 of itself (`tests/unit/core/drift/test_quantiles.py`); scipy is no part of the
+Each agrees with scipy.stats to a relative 1e-6 (`tests/unit/core/drift/test_quantiles.py`); scipy is no part of the
 operator or its agents.
 """
 
@@ -16,23 +16,23 @@ _MOST_TERMS = 10_000
 
 @lru_cache(maxsize=4096)
 def chi_square_quantile(tail: float, degrees: float) -> float:
-    """The value that a chi-square variable of `degrees` > 0 exceeds with probability `tail`, 0 < tail < 1."""
+    """Return the value that a chi-square variable of `degrees` > 0 exceeds with probability `tail`, 0 < tail < 1."""
     return 2 * gamma_quantile(tail, degrees / 2)
 
 
 def chi_square_tail(value: float, degrees: float) -> float:
-    """The probability that a chi-square variable of `degrees` > 0 exceeds `value`."""
+    """Return the probability that a chi-square variable of `degrees` > 0 exceeds `value`."""
     return gamma_tail(value / 2, degrees / 2)
 
 
 @lru_cache(maxsize=4096)
 def gamma_quantile(tail: float, shape: float) -> float:
-    """The value that a gamma variable of `shape` > 0 and scale 1 exceeds with probability `tail`, 0 < tail < 1."""
+    """Return the value that a gamma variable of `shape` > 0, scale 1, exceeds with probability `tail`, 0 < tail < 1."""
     return _solve_falling(lambda value: gamma_tail(value, shape), tail, max(shape, 1.0))
 
 
 def gamma_tail(value: float, shape: float) -> float:
-    """The probability that a gamma variable of `shape` > 0 and scale 1 exceeds `value`.
+    """Return the probability that a gamma variable of `shape` > 0 and scale 1 exceeds `value`.
 
     The regularised incomplete gamma function Q: by its series below shape + 1, by its continued fraction above
     (DLMF 8.11.4 and 8.9.2, the latter by Lentz's method).
@@ -65,12 +65,12 @@ def gamma_tail(value: float, shape: float) -> float:
 
 @lru_cache(maxsize=4096)
 def kolmogorov_quantile(tail: float) -> float:
-    """The value that the Kolmogorov distribution exceeds with probability `tail`, 0 < tail < 1."""
+    """Return the value that the Kolmogorov distribution exceeds with probability `tail`, 0 < tail < 1."""
     return _solve_falling(kolmogorov_tail, tail, 1.0)
 
 
 def kolmogorov_tail(value: float) -> float:
-    """The probability that the Kolmogorov distribution exceeds `value` (DLMF 20.4.1 for small values)."""
+    """Return the probability that the Kolmogorov distribution exceeds `value` (DLMF 20.4.1 for small values)."""
     if value <= 0:
         return 1.0
     if value < 0.8:
@@ -81,7 +81,7 @@ def kolmogorov_tail(value: float) -> float:
 
 
 def hypergeometric_tail(events: int, drawn: int, total: int, rows: int) -> float:
-    """The probability of at least `events` among `drawn` of `rows` rows, of which `total` are events.
+    """Return the probability of at least `events` among `drawn` of `rows` rows, of which `total` are events.
 
     Fisher's exact test of two shares is this with the events of both samples as `total`.
     """
@@ -92,8 +92,10 @@ def hypergeometric_tail(events: int, drawn: int, total: int, rows: int) -> float
 
 
 def hypergeometric_quantile(tail: float, drawn: int, total: int, rows: int) -> int:
-    """The smallest number of events whose `hypergeometric_tail` is at most `tail`; one more than there can be when
-    none is."""
+    """Return the smallest number of events whose `hypergeometric_tail` is at most `tail`.
+
+    It is one more than the possible maximum when there is none.
+    """
     found, reached = min(drawn, total) + 1, 0.0
     for events, chance in _descending_probabilities(drawn, total, rows, max(0, drawn + total - rows)):
         reached += chance
@@ -104,7 +106,7 @@ def hypergeometric_quantile(tail: float, drawn: int, total: int, rows: int) -> i
 
 
 def _descending_probabilities(drawn: int, total: int, rows: int, down_to: int) -> Iterator[tuple[int, float]]:
-    """Numbers of events and their probabilities, from the largest number there can be."""
+    """Yield numbers of events and their probabilities, from the possible maximum down."""
     events = min(drawn, total)
     if events < down_to:
         return
@@ -123,7 +125,7 @@ def _log_choose(n: int, k: int) -> float:
 
 
 def _solve_falling(tail_of: Callable[[float], float], tail: float, start: float) -> float:
-    """Where the falling function `tail_of` reaches `tail`, to 1e-10 of the result."""
+    """Solve for the point where the falling function `tail_of` reaches `tail`, to 1e-10 of the result."""
     low, high = 0.0, start
     while tail_of(high) > tail:
         low, high = high, 2 * high

@@ -1,4 +1,4 @@
-"""The reference sample of a version: what it was made with, as bins that requests and answers are counted in."""
+"""The reference sample of a version, as bins for counting its live requests and predictions."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from modelwright.core.drift.distances import ORDERED_METHODS
 from modelwright.core.drift.feature_drift import DriftMethods
 
 MAX_FEATURES = 1024
-"""Features that are watched; of more, as many spread evenly."""
+"""Most features that are watched; of a larger number, this many at even distances."""
 MAX_NAME_CHARACTERS = 63
 MAX_CLASSES = 50
-"""Whole numbers with no more different values than this are labels, not quantities."""
+"""Most distinct values of whole numbers that are labels, not quantities."""
 
 
 class InvalidReferenceSample(ValueError):
-    """The sample can't be used; the text says what is wrong and where."""
+    """The sample can't be used; the text names the mistake and its place."""
 
 
 @dataclass(frozen=True, slots=True)
 class BinnedReference:
-    """Bins of each feature that is watched, and of the predictions.
+    """Bins of each watched feature, and of the predictions.
 
-    `width`: features of a row. `features`: place in a row -> its bins. `names`: of all features of a row, empty when
-    the sample has none. `predictions` None: there are none to compare with, and the model isn't asked.
+    `width` is the number of features of a row, `features` maps a place in a row to its bins, `names` has all features
+    of a row or is empty. Without `predictions` there are none to compare, and no requests are sent to the model.
     """
 
     width: int
@@ -37,13 +37,13 @@ class BinnedReference:
     names: tuple[str, ...] = ()
 
     def place_row(self, row: Sequence[FeatureValue]) -> bytes:
-        """The bin of each feature looked at. `row` has `width` values."""
+        """Return the bin of each watched feature. `row` has `width` values."""
         return bytes(
             found.bin_of(format_category(row[at]) if found.labels else row[at]) for at, found in self.features.items()
         )
 
     def place_prediction(self, value: Sequence[FeatureValue]) -> int | None:
-        """The bin of one row of an output: a value, or a number for each class; None without predictions."""
+        """Return the bin of one row of an output: a value, or a number for each class; None without predictions."""
         if self.predictions is None:
             return None
         found = predicted_value(value)
@@ -51,11 +51,11 @@ class BinnedReference:
 
 
 def parse_reference(document: Any, comparison: DriftMethods | None = None) -> BinnedReference:
-    """The sample of a parsed file: {"inputs": [[value, ...], ...], "predictions": [value, ...], "features": [name,
-    ...]}.
+    """Parse a reference sample from a decoded file.
 
-    Values are numbers, text or null; a prediction may also be a list of numbers, one for each class. `predictions` and
-    `features` may be left out. `comparison` says how fine the bins are to be. Raises ReferenceError.
+    It is {"inputs": [[value, ...], ...], "predictions": [value, ...], "features": [name, ...]}. Values are numbers,
+    text or null; a prediction may also be a list of numbers, one for each class. `predictions` and `features` may be
+    left out. `comparison` decides the number of bins. Raises InvalidReferenceSample.
     """
     how = comparison or DriftMethods()
     most = MAX_ORDERED_BINS if how.numbers in ORDERED_METHODS else MAX_BINS
@@ -111,8 +111,10 @@ def _parse_predictions(found: Any, rows: int, most: int) -> Bins | None:
 
 
 def predicted_value(row: Sequence[FeatureValue]) -> FeatureValue:
-    """What one row of an output says: its value, or the place of the largest of several numbers; of several texts,
-    all."""
+    """Return the prediction in one row of an output.
+
+    That is its value, the place of the largest of several numbers, or all of several texts.
+    """
     if len(row) == 1:
         return row[0]
     numbers = [value for value in row if not isinstance(value, str)]
@@ -122,14 +124,14 @@ def predicted_value(row: Sequence[FeatureValue]) -> FeatureValue:
 
 
 def format_label(value: FeatureValue) -> str:
-    """A value as a category: 3.0 and "3" are the same."""
+    """Format a value as a category: 3.0 and "3" are the same."""
     if isinstance(value, str):
         return value
     return str(int(value)) if math.isfinite(value) and value == int(value) else str(value)
 
 
 def format_category(value: FeatureValue) -> str:
-    """A value of a feature with categories; "" for a number that is missing."""
+    """Format a value of a feature with categories; "" for a missing number."""
     return "" if not isinstance(value, str) and math.isnan(value) else format_label(value)
 
 
@@ -143,5 +145,5 @@ def _to_feature_value(value: Any) -> FeatureValue:
 
 
 def _is_value(value: Any) -> bool:
-    """Null stands for a number that is missing."""
+    """Return whether this is a JSON value of a feature. Null stands for a missing number."""
     return value is None or isinstance(value, float | str) or (isinstance(value, int) and abs(value) < 2**1023)

@@ -1,5 +1,7 @@
-"""The figures of drift furthest beyond their limits, and features without one: what the observer answers on `/worst`,
-and the operator reads."""
+"""Answer of the drift monitor on `/worst`, which the operator reads: the features furthest beyond their limits.
+
+It also names the features of free text, which have no figure.
+"""
 
 from __future__ import annotations
 
@@ -12,22 +14,22 @@ from modelwright.core.drift.distances import DistanceMethod
 from modelwright.core.drift.feature_drift import Aspect, FeatureDrift
 
 MAX_FIGURES = 16
-"""Figures in an answer: more than a status shows, so that what it shows is still among them when others pass it by."""
+"""Figures in an answer: more than a status shows, so that a shown one is still among them when others exceed it."""
 FEATURE_KINDS = ("input", "prediction")
 MAX_UNWATCHED = 16
 """Features of free text in an answer."""
 _MAX_NAME_CHARACTERS = 80
-"""Characters of a feature's name: that of a tensor, at most 63, and a place in it."""
+"""Characters of a feature's name: a tensor's name, at most 63, and a place in the tensor."""
 _MAX_WINDOW_CHARACTERS = 32
 
 
 class InvalidDriftAnswer(ValueError):
-    """An answer that is none of an observer's; the text says why."""
+    """A malformed answer of the drift monitor, or one about another version; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class WindowDrift:
-    """A figure and what it was made from: the window by name, and its `rows`."""
+    """A feature's figure with its source: the name of the window, and the window's `rows`."""
 
     window: str
     kind: str
@@ -36,15 +38,15 @@ class WindowDrift:
 
     @property
     def feature_key(self) -> tuple[str, str]:
-        """Kind and name: what of one feature is worst counts, in whichever window."""
+        """Kind and name: only the worst figure of a feature counts, over all windows."""
         return self.kind, self.figure.feature
 
 
 def select_worst(figures: Iterable[WindowDrift]) -> tuple[WindowDrift, ...]:
-    """The figures furthest beyond their limits, the largest excess first, each feature once."""
+    """Select the figures furthest beyond their limits, the largest excess first, each feature once."""
     found: dict[tuple[str, str], WindowDrift] = {}
     for one in sorted(figures, key=lambda one: -one.figure.excess):
-        # A feature that has one value alone can't drift by every method: it has no limit.
+        # A feature with a single value can't drift by every method: it has no limit.
         if math.isfinite(one.figure.limit):
             found.setdefault(one.feature_key, one)
     return tuple(found.values())[:MAX_FIGURES]
@@ -55,8 +57,11 @@ FeatureKey = tuple[str, str]
 
 
 def build_answer(version: str, figures: Sequence[WindowDrift], unwatched: Sequence[FeatureKey] = ()) -> dict[str, Any]:
-    """The answer as JSON: `version` is the ModelVersion whose reference the figures are from; `unwatched`: features of
-    free text, which have no figure."""
+    """Build the answer as JSON.
+
+    `version` is the ModelVersion whose reference the figures are from; `unwatched` are features of free text, which
+    have no figure.
+    """
     return {
         "version": version,
         "worst": [
@@ -78,7 +83,7 @@ def build_answer(version: str, figures: Sequence[WindowDrift], unwatched: Sequen
 
 
 def parse_answer(answer: Any, version: str) -> tuple[WindowDrift, ...]:
-    """The figures of an answer about `version`. Raises WorstError for another version, and for what is none."""
+    """Parse the figures of an answer about `version`. Raises InvalidDriftAnswer, also for another version."""
     if (
         not isinstance(answer, Mapping)
         or not isinstance(answer.get("worst"), list)
@@ -94,8 +99,8 @@ def parse_answer(answer: Any, version: str) -> tuple[WindowDrift, ...]:
 
 
 def parse_unwatched(answer: Mapping[str, Any]) -> tuple[FeatureKey, ...]:
-    """The features of free text in an answer that `parse` takes. Raises WorstError."""
-    # An observer of an earlier version tells none, until it is replaced.
+    """Parse the features of free text in an answer that `parse_answer` accepts. Raises InvalidDriftAnswer."""
+    # A drift monitor of an earlier version sends none, until it is replaced.
     found = answer.get("unwatched", [])
     if not isinstance(found, list) or len(found) > MAX_UNWATCHED:
         raise InvalidDriftAnswer(f"unwatched is no list of at most {MAX_UNWATCHED} features")

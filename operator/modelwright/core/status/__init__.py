@@ -1,1 +1,1 @@
-"""What a status says: pure functions from a decision to conditions and fields."""
+"""Statuses: pure functions from decisions to conditions and fields."""

@@ -1,7 +1,7 @@
-"""What Model.status says of drift, and when that is worth a write.
+"""Drift in Model.status, and the changes of it that are worth a write.
 
-Figures change at every look. A write is made when a feature begins or ceases to be beyond its limit, and not when
-numbers or their order change (docs/adr/0017). Beside another write the numbers are renewed.
+Figures change at every measurement. The status is written when a feature starts or ceases to exceed its limit, and not
+when numbers or their order change (docs/adr/0017). A write for another reason renews the numbers.
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ from modelwright.core.drift.worst_features import FeatureKey, WindowDrift
 
 MAX_SHOWN = 3
 CEASING_EXCESS = 0.8
-"""Excess below which a feature that was beyond its limit is so no more: at the limit itself, chance alone would end and
-begin it by turns."""
+"""Excess below which a drifted feature ceases to be drifted: at the limit itself, chance alone would toggle it."""
 REPLACING_FACTOR = 1.5
-"""How many times the excess of one that is shown another feature needs to take its place, when SHOWN have drifted."""
+"""Factor by which a feature's excess must surpass that of a shown one to replace it, when MAX_SHOWN have drifted."""
 
 
 def summarize_drift(
@@ -27,9 +26,11 @@ def summarize_drift(
     now: datetime,
     unwatched: Sequence[FeatureKey] | None = None,
 ) -> DriftStatus | None:
-    """What is to be told of figures, the largest excess first, after what was told before. Without figures, as below
-    the least number of rows, no more is known of drift than `old` says, if it is of the same version. `unwatched`:
-    features of free text; None when they aren't known."""
+    """Summarize figures, which come with the largest excess first, given the former status, `old`.
+
+    Without figures, as below the minimum number of rows, `old` stays if it is of the same version. `unwatched` are
+    features of free text; None when they aren't known.
+    """
     if old is not None and old.version != version:
         old = None
     free_text = old.unwatched if old is not None else ()
@@ -51,8 +52,7 @@ def summarize_drift(
 
 
 def is_worth_writing(old: DriftStatus | None, new: DriftStatus | None) -> bool:
-    """Whether `new` says more than other numbers: another version, or other features that have drifted or are free
-    text."""
+    """Return whether `new` differs in more than numbers: in its version, or in its drifted or free-text features."""
     if old is None or new is None:
         return old is not new
     return (old.version, old.unwatched, _drifted_features(old)) != (new.version, new.unwatched, _drifted_features(new))
@@ -63,7 +63,7 @@ def _drifted_features(told: DriftStatus | None) -> frozenset[tuple[str, str]]:
 
 
 def _select_drifted(drifted: Sequence[WindowDrift], before: frozenset[tuple[str, str]]) -> list[WindowDrift]:
-    """The SHOWN of those that have drifted: those shown `before`, but for what others exceed by far."""
+    """Select MAX_SHOWN of the drifted features: those shown `before`, unless others exceed them by far."""
     kept = [one for one in drifted if one.feature_key in before]
     for one in drifted:
         if one in kept:

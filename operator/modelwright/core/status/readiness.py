@@ -1,8 +1,8 @@
-"""The conditions of a Model and of a ModelVersion. Nothing else sets Ready, Reconciling, Stalled or Available.
+"""Conditions of Models and ModelVersions. Nothing else sets Ready, Reconciling, Stalled or Available.
 
-They follow kstatus: Stalled means that a person has to act, Reconciling that things are on their way, Ready that what
-is wanted is what there is. Available is apart from Ready: it says whether callers get answers, and a good rollout
-doesn't touch it.
+They follow kstatus: Stalled means that a user has to act, Reconciling that a change is in progress, Ready that the
+actual state is the desired one. Available is independent of Ready: it reports whether callers get answers, and a good
+rollout doesn't change it.
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ from modelwright.core.rollout.machine import Assessment
 from modelwright.core.rollout.observation import Observation
 
 MISSING_REFERENCE_TIMEOUT = timedelta(minutes=5)
-"""How long a missing referenced object is waited for, or a write tried again, before that is called stalled."""
+"""How long to wait for a missing referenced object, or to retry a write, before the object is Stalled."""
 
 _REASON_AFTER_TIMEOUT: Mapping[str, Reason] = {
     Reason.WAITING_FOR_VERSION: Reason.VERSION_NOT_FOUND,
@@ -31,7 +31,7 @@ _REASON_AFTER_TIMEOUT: Mapping[str, Reason] = {
 
 @dataclass(frozen=True, slots=True)
 class ConditionSummary:
-    """The three kstatus conditions as one: stalled, on its way, or neither (then ready)."""
+    """The three kstatus conditions as one: stalled, reconciling, or neither (then ready)."""
 
     reason: str
     message: str
@@ -40,7 +40,7 @@ class ConditionSummary:
 
 
 def escalate_problem(problem: Problem, since: datetime, now: datetime) -> Problem:
-    """`problem`, stalled under its final reason when what it waits for has been missing for PATIENCE."""
+    """Return `problem`, stalled under its final reason once it has lasted for MISSING_REFERENCE_TIMEOUT."""
     final = _REASON_AFTER_TIMEOUT.get(problem.reason)
     if problem.stalled or final is None or now - since < MISSING_REFERENCE_TIMEOUT:
         return problem
@@ -48,7 +48,7 @@ def escalate_problem(problem: Problem, since: datetime, now: datetime) -> Proble
 
 
 def assess_readiness(observed: Observation, assessment: Assessment) -> ConditionSummary:
-    """What a Model's rollout and pods come to."""
+    """Assess a Model's readiness from its rollout and pods."""
     if observed.suspended:
         text = "spec.suspend is true: nothing is changed"
         if assessment.state is RolloutState.SUCCEEDED:
@@ -62,7 +62,7 @@ def assess_readiness(observed: Observation, assessment: Assessment) -> Condition
 
 
 def _check_health(observed: Observation, well: ConditionSummary) -> ConditionSummary:
-    """A revision that serves can still fall ill: then the Model isn't ready, though its rollout has succeeded."""
+    """Check the pods of the serving revision: they can fail after their rollout, and the Model is then not ready."""
     view = observed.target_view
     if view is None or view.replicas is None or (view.available >= view.replicas and view.current):
         return well
@@ -74,7 +74,7 @@ def _check_health(observed: Observation, well: ConditionSummary) -> ConditionSum
 
 
 def assess_availability(observed: Observation) -> tuple[bool, Reason, str]:
-    """Whether every revision that traffic names has a pod that answers."""
+    """Return whether every revision that traffic names has an available pod, with reason and message."""
     if observed.serving is None and not any(v.available for v in observed.revisions.values()):
         return False, Reason.NOTHING_SERVING, "no revision has served yet"
     if observed.replicas == 0 and observed.target_serves:
@@ -100,9 +100,11 @@ def build_conditions(
     generation: int,
     now: datetime,
 ) -> tuple[Condition, ...]:
-    """Ready, Reconciling, Stalled and, for a Model, Available; Monitored and Verified only while that is asked for,
-    EvidenceAsked only with a RolloutPolicy, EndpointApplied only with what it is about.
-    Times move only where a status does."""
+    """Build Ready, Reconciling, Stalled and, for a Model, Available.
+
+    Monitored and Verified are set only while the spec requests them, EvidenceAsked only with a RolloutPolicy,
+    EndpointApplied only with an endpoint. Transition times change only with the status.
+    """
     rows: list[tuple[str, bool | None, str, str]] = []
     if serving is not None:
         rows.append((ConditionType.AVAILABLE, *serving))
@@ -125,7 +127,7 @@ def build_conditions(
 def set_readiness(
     old: tuple[Condition, ...], verdict: ConditionSummary, *, generation: int, now: datetime
 ) -> tuple[Condition, ...]:
-    """`old` with Ready, Reconciling and Stalled by this verdict; the others stay as they are."""
+    """Return `old` with Ready, Reconciling and Stalled from this summary; the others stay."""
     ready = not verdict.stalled and not verdict.reconciling
     quiet = (Reason.UP_TO_DATE, "")
     for type_, status, (reason, message) in (
@@ -142,7 +144,7 @@ def set_readiness(
 
 
 def acknowledge_edit(old: tuple[Condition, ...], *, generation: int, now: datetime) -> tuple[Condition, ...]:
-    """`old` for an edit that was seen and not looked into: Ready waits; the others tell of what runs, as before."""
+    """Return `old` for an edit that was observed and is queued: Ready waits; the other conditions stay."""
     verdict = ConditionSummary(Reason.NEW_GENERATION, "other edits are answered first", reconciling=True)
     told = set_readiness(old, verdict, generation=generation, now=now)
     return tuple(condition.model_copy(update={"observed_generation": generation}) for condition in told)
@@ -152,12 +154,15 @@ _MOVING_STATES = (RolloutState.PENDING, RolloutState.GATING, RolloutState.PROGRE
 
 
 def reports_progress_only(old: ModelStatus, new: ModelStatus) -> bool:
-    """Whether `new` differs from `old` only in how far a move of the same generation has come: nobody acts on that, so
-    it may be written a little later. What serves, what is wrong and what people have to do is never progress."""
+    """Return whether `new` differs from `old` only in the progress of a rollout of the same generation.
+
+    Such a change requires no action, so that its write may be delayed. A change of what serves, of a problem or of a
+    required user action is never progress.
+    """
     if new == old or old.rollout is None or new.rollout is None or old.rollout.name != new.rollout.name:
         return False
     before = find_condition(old.conditions, ConditionType.RECONCILING)
-    # An acknowledgement leaves the state as it was before the edit.
+    # An acknowledgement leaves the state from before the edit.
     acknowledged = before is not None and before.reason == Reason.NEW_GENERATION
     states = {new.rollout.state} if acknowledged else {old.rollout.state, new.rollout.state}
     return (

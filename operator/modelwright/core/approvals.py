@@ -117,19 +117,19 @@ def evaluate_approvals(
             refused.append(f"{approval.name} of {approval.spec.approver} {why}")
         else:
             counted.setdefault(normalize_name(approval.spec.approver), approval)
-    given = tuple(counted.values())
+    valid = tuple(counted.values())
     if authors.unknown:
         reason = Reason.NO_AUTHOR if authors.nameless else Reason.AUTHOR_UNKNOWN
         return ApprovalsMissing(
             (), required, reason, _append_uncounted("; ".join(authors.unknown), refused), stalled=True
         )
-    if len(given) >= required:
-        return Approved(given)
+    if len(valid) >= required:
+        return Approved(valid)
     return ApprovalsMissing(
-        given,
-        required - len(given),
+        valid,
+        required - len(valid),
         Reason.AWAITING_APPROVAL,
-        _append_uncounted(_summarize_approvals(given, required), refused),
+        _append_uncounted(_summarize_approvals(valid, required), refused),
     )
 
 
@@ -177,10 +177,10 @@ def _counting_refusal(
     return None
 
 
-def _summarize_approvals(given: tuple[Approval, ...], required: int) -> str:
-    who = f"approved by {', '.join(a.spec.approver for a in given)}" if given else "no approvals yet"
+def _summarize_approvals(valid: tuple[Approval, ...], required: int) -> str:
+    approvers_text = f"approved by {', '.join(a.spec.approver for a in valid)}" if valid else "no approvals yet"
     approvers = "approver" if required == 1 else "different approvers"
-    return f"{len(given)} of {required} {approvers}: {who}; {required - len(given)} missing"
+    return f"{len(valid)} of {required} {approvers}: {approvers_text}; {required - len(valid)} missing"
 
 
 def _append_uncounted(text: str, refused: list[str]) -> str:

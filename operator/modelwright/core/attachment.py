@@ -22,12 +22,12 @@ def route_problem(route: Mapping[str, Any]) -> Problem | None:
     entries = route.get("status", {}).get("parents", [])
     namespace = route["metadata"].get("namespace")
     answers = [[e for e in entries if _is_about_parent(e.get("parentRef", {}), ref, namespace)] for ref in parents]
-    answered = sum(1 for found in answers if found)
+    answered = sum(1 for matching in answers if matching)
     if answered < len(parents):
         text = f"{answered} of {len(parents)} gateways of spec.endpoint.parentRefs have answered"
         return Problem(Reason.WAITING_FOR_ROUTE, text)
     generation = route["metadata"].get("generation")
-    problems = [_find_refusal(found, generation) for found in answers]
+    problems = [_find_refusal(matching, generation) for matching in answers]
     return next((p for p in problems if p is not None and p.stalled), next(filter(None, problems), None))
 
 
@@ -51,14 +51,14 @@ def _find_refusal(entries: list[Mapping[str, Any]], generation: int | None) -> P
 
 def _entry_problem(entry: Mapping[str, Any], generation: int | None) -> Problem | None:
     gateway = entry.get("parentRef", {}).get("name")
-    seen = {c["type"]: c for c in entry.get("conditions", [])}
+    by_type = {c["type"]: c for c in entry.get("conditions", [])}
     for kind in ("Accepted", "ResolvedRefs"):
-        condition = seen.get(kind)
+        condition = by_type.get(kind)
         if condition is None or condition.get("observedGeneration") != generation:
-            return Problem(Reason.WAITING_FOR_ROUTE, f"gateway {gateway} has not looked at the latest route yet")
+            return Problem(Reason.WAITING_FOR_ROUTE, f"gateway {gateway} has not processed the latest route yet")
         if condition["status"] != "True":
-            said = f"{condition.get('reason')}: {condition.get('message')}"
-            text = f"spec.endpoint: gateway {gateway} refuses the route: {said}"
+            cause = f"{condition.get('reason')}: {condition.get('message')}"
+            text = f"spec.endpoint: gateway {gateway} refuses the route: {cause}"
             return Problem(Reason.ROUTE_NOT_ACCEPTED, text, stalled=True)
     return None
 
@@ -97,10 +97,10 @@ def find_listener_address(gateway: Mapping[str, Any], namespace: str, endpoint: 
     )
     if not hosts:
         return None
-    found = sorted(_attached_listeners(gateway, namespace, endpoint), key=lambda it: it[0])
-    if not found:
+    attached = sorted(_attached_listeners(gateway, namespace, endpoint), key=lambda it: it[0])
+    if not attached:
         return None
-    _, listener, hostname = found[0]
+    _, listener, hostname = attached[0]
     return ListenerAddress(listener["protocol"].lower(), hosts, listener["port"], hostname)
 
 
@@ -132,15 +132,15 @@ def list_listener_refusals(
     """
     attached = [listener["name"] for _, listener, _ in _attached_listeners(gateway, namespace, endpoint)]
     same = (gateway["metadata"].get("namespace") or namespace) == namespace
-    found = []
+    refusals = []
     for listener in gateway["spec"].get("listeners", ()):
         why = _selector_refusal(listener, labels) or (
             "" if listener["name"] in attached else _explain_refusal(listener, endpoint, same)
         )
         if not why:
             return []
-        found.append(f"listener {listener['name']} {why}")
-    return found or ["it has no listeners"]
+        refusals.append(f"listener {listener['name']} {why}")
+    return refusals or ["it has no listeners"]
 
 
 def _explain_refusal(listener: Mapping[str, Any], endpoint: Endpoint, same_namespace: bool) -> str:

@@ -135,10 +135,10 @@ def track_changes(
     only when its content is the served content again.
     """
     before = {change.kind: change for change in known}
-    found = {part.kind: _track_change(before.get(part.kind), part, served, settled and not known) for part in parts}
-    now = {**before, **found}
-    if any(kind in found for kind in RUNTIME_KINDS):
-        now = {kind: change for kind, change in now.items() if kind not in RUNTIME_KINDS or kind in found}
+    updated = {part.kind: _track_change(before.get(part.kind), part, served, settled and not known) for part in parts}
+    now = {**before, **updated}
+    if any(kind in updated for kind in RUNTIME_KINDS):
+        now = {kind: change for kind, change in now.items() if kind not in RUNTIME_KINDS or kind in updated}
     return tuple(now[kind] for kind in sorted(now))
 
 
@@ -176,19 +176,19 @@ def record_authors(
     `rendered`, `served`: data of the ControllerRevisions of the candidate and of the serving revision.
     """
     before = {entry.kind: entry for entry in known}
-    found = {}
+    recorded = {}
     for change in changes:
         entry = before.get(change.kind)
         if entry is not None and change.kind in ("Model", "RolloutPolicy") and entry.content != change.content:
-            found[change.kind] = entry
+            recorded[change.kind] = entry
         elif change.kind in RUNTIME_KINDS and rendered is not None:
-            made = _runtime_authors(change, rendered, served)
-            found[made.kind] = made
+            author_entry = _runtime_authors(change, rendered, served)
+            recorded[author_entry.kind] = author_entry
         else:
-            found[change.kind] = AuthorsStatus(
+            recorded[change.kind] = AuthorsStatus(
                 **change.model_dump(include={"kind", "name", "content", "by", "unknown"})
             )
-    return tuple(found[kind] for kind in sorted(found))
+    return tuple(recorded[kind] for kind in sorted(recorded))
 
 
 def _runtime_authors(now: ChangeStatus, rendered: Mapping[str, Any], served: Mapping[str, Any] | None) -> AuthorsStatus:
@@ -216,39 +216,42 @@ def collect_authors(entries: Iterable[AuthorsStatus], *, service_accounts: bool 
     nameless = False
     for entry in entries:
         everybody += [name for name in entry.by if name != RETRAINING_AUTHOR]
-        what = f"{entry.kind} {entry.name}"
+        subject = f"{entry.kind} {entry.name}"
         if entry.unknown or RETRAINING_AUTHOR in entry.by:
-            unknown.append(_explain_unknown_author(entry, what))
+            unknown.append(_explain_unknown_author(entry, subject))
             nameless = nameless or (entry.kind == VERSION_KIND and not entry.by)
         accounts = [] if service_accounts else [name for name in entry.by if is_service_account(name)]
-        unknown += [_explain_service_account(what, name) for name in accounts]
+        unknown += [_explain_service_account(subject, name) for name in accounts]
     return Authors(tuple(dict.fromkeys(everybody)), tuple(unknown), nameless)
 
 
-def _explain_unknown_author(entry: AuthorsStatus, what: str) -> str:
+def _explain_unknown_author(entry: AuthorsStatus, subject: str) -> str:
     if entry.kind == VERSION_KIND and not entry.by:
-        return f"{what} has no spec.author, so nobody can be a second person: make the version anew, with its author"
+        return (
+            f"{subject} has no spec.author, so no approver can be a second person: create the version again, with its "
+            "author"
+        )
     if entry.kind == VERSION_KIND:
         return (
-            f"{what} was trained by a RetrainingPolicy for which nobody answers: have somebody write their name into "
-            "spec.changedBy of the policy, and train again"
+            f"{subject} was trained by a RetrainingPolicy without spec.changedBy: set it to the name of the person who "
+            "answers for the policy, and train again"
         )
     if len(entry.by) >= MAX_AUTHORS:
-        return f"{what} was changed by more than {MAX_AUTHORS} people: put it back as it was, and change it once"
+        return f"{subject} was changed by more than {MAX_AUTHORS} users: restore its former content, and change it once"
     return (
-        f"{what} was changed and nobody says by whom: have somebody who answers for it as it is write their name into "
-        "its spec.changedBy"
+        f"{subject} was changed without spec.changedBy: set it to the name of the person who answers for its "
+        "present content"
     )
 
 
-def _explain_service_account(what: str, name: str) -> str:
+def _explain_service_account(subject: str, name: str) -> str:
     return (
-        f"{what} names {name}, and more than one person may use a ServiceAccount: name the person instead, or let "
+        f"{subject} names {name}, and more than one person may use a ServiceAccount: name the person instead, or let "
         "approval.serviceAccounts of the RolloutPolicy say that ServiceAccounts count"
     )
 
 
 def training_authors(policy: RetrainingPolicySpec, by: str | None) -> tuple[str, ...]:
     """Return the authors of a run's version: the policy's spec.changedBy, and the person who requested the run."""
-    made = (policy.changed_by or RETRAINING_AUTHOR, *([by] if by is not None else []))
-    return tuple(dict.fromkeys(made))
+    writers = (policy.changed_by or RETRAINING_AUTHOR, *([by] if by is not None else []))
+    return tuple(dict.fromkeys(writers))

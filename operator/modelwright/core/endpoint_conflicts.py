@@ -125,15 +125,15 @@ def _path_prefixes(path: str) -> list[str]:
 
 def _path_groups(path: str, *, strictly: bool = False) -> list[str]:
     """Return the groups that hold `path` and all below it, or, strictly, those above it; the last is the closest."""
-    found = _path_prefixes(path)
-    return (found[:-1] if strictly else found)[: GROUPING_DEPTH + 1]
+    prefixes = _path_prefixes(path)
+    return (prefixes[:-1] if strictly else prefixes)[: GROUPING_DEPTH + 1]
 
 
 def _matching_wildcards(host: str) -> list[str]:
     """Return all wildcards that match a hostname, the widest first."""
     labels = host.removeprefix("*.").split(".") if host else []
-    found = ["*." + ".".join(labels[start:]) for start in range(len(labels) - 1, -1, -1)]
-    return [wildcard for wildcard in found if wildcard_covers(wildcard, host)]
+    candidates = ["*." + ".".join(labels[start:]) for start in range(len(labels) - 1, -1, -1)]
+    return [wildcard for wildcard in candidates if wildcard_covers(wildcard, host)]
 
 
 def _is_same_place(a: EndpointClaim, b: EndpointClaim) -> bool:
@@ -149,10 +149,10 @@ def _takes_requests(mine: EndpointClaim, other: EndpointClaim) -> bool:
     """
     path, theirs = mine.endpoint.path_prefix, other.endpoint.path_prefix
     for host in mine.endpoint.hostnames or ("",):
-        for taken in other.endpoint.hostnames or ("",):
-            if (host == taken or wildcard_covers(host, taken)) and is_below_prefix(path, theirs):
+        for claimed in other.endpoint.hostnames or ("",):
+            if (host == claimed or wildcard_covers(host, claimed)) and is_below_prefix(path, theirs):
                 return True
-            if wildcard_covers(taken, host) and (is_below_prefix(path, theirs) or is_below_prefix(theirs, path)):
+            if wildcard_covers(claimed, host) and (is_below_prefix(path, theirs) or is_below_prefix(theirs, path)):
                 return True
     return False
 

@@ -76,61 +76,63 @@ def evaluate_report(metrics: Sequence[EvaluationMetric], report: Mapping[str, An
     if not isinstance(entries, list) or not all(isinstance(entry, Mapping) for entry in entries):
         text = 'the report needs "metrics", a list of {"name", "candidate", "serving", "slice", "n"}'
         return GateResult(Outcome.ERROR, Reason.REPORT_MISSING, text)
-    found = _LimitFindings()
+    findings = _LimitFindings()
     judged = sum(len(_list_limits(metric, first=first)) for metric, _ in report_figures.list_gated_figures(metrics))
     for metric, part in report_figures.list_gated_figures(metrics):
         _add_findings(
-            found, metric, report_figures.parse_report_figure(metric.name, part, entries), judged, first=first
+            findings, metric, report_figures.parse_report_figure(metric.name, part, entries), judged, first=first
         )
     skipped = first and any(
         len(_list_limits(metric, first=False)) > len(_list_limits(metric, first=True)) for metric in metrics
     )
     note = "nothing serves yet, so limits versus the serving version were skipped" if skipped else ""
-    outcome, reason = _decide_outcome(found, passed=Reason.GATE_PASSED if judged else Reason.NO_BASELINE)
+    outcome, reason = _decide_outcome(findings, passed=Reason.GATE_PASSED if judged else Reason.NO_BASELINE)
     shown = (
-        found.held if outcome is Outcome.PASS else [*found.wrong, *found.missing, *found.uncertain, *found.undecided]
+        findings.held
+        if outcome is Outcome.PASS
+        else [*findings.wrong, *findings.missing, *findings.uncertain, *findings.undecided]
     )
     full = _parse_full_report(report.get("fullReport"))
     if isinstance(full, str):
         shown, full = [*shown, full], None
-    return GateResult(outcome, reason, "; ".join(filter(None, [*shown, note])), tuple(found.figures), full)
+    return GateResult(outcome, reason, "; ".join(filter(None, [*shown, note])), tuple(findings.figures), full)
 
 
-def _parse_full_report(told: object) -> FullReport | str | None:
+def _parse_full_report(document: object) -> FullReport | str | None:
     """Parse the address of the full report, or explain why it is rejected. It never changes the outcome."""
-    if told is None:
+    if document is None:
         return None
-    uri, digest = (told.get("uri"), told.get("digest")) if isinstance(told, Mapping) else (None, None)
+    uri, digest = (document.get("uri"), document.get("digest")) if isinstance(document, Mapping) else (None, None)
     if not isinstance(uri, str) or not _URI.match(uri) or not isinstance(digest, str) or not _DIGEST.match(digest):
         return 'fullReport was left out: it must be {"uri": an address, "digest": "sha256:" and 64 hex digits}'
     return FullReport(redact_uri(uri), digest)
 
 
-def _decide_outcome(found: _LimitFindings, passed: Reason) -> tuple[Outcome, Reason]:
-    if found.wrong:
+def _decide_outcome(findings: _LimitFindings, passed: Reason) -> tuple[Outcome, Reason]:
+    if findings.wrong:
         return Outcome.FAIL, Reason.METRIC_OUT_OF_LIMITS
-    if found.missing:
+    if findings.missing:
         return Outcome.ERROR, Reason.METRIC_MISSING
-    if found.uncertain:
+    if findings.uncertain:
         return Outcome.INCONCLUSIVE, Reason.UNCERTAINTY_MISSING
-    if found.undecided:
+    if findings.undecided:
         return Outcome.INCONCLUSIVE, Reason.TOO_FEW_EXAMPLES
     return Outcome.PASS, passed
 
 
 def _add_findings(
-    found: _LimitFindings, metric: EvaluationMetric, figure: Figure | str, judged: int, *, first: bool
+    findings: _LimitFindings, metric: EvaluationMetric, figure: Figure | str, judged: int, *, first: bool
 ) -> None:
     """Add the findings on one figure. `judged`: number of limits of all figures, which share a Fail's error."""
     if isinstance(figure, str):
-        found.missing.append(figure)
+        findings.missing.append(figure)
         return
-    found.figures.append(figure)
+    findings.figures.append(figure)
     alpha = 1 - (float(metric.confidence) if metric.confidence is not None else DEFAULT_CONFIDENCE)
     held: list[str] = []
     for limit in _list_limits(metric, first=first):
         if limit.versus_serving and figure.serving is None:
-            found.missing.append(f"{figure.title} has no finite figure for the serving version")
+            findings.missing.append(f"{figure.title} has no finite figure for the serving version")
             continue
         evidence = (
             figure.difference_evidence(higher=metric.min_delta is not None)
@@ -138,15 +140,15 @@ def _add_findings(
             else figure.value_evidence()
         )
         if isinstance(evidence, str):
-            found.uncertain.append(
+            findings.uncertain.append(
                 f"{describe_comparison(figure, limit)}: whether {limit.name} holds is unknown, {evidence}"
             )
             continue
         outcome, text = weigh_evidence(figure, limit, evidence, alpha, alpha / judged)
-        told = {Outcome.PASS: held, Outcome.FAIL: found.wrong, Outcome.INCONCLUSIVE: found.undecided}
-        told[outcome].append(text)
+        texts_by_outcome = {Outcome.PASS: held, Outcome.FAIL: findings.wrong, Outcome.INCONCLUSIVE: findings.undecided}
+        texts_by_outcome[outcome].append(text)
     versus = f" (serving {format_figure(figure.serving)})" if figure.serving is not None else ""
-    found.held.append(", ".join([f"{figure.title} {format_figure(figure.candidate)}{versus}", *held]))
+    findings.held.append(", ".join([f"{figure.title} {format_figure(figure.candidate)}{versus}", *held]))
 
 
 def _list_limits(metric: EvaluationMetric, *, first: bool) -> list[FigureLimit]:

@@ -66,17 +66,17 @@ def read_gate_result(
     shows the cause.
     """
     metrics = gates.evaluation.metrics if gate == "evaluation" and gates.evaluation is not None else ()
-    found = read_job_outcome(job, pods, metrics)
-    if isinstance(found, GateResult):
-        return replace(found, message=f"{found.message}; {unheard}") if unheard else found
-    if isinstance(found, GateRunning):
+    outcome = read_job_outcome(job, pods, metrics)
+    if isinstance(outcome, GateResult):
+        return replace(outcome, message=f"{outcome.message}; {unheard}") if unheard else outcome
+    if isinstance(outcome, GateRunning):
         failure = find_start_failure(pods, now)
         if failure is None:
             return None
         return GateResult(Outcome.ERROR, failure.reason, f"Job {job['metadata']['name']}: {failure.message}")
     if gate in ("scan", "infra"):
-        return parse_judged_report(gate, found.content)
-    return evaluate_report(metrics, found.content, first=first)
+        return parse_judged_report(gate, outcome.content)
+    return evaluate_report(metrics, outcome.content, first=first)
 
 
 def find_start_failure(pods: Sequence[Object], now: datetime) -> pod_states.PodFailure | None:
@@ -105,25 +105,25 @@ def read_job_outcome(
         # No pod overrules the Job's controller.
         return _failed_result(name, conditions["Failed"], failure)
     for pod in done:
-        found = _read_pod_report(pod)
-        if found is not None:
-            return found
+        report = _read_pod_report(pod)
+        if report is not None:
+            return report
     left = ((pod, message) for pod in done for message in _termination_messages(pod))
     cut = next(((pod, message) for pod, message in left if pod_states.is_truncated(pod, message)), None)
     if cut is not None:
         return GateResult(Outcome.ERROR, Reason.REPORT_TOO_LARGE, f"Job {name}: {describe_truncation(*cut, metrics)}")
     if done or "Complete" in conditions:
-        said = f", but {_first_message(done[0])!r}" if done and _first_message(done[0]) else ""
-        text = f"Job {name} ended well, but no container left a report in its termination message (JSON){said}"
+        excerpt = f", but {_first_message(done[0])!r}" if done and _first_message(done[0]) else ""
+        text = f"Job {name} ended well, but no container left a report in its termination message (JSON){excerpt}"
         return GateResult(Outcome.ERROR, Reason.REPORT_MISSING, text)
     if "Suspended" in conditions or job.get("spec", {}).get("suspend"):
-        return GateRunning(f"Job {name} is suspended, such as by a queue")
+        return GateRunning(f"Job {name} is suspended, for example by a queue")
     newest = next(iter(_newest_first(pods)), None)
     if failure is not None and newest is not None and newest.get("status", {}).get("reason") == KEPT_RUNNING:
         text = f"{failure.message}; it is not tried again, since a container that was added to the pod keeps it running"
         return _failed_result(name, {}, replace(failure, message=text))
     if failure is not None:
-        return GateRunning(f"Job {name} goes on trying: {failure.message}")
+        return GateRunning(f"Job {name} is retrying: {failure.message}")
     if not pods:
         return GateRunning(f"Job {name} has no pod yet")
     running = any(pod.get("status", {}).get("phase") == "Running" for pod in pods)
@@ -160,8 +160,8 @@ def _failed_result(name: str, condition: Object, failure: pod_states.PodFailure 
         why = failure.message if failure else "see its Events for what it waited for"
         return GateResult(Outcome.ERROR, Reason.JOB_TIMEOUT, f"Job {name} did not end within its timeout: {why}")
     if failure is None:
-        said = condition.get("message") or condition.get("reason") or "no pod is left to tell why"
-        return GateResult(Outcome.ERROR, Reason.JOB_FAILED, f"Job {name} failed: {said}")
+        cause = condition.get("message") or condition.get("reason") or "no pod is left to tell why"
+        return GateResult(Outcome.ERROR, Reason.JOB_FAILED, f"Job {name} failed: {cause}")
     # MODEL_LOAD_FAILED is no finding here: `diagnose_pods` gives it for any container that fails.
     own = failure.reason in FETCH_REASONS or failure.reason != Reason.MODEL_LOAD_FAILED
     reason = failure.reason if own else Reason.JOB_FAILED
@@ -170,8 +170,8 @@ def _failed_result(name: str, condition: Object, failure: pod_states.PodFailure 
 
 def _true_conditions(job: Object) -> dict[str, Object]:
     """Return the conditions that are True, by type."""
-    told = job.get("status", {}).get("conditions", [])
-    return {entry["type"]: entry for entry in told if entry.get("status") == "True"}
+    conditions = job.get("status", {}).get("conditions", [])
+    return {entry["type"]: entry for entry in conditions if entry.get("status") == "True"}
 
 
 def _newest_pod_age(pods: Sequence[Object], now: datetime) -> timedelta:

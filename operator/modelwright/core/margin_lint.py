@@ -21,11 +21,11 @@ def lint_margins(metrics: Sequence[EvaluationMetric], field: str) -> Iterator[st
     """Yield warnings on margins that lie within two standard errors. `field`: path of the metrics in the spec."""
     for metric in metrics:
         for name, limit, margin in _list_margins(metric):
-            said = _describe_margin(
+            warning = _describe_margin(
                 margin, float(metric.confidence) if metric.confidence is not None else DEFAULT_CONFIDENCE
             )
-            if said:
-                yield f"{field}: {name} {limit} of {metric.name} {said}"
+            if warning:
+                yield f"{field}: {name} {limit} of {metric.name} {warning}"
 
 
 def _list_margins(metric: EvaluationMetric) -> Iterator[tuple[str, str, float]]:
@@ -38,7 +38,9 @@ def _list_margins(metric: EvaluationMetric) -> Iterator[tuple[str, str, float]]:
 
 def _describe_margin(margin: float, confidence: float) -> str:
     if margin <= 0:
-        return "passes only a candidate that is proven better: an equal one is Inconclusive, whatever the examples"
+        return (
+            "passes only a candidate that is proven better: an equal one is Inconclusive, with any number of examples"
+        )
     two_errors = 2 * math.sqrt(ASSUMED_DIFFERING_SHARE / ASSUMED_EXAMPLES)
     if margin >= two_errors:
         return ""

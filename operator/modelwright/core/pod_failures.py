@@ -62,17 +62,19 @@ def diagnose_pods(pods: Iterable[Mapping[str, Any]]) -> PodFailure | None:
     return None
 
 
-def explain_quota_refusal(said: str, sizes: str) -> str | None:
+def explain_quota_refusal(refusal: str, sizes: str) -> str | None:
     """Explain an API server's refusal by a ResourceQuota or LimitRange; None for any other refusal.
 
     `sizes` says where the resources of the containers are set.
     """
-    if "failed quota: " in said:
-        return f"the namespace's ResourceQuota asks for resources that containers don't name: {said}; {sizes}"
-    if "exceeded quota: " in said:
-        return f"the namespace's ResourceQuota has no room: {said}; free some of it, raise it, or ask for less: {sizes}"
-    if _LIMIT_RANGE_PATTERN.search(said):
-        return f"the namespace's LimitRange refuses the resources of a container: {said}; {sizes}"
+    if "failed quota: " in refusal:
+        return f"the namespace's ResourceQuota requires resources that containers don't set: {refusal}; {sizes}"
+    if "exceeded quota: " in refusal:
+        return (
+            f"the namespace's ResourceQuota has no room: {refusal}; free some of it, raise it, or ask for less: {sizes}"
+        )
+    if _LIMIT_RANGE_PATTERN.search(refusal):
+        return f"the namespace's LimitRange refuses the resources of a container: {refusal}; {sizes}"
     return None
 
 
@@ -84,12 +86,12 @@ def find_creation_refusal(deployment: Mapping[str, Any], sizes: str = SERVING_RE
     for condition in deployment.get("status", {}).get("conditions", []):
         if condition.get("type") == "ReplicaFailure" and condition.get("status") == "True":
             # Each attempt names another pod: without the name, the message of a lasting refusal stays the same.
-            said = str(condition.get("message", ""))
-            said = said.partition(_FORBIDDEN_MARK)[2] or said
-            quota = explain_quota_refusal(said, sizes)
+            message = str(condition.get("message", ""))
+            message = message.partition(_FORBIDDEN_MARK)[2] or message
+            quota = explain_quota_refusal(message, sizes)
             if quota is not None:
                 return PodFailure(Reason.QUOTA_EXCEEDED, f"pods can't be created: {quota}")
-            return PodFailure(Reason.PODS_FORBIDDEN, f"pods can't be created: {said}")
+            return PodFailure(Reason.PODS_FORBIDDEN, f"pods can't be created: {message}")
     return None
 
 
@@ -198,6 +200,6 @@ def _last_line(text: str) -> str:
 
 def has_left_report(pod: Mapping[str, Any]) -> bool:
     """Return whether a container of the pod succeeded and left a termination message."""
-    told = (pod.get("status") or {}).get("containerStatuses") or ()
-    ended = ((entry.get("state") or {}).get("terminated") or {} for entry in told)
+    statuses = (pod.get("status") or {}).get("containerStatuses") or ()
+    ended = ((entry.get("state") or {}).get("terminated") or {} for entry in statuses)
     return any(one.get("exitCode") == 0 and str(one.get("message", "")).strip() for one in ended)

@@ -68,7 +68,7 @@ def trust_pods(controller: str, template: Mapping[str, Any], pods: Iterable[Mapp
         if why is None:
             believed.append(mark_ended(drop_foreign_messages(pod, template), template))
         else:
-            others.append(f"pod {pod['metadata']['name']} is not believed: {why}")
+            others.append(f"pod {pod['metadata']['name']} is not trusted: {why}")
     return TrustedPods(tuple(believed), tuple(others))
 
 
@@ -87,7 +87,7 @@ def trust_tree_pods(
         if why is None:
             believed.append(dict(pod))
         else:
-            others.append(f"pod {pod['metadata']['name']} is not believed: {why}")
+            others.append(f"pod {pod['metadata']['name']} is not trusted: {why}")
     return TrustedPods(tuple(believed), tuple(others))
 
 
@@ -150,10 +150,10 @@ def drop_foreign_messages(pod: Mapping[str, Any], template: Mapping[str, Any]) -
     """Return the pod without the termination messages of containers that others have added to it."""
     status = pod.get("status") or {}
     rendered = _by_name((template.get("spec") or {}).get("containers")).keys()
-    told = status.get("containerStatuses")
-    if not told or all(entry.get("name") in rendered for entry in told):
+    statuses = status.get("containerStatuses")
+    if not statuses or all(entry.get("name") in rendered for entry in statuses):
         return dict(pod)
-    entries = [entry if entry.get("name") in rendered else _without_messages(entry) for entry in told]
+    entries = [entry if entry.get("name") in rendered else _without_messages(entry) for entry in statuses]
     return {**pod, "status": {**status, "containerStatuses": entries}}
 
 
@@ -196,11 +196,11 @@ def _containers_differ(spec: Mapping[str, Any], wanted: Mapping[str, Any]) -> st
 
 
 def _container_differs(live: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | None:
-    image, asked = str(live.get("image", "")), str(wanted.get("image", ""))
-    if not _same_image(image, asked):
+    image, wanted_image = str(live.get("image", "")), str(wanted.get("image", ""))
+    if not _same_image(image, wanted_image):
         return (
-            f"its image is {image[:256]}, and must be {asked[:256]}; a webhook that changes the images of pods has to "
-            "change them in templates too, or the name that it writes has to be configured"
+            f"its image is {image[:256]}, and must be {wanted_image[:256]}; a webhook that changes images of pods has "
+            "to change them in templates too, or the name that it writes has to be configured"
         )
     for member in _PROTECTED_MEMBERS:
         if _members_differ(wanted.get(member), live.get(member), _DEFAULTS.get(member)):

@@ -40,9 +40,9 @@ def build_policy_object(namespace: str, name: str, spec: Mapping[str, Any]) -> J
     }
 
 
-def read_policy_spec(found: Mapping[str, Any] | None, name: str) -> Json | None:
+def read_policy_spec(obj: Mapping[str, Any] | None, name: str) -> Json | None:
     """Read the stored spec; None when there is none, or when its content doesn't match the hash in the name."""
-    data = (found or {}).get("data")
+    data = (obj or {}).get("data")
     spec = data.get("spec") if isinstance(data, dict) else None
     if not isinstance(spec, dict):
         return None

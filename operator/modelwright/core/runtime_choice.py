@@ -38,15 +38,15 @@ def parse_candidates(
     namespaced: Iterable[Mapping[str, Any]], shared: Iterable[Mapping[str, Any]]
 ) -> list[RuntimeCandidate]:
     """Parse the ModelRuntimes of a namespace and the cluster's; one too new for this program is left out."""
-    found = []
+    parsed = []
     for kind, objects in ((ModelRuntime, namespaced), (ClusterModelRuntime, shared)):
         for obj in objects:
             try:
                 runtime = kind.parse(obj)
             except InvalidObject:
                 continue
-            found.append(RuntimeCandidate(kind.__name__, runtime.name, runtime.spec, runtime.generation))
-    return found
+            parsed.append(RuntimeCandidate(kind.__name__, runtime.name, runtime.spec, runtime.generation))
+    return parsed
 
 
 def choose_runtime(
@@ -62,20 +62,20 @@ def choose_runtime(
 
 
 def _choose_named(wanted: ModelFormat, ref: RuntimeRef, known: list[RuntimeCandidate]) -> RuntimeChoice | Problem:
-    what = f"{ref.kind} {ref.name}"
+    name = f"{ref.kind} {ref.name}"
     runtime = next((c for c in known if c.kind == ref.kind and c.name == ref.name), None)
     if runtime is None:
-        return Problem(Reason.WAITING_FOR_RUNTIME, f"spec.serving.runtimeRef: there is no {what}")
+        return Problem(Reason.WAITING_FOR_RUNTIME, f"spec.serving.runtimeRef: there is no {name}")
     if runtime.spec.disabled:
         return Problem(
-            Reason.RUNTIME_DISABLED, f"spec.serving.runtimeRef: {what} is disabled (its spec.disabled)", True
+            Reason.RUNTIME_DISABLED, f"spec.serving.runtimeRef: {name} is disabled (its spec.disabled)", True
         )
     entry = _find_format(runtime.spec, wanted)
     if entry is None:
         listed = ", ".join(_format_name_versions(f.name, f.versions) for f in runtime.spec.formats)
-        text = f"spec.serving.runtimeRef: {what} does not serve format {_format_wanted(wanted)}; it serves {listed}"
+        text = f"spec.serving.runtimeRef: {name} does not serve format {_format_wanted(wanted)}; it serves {listed}"
         return Problem(Reason.RUNTIME_DOES_NOT_SUPPORT_FORMAT, text, True)
-    return RuntimeChoice(runtime, entry, f"{what}: named by spec.serving.runtimeRef")
+    return RuntimeChoice(runtime, entry, f"{name}: named by spec.serving.runtimeRef")
 
 
 def _choose_best(wanted: ModelFormat, known: list[RuntimeCandidate]) -> RuntimeChoice | Problem:

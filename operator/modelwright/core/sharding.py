@@ -133,7 +133,7 @@ class NamespaceOwnership:
         """Count the namespaces of each shard."""
         return Counter(place.shard for place in self._tracked.values())
 
-    def apply_list(self, found: Mapping[str, NamespaceState], version: int) -> OwnershipChange:
+    def apply_list(self, states: Mapping[str, NamespaceState], version: int) -> OwnershipChange:
         """Apply a list of all Namespaces, as of `version`.
 
         One of ours that has changed may have been another shard's in between: it leaves, and comes again.
@@ -142,10 +142,10 @@ class NamespaceOwnership:
             raise ClusterRestored(f"Namespaces are listed as of {version}, after {self._latest_version} had been seen")
         came, left = [], []
         for name in tuple(self._tracked):
-            if name not in found:
+            if name not in states:
                 left += self._leave_namespace(name)
                 del self._tracked[name]
-        for name, state in found.items():
+        for name, state in states.items():
             known = self._tracked.get(name)
             if known is not None and known.version == state.version:
                 continue
@@ -185,15 +185,15 @@ class NamespaceOwnership:
     def activate_claims(self, claims: Iterable[NamespaceClaim], peers: Iterable[PeerLease]) -> tuple[str, ...]:
         """Activate the claims to which every led peer gives way; return their namespaces."""
         led = [peer for peer in peers if peer.led]
-        begun = []
+        activated = []
         for name, since in claims:
             place = self._tracked.get(name)
             if place is None or place.shard != self.shard or place.since != since or place.active:
                 continue
             if all(has_given_way(peer, self.shard, since) for peer in led):
                 place.active = True
-                begun.append(name)
-        return tuple(begun)
+                activated.append(name)
+        return tuple(activated)
 
     @contextmanager
     def guard_write(self, namespace: str) -> Iterator[NamespaceClaim]:
@@ -202,8 +202,8 @@ class NamespaceOwnership:
         For a write whose end isn't known, `begin_write` and `end_write` keep it pending.
         """
         if not self.may_write(namespace):
-            what = f"namespace {namespace}" if namespace else "what belongs to no namespace"
-            raise NamespaceNotOwned(f"shard {self.shard} does not work on {what} now")
+            place_text = f"namespace {namespace}" if namespace else "what belongs to no namespace"
+            raise NamespaceNotOwned(f"shard {self.shard} does not work on {place_text} now")
         place = self._tracked.get(namespace)
         claim = (namespace, place.since if place is not None else 0)
         self.begin_write(claim)

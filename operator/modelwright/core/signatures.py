@@ -12,7 +12,7 @@ from modelwright.core import versions
 from modelwright.core.problem import Problem
 
 
-def known_digest(artifact: Artifact, resolved: str | None, asked: Signatures | None) -> str | None:
+def known_digest(artifact: Artifact, resolved: str | None, signatures: Signatures | None) -> str | None:
     """Return the digest that is known without fetching, as `versions.pinned_digest`.
 
     Where signatures are required, a commit named by the address is no digest: only the Hub vouches for its content, and
@@ -20,10 +20,14 @@ def known_digest(artifact: Artifact, resolved: str | None, asked: Signatures | N
     """
     digest = versions.pinned_digest(artifact, resolved)
     by_address = digest not in (artifact.digest, resolved)
-    return None if asked is not None and by_address and digest is not None and digest.startswith("git:") else digest
+    return (
+        None if signatures is not None and by_address and digest is not None and digest.startswith("git:") else digest
+    )
 
 
-def recall_finding(asked: Signatures, digest: str | None, found: SignatureStatus | None) -> SignatureStatus | None:
+def recall_finding(
+    signatures: Signatures, digest: str | None, finding: SignatureStatus | None
+) -> SignatureStatus | None:
     """Return an earlier finding that is still valid; None when the signature must be verified again.
 
     Content doesn't change under its digest, so a finding is valid as long as the signing key is trusted, or, without a
@@ -37,52 +41,56 @@ def recall_finding(asked: Signatures, digest: str | None, found: SignatureStatus
             "compared with it; make a ModelVersion without it, whose files are pinned then"
         )
         return SignatureStatus(
-            digest=digest, keys=_combined_key_hash(asked), verified=False, reason=Reason.SIGNATURE_INVALID, message=text
+            digest=digest,
+            keys=_combined_key_hash(signatures),
+            verified=False,
+            reason=Reason.SIGNATURE_INVALID,
+            message=text,
         )
-    if found is None or found.digest != digest:
+    if finding is None or finding.digest != digest:
         return None
-    trusted = set(_key_hashes(asked).values()) if found.verified else {_combined_key_hash(asked)}
-    return found if found.keys in trusted else None
+    trusted = set(_key_hashes(signatures).values()) if finding.verified else {_combined_key_hash(signatures)}
+    return finding if finding.keys in trusted else None
 
 
-def parse_finding(asked: Signatures, digest: str, report: object) -> SignatureStatus | None:
+def parse_finding(signatures: Signatures, digest: str, report: object) -> SignatureStatus | None:
     """Parse the finding in a resolve pod's report; None when it has none, or a malformed one."""
     if not isinstance(report, Mapping):
         return None
     reason, message = report.get("reason"), str(report.get("message", ""))
     if reason == Reason.SIGNATURE_VERIFIED:
-        key = _key_hashes(asked).get(str(report.get("key")))
+        key = _key_hashes(signatures).get(str(report.get("key")))
         if key is None:
             return None
         return SignatureStatus(digest=digest, keys=key, verified=True, reason=reason, message=message)
     if reason not in (Reason.SIGNATURE_MISSING, Reason.SIGNATURE_INVALID):
         return None
     return SignatureStatus(
-        digest=digest, keys=_combined_key_hash(asked), verified=False, reason=reason, message=message
+        digest=digest, keys=_combined_key_hash(signatures), verified=False, reason=reason, message=message
     )
 
 
 def signature_problem(
-    asked: Signatures | None, version: ModelVersion, digest: str, serving: str | None
+    signatures: Signatures | None, version: ModelVersion, digest: str, serving: str | None
 ) -> Problem | None:
     """Return why a version must not start to serve; None when it may. The serving version is never stopped."""
-    if asked is None or asked.mode != "Enforce" or version.name == serving:
+    if signatures is None or signatures.mode != "Enforce" or version.name == serving:
         return None
-    found = recall_finding(asked, digest, version.status.signature)
-    if found is None:
+    finding = recall_finding(signatures, digest, version.status.signature)
+    if finding is None:
         failure = version.status.failure
         if failure is not None:
             return Problem(failure.reason, f"ModelVersion {version.name}: {failure.message}", stalled=True)
         text = f"ModelVersion {version.name}: its signature is being verified"
         return Problem(Reason.WAITING_FOR_SIGNATURE, text)
-    if found.verified:
+    if finding.verified:
         return None
-    return Problem(found.reason, f"ModelVersion {version.name}: spec.signatures: {found.message}", stalled=True)
+    return Problem(finding.reason, f"ModelVersion {version.name}: spec.signatures: {finding.message}", stalled=True)
 
 
-def _key_hashes(asked: Signatures) -> dict[str, str]:
-    return {key.name: names.short_hash(key.pem) for key in asked.public_keys}
+def _key_hashes(signatures: Signatures) -> dict[str, str]:
+    return {key.name: names.short_hash(key.pem) for key in signatures.public_keys}
 
 
-def _combined_key_hash(asked: Signatures) -> str:
-    return names.content_hash(sorted(_key_hashes(asked).values()))
+def _combined_key_hash(signatures: Signatures) -> str:
+    return names.content_hash(sorted(_key_hashes(signatures).values()))

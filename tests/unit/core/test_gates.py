@@ -68,7 +68,7 @@ REPORT = json.dumps({"metrics": []})
         (job("Suspended"), [], "is suspended"),
         (job(suspend=True), [], "is suspended"),
         (job(), [pod("Pending", waiting("ImagePullBackOff"))], "can't be pulled: no such tag"),
-        (job(), [pod("Failed", ended(1, "boom"))], "goes on trying: container scorer ended with exit code 1: boom"),
+        (job(), [pod("Failed", ended(1, "boom"))], "is retrying: container scorer ended with exit code 1: boom"),
         (job("FailureTarget", "DeadlineExceeded"), [pod("Running", {"running": {}})], "is running"),
     ],
 )

@@ -206,7 +206,7 @@ QUOTAS = [
         "exceeded quota: team, requested: limits.cpu=1, used: limits.cpu=8, limited: limits.cpu=8",
         "has no room",
     ),
-    ("a quota on what no container names", "failed quota: team: must specify limits.cpu for: fetch", "don't name"),
+    ("a quota on what no container names", "failed quota: team: must specify limits.cpu for: fetch", "don't set"),
     ("a LimitRange", "maximum memory usage per Container is 512Mi, but limit is 1Gi", "LimitRange refuses"),
     (
         "a LimitRange's ratio",

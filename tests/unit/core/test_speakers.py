@@ -129,7 +129,7 @@ def test_a_pod_is_not_believed(found: Object, said: str) -> None:
     assert said in why
     heard = pod_trust.trust_pods(UID, TEMPLATE, [found, pod()])
     assert len(heard.pods) == 1
-    assert heard.refusal_text == f"pod gate-x is not believed: {why}"
+    assert heard.refusal_text == f"pod gate-x is not trusted: {why}"
 
 
 def test_containers_that_were_added_say_nothing() -> None:

@@ -29,7 +29,7 @@ CASES = [
         [pod("Failed", container(**ended(3, "a\nbad data"))), pod("Running", seconds=9)],
         "Running",
         "",
-        "goes on trying",
+        "is retrying",
     ),
     (
         "whose success is not counted yet",

@@ -66,7 +66,7 @@ def test_no_forged_pod_passes_a_gate(change: Object, condition: str) -> None:
     world.api.set_status(job, {"conditions": [{"type": condition, "status": "True", "reason": "x"}]})
     world.go_to("Holding")
     assert world.outcomes == {"infra": ("Error", "JobFailed" if condition == "Failed" else "ReportMissing")}
-    assert "pod tenant is not believed" in world.record["gates"][0]["message"]
+    assert "pod tenant is not trusted" in world.record["gates"][0]["message"]
     assert world.weights == {"v1": 100}
 
 
@@ -338,7 +338,7 @@ def test_a_training_by_another_kind_is_told_by_the_pods_that_its_controllers_lea
     status = world.runs[0]["status"]
     if how:
         assert "result" not in status
-        assert "pod train-0-x is not believed" in json.dumps(status)
+        assert "pod train-0-x is not trusted" in json.dumps(status)
     else:
         assert status["result"]["digest"] == DIGEST
 

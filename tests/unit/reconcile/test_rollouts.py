@@ -814,7 +814,7 @@ def test_a_change_for_which_nobody_answers_passes_when_somebody_does_and_another
     world = asking()
     edit(world, serving=EVIL)
     world.go_to("AwaitingApproval", "AuthorUnknown")
-    assert "Model digits was changed and nobody says by whom" in world.record["message"]
+    assert "Model digits was changed without spec.changedBy" in world.record["message"]
     approve(world, "bob", "early")
     assert world.record["reason"] == "AuthorUnknown"
     edit(world, changedBy="carol")

@@ -69,18 +69,18 @@ def decide_winner(
     finite numbers are left out. With enough moments and no proof the candidate loses, which is Fail. With fewer than
     NEEDED_POINTS the verdict is Inconclusive.
     """
-    found = [pair for pair in pairs if all(math.isfinite(value) for value in pair)]
-    count = len(found)
+    usable_pairs = [pair for pair in pairs if all(math.isfinite(value) for value in pair)]
+    count = len(usable_pairs)
     if count < NEEDED_POINTS:
         message = f"{count} time points that both revisions have a value at; {NEEDED_POINTS} are needed"
         reason = Reason.INSUFFICIENT_POINTS
         return Verdict(metric, Outcome.INCONCLUSIVE, reason, message, samples=count, serving_samples=count)
     sign = 1.0 if higher_is_better else -1.0
-    better = [sign * (one - zero) - margin for one, zero in found]
+    better = [sign * (one - zero) - margin for one, zero in usable_pairs]
     means = (_estimate_by_batches(better), _estimate_by_effective_size(better))
     # Values that never change may be one sample that was returned repeatedly.
-    p = max(mean.p_value() for mean in means) if len(set(found)) > 1 else 1.0
-    difference = fmean(one - zero for one, zero in found)
+    p = max(mean.p_value() for mean in means) if len(set(usable_pairs)) > 1 else 1.0
+    difference = fmean(one - zero for one, zero in usable_pairs)
     reach = max(mean.half_width(alpha) for mean in means)
     wins = p <= alpha
     message = (
@@ -93,8 +93,8 @@ def decide_winner(
         Outcome.PASS if wins else Outcome.FAIL,
         Reason.BETTER_THAN_SERVING if wins else Reason.NOT_PROVEN_BETTER,
         message,
-        candidate=fmean(one for one, _ in found),
-        serving=fmean(zero for _, zero in found),
+        candidate=fmean(one for one, _ in usable_pairs),
+        serving=fmean(zero for _, zero in usable_pairs),
         low=difference - reach,
         high=difference + reach,
         limit=sign * margin,

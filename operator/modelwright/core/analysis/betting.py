@@ -43,9 +43,9 @@ Bets = tuple[tuple[float, float], ...]
 
 def _build_bets(a: float, b: float) -> Bets:
     """Build bets with the weights of Beta(a, b) on evenly spaced logits of s."""
-    found = [1 / (1 + math.exp(-z)) for z in _BET_LOGITS]
-    weights = [s**a * (1 - s) ** b for s in found]
-    return tuple((s, math.log(weight / sum(weights))) for s, weight in zip(found, weights, strict=True))
+    bets = [1 / (1 + math.exp(-z)) for z in _BET_LOGITS]
+    weights = [s**a * (1 - s) ** b for s in bets]
+    return tuple((s, math.log(weight / sum(weights))) for s, weight in zip(bets, weights, strict=True))
 
 
 BOLD_BETS, CAREFUL_BETS = _build_bets(2.0, 1.0), _build_bets(0.5, 1.0)

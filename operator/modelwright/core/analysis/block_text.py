@@ -42,9 +42,9 @@ def parse_blocks(text: str) -> BlocksOfBoth:
     zeros: list[Block] = []
     for part in text.split(",") if text else ():
         end, *arms = part.split(" ")
-        for found, arm in zip((ones, zeros), arms, strict=True):
+        for blocks, arm in zip((ones, zeros), arms, strict=True):
             events, _, trials = arm.partition("/")
-            found.append(Block(float(end), int(trials), int(events)))
+            blocks.append(Block(float(end), int(trials), int(events)))
     return tuple(ones), tuple(zeros)
 
 

@@ -82,16 +82,16 @@ def pair_blocks(
         raise ValueError("the blocks of candidate and serving revision must end at the same times")
     if burst < 1:
         raise ValueError(f"burst is {burst}: it must be at least 1")
-    found, pair = [], EMPTY_PAIR
+    paired, pair = [], EMPTY_PAIR
     complete = complete_at == -math.inf
     for one, zero in zip(candidate, serving, strict=True):
         counts = (one.trials / burst, one.events / burst, zero.trials / burst, zero.events / burst)
         pair += BlockPair(*counts, complete=complete)
         if pair.n1 and pair.n0:
-            found.append(pair)
+            paired.append(pair)
             pair = EMPTY_PAIR
         complete = complete or one.end >= complete_at
-    return tuple(found)
+    return tuple(paired)
 
 
 def evidence_within(pairs: Iterable[BlockPair], limit: float) -> LogEvidence:
@@ -122,10 +122,10 @@ class DifferenceEvidence:
     @classmethod
     def from_pairs(cls, pairs: Sequence[BlockPair], limit: float) -> DifferenceEvidence:
         """Build the evidence from blocks in the order of time."""
-        found = evidence_within(pairs, limit)
+        evidence = evidence_within(pairs, limit)
         whole = all(pair.complete for pair in pairs)
-        lasting = found if whole else _multiply_bets(pairs, limit, _bets_within, complete_only=True)
-        return cls(sum(pairs, EMPTY_PAIR), limit, found, evidence_beyond(pairs, limit), lasting)
+        lasting = evidence if whole else _multiply_bets(pairs, limit, _bets_within, complete_only=True)
+        return cls(sum(pairs, EMPTY_PAIR), limit, evidence, evidence_beyond(pairs, limit), lasting)
 
     def decide(self, passes: float, fails: float, factor: float = 1.0) -> bool | None:
         """Decide whether the difference is below the limit.
@@ -221,8 +221,8 @@ def _bets_beyond(past: BlockPair, limit: float) -> tuple[Bet, ...]:
     `evidence_beyond` swaps the arms, so that the second one is the candidate.
     """
     serving = _smoothed_share(past.n1, past.k1)
-    begin = min(0.95, serving[0] + max(0.0, -2 * limit) + 0.02)
-    harmed = _smoothed_share(past.n0, past.k0, (HARM_PRIOR_REQUESTS * begin, HARM_PRIOR_REQUESTS * (1 - begin)))
+    start = min(0.95, serving[0] + max(0.0, -2 * limit) + 0.02)
+    harmed = _smoothed_share(past.n0, past.k0, (HARM_PRIOR_REQUESTS * start, HARM_PRIOR_REQUESTS * (1 - start)))
     gross = (serving if serving[0] < 0.4 else (0.4, 0.6)), (0.5, 0.5)
     return (1 / 3, serving, harmed), (1 / 3, *(_neutral_bet(past) or (serving, harmed))), (1 / 3, *gross)
 
@@ -251,9 +251,9 @@ def _multiply_bets(
     logs: list[float] = []
     last = most = 0.0
     for pair in pairs:
-        made = bets(past, limit)
-        logs = logs or [math.log(part) for part, _, _ in made]
-        staked = made if pair.complete or not complete_only else ()
+        new_bets = bets(past, limit)
+        logs = logs or [math.log(part) for part, _, _ in new_bets]
+        staked = new_bets if pair.complete or not complete_only else ()
         for index, (_, one, zero) in enumerate(staked):
             if one[0] - zero[0] < limit:
                 logs[index] += _log_likelihood_ratio(

@@ -226,15 +226,17 @@ def parse_summary(document: str | bytes | Mapping[str, Any], *, serving: str, ca
         latency_histogram(summary)
     except (ValidationError, ValueError) as error:
         first = error.errors(include_url=False)[0] if isinstance(error, ValidationError) else None
-        what = f"{'.'.join(map(str, first['loc']))}: {first['msg']}" if first else str(error)
-        raise SummaryError(f"the comparer's summary can't be read: {what}") from error
+        problem = f"{'.'.join(map(str, first['loc']))}: {first['msg']}" if first else str(error)
+        raise SummaryError(f"the comparer's summary can't be read: {problem}") from error
     if summary.disagreements > summary.rows:
         raise SummaryError("the comparer's summary can't be right: it has more disagreements than rows")
     if not math.isclose(summary.answers.sample.size, summary.answers.count, rel_tol=1e-6):
         raise SummaryError("the comparer's summary can't be right: answers.differing doesn't add up to answers.count")
     if (summary.pair.serving, summary.pair.candidate) != (serving, candidate):
-        told = f"{summary.pair.serving} with {summary.pair.candidate}"
-        raise SummaryError(f"the comparer compares {told}, not {serving} with {candidate}: its pod is being replaced")
+        compared_pair = f"{summary.pair.serving} with {summary.pair.candidate}"
+        raise SummaryError(
+            f"the comparer compares {compared_pair}, not {serving} with {candidate}: its pod is being replaced"
+        )
     return summary
 
 
@@ -254,15 +256,15 @@ def agreement_sample(summary: ComparisonSummary) -> ValueSample:
 
 def error_shares(summary: ComparisonSummary) -> RequestShares:
     """Return the requests that each revision failed to answer, out of the same requests."""
-    asked = summary.compared + summary.uncomparable
+    requests = summary.compared + summary.uncomparable
     failed = summary.errors
-    arms = [Arm(asked, min(asked, count)) for count in (failed.candidate, failed.serving)]
+    arms = [Arm(requests, min(requests, count)) for count in (failed.candidate, failed.serving)]
     return RequestShares(arms[0], arms[1], None if summary.paired_errors is None else summary.paired_errors.pairs)
 
 
 def latency_histogram(summary: ComparisonSummary) -> Histogram:
     """Return the latencies of both revisions for the same requests."""
-    paired = tuple((float(bound), found.pairs) for bound, found in summary.paired_latency)
+    paired = tuple((float(bound), counts.pairs) for bound, counts in summary.paired_latency)
     return Histogram(_parse_buckets(summary.latency.candidate), _parse_buckets(summary.latency.serving), paired)
 
 
@@ -309,9 +311,9 @@ def _subtract_counts(one: Any, other: Any) -> Any:
 
 
 def _parse_buckets(distribution: Distribution) -> tuple[tuple[float, int], ...]:
-    found = tuple((float(bound), count) for bound, count in distribution.buckets)
-    pairs = itertools.pairwise(found)
+    buckets = tuple((float(bound), count) for bound, count in distribution.buckets)
+    pairs = itertools.pairwise(buckets)
     grows = all(low < high and fewer <= more for (low, fewer), (high, more) in pairs)
-    if found and not (grows and found[-1] == (float("inf"), distribution.count)):
+    if buckets and not (grows and buckets[-1] == (float("inf"), distribution.count)):
         raise ValueError("buckets must be cumulative, in order, and end with +Inf and the count")
-    return found
+    return buckets

@@ -54,20 +54,20 @@ def build_blocks(counts: Iterable[tuple[float, int, int]]) -> tuple[Block, ...]:
     block with room, or to an earlier one, so that no block has more bad requests than requests; a final excess of bad
     requests counts as requests of the last block.
     """
-    found: list[Block] = []
+    built: list[Block] = []
     trials = events = left = 0
     for end, trials_now, events_now in counts:
         new, trials = max(0, trials_now - trials), max(trials, trials_now)
         left, events = left + max(0, events_now - events), max(events, events_now)
-        found.append(Block(end, new, min(left, new)))
-        left -= found[-1].events
-    for index in range(len(found) - 1, -1, -1):
-        block = found[index]
+        built.append(Block(end, new, min(left, new)))
+        left -= built[-1].events
+    for index in range(len(built) - 1, -1, -1):
+        block = built[index]
         more = min(left, block.trials - block.events)
-        found[index], left = Block(block.end, block.trials, block.events + more), left - more
+        built[index], left = Block(block.end, block.trials, block.events + more), left - more
     if left:
-        found[-1] = Block(found[-1].end, found[-1].trials + left, found[-1].events + left)
-    return tuple(found)
+        built[-1] = Block(built[-1].end, built[-1].trials + left, built[-1].events + left)
+    return tuple(built)
 
 
 def build_histogram(series: Iterable[Series], start: float, end: float) -> Buckets:
@@ -149,8 +149,8 @@ def _count_total_and_bad(bad: Sequence[Series], total: Sequence[Series], start: 
     latest: dict[str | None, float] = {}
     for one in total:
         for at, _ in one.samples[-1:]:
-            for whose in (_series_endpoint(one.labels), None):
-                latest[whose] = max(latest.get(whose, at), at)
+            for endpoint in (_series_endpoint(one.labels), None):
+                latest[endpoint] = max(latest.get(endpoint, at), at)
     events = 0.0
     for one in bad:
         until = min(end, latest.get(_series_endpoint(one.labels), latest.get(None, end)))

@@ -23,12 +23,12 @@ MIN_VARIANCE = 0.5
 
 def estimate_dispersion(pairs: Iterable[BlockPair]) -> float:
     """Estimate dispersion: 1 for independent requests, about b for bursts of b, 1 with fewer than two usable blocks."""
-    found = list(_excess_and_variance(pairs))
-    if len(found) < 2:
+    deviations = list(_excess_and_variance(pairs))
+    if len(deviations) < 2:
         return 1.0
-    apart = sum(excess for excess, _ in found) / sum(variance for _, variance in found)
-    squares = sum((excess - apart * variance) ** 2 / variance for excess, variance in found)
-    return (squares + PRIOR_BLOCKS) / (len(found) - 1 + PRIOR_BLOCKS)
+    apart = sum(excess for excess, _ in deviations) / sum(variance for _, variance in deviations)
+    squares = sum((excess - apart * variance) ** 2 / variance for excess, variance in deviations)
+    return (squares + PRIOR_BLOCKS) / (len(deviations) - 1 + PRIOR_BLOCKS)
 
 
 def _excess_and_variance(pairs: Iterable[BlockPair]) -> Iterable[tuple[float, float]]:

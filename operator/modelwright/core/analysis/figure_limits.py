@@ -68,8 +68,8 @@ def _describe_proven(limit: FigureLimit, evidence: FigureEvidence, alpha: float)
     bound = (
         figure_evidence.lower_bound(evidence, alpha) if limit.at_least else figure_evidence.upper_bound(evidence, alpha)
     )
-    what = "difference " if limit.versus_serving else ""
-    return f"{what}{'at least' if limit.at_least else 'at most'} {bound:.4g}"
+    subject = "difference " if limit.versus_serving else ""
+    return f"{subject}{'at least' if limit.at_least else 'at most'} {bound:.4g}"
 
 
 def _describe_undecided(

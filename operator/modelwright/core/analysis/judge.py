@@ -101,9 +101,9 @@ def judge_metric(rule: MetricLimits, measurement: Measurement, *, levels: Levels
     (`planning.split_levels`); its limits share that of a Fail, and must all pass.
     """
     levels = Levels(levels.passes, levels.fails / rule.limit_count)
-    found = max(_judge_limits(rule, measurement, levels), key=_severity_rank)
-    message = f"{found.message}; in flight: {measurement.in_flight}" if measurement.in_flight else found.message
-    return replace(found, message=message, dry_run=rule.dry_run, query=measurement.query)
+    worst = max(_judge_limits(rule, measurement, levels), key=_severity_rank)
+    message = f"{worst.message}; in flight: {measurement.in_flight}" if measurement.in_flight else worst.message
+    return replace(worst, message=message, dry_run=rule.dry_run, query=measurement.query)
 
 
 def combine_verdicts(verdicts: Iterable[Verdict], *, declared: Collection[str]) -> Outcome:
@@ -185,21 +185,21 @@ class _LimitClaim:
 
 def _judge_shares(rule: MetricLimits, shares: RequestShares, levels: Levels) -> list[Verdict]:
     candidate, serving = shares.candidate, shares.serving
-    found = []
+    verdicts = []
     if rule.margin is not None:
         if shares.pairs is not None:
-            found.append(_judge_pairs(rule, rule.margin, shares.pairs, levels))
+            verdicts.append(_judge_pairs(rule, rule.margin, shares.pairs, levels))
         elif serving is None:
-            found.append(_no_serving_verdict(rule))
+            verdicts.append(_no_serving_verdict(rule))
         else:
             claim = _difference_claim(rule, rule.margin, shares, serving, levels)
             verdict = _judge_claim(rule, claim, candidate, serving, Reason.WORSE_THAN_SERVING)
-            found.append(replace(verdict, blocks=shares.blocks))
+            verdicts.append(replace(verdict, blocks=shares.blocks))
     for limit, at_most in ((rule.max, True), (rule.min, False)):
         if limit is not None:
             claim = _share_claim(rule, limit, at_most, candidate, levels, shares.blocks)
-            found.append(_judge_claim(rule, claim, candidate, None, Reason.LIMIT_EXCEEDED))
-    return found
+            verdicts.append(_judge_claim(rule, claim, candidate, None, Reason.LIMIT_EXCEEDED))
+    return verdicts
 
 
 def _share_claim(
@@ -209,7 +209,7 @@ def _share_claim(
     arm: Arm,
     levels: Levels,
     blocks: Blocks | None,
-    what: str = "share",
+    subject: str = "share",
 ) -> _LimitClaim:
     """Claim a limit of one share, by an interval from the sums.
 
@@ -221,7 +221,7 @@ def _share_claim(
         passes, fails = (share_interval(trials, events, level) for level in (levels.passes, levels.fails))
         return Interval(fails.low, passes.high) if at_most else Interval(passes.low, fails.high)
 
-    return _LimitClaim(interval, limit, at_most, what, dispersion=_burst_dispersion(rule, blocks))
+    return _LimitClaim(interval, limit, at_most, subject, dispersion=_burst_dispersion(rule, blocks))
 
 
 def _burst_dispersion(rule: MetricLimits, blocks: Blocks | None) -> float | None:
@@ -240,15 +240,15 @@ def _difference_claim(
     pairs = pair_blocks(*shares.blocks, burst=rule.burst, complete_at=rule.complete_at)
     if not pairs:
         return _claim_before_blocks(rule, margin, shares.candidate, serving, levels)
-    found, fails = DifferenceEvidence.from_pairs(pairs, margin), levels.fails * (1 - UNBLOCKED_LEVEL_SHARE)
+    evidence, fails = DifferenceEvidence.from_pairs(pairs, margin), levels.fails * (1 - UNBLOCKED_LEVEL_SHARE)
     return _LimitClaim(
-        lambda _: found.confidence_interval(levels.passes, fails),
+        lambda _: evidence.confidence_interval(levels.passes, fails),
         margin,
         True,
         "difference",
-        functools.partial(found.decide, levels.passes, fails),
+        functools.partial(evidence.decide, levels.passes, fails),
         estimate_dispersion(pairs),
-        found.seems_within(levels.passes),
+        evidence.seems_within(levels.passes),
     )
 
 
@@ -290,13 +290,13 @@ def _judge_pairs(rule: MetricLimits, margin: float, pairs: PairedRequests, level
     Those that were bad at both carry no information on the difference, and would only add variance.
     """
     claim = _mean_claim(rule, pairs.differences, margin, levels, True, "difference")
-    found = _judge_claim(rule, claim, pairs.candidate, pairs.serving, Reason.WORSE_THAN_SERVING)
+    verdict = _judge_claim(rule, claim, pairs.candidate, pairs.serving, Reason.WORSE_THAN_SERVING)
     alone = f"bad at one alone: {pairs.candidate_only} and {pairs.serving_only}"
-    return replace(found, message=f"{found.message}; {alone}")
+    return replace(verdict, message=f"{verdict.message}; {alone}")
 
 
 def _mean_claim(
-    rule: MetricLimits, sample: ValueSample, limit: float, levels: Levels, at_most: bool, what: str
+    rule: MetricLimits, sample: ValueSample, limit: float, levels: Levels, at_most: bool, subject: str
 ) -> _LimitClaim:
     def counted(factor: float) -> ValueSample:
         return sample.scale_by(factor / rule.burst)
@@ -305,7 +305,7 @@ def _mean_claim(
         lambda factor: betting.mean_interval(counted(factor), levels.passes, levels.fails, at_most=at_most),
         limit,
         at_most,
-        what,
+        subject,
         lambda factor: betting.decide_mean(counted(factor), limit, levels.passes, levels.fails, at_most=at_most),
     )
 
@@ -371,7 +371,7 @@ def _describe_missing_requests(claim: _LimitClaim, candidate: Arm | ValueSample)
     if factor is None:
         return "too close to the limit to be decided soon"
     more = math.ceil(candidate.trials * (factor - 1))
-    return f"as it looks, some {_round_two_digits(more)} more requests of the candidate decide"
+    return f"about {_round_two_digits(more)} more requests of the candidate are expected to decide"
 
 
 def _round_two_digits(number: int) -> int:
@@ -423,39 +423,39 @@ def _blocks_over(result: Histogram, threshold: float) -> Blocks | None:
     return tuple(ones), tuple(zeros)
 
 
-def _no_boundary_verdict(rule: MetricLimits, threshold: float, buckets: Buckets, whose: str) -> Verdict:
+def _no_boundary_verdict(rule: MetricLimits, threshold: float, buckets: Buckets, revision: str) -> Verdict:
     bounds = ", ".join(f"{bound:g}" for bound, _ in buckets if math.isfinite(bound))
     return _error_verdict(
         rule,
         Reason.LATENCY_THRESHOLD_NOT_A_BUCKET,
-        f"{threshold:g} s is no bucket boundary of the {whose}'s histogram, so the requests over it can't be counted; "
-        f"take one of {bounds} s",
+        f"{threshold:g} s is no bucket boundary of the {revision}'s histogram, so the requests over it can't be "
+        f"counted; take one of {bounds} s",
     )
 
 
 def _judge_percentile(rule: MetricLimits, q: float, result: Histogram, levels: Levels) -> list[Verdict]:
     """Judge a percentile: it is at most a time exactly when the share of requests over that time is at most 1 - q."""
-    found = []
+    verdicts = []
     if rule.margin is not None:
         if result.serving is None:
-            found.append(_no_serving_verdict(rule))
+            verdicts.append(_no_serving_verdict(rule))
         else:
-            found.append(_judge_percentile_margin(rule, rule.margin, q, result, result.serving, levels))
+            verdicts.append(_judge_percentile_margin(rule, rule.margin, q, result, result.serving, levels))
     if rule.max is not None:
         candidate = count_over(result.candidate, rule.max)
         if candidate is None:
             return [_no_boundary_verdict(rule, rule.max, result.candidate, "candidate")]
         blocks = _blocks_over(result, rule.max)
         claim = _share_claim(rule, 1 - q, True, candidate, levels, blocks, f"share over {rule.max:g} s")
-        found.append(_judge_claim(rule, claim, candidate, None, Reason.LIMIT_EXCEEDED))
+        verdicts.append(_judge_claim(rule, claim, candidate, None, Reason.LIMIT_EXCEEDED))
     seconds = estimate_quantile(result.candidate, q)
     serving_seconds = None if result.serving is None else estimate_quantile(result.serving, q)
-    told = f"p{100 * q:g} {_format_seconds(seconds)}"
+    estimates = f"p{100 * q:g} {_format_seconds(seconds)}"
     if serving_seconds is not None:
-        told += f", serving {_format_seconds(serving_seconds)}"
+        estimates += f", serving {_format_seconds(serving_seconds)}"
     return [
-        replace(verdict, candidate=seconds, serving=serving_seconds, message=f"{told}; {verdict.message}")
-        for verdict in found
+        replace(verdict, candidate=seconds, serving=serving_seconds, message=f"{estimates}; {verdict.message}")
+        for verdict in verdicts
     ]
 
 
@@ -475,12 +475,12 @@ def _judge_percentile_margin(
         return _no_boundary_verdict(rule, at, one, "candidate")
     each = Levels(levels.passes / max(1, len(finite)), levels.fails / max(1, len(finite)))
     if (pairs := dict(result.pairs).get(at)) is not None:
-        found = _judge_pairs(rule, margin, pairs, each)
+        verdict = _judge_pairs(rule, margin, pairs, each)
     else:
         blocks = _blocks_over(result, at)
         claim = _difference_claim(rule, margin, RequestShares(candidate, serving, blocks=blocks), serving, each)
-        found = replace(_judge_claim(rule, claim, candidate, serving, Reason.WORSE_THAN_SERVING), blocks=blocks)
-    return found if math.isinf(at) else replace(found, message=f"requests over {at:g} s: {found.message}")
+        verdict = replace(_judge_claim(rule, claim, candidate, serving, Reason.WORSE_THAN_SERVING), blocks=blocks)
+    return verdict if math.isinf(at) else replace(verdict, message=f"requests over {at:g} s: {verdict.message}")
 
 
 def _format_seconds(value: float | None) -> str:
@@ -501,36 +501,38 @@ def _judge_value(rule: MetricLimits, result: MetricValue) -> Verdict:
         worse = serving - value if _is_higher_better(rule) else value - serving
         if worse > rule.margin:
             out.append((f"worse by {worse:g}, tolerated {rule.margin:g}", rule.margin, Reason.WORSE_THAN_SERVING))
-    told = f"candidate {value:g}" + ("" if serving is None else f", serving {serving:g}")
-    found = Verdict(rule.name, Outcome.PASS, Reason.WITHIN_LIMITS, f"{told}; within the limits", value, serving)
+    values = f"candidate {value:g}" + ("" if serving is None else f", serving {serving:g}")
+    verdict = Verdict(rule.name, Outcome.PASS, Reason.WITHIN_LIMITS, f"{values}; within the limits", value, serving)
     if out:
         message, limit, reason = out[0]
-        return _out_of_limits_verdict(rule, replace(found, reason=reason, message=f"{told}: {message}", limit=limit))
+        return _out_of_limits_verdict(
+            rule, replace(verdict, reason=reason, message=f"{values}: {message}", limit=limit)
+        )
     if rule.failures_so_far > rule.failures_allowed:
-        return _earlier_failures_verdict(rule, replace(found, message=told))
+        return _earlier_failures_verdict(rule, replace(verdict, message=values))
     if rule.margin is not None and serving is None:
         missing = _no_serving_verdict(rule)
-        return replace(missing, candidate=value, message=f"{told}; {result.why or missing.message}")
-    return found
+        return replace(missing, candidate=value, message=f"{values}; {result.why or missing.message}")
+    return verdict
 
 
-def _out_of_limits_verdict(rule: MetricLimits, found: Verdict) -> Verdict:
+def _out_of_limits_verdict(rule: MetricLimits, verdict: Verdict) -> Verdict:
     """Return the verdict on a measurement out of the limits: a Fail, unless it is still tolerated."""
     failures = rule.failures_so_far + 1
     if failures > rule.failures_allowed:
-        return replace(found, outcome=Outcome.FAIL, out_of_limits=True)
-    message = f"{found.message}; {failures} of {rule.failures_allowed} such looks tolerated"
+        return replace(verdict, outcome=Outcome.FAIL, out_of_limits=True)
+    message = f"{verdict.message}; {failures} of {rule.failures_allowed} such measurements tolerated"
     reason = Reason.FAILURE_TOLERATED
-    return replace(found, outcome=Outcome.INCONCLUSIVE, reason=reason, message=message, out_of_limits=True)
+    return replace(verdict, outcome=Outcome.INCONCLUSIVE, reason=reason, message=message, out_of_limits=True)
 
 
-def _earlier_failures_verdict(rule: MetricLimits, found: Verdict) -> Verdict:
+def _earlier_failures_verdict(rule: MetricLimits, verdict: Verdict) -> Verdict:
     """Return the Fail after more earlier measurements out of the limits than are tolerated."""
     message = (
-        f"{found.message}; {rule.failures_so_far} earlier looks were out of the limits, {rule.failures_allowed} "
-        "tolerated"
+        f"{verdict.message}; {rule.failures_so_far} earlier measurements were out of the limits, "
+        f"{rule.failures_allowed} tolerated"
     )
-    return replace(found, outcome=Outcome.FAIL, reason=Reason.LIMIT_EXCEEDED, message=message)
+    return replace(verdict, outcome=Outcome.FAIL, reason=Reason.LIMIT_EXCEEDED, message=message)
 
 
 def _judge_figure(rule: MetricLimits, figure: Figure, levels: Levels) -> Verdict:
@@ -539,13 +541,13 @@ def _judge_figure(rule: MetricLimits, figure: Figure, levels: Levels) -> Verdict
     A figure without its error never passes; out of the limits it fails as any value does.
     """
     serving = None if figure.serving is None else float(figure.serving)
-    found = []
+    verdicts = []
     for limit in _list_figure_limits(rule):
         if limit.versus_serving and serving is None:
-            found.append(replace(_no_serving_verdict(rule), candidate=float(figure.candidate)))
+            verdicts.append(replace(_no_serving_verdict(rule), candidate=float(figure.candidate)))
             continue
-        found.append(_judge_figure_limit(rule, figure, limit, levels))
-    worst = max(found, key=lambda verdict: (verdict.out_of_limits, _severity_rank(verdict)))
+        verdicts.append(_judge_figure_limit(rule, figure, limit, levels))
+    worst = max(verdicts, key=lambda verdict: (verdict.out_of_limits, _severity_rank(verdict)))
     worst = replace(worst, candidate=float(figure.candidate), serving=serving, samples=figure.n)
     if worst.out_of_limits:
         return _out_of_limits_verdict(rule, worst)
@@ -554,13 +556,13 @@ def _judge_figure(rule: MetricLimits, figure: Figure, levels: Levels) -> Verdict
 
 def _list_figure_limits(rule: MetricLimits) -> list[FigureLimit]:
     """List the metric's limits in the form of the evaluation gate's."""
-    found = [FigureLimit("min", rule.min, True, False)] if rule.min is not None else []
+    limits = [FigureLimit("min", rule.min, True, False)] if rule.min is not None else []
     if rule.max is not None:
-        found.append(FigureLimit("max", rule.max, False, False))
+        limits.append(FigureLimit("max", rule.max, False, False))
     if rule.margin is not None:
         higher = _is_higher_better(rule)
-        found.append(FigureLimit("margin", -rule.margin if higher else rule.margin, higher, True))
-    return found
+        limits.append(FigureLimit("margin", -rule.margin if higher else rule.margin, higher, True))
+    return limits
 
 
 def _judge_figure_limit(rule: MetricLimits, figure: Figure, limit: FigureLimit, levels: Levels) -> Verdict:

@@ -86,8 +86,8 @@ def estimate_samples(
 
     if against == limit:
         return None
-    found = find_smallest(decided, 1.0, MAX_SAMPLES)
-    return None if found is None else math.ceil(found)
+    count = find_smallest(decided, 1.0, MAX_SAMPLES)
+    return None if count is None else math.ceil(count)
 
 
 def estimate_answers(limit: float, base: float, alpha: float, *, power: float = 0.9) -> int | None:
@@ -128,8 +128,8 @@ def _estimate_values(
         sample = _unlucky_sample(low, values, n, luck * math.sqrt(n) + 0.5 * bool(variance), more=mean < limit)
         return betting.decide_mean(sample, limit, alpha, alpha, at_most=True) is (mean < limit)
 
-    found = find_smallest(proven, 1.0, MAX_SAMPLES)
-    return None if found is None else math.ceil(found)
+    count = find_smallest(proven, 1.0, MAX_SAMPLES)
+    return None if count is None else math.ceil(count)
 
 
 def _unlucky_sample(

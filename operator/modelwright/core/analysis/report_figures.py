@@ -127,13 +127,13 @@ def list_gated_figures(metrics: Sequence[EvaluationMetric]) -> Iterator[tuple[Ev
 
 def parse_report_figure(name: str, part: str | None, entries: Sequence[Entry]) -> Figure | str:
     """Parse one figure from a report's entries; a text that says why it can't be used otherwise."""
-    found = [entry for entry in entries if entry.get("name") == name and entry.get("slice") == part]
+    matches = [entry for entry in entries if entry.get("name") == name and entry.get("slice") == part]
     called = figure_title(name, part)
-    if not found:
+    if not matches:
         return f"{called} is not in the report"
-    if len(found) > 1:
-        return f"{called} is in the report {len(found)} times"
-    entry = found[0]
+    if len(matches) > 1:
+        return f"{called} is in the report {len(matches)} times"
+    entry = matches[0]
     candidate = report_numbers.parse_number(entry.get("candidate"))
     if candidate is None:
         return (
@@ -192,8 +192,8 @@ def _parse_whole_entries(message: str) -> Iterator[Entry]:
 
 def _find_flaw(entry: Entry, counts: Mapping[str, int | None], errors: Mapping[str, Decimal | None]) -> str:
     """Describe an inconsistency in an entry's uncertainty; empty when there is none."""
-    for member, found in (*counts.items(), *errors.items()):
-        if entry.get(member) is not None and (found is None or found < 0):
+    for member, parsed in (*counts.items(), *errors.items()):
+        if entry.get(member) is not None and (parsed is None or parsed < 0):
             kind = "a whole number" if member in counts else "a finite number"
             return f"{member} is {report_numbers.describe_value(entry[member])}, and must be {kind} of at least 0"
     exact = entry.get("exact")

@@ -235,11 +235,11 @@ def _group_by_process(rows: Sequence[_CounterRow]) -> Iterable[list[_CounterRow]
     processes = [scraped_process(row.labels) or ("", "", str(index)) for index, row in enumerate(rows)]
     for address, exported, pod, *_ in processes:
         pods[address, exported].add(pod)
-    found: dict[tuple[str, ...], list[_CounterRow]] = defaultdict(list)
+    groups: dict[tuple[str, ...], list[_CounterRow]] = defaultdict(list)
     for row, (address, exported, pod, *_) in zip(rows, processes, strict=True):
         # Several pods had one address, one after the other; or one job doesn't name the pod.
-        found[address, exported, pod if len(pods[address, exported] - {""}) > 1 else ""].append(row)
-    return found.values()
+        groups[address, exported, pod if len(pods[address, exported] - {""}) > 1 else ""].append(row)
+    return groups.values()
 
 
 def _merge_copies(rows: list[_CounterRow]) -> tuple[list[_CounterRow], str]:
@@ -249,10 +249,10 @@ def _merge_copies(rows: list[_CounterRow]) -> tuple[list[_CounterRow], str]:
         scrapes[(scraped_process(row.labels) or ())[3:]].append(row)
     if len(scrapes) == 1:
         return rows, ""
-    given = _scrape_labels(list(scrapes.values()))
+    scrape_labels = _scrape_labels(list(scrapes.values()))
     copies: dict[tuple[object, ...], list[_CounterRow]] = defaultdict(list)
     for row in rows:
-        copies[row.group, frozenset(item for item in row.labels.items() if item[0] not in given)].append(row)
+        copies[row.group, frozenset(item for item in row.labels.items() if item[0] not in scrape_labels)].append(row)
     every = (pair for same in copies.values() for pair in itertools.combinations(same, 2))
     if any(not _samples_agree(one.samples, other.samples) for one, other in every):
         return rows, _describe_double_scrape(rows)
@@ -270,8 +270,8 @@ def _scrape_labels(scrapes: Sequence[Sequence[_CounterRow]]) -> set[str]:
     values = {name: [{row.labels.get(name) for row in rows} for rows in scrapes] for name in names}
     return {
         name
-        for name, found in values.items()
-        if all(len(one) == 1 for one in found) and any(one != found[0] for one in found)
+        for name, per_scrape in values.items()
+        if all(len(one) == 1 for one in per_scrape) and any(one != per_scrape[0] for one in per_scrape)
     }
 
 
@@ -293,8 +293,8 @@ def _samples_agree(one: Samples, other: Samples) -> bool:
 
     One value in ten may contradict it, as around a restart.
     """
-    found = [*_check_between(one, other), *_check_between(other, one)]
-    return found.count(False) <= max(1, len(found) // 10)
+    checks = [*_check_between(one, other), *_check_between(other, one)]
+    return checks.count(False) <= max(1, len(checks) // 10)
 
 
 def _check_between(one: Samples, other: Samples) -> Iterator[bool]:
@@ -311,5 +311,5 @@ def _describe_double_scrape(rows: Sequence[_CounterRow]) -> str:
     labels = rows[0].labels
     differing = [name for name in ("job", *REPLICA_LABELS) if len({row.labels.get(name) for row in rows}) > 1]
     values = {", ".join(f'{name}="{row.labels.get(name, "")}"' for name in differing) for row in rows}
-    whose = f"pod {labels['pod']}" if "pod" in labels else f"instance {labels['instance']}"
-    return f"{whose} is scraped twice, with {' and with '.join(sorted(values))}, and the counters differ"
+    process = f"pod {labels['pod']}" if "pod" in labels else f"instance {labels['instance']}"
+    return f"{process} is scraped twice, with {' and with '.join(sorted(values))}, and the counters differ"

@@ -118,23 +118,23 @@ def build_bins(sample: Sequence[FeatureValue], *, most: int = MAX_BINS) -> Bins:
         )
     numbers = [value for value in sample if isinstance(value, float | int)]
     ordered = sorted(value for value in numbers if not math.isnan(value))
-    found = {ordered[len(ordered) * part // most] for part in range(1, most)} if ordered else set()
-    if len(found) == 1 and ordered[0] == ordered[-1]:
+    cut_values = {ordered[len(ordered) * part // most] for part in range(1, most)} if ordered else set()
+    if len(cut_values) == 1 and ordered[0] == ordered[-1]:
         # The same value in every row: smaller, equal, larger.
-        found.add(math.nextafter(ordered[0], -math.inf))
-    cuts = tuple(sorted(found))
+        cut_values.add(math.nextafter(ordered[0], -math.inf))
+    cuts = tuple(sorted(cut_values))
     ends = [0, *(bisect_right(ordered, cut) for cut in cuts), len(ordered)]
-    counts = (*(end - begin for begin, end in pairwise(ends)), 0, len(sample) - len(ordered))
+    counts = (*(end - start for start, end in pairwise(ends)), 0, len(sample) - len(ordered))
     return Bins(counts, cuts, centers=_bin_centers(ordered, cuts, ends))
 
 
 def _build_label_bins(sample: Sequence[str]) -> Bins:
-    found = Counter(value for value in sample if value)
-    kept = sorted(label for label, count in found.most_common(MAX_LABELS) if count >= MIN_LABEL_ROWS)
+    frequencies = Counter(value for value in sample if value)
+    kept = sorted(label for label, count in frequencies.most_common(MAX_LABELS) if count >= MIN_LABEL_ROWS)
     places = {label: place for place, label in enumerate(kept)}
-    labels = {label: places.get(label, len(kept)) for label in found}
+    labels = {label: places.get(label, len(kept)) for label in frequencies}
     counts = Bins((0,) * (len(kept) + 3), labels=labels).count_values(sample)
-    once, twice = (sum(count == times for count in found.values()) for times in (1, 2))
+    once, twice = (sum(count == times for count in frequencies.values()) for times in (1, 2))
     return Bins(tuple(counts), labels=labels, once=once, twice=twice)
 
 
@@ -146,9 +146,9 @@ def _bin_centers(ordered: Sequence[float], cuts: Sequence[float], ends: Sequence
     mean = math.fsum(finite) / len(finite)
     spread = math.sqrt(math.fsum((value - mean) ** 2 for value in finite) / len(finite)) or 1.0
     centers: list[float] = []
-    for place, (begin, end) in enumerate(pairwise(ends)):
-        if begin < end:
-            group = [min(max(value, finite[0]), finite[-1]) for value in ordered[begin:end]]
+    for place, (start, end) in enumerate(pairwise(ends)):
+        if start < end:
+            group = [min(max(value, finite[0]), finite[-1]) for value in ordered[start:end]]
             centers.append((math.fsum(group) / len(group) - mean) / spread)
         else:
             # A bin beyond all of the sample's values: a standard deviation further than its neighbour.

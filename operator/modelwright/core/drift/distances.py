@@ -120,29 +120,30 @@ def measure_distance(method: DistanceMethod, reference: Bins, counts: Sequence[i
     categories.
     """
     before, now = reference.known_counts, reference.compared_counts(counts)
-    rows, seen = sum(before), sum(now)
-    if not rows or not seen:
+    rows, window_rows = sum(before), sum(now)
+    if not rows or not window_rows:
         return None
     if method in ORDERED_METHODS and reference.labels:
         raise ValueError(f"{method} compares numbers, and these are categories")
-    scale = 1 / rows + 1 / seen
+    scale = 1 / rows + 1 / window_rows
     if method is DistanceMethod.KOLMOGOROV_SMIRNOV:
-        return Distance(method, max(map(abs, _cdf_differences(before, now, rows, seen)), default=0.0), scale, 0)
+        return Distance(method, max(map(abs, _cdf_differences(before, now, rows, window_rows)), default=0.0), scale, 0)
     if method is DistanceMethod.WASSERSTEIN:
         widths = _bin_widths(reference)
         area = math.fsum(
-            abs(step) * width for step, width in zip(_cdf_differences(before, now, rows, seen), widths, strict=True)
+            abs(step) * width
+            for step, width in zip(_cdf_differences(before, now, rows, window_rows), widths, strict=True)
         )
         return Distance(method, area, scale, 0, _bridge_moments(before, widths))
     pairs = [(was, is_) for was, is_ in zip(before, now, strict=True) if was or is_]
     if method is DistanceMethod.PSI:
         return Distance(method, _psi_value(pairs), scale, max(len(pairs) - 1, 1))
-    merged = _merge_small_bins(pairs, _LEAST_EXPECTED[method] * (rows + seen) / min(rows, seen))
+    merged = _merge_small_bins(pairs, _LEAST_EXPECTED[method] * (rows + window_rows) / min(rows, window_rows))
     degrees = max(len(merged) - 1, 1)
     if method is DistanceMethod.CHI_SQUARE:
-        return Distance(method, math.sqrt(_chi_square(merged, rows, seen)), scale, degrees)
-    scale *= _small_sample_factor(merged, rows, seen)
-    return Distance(method, math.sqrt(_jensen_shannon(merged, rows, seen)), scale, degrees)
+        return Distance(method, math.sqrt(_chi_square(merged, rows, window_rows)), scale, degrees)
+    scale *= _small_sample_factor(merged, rows, window_rows)
+    return Distance(method, math.sqrt(_jensen_shannon(merged, rows, window_rows)), scale, degrees)
 
 
 def _psi_value(pairs: Sequence[tuple[int, int]]) -> float:
@@ -153,9 +154,9 @@ def _psi_value(pairs: Sequence[tuple[int, int]]) -> float:
     before = [was + _ADDED_ROWS for was, _ in pairs]
     known, total = math.fsum(before), sum(now for _, now in pairs)
     after = [now + min(_ADDED_ROWS, total * was / known) for (_, now), was in zip(pairs, before, strict=True)]
-    seen = math.fsum(after)
+    window_total = math.fsum(after)
     return math.fsum(
-        (now / seen - was / known) * math.log(now * known / (was * seen))
+        (now / window_total - was / known) * math.log(now * known / (was * window_total))
         for was, now in zip(before, after, strict=True)
     )
 
@@ -175,30 +176,30 @@ def _merge_small_bins(pairs: Sequence[tuple[int, int]], least: float) -> list[tu
     return kept
 
 
-def _chi_square(pairs: Sequence[tuple[int, int]], rows: int, seen: int) -> float:
-    return math.fsum((now / seen - was / rows) ** 2 * (rows + seen) / (was + now) for was, now in pairs)
+def _chi_square(pairs: Sequence[tuple[int, int]], rows: int, window_rows: int) -> float:
+    return math.fsum((now / window_rows - was / rows) ** 2 * (rows + window_rows) / (was + now) for was, now in pairs)
 
 
-def _jensen_shannon(pairs: Sequence[tuple[int, int]], rows: int, seen: int) -> float:
+def _jensen_shannon(pairs: Sequence[tuple[int, int]], rows: int, window_rows: int) -> float:
     def half(share: float, middle: float) -> float:
         return share * math.log(share / middle) / 2 if share else 0.0
 
     total = 0.0
     for was, now in pairs:
-        p, q = was / rows, now / seen
+        p, q = was / rows, now / window_rows
         total += half(p, (p + q) / 2) + half(q, (p + q) / 2)
     return max(total, 0.0)
 
 
-def _small_sample_factor(pairs: Sequence[tuple[int, int]], rows: int, seen: int) -> float:
-    share = min(rows, seen) / (rows + seen)
+def _small_sample_factor(pairs: Sequence[tuple[int, int]], rows: int, window_rows: int) -> float:
+    share = min(rows, window_rows) / (rows + window_rows)
     return 1 + _JENSEN_SHANNON_STRETCH * math.fsum(1 / (share * (was + now)) for was, now in pairs) / len(pairs)
 
 
-def _cdf_differences(before: Sequence[int], now: Sequence[int], rows: int, seen: int) -> list[float]:
+def _cdf_differences(before: Sequence[int], now: Sequence[int], rows: int, window_rows: int) -> list[float]:
     """Return the difference of the distribution functions at each cut."""
     pairs = zip(accumulate(before[:-1]), accumulate(now[:-1]), strict=True)
-    return [after / seen - was / rows for was, after in pairs]
+    return [after / window_rows - was / rows for was, after in pairs]
 
 
 def _bin_widths(reference: Bins) -> tuple[float, ...]:

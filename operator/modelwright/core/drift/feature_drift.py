@@ -158,10 +158,10 @@ class DriftReport:
 
     def list_worst(self, count: int) -> tuple[FeatureDrift, ...]:
         """List the figures furthest beyond their limits, each feature once."""
-        found: dict[str, FeatureDrift] = {}
+        worst: dict[str, FeatureDrift] = {}
         for figure in self.figures:
-            found.setdefault(figure.feature, figure)
-        return tuple(found.values())[:count]
+            worst.setdefault(figure.feature, figure)
+        return tuple(worst.values())[:count]
 
 
 @dataclass(slots=True)
@@ -202,12 +202,12 @@ def _build_tests(name: str, bins: Bins, counts: Sequence[int], comparison: Drift
         distance = distances.measure_distance(comparison.method_for(bins), bins, counts)
         if distance is not None:
             yield _DriftTest(name, Aspect.DISTANCE, distance, comparison.floor_for(bins))
-    rows, seen = bins.row_count, sum(counts)
-    missing = ShareComparison(bins.counts[-1], rows, counts[-1], seen, only_more=False)
-    unknown = ShareComparison(*bins.expected_unknown, counts[-2], seen, only_more=True)
+    rows, window_rows = bins.row_count, sum(counts)
+    missing = ShareComparison(bins.counts[-1], rows, counts[-1], window_rows, only_more=False)
+    unknown = ShareComparison(*bins.expected_unknown, counts[-2], window_rows, only_more=True)
     for aspect, share in ((Aspect.MISSING, missing), (Aspect.UNKNOWN, unknown)):
         # Without an event in either sample there is nothing to reject, so it takes no part of the error (Tarone, 1990).
-        if seen and share.before + share.now and (aspect is Aspect.MISSING or bins.is_watchable):
+        if window_rows and share.before + share.now and (aspect is Aspect.MISSING or bins.is_watchable):
             yield _DriftTest(name, aspect, share, comparison.share_floor)
 
 

@@ -50,17 +50,17 @@ def gamma_tail(value: float, shape: float) -> float:
         return max(0.0, 1 - front * total)
     below = value + 1 - shape
     ratio = 1 / below
-    inverse, found = math.inf, ratio
+    inverse, fraction = math.inf, ratio
     for step in range(1, _MOST_TERMS):
         factor = step * (shape - step)
         below += 2
         ratio = 1 / (factor * ratio + below)
         inverse = below + factor / inverse
         change = ratio * inverse
-        found *= change
+        fraction *= change
         if abs(change - 1) < _PRECISION:
             break
-    return front * found
+    return front * fraction
 
 
 @lru_cache(maxsize=4096)
@@ -96,13 +96,13 @@ def hypergeometric_quantile(tail: float, drawn: int, total: int, rows: int) -> i
 
     It is one more than the possible maximum when there is none.
     """
-    found, reached = min(drawn, total) + 1, 0.0
+    quantile, reached = min(drawn, total) + 1, 0.0
     for events, chance in _descending_probabilities(drawn, total, rows, max(0, drawn + total - rows)):
         reached += chance
         if reached > tail:
             break
-        found = events
-    return found
+        quantile = events
+    return quantile
 
 
 def _descending_probabilities(drawn: int, total: int, rows: int, down_to: int) -> Iterator[tuple[int, float]]:

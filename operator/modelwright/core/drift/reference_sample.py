@@ -39,15 +39,16 @@ class BinnedReference:
     def place_row(self, row: Sequence[FeatureValue]) -> bytes:
         """Return the bin of each watched feature. `row` has `width` values."""
         return bytes(
-            found.bin_of(format_category(row[at]) if found.labels else row[at]) for at, found in self.features.items()
+            feature_bins.bin_of(format_category(row[at]) if feature_bins.labels else row[at])
+            for at, feature_bins in self.features.items()
         )
 
     def place_prediction(self, value: Sequence[FeatureValue]) -> int | None:
         """Return the bin of one row of an output: a value, or a number for each class; None without predictions."""
         if self.predictions is None:
             return None
-        found = predicted_value(value)
-        return self.predictions.bin_of(format_category(found) if self.predictions.labels else found)
+        predicted = predicted_value(value)
+        return self.predictions.bin_of(format_category(predicted) if self.predictions.labels else predicted)
 
 
 def parse_reference(document: Any, comparison: DriftMethods | None = None) -> BinnedReference:
@@ -57,8 +58,8 @@ def parse_reference(document: Any, comparison: DriftMethods | None = None) -> Bi
     text or null; a prediction may also be a list of numbers, one for each class. `predictions` and `features` may be
     left out. `comparison` decides the number of bins. Raises InvalidReferenceSample.
     """
-    how = comparison or DriftMethods()
-    most = MAX_ORDERED_BINS if how.numbers in ORDERED_METHODS else MAX_BINS
+    methods = comparison or DriftMethods()
+    most = MAX_ORDERED_BINS if methods.numbers in ORDERED_METHODS else MAX_BINS
     if not isinstance(document, dict) or not isinstance(document.get("inputs"), list) or not document["inputs"]:
         raise InvalidReferenceSample(
             'the file must be {"inputs": [[...], ...], "predictions": [...]}, with at least one row'
@@ -78,29 +79,29 @@ def parse_reference(document: Any, comparison: DriftMethods | None = None) -> Bi
     return BinnedReference(width, features, predictions, _parse_names(document.get("features"), width))
 
 
-def _parse_names(found: Any, width: int) -> tuple[str, ...]:
-    if found is None:
+def _parse_names(document: Any, width: int) -> tuple[str, ...]:
+    if document is None:
         return ()
-    if not isinstance(found, list) or len(found) != width:
+    if not isinstance(document, list) or len(document) != width:
         raise InvalidReferenceSample(f"features must be a list of {width} names, one for each value of a row")
-    for number, name in enumerate(found):
+    for number, name in enumerate(document):
         if not isinstance(name, str) or not 0 < len(name) <= MAX_NAME_CHARACTERS or not name.isprintable():
             raise InvalidReferenceSample(
                 f"features[{number}] must be a name of at most {MAX_NAME_CHARACTERS} printable characters"
             )
-    if len(set(found)) < width:
-        twice = next(name for name in found if found.count(name) > 1)
+    if len(set(document)) < width:
+        twice = next(name for name in document if document.count(name) > 1)
         raise InvalidReferenceSample(f"features names {twice!r} more than once")
-    return tuple(found)
+    return tuple(document)
 
 
-def _parse_predictions(found: Any, rows: int, most: int) -> Bins | None:
-    if found is None or found == []:
+def _parse_predictions(document: Any, rows: int, most: int) -> Bins | None:
+    if document is None or document == []:
         return None
-    if not isinstance(found, list) or len(found) != rows:
+    if not isinstance(document, list) or len(document) != rows:
         raise InvalidReferenceSample(f"predictions must be a list of {rows}, one for each row of inputs")
     values: list[FeatureValue] = []
-    for number, value in enumerate(found):
+    for number, value in enumerate(document):
         one = value if isinstance(value, list) and value else [value]
         if not all(map(_is_value, one)):
             raise InvalidReferenceSample(f"predictions[{number}] holds something that is no number and no text")
@@ -136,8 +137,8 @@ def format_category(value: FeatureValue) -> str:
 
 
 def _column_values(values: list[Any]) -> list[FeatureValue]:
-    found = [_to_feature_value(value) for value in values]
-    return [format_category(value) for value in found] if any(isinstance(value, str) for value in found) else found
+    parsed = [_to_feature_value(value) for value in values]
+    return [format_category(value) for value in parsed] if any(isinstance(value, str) for value in parsed) else parsed
 
 
 def _to_feature_value(value: Any) -> FeatureValue:

@@ -44,12 +44,12 @@ class WindowDrift:
 
 def select_worst(figures: Iterable[WindowDrift]) -> tuple[WindowDrift, ...]:
     """Select the figures furthest beyond their limits, the largest excess first, each feature once."""
-    found: dict[tuple[str, str], WindowDrift] = {}
+    worst: dict[tuple[str, str], WindowDrift] = {}
     for one in sorted(figures, key=lambda one: -one.figure.excess):
         # A feature with a single value can't drift by every method: it has no limit.
         if math.isfinite(one.figure.limit):
-            found.setdefault(one.feature_key, one)
-    return tuple(found.values())[:MAX_FIGURES]
+            worst.setdefault(one.feature_key, one)
+    return tuple(worst.values())[:MAX_FIGURES]
 
 
 FeatureKey = tuple[str, str]
@@ -91,7 +91,7 @@ def parse_answer(answer: Any, version: str) -> tuple[WindowDrift, ...]:
     ):
         raise InvalidDriftAnswer(f"the answer is no object with at most {MAX_FIGURES} figures in worst")
     if answer.get("version") != version:
-        raise InvalidDriftAnswer(f"it observes another version than {version}")
+        raise InvalidDriftAnswer(f"it watches another version than {version}")
     try:
         return tuple(_parse_window_drift(entry) for entry in answer["worst"])
     except (KeyError, TypeError, ValueError, OverflowError) as error:
@@ -101,11 +101,11 @@ def parse_answer(answer: Any, version: str) -> tuple[WindowDrift, ...]:
 def parse_unwatched(answer: Mapping[str, Any]) -> tuple[FeatureKey, ...]:
     """Parse the features of free text in an answer that `parse_answer` accepts. Raises InvalidDriftAnswer."""
     # A drift monitor of an earlier version sends none, until it is replaced.
-    found = answer.get("unwatched", [])
-    if not isinstance(found, list) or len(found) > MAX_UNWATCHED:
+    entries = answer.get("unwatched", [])
+    if not isinstance(entries, list) or len(entries) > MAX_UNWATCHED:
         raise InvalidDriftAnswer(f"unwatched is no list of at most {MAX_UNWATCHED} features")
     try:
-        features = tuple((entry["kind"], entry["feature"]) for entry in found)
+        features = tuple((entry["kind"], entry["feature"]) for entry in entries)
     except (KeyError, TypeError) as error:
         raise InvalidDriftAnswer(f"a feature in unwatched is wrong: {type(error).__name__}") from error
     if not all(kind in FEATURE_KINDS and _is_name(feature, _MAX_NAME_CHARACTERS) for kind, feature in features):

@@ -22,7 +22,7 @@ REPLACING_FACTOR = 1.5
 def summarize_drift(
     old: DriftStatus | None,
     version: str,
-    found: Sequence[WindowDrift],
+    figures: Sequence[WindowDrift],
     now: datetime,
     unwatched: Sequence[FeatureKey] | None = None,
 ) -> DriftStatus | None:
@@ -36,16 +36,16 @@ def summarize_drift(
     free_text = old.unwatched if old is not None else ()
     if unwatched is not None:
         free_text = tuple(UnwatchedFeature(kind=kind, feature=feature) for kind, feature in unwatched)
-    if not found:
+    if not figures:
         if free_text == (old.unwatched if old is not None else ()):
             return old
-        begun = old or DriftStatus(version=version, drifted=False, at=now)
-        return begun.model_copy(update={"unwatched": free_text})
+        base = old or DriftStatus(version=version, drifted=False, at=now)
+        return base.model_copy(update={"unwatched": free_text})
     before = _drifted_features(old)
     beyond = _select_drifted(
-        [one for one in found if one.figure.excess > (CEASING_EXCESS if one.feature_key in before else 1.0)], before
+        [one for one in figures if one.figure.excess > (CEASING_EXCESS if one.feature_key in before else 1.0)], before
     )
-    others = [one for one in found if one not in beyond and one.figure.excess <= 1]
+    others = [one for one in figures if one not in beyond and one.figure.excess <= 1]
     shown = sorted([*beyond, *others[: MAX_SHOWN - len(beyond)]], key=lambda one: -one.figure.excess)
     entries = tuple(_build_entry(one, drifted=one in beyond) for one in shown)
     return DriftStatus(version=version, drifted=bool(beyond), at=now, worst=entries, unwatched=free_text)
@@ -58,8 +58,10 @@ def is_worth_writing(old: DriftStatus | None, new: DriftStatus | None) -> bool:
     return (old.version, old.unwatched, _drifted_features(old)) != (new.version, new.unwatched, _drifted_features(new))
 
 
-def _drifted_features(told: DriftStatus | None) -> frozenset[tuple[str, str]]:
-    return frozenset((one.kind, one.feature) for one in told.worst if one.drifted) if told is not None else frozenset()
+def _drifted_features(status: DriftStatus | None) -> frozenset[tuple[str, str]]:
+    return (
+        frozenset((one.kind, one.feature) for one in status.worst if one.drifted) if status is not None else frozenset()
+    )
 
 
 def _select_drifted(drifted: Sequence[WindowDrift], before: frozenset[tuple[str, str]]) -> list[WindowDrift]:

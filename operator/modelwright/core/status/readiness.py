@@ -78,7 +78,7 @@ def assess_availability(observed: Observation) -> tuple[bool, Reason, str]:
     if observed.serving is None and not any(v.available for v in observed.revisions.values()):
         return False, Reason.NOTHING_SERVING, "no revision has served yet"
     if observed.replicas == 0 and observed.target_serves:
-        return False, Reason.SCALED_TO_ZERO, "no pods are asked for, by spec.serving.replicas or by another autoscaler"
+        return False, Reason.SCALED_TO_ZERO, "no pods are requested, by spec.serving.replicas or by another autoscaler"
     for key in sorted(observed.traffic.named):
         view = observed.revisions.get(key)
         if view is None or view.available < 1:
@@ -146,8 +146,8 @@ def set_readiness(
 def acknowledge_edit(old: tuple[Condition, ...], *, generation: int, now: datetime) -> tuple[Condition, ...]:
     """Return `old` for an edit that was observed and is queued: Ready waits; the other conditions stay."""
     verdict = ConditionSummary(Reason.NEW_GENERATION, "other edits are answered first", reconciling=True)
-    told = set_readiness(old, verdict, generation=generation, now=now)
-    return tuple(condition.model_copy(update={"observed_generation": generation}) for condition in told)
+    conditions = set_readiness(old, verdict, generation=generation, now=now)
+    return tuple(condition.model_copy(update={"observed_generation": generation}) for condition in conditions)
 
 
 _MOVING_STATES = (RolloutState.PENDING, RolloutState.GATING, RolloutState.PROGRESSING, RolloutState.PROMOTING)

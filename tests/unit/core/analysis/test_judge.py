@@ -188,7 +188,7 @@ def test_too_few_requests_are_told_with_how_many_are_needed() -> None:
 
 def test_an_open_question_is_told_with_about_how_many_more_requests_it_takes() -> None:
     told = look(MARGIN, shares((1000, 10), (9000, 90)))
-    more = int(told.message.split("some ")[1].split(" more")[0])
+    more = int(told.message.split("about ")[1].split(" more")[0])
     assert (
         look(MARGIN, shares((1000 + more, 10 + more // 100), (9000 + 9 * more, 90 + 9 * more // 100))).outcome is PASS
     )

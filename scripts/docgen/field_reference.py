@@ -1,4 +1,4 @@
-"""The field reference for people, written from the same schemas as the CRDs."""
+"""The field reference for users, written from the same schemas as the CRDs."""
 
 from __future__ import annotations
 
@@ -113,13 +113,13 @@ def _describe_type(node: dict[str, Any]) -> str:
 
 def _list_rules(node: dict[str, Any]) -> list[str]:
     """Messages of every CEL rule at and below `node`, with the path it is about, each once."""
-    found: dict[str, None] = {}
+    rules: dict[str, None] = {}
 
     def walk(child: dict[str, Any], path: str) -> None:
         for rule in child.get(VALIDATIONS, ()):
             where = f"{path}{rule.get('fieldPath', '')}".removeprefix(".")
             message = rule["message"].replace("<", "&lt;")
-            found[message if message.startswith(where) else f"`{where}`: {message}"] = None
+            rules[message if message.startswith(where) else f"`{where}`: {message}"] = None
         for name, member in child.get("properties", {}).items():
             walk(member, f"{path}.{name}")
         for key, mark in (("items", "[]"), ("additionalProperties", ".*")):
@@ -127,7 +127,7 @@ def _list_rules(node: dict[str, Any]) -> list[str]:
                 walk(child[key], path + mark)
 
     walk(node, "")
-    return list(found)
+    return list(rules)
 
 
 def _render_reasons_page() -> str:

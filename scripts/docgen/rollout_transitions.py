@@ -29,7 +29,7 @@ from modelwright.core.rollout.record import RolloutRecord
 from modelwright.core.rollout.steps import RolloutStep, compile_steps
 from modelwright.core.table import number_rows
 
-Moves = dict[tuple[RolloutState, RolloutState], set[int]]
+Transitions = dict[tuple[RolloutState, RolloutState], set[int]]
 
 _START = datetime(2026, 1, 1, tzinfo=UTC)
 _OLD, _NEW, _THIRD = Revision("v1", "old"), Revision("v2", "new"), Revision("v3", "third")
@@ -59,7 +59,7 @@ class _Situation:
     """The circumstances of a record."""
 
     weight: int = 0
-    """Of the candidate, as the gateway has it."""
+    """Weight of the candidate at the gateway."""
     lags: bool = False
     later: timedelta = timedelta(0)
     outcome: Outcome | None = None
@@ -68,53 +68,53 @@ class _Situation:
     source: bool = True
     """Whether the revisions have ready pods."""
     fails: bool = False
-    """Whether the candidate's pods fail by what they serve."""
+    """Whether the candidate's pods fail because of their content."""
     lost: bool = False
-    """Whether the pods of both revisions are gone that should be there."""
+    """Whether the pods of both revisions are gone although replicas are set."""
     frozen: bool = False
     unfit: bool = False
-    """Whether the policy asks for what can't be had."""
+    """Whether the policy requires an unsupported feature."""
     unread: bool = False
-    """Whether the policy that it started with can't be read."""
-    people: approvals.ApprovalDecision | None = None
+    """Whether the policy with which it started can't be read."""
+    approval: approvals.ApprovalDecision | None = None
     command: str | None = None
     gate: Outcome | None = None
     wins: bool | None = None
 
 
 @cache
-def moves() -> Moves:
+def list_transitions() -> Transitions:
     """Map each transition (from, to) to the numbers of its rows."""
-    found: Moves = {}
+    transitions: Transitions = {}
     for written in _POLICIES:
         policy = RolloutPolicySpec.model_validate(written)
         for source, windowed in ((_OLD, False), (None, False), (_OLD, True)):
             _explore_rollout_moves(
-                policy, _build_record(source), frozenset({_NEW.hash}) if windowed else frozenset(), found
+                policy, _build_record(source), frozenset({_NEW.hash}) if windowed else frozenset(), transitions
             )
-    return found
+    return transitions
 
 
 def _explore_rollout_moves(
-    policy: RolloutPolicySpec, first: RolloutRecord, windowed: frozenset[str], found: Moves
+    policy: RolloutPolicySpec, first: RolloutRecord, windowed: frozenset[str], transitions: Transitions
 ) -> None:
-    """Add every transition of a record reachable from `first` to `found`. `windowed`: revisions that served before."""
+    """Add the transitions of all records reachable from `first`. `windowed`: revisions that served before."""
     numbers = number_rows(TABLE)
     steps = compile_steps(policy.strategy)
     known, left = {_record_key(first)}, [(first, _START)]
     while left:
         before, now = left.pop(0)
         for situation in _rollout_situations(before, steps):
-            seen = _build_observation(policy, steps, before, windowed, now + situation.later, situation)
+            observation = _build_observation(policy, steps, before, windowed, now + situation.later, situation)
             record = before
-            for row, after in trace_rows(seen):
+            for row, after in trace_rows(observation):
                 assert after.record is not None  # noqa: S101 - a record doesn't go away
                 if after.record.state is not record.state:
-                    found.setdefault((record.state, after.record.state), set()).add(numbers[row.name])
+                    transitions.setdefault((record.state, after.record.state), set()).add(numbers[row.name])
                 record = after.record
             if record.is_active and _record_key(record) not in known:
                 known.add(_record_key(record))
-                left.append((record, seen.now))
+                left.append((record, observation.now))
 
 
 def _rollout_situations(record: RolloutRecord, steps: tuple[RolloutStep, ...]) -> Iterator[_Situation]:
@@ -130,8 +130,8 @@ def _rollout_situations(record: RolloutRecord, steps: tuple[RolloutStep, ...]) -
         yield replace(on, weight=weight, later=later, outcome=outcome)
     for gate in (Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE):
         yield replace(on, gate=gate)
-    for said in (approvals.Approved(()), approvals.Rejected(_NO, "no"), _WAITING):
-        yield replace(on, people=said, later=_SOON)
+    for decision in (approvals.Approved(()), approvals.Rejected(_NO, "no"), _WAITING):
+        yield replace(on, approval=decision, later=_SOON)
     for command in ("pause", "resume", "promote", "abort"):
         yield replace(on, command=command)
     for target in (None, _THIRD):
@@ -178,7 +178,7 @@ def _build_observation(
     command = Command.model_validate({"name": so.command, **_GIVEN}) if so.command else None
     record = replace(record, spec=record.spec.model_copy(update={"command": command})).with_status(commands=())
     promoted = so.weight == 100 and record.state is RolloutState.PROMOTING
-    # In a step the Model's Service selects what serves, whatever the route says.
+    # In a step the Model's Service selects the serving revision, independent of the route.
     named = frozenset(weights) if promoted or record.from_revision is None else frozenset({*weights, _OLD.hash})
     serving = _NEW if promoted and not so.lags else record.from_revision
     return Observation(
@@ -197,7 +197,7 @@ def _build_observation(
             outcome=so.outcome,
             earlier_outcome=so.outcome,
             gates={"evaluation": GateResult(so.gate, "", "")} if so.gate is not None else {},
-            approval=so.people,
+            approval=so.approval,
             command=_decide_command(command, record, policy, frozen=so.frozen),
             frozen_until=now + timedelta(hours=1) if so.frozen else None,
             rollback_window=windowed,
@@ -209,7 +209,7 @@ def _build_observation(
 def _decide_command(
     command: Command | None, record: RolloutRecord, policy: RolloutPolicySpec, *, frozen: bool
 ) -> commands.CommandDecision | None:
-    asked = [name for name in ("evaluation", "approval") if policy.gates is not None]
+    gates = [name for name in ("evaluation", "approval") if policy.gates is not None]
     passed = {gate.name for gate in record.status.gates if gate.outcome == Outcome.PASS}
     steps = policy.strategy.steps or ()
     standing = commands.CommandContext(
@@ -217,7 +217,7 @@ def _decide_command(
         newest=True,
         paused=bool(record.status.paused),
         frozen=frozen,
-        gates_open=tuple(name for name in asked if name not in passed),
+        gates_open=tuple(name for name in gates if name not in passed),
         approvals_open=tuple("step" for step in steps[record.step_index :] if step.approval is not None),
     )
     return commands.evaluate_command(command, (), standing)

@@ -23,7 +23,7 @@ from modelwright.core.retraining.run_table import RUN_TABLE
 from modelwright.core.retraining.stage_reading import StageReading
 from modelwright.core.table import number_rows
 
-Moves = dict[tuple[RunState, RunState], set[int]]
+Transitions = dict[tuple[RunState, RunState], set[int]]
 
 _START = datetime(2026, 1, 1, tzinfo=UTC)
 _DIGEST = "sha256:" + "1" * 64
@@ -50,17 +50,17 @@ _GONE = Problem(Reason.INVALID_POLICY, "the policy can't be read", stalled=True)
 
 
 @cache
-def moves() -> Moves:
+def list_transitions() -> Transitions:
     """Map each transition (from, to) to the numbers of its rows."""
-    found: Moves = {}
+    transitions: Transitions = {}
     for stages in _STAGES:
         policy = RetrainingPolicySpec.model_validate({"modelRef": {"name": "digits"}, "run": {**_RUN, **stages}})
-        _explore_run_moves(policy, found)
-    return found
+        _explore_run_moves(policy, transitions)
+    return transitions
 
 
-def _explore_run_moves(policy: RetrainingPolicySpec, found: Moves) -> None:
-    """Add every transition of a run of this policy to `found`."""
+def _explore_run_moves(policy: RetrainingPolicySpec, transitions: Transitions) -> None:
+    """Add every transition of a run of this policy."""
     numbers = number_rows(RUN_TABLE)
     run = TrainingRun.parse(
         {
@@ -71,11 +71,11 @@ def _explore_run_moves(policy: RetrainingPolicySpec, found: Moves) -> None:
     first = RunObservation(_START, run, policy)
     known, left = {_run_key(first)}, [first]
     while left:
-        for seen in _run_situations(left.pop(0), policy):
-            before = seen
-            for row, after in trace_run(seen):
+        for observation in _run_situations(left.pop(0), policy):
+            before = observation
+            for row, after in trace_run(observation):
                 if after.state is not before.state:
-                    found.setdefault((before.state, after.state), set()).add(numbers[row.name])
+                    transitions.setdefault((before.state, after.state), set()).add(numbers[row.name])
                 before = after
             if _run_key(before) not in known:
                 known.add(_run_key(before))

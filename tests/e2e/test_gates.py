@@ -158,7 +158,7 @@ CASES = {
         "evaluation",
         "Inconclusive",
         "TooFewExamples",
-        ("100 examples do not tell it from minDelta -0.01",),
+        ("100 examples do not distinguish it from minDelta -0.01",),
         {"accuracy": 0.9, "examples": 100},
     ),
     "report-is-cut-off": Case(

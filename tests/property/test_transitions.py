@@ -33,7 +33,7 @@ def _state(observed: Any) -> Any:
 def test_every_move_that_is_seen_is_drawn(
     simulated: Any, machine: Any, table: Any, trace: str, drawing: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    drawn, numbers = drawing.moves(), {row.name: number for number, row in enumerate(table, 1)}
+    drawn, numbers = drawing.list_transitions(), {row.name: number for number, row in enumerate(table, 1)}
     seen: dict[tuple[Any, Any], set[int]] = {}
     real = getattr(machine, trace)
 

@@ -32,7 +32,7 @@ class AuthoredPart:
     """An object that a revision is made of.
 
     `content` is the hash of the content that approvals cover. `by` are the authors of its present state; empty when
-    none is recorded. `same` tells whether the serving revision was made of the same content; None where only the
+    none is recorded. `same` says whether the serving revision was made of the same content; None where only the
     remembered changes can tell. `whole` means that `by` wrote all of it, so that no earlier author counts.
     """
 
@@ -151,14 +151,14 @@ def _track_change(
         return ChangeStatus(kind=part.kind, name=part.name, content=part.content, base=part.content)
     goes_on = known is not None and known.name == part.name and known.content != base and not part.whole
     earlier = known.by if known is not None and goes_on else ()
-    everybody = tuple(dict.fromkeys((*earlier, *part.by)))
+    all_authors = tuple(dict.fromkeys((*earlier, *part.by)))
     return ChangeStatus(
         kind=part.kind,
         name=part.name,
         content=part.content,
         base=base,
-        by=everybody[:MAX_AUTHORS],
-        unknown=not part.by or RETRAINING_AUTHOR in part.by or len(everybody) > MAX_AUTHORS,
+        by=all_authors[:MAX_AUTHORS],
+        unknown=not part.by or RETRAINING_AUTHOR in part.by or len(all_authors) > MAX_AUTHORS,
     )
 
 
@@ -202,8 +202,8 @@ def _runtime_authors(now: ChangeStatus, rendered: Mapping[str, Any], served: Map
     if (kind, name, content) == (now.kind, now.name, now.content):
         return AuthorsStatus(kind=kind, name=name, content=hashed, by=now.by, unknown=now.unknown)
     earlier = now.by if (kind, name) == (now.kind, now.name) else ()
-    everybody = tuple(dict.fromkeys((*earlier, *([str(signed)] if signed else []))))
-    return AuthorsStatus(kind=kind, name=name, content=hashed, by=everybody[:MAX_AUTHORS], unknown=not signed)
+    all_authors = tuple(dict.fromkeys((*earlier, *([str(signed)] if signed else []))))
+    return AuthorsStatus(kind=kind, name=name, content=hashed, by=all_authors[:MAX_AUTHORS], unknown=not signed)
 
 
 def collect_authors(entries: Iterable[AuthorsStatus], *, service_accounts: bool = False) -> Authors:
@@ -211,18 +211,18 @@ def collect_authors(entries: Iterable[AuthorsStatus], *, service_accounts: bool 
 
     `service_accounts`: whether ServiceAccounts count as persons.
     """
-    everybody: list[str] = []
+    all_authors: list[str] = []
     unknown: list[str] = []
     nameless = False
     for entry in entries:
-        everybody += [name for name in entry.by if name != RETRAINING_AUTHOR]
+        all_authors += [name for name in entry.by if name != RETRAINING_AUTHOR]
         subject = f"{entry.kind} {entry.name}"
         if entry.unknown or RETRAINING_AUTHOR in entry.by:
             unknown.append(_explain_unknown_author(entry, subject))
             nameless = nameless or (entry.kind == VERSION_KIND and not entry.by)
         accounts = [] if service_accounts else [name for name in entry.by if is_service_account(name)]
         unknown += [_explain_service_account(subject, name) for name in accounts]
-    return Authors(tuple(dict.fromkeys(everybody)), tuple(unknown), nameless)
+    return Authors(tuple(dict.fromkeys(all_authors)), tuple(unknown), nameless)
 
 
 def _explain_unknown_author(entry: AuthorsStatus, subject: str) -> str:

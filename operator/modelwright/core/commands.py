@@ -40,14 +40,14 @@ class CommandContext:
 
 @dataclass(frozen=True, slots=True)
 class CommandAccepted:
-    """The command must be executed, once."""
+    """A command to be executed, once."""
 
     command: Command
 
 
 @dataclass(frozen=True, slots=True)
 class CommandRefused:
-    """The command has no meaning now; `message` says why and what to do. It is recorded as handled too."""
+    """A command without a meaning now; `message` has the reason and the remedy. It is recorded as handled too."""
 
     command: Command
     message: str

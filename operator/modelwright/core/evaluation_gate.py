@@ -66,7 +66,7 @@ def evaluate_report(metrics: Sequence[EvaluationMetric], report: Mapping[str, An
     the gate, so they divide the error among them (Bonferroni). Else Inconclusive.
 
     A figure that is missing, not finite or present twice is an Error: it is no finding about the candidate, and never a
-    pass. `first`: nothing serves yet; limits versus serving are then skipped, and the message says so. Without any
+    pass. `first`: nothing serves yet; limits versus serving are then skipped, which the message mentions. Without any
     limit the gate is Inconclusive. Follows TFX' Evaluator, which blesses nothing by accident and treats a missing
     baseline in this way.
     """

@@ -20,7 +20,7 @@ Object = Mapping[str, Any]
 JOB_GATES = ("scan", "evaluation", "infra")
 """Gates that run as Jobs, in the order in which they run."""
 START_TIMEOUT = timedelta(minutes=2)
-"""How long a pod may fail to pull its image or to be created before its gate ends: registries fail for moments."""
+"""Time for which a pod may fail to pull its image or to be created before its gate ends, as registries recover."""
 
 _START_FAILURES = (Reason.IMAGE_PULL_FAILED, Reason.CONTAINER_CONFIG_ERROR)
 _DECIDED_OUTCOMES = (Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE)
@@ -136,9 +136,8 @@ def describe_truncation(pod: Object, message: str, metrics: Sequence[EvaluationM
     first = f": {lacking} is the first figure that did not fit" if lacking is not None else ""
     return (
         f"the report is larger than the {pod_states.termination_message_limit(pod)} bytes that Kubernetes "
-        "keeps of a termination "
-        f"message in this pod{first}; report what the gates ask for (GATED_FIGURES), and put the rest elsewhere, "
-        'with "fullReport": {"uri", "digest"}'
+        f"keeps of a termination message in this pod{first}; report the figures that the gates need (GATED_FIGURES), "
+        'and put the rest elsewhere, with "fullReport": {"uri", "digest"}'
     )
 
 
@@ -160,7 +159,7 @@ def _failed_result(name: str, condition: Object, failure: pod_states.PodFailure 
         why = failure.message if failure else "see its Events for what it waited for"
         return GateResult(Outcome.ERROR, Reason.JOB_TIMEOUT, f"Job {name} did not end within its timeout: {why}")
     if failure is None:
-        cause = condition.get("message") or condition.get("reason") or "no pod is left to tell why"
+        cause = condition.get("message") or condition.get("reason") or "no pod is left that shows why"
         return GateResult(Outcome.ERROR, Reason.JOB_FAILED, f"Job {name} failed: {cause}")
     # MODEL_LOAD_FAILED is no finding here: `diagnose_pods` gives it for any container that fails.
     own = failure.reason in FETCH_REASONS or failure.reason != Reason.MODEL_LOAD_FAILED

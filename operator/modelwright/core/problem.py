@@ -1,4 +1,4 @@
-"""Why something that is wanted can't be had, as the status of an object reports it."""
+"""A problem, as the status of an object reports it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Why something wanted can't be had. `stalled`: waiting won't mend it, a person has to change something."""
+    """The cause for which the desired state isn't reached. `stalled`: waiting can't help, a user must act."""
 
     reason: str
     message: str

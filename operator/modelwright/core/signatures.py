@@ -37,7 +37,7 @@ def recall_finding(
         return None
     if digest.startswith("git:"):
         text = (
-            "spec.artifact.digest: what a git: digest stands for is the Hub's word alone, so that no signature can be "
+            "spec.artifact.digest: only the Hub vouches for the content of a git: digest, so that no signature can be "
             "compared with it; make a ModelVersion without it, whose files are pinned then"
         )
         return SignatureStatus(

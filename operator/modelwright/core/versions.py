@@ -127,10 +127,10 @@ def _age_order(version: ModelVersion) -> tuple[str, str]:
 
 
 def pinned_digest(artifact: Artifact, resolved: str | None) -> str | None:
-    """The digest that is known without fetching anything; None when a resolve pod has to find out.
+    """Return the digest that is known without fetching; None when a resolve pod must determine it.
 
-    The author's own comes first, then what was resolved once, then what the address itself says: an OCI digest, or a
-    full commit of a Hugging Face repository.
+    The author's own comes first, then the resolved one, then that of the address: an OCI digest, or a full commit of a
+    Hugging Face repository.
     """
     if artifact.digest or resolved:
         return artifact.digest or resolved

@@ -63,7 +63,7 @@ def test_every_row_that_may_move_a_record_is_come_to(
             yield row, after
 
     monkeypatch.setattr(drawing, trace, noted)
-    drawing.moves.__wrapped__()
+    drawing.list_transitions.__wrapped__()
     assert {row.name for row in table} - left_out <= reached
 
 
@@ -73,7 +73,7 @@ def test_every_row_that_may_move_a_record_is_come_to(
     ids=["rollouts", "runs"],
 )
 def test_every_state_is_come_to_and_what_has_ended_stays(drawing: Any, terminal: Any) -> None:
-    moves = drawing.moves()
+    moves = drawing.list_transitions()
     states = {type(state) for state in terminal}.pop()
     assert {after for _, after in moves} | {states.PENDING} == set(states)
     assert not {before for before, _ in moves} & set(terminal)

@@ -1,1 +1,1 @@
-"""What counts as evidence, and what it says: statistics of rollouts, as pure functions."""
+"""Evidence on rollouts: measurements, statistics and verdicts, as pure functions."""

@@ -25,7 +25,7 @@ from modelwright.core.analysis.evidence import Outcome, Verdict
 from modelwright.core.analysis.figure_evidence import student_cdf
 
 NEEDED_POINTS = 30
-"""Moments with which a difference of one standard deviation is found with probability 0.9, if they are independent."""
+"""Moments that detect a difference of one standard deviation with probability 0.9, if they are independent."""
 BATCHES = 5
 
 

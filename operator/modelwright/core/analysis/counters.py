@@ -85,7 +85,7 @@ def build_histogram(series: Iterable[Series], start: float, end: float) -> Bucke
         return ()
     shared = set.intersection(*(set(buckets) for buckets in grown.values()))
     if math.inf not in shared:
-        raise ValueError('the histogram has no bucket with le="+Inf": the number of its requests can\'t be told')
+        raise ValueError('the histogram has no bucket with le="+Inf": the number of its requests is unknown')
     counts: list[tuple[float, int]] = []
     for bound in sorted(shared):
         count = round(math.fsum(added for buckets in grown.values() for added in buckets[bound]))

@@ -206,7 +206,7 @@ class _MirroredShare:
 
 
 def lower_bound(evidence: FigureEvidence, alpha: float) -> float:
-    """The lower end of a one-sided interval at 1 - alpha, by halving."""
+    """Return the lower end of a one-sided interval at 1 - alpha, by bisection."""
     low, high = evidence.value_range
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2
@@ -218,19 +218,19 @@ def lower_bound(evidence: FigureEvidence, alpha: float) -> float:
 
 
 def upper_bound(evidence: FigureEvidence, alpha: float) -> float:
-    """The upper end of a one-sided interval at 1 - alpha."""
+    """Return the upper end of a one-sided interval at 1 - alpha."""
     return -lower_bound(evidence.negated(), alpha)
 
 
 def student_cdf(t: float, degrees: float) -> float:
-    """The distribution function of Student's t; `degrees` need not be whole (NIST DLMF 8.17)."""
+    """Return the distribution function of Student's t; `degrees` need not be whole (NIST DLMF 8.17)."""
     degrees = min(degrees, MOST_EXAMPLES)
     tail = incomplete_beta(degrees / (degrees + t * t), degrees / 2, 0.5) / 2
     return 1 - tail if t > 0 else tail
 
 
 def incomplete_beta(x: float, a: float, b: float) -> float:
-    """The regularized incomplete beta function, 0 <= x <= 1, a and b above 0.
+    """Return the regularized incomplete beta function, 0 <= x <= 1, a and b above 0.
 
     By the continued fraction of NIST DLMF 8.17.22, evaluated as by Lentz (1976, Applied Optics 15).
     """

@@ -81,8 +81,8 @@ def _describe_undecided(
     needed = evidence.required_examples(limit.value, level, _POWER)
     more = f"about {needed:,} examples would" if needed is not None and needed <= _MOST_NEEDED else "it lies too near"
     return (
-        f"{describe_comparison(figure, limit)}: {figure.n} examples do not tell it from {limit.name} {limit.value:g} "
-        f"({low:.4g} to {high:.4g}); {more}"
+        f"{describe_comparison(figure, limit)}: {figure.n} examples do not distinguish it from "
+        f"{limit.name} {limit.value:g} ({low:.4g} to {high:.4g}); {more}"
     )
 
 

@@ -187,32 +187,32 @@ class SampleSizeQuery:
         return estimate_samples(self.limit, self.base, self.alpha, ratio=ratio)
 
 
-def estimate_step_seconds(stage: StepTraffic, asks: Sequence[SampleSizeQuery], rate: float) -> float:
+def estimate_step_seconds(stage: StepTraffic, queries: Sequence[SampleSizeQuery], rate: float) -> float:
     """Estimate a step's seconds at `rate` requests per second for the Model; infinity if it can't be decided.
 
     Impossible decisions don't count here: a comparison where one revision gets no requests, any decision where the
     candidate gets none.
     """
     seconds = stage.hold
-    for ask in asks:
-        if not stage.candidate or (ask.versus_serving and not stage.serving):
+    for query in queries:
+        if not stage.candidate or (query.versus_serving and not stage.serving):
             continue
-        ratio = stage.serving / stage.candidate if ask.versus_serving else None
-        needed = ask.required_samples(ratio)
+        ratio = stage.serving / stage.candidate if query.versus_serving else None
+        needed = query.required_samples(ratio)
         if needed is None:
             return math.inf
-        seconds = max(seconds, max(needed * ask.burst, ask.min_samples) / (rate * stage.candidate))
-        if ask.versus_serving:
-            seconds = max(seconds, ask.min_samples / (rate * stage.serving))
+        seconds = max(seconds, max(needed * query.burst, query.min_samples) / (rate * stage.candidate))
+        if query.versus_serving:
+            seconds = max(seconds, query.min_samples / (rate * stage.serving))
     return seconds
 
 
-def estimate_rate(stages: Sequence[StepTraffic], asks: Sequence[SampleSizeQuery], deadline: float) -> float | None:
+def estimate_rate(stages: Sequence[StepTraffic], queries: Sequence[SampleSizeQuery], deadline: float) -> float | None:
     """Estimate the requests per second with which a good candidate passes all steps by the deadline (seconds).
 
     None when no rate suffices: the holds alone take that long, or a limit can't be decided.
     """
-    return estimate_plan_rate([(stage, asks) for stage in stages], deadline)
+    return estimate_plan_rate([(stage, queries) for stage in stages], deadline)
 
 
 def estimate_plan_rate(plan: Sequence[tuple[StepTraffic, Sequence[SampleSizeQuery]]], deadline: float) -> float | None:
@@ -220,8 +220,8 @@ def estimate_plan_rate(plan: Sequence[tuple[StepTraffic, Sequence[SampleSizeQuer
     if sum(stage.hold for stage, _ in plan) >= deadline:
         return None
     at_one = [
-        (stage.hold, estimate_step_seconds(StepTraffic(stage.candidate, stage.serving, 0.0), asks, 1.0))
-        for stage, asks in plan
+        (stage.hold, estimate_step_seconds(StepTraffic(stage.candidate, stage.serving, 0.0), queries, 1.0))
+        for stage, queries in plan
     ]
     if any(math.isinf(seconds) for _, seconds in at_one):
         return None

@@ -89,19 +89,22 @@ def count_growth(
         for group, every in enumerate(groups)
         for one in every
     ]
-    found: list[list[Series]] = [[] for _ in groups]
+    grown: list[list[Series]] = [[] for _ in groups]
     doubled = []
     for of_endpoint in _group_by_process(rows):
         single, problem = _merge_copies(of_endpoint)
         doubled += [problem] if problem else []
         times = sorted({at for row in single for at, _ in row.samples})
         targets = {scrape_target(row.labels) for row in of_endpoint}
-        since = min([*times[:1], *(at for found, at in (watched or {}).items() if found in targets)], default=math.inf)
+        since = min(
+            [*times[:1], *(at for watched_target, at in (watched or {}).items() if watched_target in targets)],
+            default=math.inf,
+        )
         for row, points in zip(
             single, _walk_series([row.samples for row in single], times, start, since).points, strict=True
         ):
-            found[row.group].append(Series(row.labels, tuple(points)))
-    return CounterGrowth(tuple(tuple(group) for group in found), "; ".join(dict.fromkeys(doubled)))
+            grown[row.group].append(Series(row.labels, tuple(points)))
+    return CounterGrowth(tuple(tuple(group) for group in grown), "; ".join(dict.fromkeys(doubled)))
 
 
 def thin_samples(series: Sequence[Samples], start: float) -> list[Samples]:

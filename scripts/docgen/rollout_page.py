@@ -36,7 +36,8 @@ _TAIL = """
   has an effect: the step has passed, so that Error and Inconclusive change nothing, and the deadline bounds them. A
   candidate without a ready pod is rolled back in every such state.
 - Metrics judge no first revision, no revision that served before and returns without steps, and no manual rollback. A
-  manual rollback that loses its pods does not end: its requests return to the former revision until its pods are ready again.
+  manual rollback that loses its pods does not end: its requests return to the former revision until its pods are ready
+  again.
 - After a user has promoted a candidate although a metric has failed, its metrics decide nothing more; lost pods, the
   deadline and the command abort still roll it back.
 - The deadline's clock runs in Gating, Progressing, Holding and Promoting; it stops while approvals are missing and in a

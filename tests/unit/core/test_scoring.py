@@ -241,8 +241,8 @@ MESSAGES = [
     (
         {"minDelta": "-0.005"},
         pairs(2000, 60, 60),
-        "accuracy is 0.9, +0 versus the serving version's 0.9: 2000 examples do not distinguish it from minDelta -0.005 "
-        "(-0.009602 to 0.009602); about 21,193 examples would",
+        "accuracy is 0.9, +0 versus the serving version's 0.9: 2000 examples do not distinguish it from minDelta "
+        "-0.005 (-0.009602 to 0.009602); about 21,193 examples would",
     ),
 ]
 

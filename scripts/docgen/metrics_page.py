@@ -14,7 +14,7 @@ from modelwright.agents.drift_monitor.bin_windows import RowWindow
 from modelwright.agents.drift_monitor.drift_stats import DriftStats as Observed
 from modelwright.agents.drift_monitor.drift_windows import DriftWindows
 from modelwright.agents.drift_monitor.settings import DriftMonitorSettings
-from modelwright.core.analysis.comparison import RevisionPair
+from modelwright.core.analysis.comparison_summary import RevisionPair
 from modelwright.core.drift.feature_drift import DriftMethods
 from modelwright.core.drift.reference_sample import parse_reference
 from modelwright.obs import metrics, model_metrics

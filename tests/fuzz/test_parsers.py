@@ -32,7 +32,7 @@ from modelwright.app import webhooks
 from modelwright.cli.imports import importer as imports
 from modelwright.cli.imports.foreign_objects import ImportOptions
 from modelwright.core import gate_results, pod_failures, versions
-from modelwright.core.analysis import comparison
+from modelwright.core.analysis import comparison_summary as comparison
 from modelwright.core.analysis.evidence import Measurement
 from modelwright.core.analysis.judge import MetricLimits, judge_metric
 from modelwright.core.analysis.planning import Levels

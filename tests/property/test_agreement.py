@@ -8,8 +8,8 @@ import pytest
 from modelwright.agents.comparer.comparison import AnswerComparison, RevisionAnswer
 from modelwright.agents.comparer.comparison_stats import ComparisonStats
 from modelwright.api.v1alpha1.policy import Metric
-from modelwright.core.analysis import comparison
-from modelwright.core.analysis.comparison import RevisionPair
+from modelwright.core.analysis import comparison_summary
+from modelwright.core.analysis.comparison_summary import RevisionPair
 from modelwright.core.analysis.evidence import Measurement, Outcome, Verdict
 from modelwright.core.analysis.judge import judge_metric
 from modelwright.core.analysis.planning import Levels
@@ -31,7 +31,7 @@ def answered(into: ComparisonStats, rows: int, differing: int, times: int = 1) -
 
 
 def verdict(found: ComparisonStats) -> Verdict:
-    measured = Measurement(METRIC.name, AT, comparison.agreement_sample(found.build_summary()))
+    measured = Measurement(METRIC.name, AT, comparison_summary.agreement_sample(found.build_summary()))
     return judge_metric(step_analysis.build_limits(METRIC, 0, alone=False), measured, levels=Levels(ALPHA, ALPHA))
 
 

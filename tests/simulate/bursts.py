@@ -10,7 +10,7 @@ from itertools import pairwise
 import numpy as np
 
 from modelwright.core.analysis.blocks import BlockPair
-from modelwright.core.analysis.comparison import DISAGREEMENT_POINTS
+from modelwright.core.analysis.comparison_summary import DISAGREEMENT_POINTS
 from modelwright.core.analysis.dispersion import MAX_DISPERSION, estimate_dispersion
 from modelwright.core.analysis.judge import UNBLOCKED_LEVEL_SHARE
 from modelwright.core.analysis.scraped_counters import FIRST_BLOCK_SECONDS, block_ends

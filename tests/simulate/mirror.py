@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from modelwright.core.analysis import betting
-from modelwright.core.analysis.comparison import DISAGREEMENT_POINTS
+from modelwright.core.analysis.comparison_summary import DISAGREEMENT_POINTS
 from modelwright.core.analysis.evidence import ValueSample
 from modelwright.core.analysis.planning import Levels, estimate_answers, estimate_pairs
 from modelwright.core.analysis.sequential import difference_interval

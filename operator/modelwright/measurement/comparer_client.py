@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from modelwright.api import names
 from modelwright.api.reasons import Reason
-from modelwright.core.analysis import comparison
-from modelwright.core.analysis.comparison import ComparisonSummary, SummaryError
+from modelwright.core.analysis import comparison_summary
+from modelwright.core.analysis.comparison_summary import ComparisonSummary, SummaryError
 from modelwright.measurement.connections import Connection
 from modelwright.measurement.json_client import JsonClient, MeasurementError
 from modelwright.measurement.port import MeasurementRequest
@@ -44,7 +44,7 @@ async def fetch_summary(web: JsonClient, url: ComparerUrl, ask: MeasurementReque
         answer = await web.request_json(connection, "/summary", bounds=SUMMARY_LIMITS)
         if answer.status != 200:
             raise MeasurementError(Reason.COMPARER_UNREACHABLE, f"answered {answer.status}")
-        return comparison.parse_summary(
+        return comparison_summary.parse_summary(
             answer.document or {}, serving=ask.serving.revision, candidate=ask.candidate.revision
         )
     except SummaryError as error:

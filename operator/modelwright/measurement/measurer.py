@@ -12,8 +12,9 @@ from itertools import pairwise
 
 from modelwright.api.reasons import Reason
 from modelwright.api.v1alpha1.policy import SHADOW_BUILTINS, HttpMetric, Metric, PrometheusMetric
-from modelwright.core.analysis import comparison, counters
-from modelwright.core.analysis.comparison import ComparisonSummary
+from modelwright.core.analysis import comparison_summary as comparison
+from modelwright.core.analysis import counters
+from modelwright.core.analysis.comparison_summary import ComparisonSummary
 from modelwright.core.analysis.evidence import (
     Buckets,
     Histogram,

@@ -13,7 +13,7 @@ from modelwright.agents.comparer.comparison import NumberTolerance, compare_answ
 from modelwright.agents.comparer.comparison_stats import ComparisonStats
 from modelwright.agents.comparer.settings import ComparerSettings
 from modelwright.agents.mirror import MirroredRequest, MirrorServer
-from modelwright.core.analysis.comparison import RevisionPair
+from modelwright.core.analysis.comparison_summary import RevisionPair
 
 _LARGE_BYTES = 64 << 10
 _CONNECT_SECONDS = 1.0

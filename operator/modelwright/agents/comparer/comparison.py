@@ -10,7 +10,7 @@ from typing import Literal, cast
 
 from modelwright.agents.mirror import RevisionAnswer
 from modelwright.agents.tensors import Tensor, TensorError, parse_tensors
-from modelwright.core.analysis.comparison import DIFFERENCE_BUCKETS, Distribution
+from modelwright.core.analysis.comparison_summary import DIFFERENCE_BUCKETS, Distribution
 
 Mismatch = Literal["unanswered", "unreadable", "names", "datatypes", "shapes"]
 

@@ -11,7 +11,7 @@ from prometheus_client.registry import Collector
 from modelwright.agents.comparer.comparison import AnswerComparison, GrowingHistogram
 from modelwright.agents.mirror import RevisionAnswer
 from modelwright.core.analysis.betting import split_value
-from modelwright.core.analysis.comparison import (
+from modelwright.core.analysis.comparison_summary import (
     DIFFERENCE_BUCKETS,
     DISAGREEMENT_POINTS,
     LATENCY_BUCKETS,

@@ -16,7 +16,7 @@ from modelwright.agents.comparer.comparison import (
 )
 from modelwright.agents.comparer.comparison_stats import ComparisonStats
 from modelwright.agents.mirror import RevisionAnswer
-from modelwright.core.analysis.comparison import PairedCounts, RevisionPair
+from modelwright.core.analysis.comparison_summary import PairedCounts, RevisionPair
 from tests.unit.agents.comparer.builders import EPOCH
 
 UNTIMED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -25,7 +25,7 @@ from modelwright.agents.comparer.comparer import Comparer
 from modelwright.agents.comparer.settings import AgentSettingsError, ComparerSettings, read_comparer_settings
 from modelwright.agents.mirror import SHADOW_HEADER
 from modelwright.api import names
-from modelwright.core.analysis import comparison
+from modelwright.core.analysis import comparison_summary as comparison
 from tests.load import client as load
 
 ROOT = Path(__file__).parents[4]

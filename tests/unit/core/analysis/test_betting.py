@@ -19,7 +19,7 @@ from modelwright.core.analysis.betting import (
     mean_interval,
     split_value,
 )
-from modelwright.core.analysis.comparison import DISAGREEMENT_POINTS
+from modelwright.core.analysis.comparison_summary import DISAGREEMENT_POINTS
 from modelwright.core.analysis.evidence import ValueSample
 from modelwright.core.analysis.planning import estimate_answers, estimate_samples
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from modelwright.core.analysis import comparison
-from modelwright.core.analysis.comparison import SummaryError
+from modelwright.core.analysis import comparison_summary
+from modelwright.core.analysis.comparison_summary import SummaryError
 from modelwright.core.analysis.evidence import Arm, MetricValue, PairedRequests, RequestShares, ValueSample
 
 EMPTY = {"count": 0, "sum": 0.0, "buckets": []}
@@ -18,36 +18,39 @@ def document(**members: Any) -> dict[str, Any]:
     return {"startedAt": "2026-01-01T00:00:00Z", "pair": {"serving": "old", "candidate": "new"}} | members
 
 
-def summary(**members: Any) -> comparison.ComparisonSummary:
-    return comparison.parse_summary(document(**members), serving="old", candidate="new")
+def summary(**members: Any) -> comparison_summary.ComparisonSummary:
+    return comparison_summary.parse_summary(document(**members), serving="old", candidate="new")
 
 
 def test_what_is_written_can_be_read_again() -> None:
     latency = {"count": 3, "sum": 0.3, "buckets": [["0.05", 1], ["+Inf", 3]]}
     told = summary(compared=3, rows=6, disagreements=2, latency={"serving": latency, "candidate": EMPTY})
     text = json.dumps(told.wire())
-    assert comparison.parse_summary(text.encode(), serving="old", candidate="new") == told
-    assert comparison.parse_summary(json.loads(text) | {"ofANewerComparer": 1}, serving="old", candidate="new") == told
+    assert comparison_summary.parse_summary(text.encode(), serving="old", candidate="new") == told
+    assert (
+        comparison_summary.parse_summary(json.loads(text) | {"ofANewerComparer": 1}, serving="old", candidate="new")
+        == told
+    )
 
 
 def test_a_trial_is_an_answer_with_the_share_of_its_rows_that_agree() -> None:
     answers = {"count": 10, "differing": [[0.0, 7.0], [0.25, 2.5], [1.0, 0.5]]}
-    found = comparison.agreement_sample(summary(rows=500, disagreements=20, answers=answers))
+    found = comparison_summary.agreement_sample(summary(rows=500, disagreements=20, answers=answers))
     assert found == ValueSample(0.0, 1.0, ((1.0, 7.0), (0.75, 2.5), (0.0, 0.5)))
     assert found.trials == 10
-    assert comparison.agreement_sample(summary()).trials == 0
+    assert comparison_summary.agreement_sample(summary()).trials == 0
 
 
 def test_errors_are_counted_by_arm_and_by_pair() -> None:
     told = {"compared": 90, "uncomparable": 10, "errors": {"serving": 3, "candidate": 5}}
     pairs = {"total": 100, "both": 2, "candidateOnly": 3, "servingOnly": 1}
-    assert comparison.error_shares(summary(**told)) == RequestShares(Arm(100, 5), Arm(100, 3))
-    assert comparison.error_shares(summary(**told, pairedErrors=pairs)).pairs == PairedRequests(100, 2, 3, 1)
+    assert comparison_summary.error_shares(summary(**told)) == RequestShares(Arm(100, 5), Arm(100, 3))
+    assert comparison_summary.error_shares(summary(**told, pairedErrors=pairs)).pairs == PairedRequests(100, 2, 3, 1)
 
 
 def test_latencies_are_counted_by_pair_over_each_bound() -> None:
     pairs = {"total": 9, "both": 2, "candidateOnly": 3, "servingOnly": 1}
-    assert comparison.latency_histogram(summary(pairedLatency=[["0.05", pairs]])).pairs == (
+    assert comparison_summary.latency_histogram(summary(pairedLatency=[["0.05", pairs]])).pairs == (
         (0.05, PairedRequests(9, 2, 3, 1)),
     )
 
@@ -76,12 +79,12 @@ def test_what_two_comparers_counted_adds_up() -> None:
     assert both.started_at == one.started_at
     assert (both.received, both.answers.count, both.errors.candidate, both.mismatches.unanswered) == (14, 10, 4, 2)
     assert both.agreement == one.answers.sample.share
-    assert comparison.agreement_sample(both) == comparison.agreement_sample(one).scale_by(2)
-    assert comparison.error_shares(both) == RequestShares(Arm(12, 4), Arm(12, 2), PairedRequests(12, 2, 2, 0))
-    assert comparison.latency_histogram(both).serving == ((0.05, 2), (math.inf, 6))
-    assert comparison.latency_histogram(both).pairs == ((0.05, PairedRequests(6, 2, 2, 2)),)
+    assert comparison_summary.agreement_sample(both) == comparison_summary.agreement_sample(one).scale_by(2)
+    assert comparison_summary.error_shares(both) == RequestShares(Arm(12, 4), Arm(12, 2), PairedRequests(12, 2, 2, 0))
+    assert comparison_summary.latency_histogram(both).serving == ((0.05, 2), (math.inf, 6))
+    assert comparison_summary.latency_histogram(both).pairs == ((0.05, PairedRequests(6, 2, 2, 2)),)
     assert (both.difference.absolute.mean, both.difference.non_finite) == (0.5, 2)
-    assert comparison.parse_summary(both.wire(), serving="old", candidate="new") == both
+    assert comparison_summary.parse_summary(both.wire(), serving="old", candidate="new") == both
 
 
 def test_a_comparer_that_counted_nothing_adds_nothing() -> None:
@@ -92,12 +95,12 @@ def test_a_comparer_that_counted_nothing_adds_nothing() -> None:
 def test_bounds_that_only_one_comparer_has_are_left_out() -> None:
     part = {"count": 3, "sum": 0.3, "buckets": [["0.05", 1], ["0.1", 2], ["+Inf", 3]]}
     one, other = summary(**WHOLE), summary(latency={"serving": part, "candidate": EMPTY})
-    assert comparison.latency_histogram(one + other).serving == ((0.05, 2), (math.inf, 6))
+    assert comparison_summary.latency_histogram(one + other).serving == ((0.05, 2), (math.inf, 6))
 
 
 def test_latencies_are_cumulative_histograms_of_both() -> None:
     part = {"count": 3, "sum": 0.3, "buckets": [["0.05", 1], ["+Inf", 3]]}
-    found = comparison.latency_histogram(summary(latency={"serving": part, "candidate": EMPTY}))
+    found = comparison_summary.latency_histogram(summary(latency={"serving": part, "candidate": EMPTY}))
     assert (found.serving, found.candidate) == (((0.05, 1), (math.inf, 3)), ())
 
 
@@ -112,9 +115,9 @@ def test_latencies_are_cumulative_histograms_of_both() -> None:
     ],
 )
 def test_the_mean_difference_is_a_value_only_when_there_is_one(
-    difference: dict[str, Any], kind: comparison.DifferenceKind, wanted: float | None
+    difference: dict[str, Any], kind: comparison_summary.DifferenceKind, wanted: float | None
 ) -> None:
-    found = comparison.mean_difference(summary(difference=difference), kind)
+    found = comparison_summary.mean_difference(summary(difference=difference), kind)
     assert found == MetricValue(wanted, why=found.why)
     assert bool(found.why) == (wanted is None)
 
@@ -143,4 +146,4 @@ def test_the_mean_difference_is_a_value_only_when_there_is_one(
 )
 def test_a_summary_that_cannot_be_evidence_is_refused(wrong: Any, said: str) -> None:
     with pytest.raises(SummaryError, match=said):
-        comparison.parse_summary(wrong, serving="old", candidate="new")
+        comparison_summary.parse_summary(wrong, serving="old", candidate="new")

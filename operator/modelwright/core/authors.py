@@ -95,9 +95,9 @@ def build_version_part(name: str, spec: ModelVersionSpec, digest: str | None, se
     content = spec.wire()
     for mutable in ("card", "metrics"):
         content.pop(mutable, None)
-    hashed = names.content_hash({"name": name, "content": content, "digest": digest}, 32)
+    content_hash = names.content_hash({"name": name, "content": content, "digest": digest}, 32)
     return AuthoredPart(
-        VERSION_KIND, name, hashed, spec.all_authors, same=None if name == serving else False, whole=True
+        VERSION_KIND, name, content_hash, spec.all_authors, same=None if name == serving else False, whole=True
     )
 
 
@@ -149,8 +149,8 @@ def _track_change(
     same = base == part.content if part.same is None else part.same
     if same:
         return ChangeStatus(kind=part.kind, name=part.name, content=part.content, base=part.content)
-    goes_on = known is not None and known.name == part.name and known.content != base and not part.whole
-    earlier = known.by if known is not None and goes_on else ()
+    is_continued = known is not None and known.name == part.name and known.content != base and not part.whole
+    earlier = known.by if known is not None and is_continued else ()
     all_authors = tuple(dict.fromkeys((*earlier, *part.by)))
     return ChangeStatus(
         kind=part.kind,
@@ -195,15 +195,15 @@ def _runtime_authors(now: ChangeStatus, rendered: Mapping[str, Any], served: Map
     """Return the authors of the runtime as it rendered the candidate: it may have been edited since."""
     runtime, generation = rendered.get("runtime", {}), rendered.get("inputs", {}).get("runtimeGeneration")
     kind, name, content = str(runtime.get("kind")), str(runtime.get("name")), runtime.get("content")
-    hashed = content or f"generation {generation}"
+    content_hash = content or f"generation {generation}"
     if is_same_runtime(served, kind, name, generation, content):
-        return AuthorsStatus(kind=kind, name=name, content=hashed)
+        return AuthorsStatus(kind=kind, name=name, content=content_hash)
     signed = runtime.get("changedBy")
     if (kind, name, content) == (now.kind, now.name, now.content):
-        return AuthorsStatus(kind=kind, name=name, content=hashed, by=now.by, unknown=now.unknown)
+        return AuthorsStatus(kind=kind, name=name, content=content_hash, by=now.by, unknown=now.unknown)
     earlier = now.by if (kind, name) == (now.kind, now.name) else ()
     all_authors = tuple(dict.fromkeys((*earlier, *([str(signed)] if signed else []))))
-    return AuthorsStatus(kind=kind, name=name, content=hashed, by=all_authors[:MAX_AUTHORS], unknown=not signed)
+    return AuthorsStatus(kind=kind, name=name, content=content_hash, by=all_authors[:MAX_AUTHORS], unknown=not signed)
 
 
 def collect_authors(entries: Iterable[AuthorsStatus], *, service_accounts: bool = False) -> Authors:

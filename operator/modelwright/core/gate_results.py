@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -50,10 +50,10 @@ def has_failed(job: Object) -> bool:
     return "Failed" in _true_conditions(job)
 
 
-def is_stuck(job: Object, now: datetime, patience: timedelta) -> bool:
-    """Return whether a Job that is older than `patience` has no ready pod: its pods show why."""
+def is_stuck(job: Object, now: datetime, min_age: timedelta) -> bool:
+    """Return whether a Job that is older than `min_age` has no ready pod: its pods show why."""
     status = job.get("status", {})
-    return not status.get("ready") and now - _parse_timestamp(job["metadata"]["creationTimestamp"]) > patience
+    return not status.get("ready") and now - _parse_timestamp(job["metadata"]["creationTimestamp"]) > min_age
 
 
 def read_gate_result(
@@ -99,7 +99,7 @@ def read_job_outcome(
     """
     name = job["metadata"]["name"]
     conditions = _true_conditions(job)
-    done = [pod for pod in _newest_first(pods) if pod.get("status", {}).get("phase") == "Succeeded"]
+    done = [pod for pod in pod_states.sort_newest_first(pods) if pod.get("status", {}).get("phase") == "Succeeded"]
     failure = pod_states.diagnose_pods(pods)
     if "Failed" in conditions:
         # No pod overrules the Job's controller.
@@ -118,7 +118,7 @@ def read_job_outcome(
         return GateResult(Outcome.ERROR, Reason.REPORT_MISSING, text)
     if "Suspended" in conditions or job.get("spec", {}).get("suspend"):
         return GateRunning(f"Job {name} is suspended, for example by a queue")
-    newest = next(iter(_newest_first(pods)), None)
+    newest = next(iter(pod_states.sort_newest_first(pods)), None)
     if failure is not None and newest is not None and newest.get("status", {}).get("reason") == KEPT_RUNNING:
         text = f"{failure.message}; it is not tried again, since a container that was added to the pod keeps it running"
         return _failed_result(name, {}, replace(failure, message=text))
@@ -180,10 +180,6 @@ def _newest_pod_age(pods: Sequence[Object], now: datetime) -> timedelta:
 
 def _parse_timestamp(text: str) -> datetime:
     return datetime.fromisoformat(text.replace("Z", "+00:00"))
-
-
-def _newest_first(pods: Iterable[Object]) -> list[Object]:
-    return sorted(pods, key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")), reverse=True)
 
 
 def _termination_messages(pod: Object) -> list[str]:

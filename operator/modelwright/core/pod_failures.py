@@ -47,13 +47,17 @@ class PodFailure:
     exit_code: int | None = None
 
 
+def sort_newest_first(pods: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Sort pods by creation, the newest first."""
+    return sorted(pods, key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")), reverse=True)
+
+
 def diagnose_pods(pods: Iterable[Mapping[str, Any]]) -> PodFailure | None:
     """Return the failure of the newest failing pod of `pods` (core/v1), or None while all may still become ready.
 
     The newest pod comes first: the cause that an older one shows may have been fixed since.
     """
-    newest_first = sorted(pods, key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")), reverse=True)
-    for pod in newest_first:
+    for pod in sort_newest_first(pods):
         if pod["metadata"].get("deletionTimestamp"):
             continue
         failure = _pod_failure(pod)

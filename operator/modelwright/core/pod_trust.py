@@ -62,14 +62,14 @@ def trust_job_pods(job: Mapping[str, Any], pods: Iterable[Mapping[str, Any]]) ->
 
 def trust_pods(controller: str, template: Mapping[str, Any], pods: Iterable[Mapping[str, Any]]) -> TrustedPods:
     """Return the trusted pods of the object with the uid `controller`, which makes them from `template`."""
-    believed, others = [], []
+    trusted, refusals = [], []
     for pod in pods:
         why = find_pod_mismatch(pod, controller, template)
         if why is None:
-            believed.append(mark_ended(drop_foreign_messages(pod, template), template))
+            trusted.append(mark_ended(drop_foreign_messages(pod, template), template))
         else:
-            others.append(f"pod {pod['metadata']['name']} is not trusted: {why}")
-    return TrustedPods(tuple(believed), tuple(others))
+            refusals.append(f"pod {pod['metadata']['name']} is not trusted: {why}")
+    return TrustedPods(tuple(trusted), tuple(refusals))
 
 
 def trust_tree_pods(
@@ -81,14 +81,14 @@ def trust_tree_pods(
     pod below it is trusted. Below a Job among them, a pod is trusted if it matches the Job's template.
     """
     known = {**{str(pod["metadata"].get("uid")): pod for pod in pods}, **between}
-    believed, others = [], []
+    trusted, refusals = [], []
     for pod in pods:
         why = _find_broken_chain(pod, root, known)
         if why is None:
-            believed.append(dict(pod))
+            trusted.append(dict(pod))
         else:
-            others.append(f"pod {pod['metadata']['name']} is not trusted: {why}")
-    return TrustedPods(tuple(believed), tuple(others))
+            refusals.append(f"pod {pod['metadata']['name']} is not trusted: {why}")
+    return TrustedPods(tuple(trusted), tuple(refusals))
 
 
 def find_controller(obj: Mapping[str, Any]) -> Mapping[str, Any] | None:

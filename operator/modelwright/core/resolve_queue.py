@@ -27,29 +27,29 @@ class ResolveQueue:
     def __init__(self, most: int) -> None:
         """`most`: pods at once in a namespace. A fifth of them, at least one, is reserved for the first two ranks."""
         self.max_pods = most
-        self._lines: dict[str, list[ResolveTicket]] = {}
+        self._queues: dict[str, list[ResolveTicket]] = {}
         self._requested: dict[tuple[str, str, str], tuple[ResolveTicket, float]] = {}
         self._making: dict[str, set[tuple[str, str]]] = {}
         """Kind and name of the objects whose pods are being created and are not yet in the store."""
 
-    def request_turn(self, namespace: str, claim: ResolveTicket, under_way: int, now: float) -> int | None:
+    def request_turn(self, namespace: str, ticket: ResolveTicket, existing: int, now: float) -> int | None:
         """Request a pod: None when it may be created now; else the number of tickets before this one in the queue.
 
-        After None the caller creates the pod and calls `finish_making`. `under_way`: existing pods.
+        After None the caller creates the pod and calls `finish_making`. `existing`: number of existing pods.
         """
-        self.leave_queue(namespace, claim.kind, claim.name)
-        under_way += len(self._making.get(namespace, ()))
-        line = self._lines.setdefault(namespace, [])
-        free = (self.max_pods if claim.rank < RANK_OTHER else self.max_pods - max(1, self.max_pods // 5)) - under_way
-        self._drop_expired(namespace, line[: max(free, 1)], now)
-        before = bisect.bisect_left(line, claim)
+        self.leave_queue(namespace, ticket.kind, ticket.name)
+        existing += len(self._making.get(namespace, ()))
+        queue = self._queues.setdefault(namespace, [])
+        free = (self.max_pods if ticket.rank < RANK_OTHER else self.max_pods - max(1, self.max_pods // 5)) - existing
+        self._drop_expired(namespace, queue[: max(free, 1)], now)
+        before = bisect.bisect_left(queue, ticket)
         if before < free:
-            if not line:
-                del self._lines[namespace]
-            self._making.setdefault(namespace, set()).add((claim.kind, claim.name))
+            if not queue:
+                del self._queues[namespace]
+            self._making.setdefault(namespace, set()).add((ticket.kind, ticket.name))
             return None
-        line.insert(before, claim)
-        self._requested[namespace, claim.kind, claim.name] = claim, now
+        queue.insert(before, ticket)
+        self._requested[namespace, ticket.kind, ticket.name] = ticket, now
         return before
 
     def finish_making(self, namespace: str, kind: str, name: str) -> None:
@@ -62,20 +62,20 @@ class ResolveQueue:
     def leave_queue(self, namespace: str, kind: str, name: str) -> None:
         """Remove this object from the queue: it needs no pod any more, or has one."""
         known = self._requested.pop((namespace, kind, name), None)
-        line = self._lines.get(namespace)
-        if known is None or line is None:
+        queue = self._queues.get(namespace)
+        if known is None or queue is None:
             return
-        line.pop(bisect.bisect_left(line, known[0]))
-        if not line:
-            del self._lines[namespace]
+        queue.pop(bisect.bisect_left(queue, known[0]))
+        if not queue:
+            del self._queues[namespace]
 
     def next_ticket(self, namespace: str) -> ResolveTicket | None:
         """Return the next ticket; None when the queue is empty."""
-        line = self._lines.get(namespace)
-        return line[0] if line else None
+        queue = self._queues.get(namespace)
+        return queue[0] if queue else None
 
-    def _drop_expired(self, namespace: str, claims: list[ResolveTicket], now: float) -> None:
-        for claim in claims:
-            if now - self._requested[namespace, claim.kind, claim.name][1] > FORGET_AFTER_SECONDS:
-                self._requested.pop((namespace, claim.kind, claim.name))
-                self._lines[namespace].remove(claim)
+    def _drop_expired(self, namespace: str, tickets: list[ResolveTicket], now: float) -> None:
+        for ticket in tickets:
+            if now - self._requested[namespace, ticket.kind, ticket.name][1] > FORGET_AFTER_SECONDS:
+                self._requested.pop((namespace, ticket.kind, ticket.name))
+                self._queues[namespace].remove(ticket)

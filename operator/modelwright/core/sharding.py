@@ -102,36 +102,36 @@ class NamespaceOwnership:
 
     def is_mine(self, namespace: str) -> bool:
         """Return whether the namespace is this shard's, active or not."""
-        place = self._tracked.get(namespace)
-        return place is not None and place.shard == self.shard
+        tracked = self._tracked.get(namespace)
+        return tracked is not None and tracked.shard == self.shard
 
     def may_write(self, namespace: str) -> bool:
         """Return whether this shard may write there now; "" stands for objects without a namespace."""
         if not namespace:
             return self.shard == DEFAULT_SHARD
-        place = self._tracked.get(namespace)
-        return place is not None and place.active
+        tracked = self._tracked.get(namespace)
+        return tracked is not None and tracked.active
 
     def current_claim(self, namespace: str) -> NamespaceClaim | None:
         """Return the claim by which this shard may write there now; None when it may not."""
-        place = self._tracked.get(namespace)
-        return (namespace, place.since) if place is not None and place.active else None
+        tracked = self._tracked.get(namespace)
+        return (namespace, tracked.since) if tracked is not None and tracked.active else None
 
     def list_namespaces(self) -> tuple[str, ...]:
         """List the namespaces of this shard, active or not."""
-        return tuple(name for name, place in self._tracked.items() if place.shard == self.shard)
+        return tuple(name for name, tracked in self._tracked.items() if tracked.shard == self.shard)
 
     def pending_claims(self) -> tuple[NamespaceClaim, ...]:
         """List the claims that are not active yet. Call it before reading the Leases for `activate_claims`."""
         return tuple(
-            (name, place.since)
-            for name, place in self._tracked.items()
-            if place.shard == self.shard and not place.active
+            (name, tracked.since)
+            for name, tracked in self._tracked.items()
+            if tracked.shard == self.shard and not tracked.active
         )
 
     def count_by_shard(self) -> Counter[str]:
         """Count the namespaces of each shard."""
-        return Counter(place.shard for place in self._tracked.values())
+        return Counter(tracked.shard for tracked in self._tracked.values())
 
     def apply_list(self, states: Mapping[str, NamespaceState], version: int) -> OwnershipChange:
         """Apply a list of all Namespaces, as of `version`.
@@ -187,11 +187,11 @@ class NamespaceOwnership:
         led = [peer for peer in peers if peer.led]
         activated = []
         for name, since in claims:
-            place = self._tracked.get(name)
-            if place is None or place.shard != self.shard or place.since != since or place.active:
+            tracked = self._tracked.get(name)
+            if tracked is None or tracked.shard != self.shard or tracked.since != since or tracked.active:
                 continue
             if all(has_given_way(peer, self.shard, since) for peer in led):
-                place.active = True
+                tracked.active = True
                 activated.append(name)
         return tuple(activated)
 
@@ -204,8 +204,8 @@ class NamespaceOwnership:
         if not self.may_write(namespace):
             place_text = f"namespace {namespace}" if namespace else "what belongs to no namespace"
             raise NamespaceNotOwned(f"shard {self.shard} does not work on {place_text} now")
-        place = self._tracked.get(namespace)
-        claim = (namespace, place.since if place is not None else 0)
+        tracked = self._tracked.get(namespace)
+        claim = (namespace, tracked.since if tracked is not None else 0)
         self.begin_write(claim)
         try:
             yield claim
@@ -228,10 +228,10 @@ class NamespaceOwnership:
         return [name] if state.shard == self.shard else []
 
     def _leave_namespace(self, name: str) -> list[str]:
-        place = self._tracked.get(name)
-        if place is None or place.shard != self.shard:
+        tracked = self._tracked.get(name)
+        if tracked is None or tracked.shard != self.shard:
             return []
-        claim = (name, place.since)
+        claim = (name, tracked.since)
         if self._writing[claim] and self._latest_version is not None:
             self._ending[claim] = self._latest_version
         return [name]

@@ -39,13 +39,13 @@ class _SummaryPart(BaseModel):
     )
 
     def __add__(self, other: Self) -> Self:
-        """What two comparers have counted."""
+        """Add the counts of two comparers."""
         return self.model_copy(
             update={name: _add_counts(getattr(self, name), getattr(other, name)) for name in type(self).model_fields}
         )
 
     def __sub__(self, other: Self) -> Self:
-        """What a comparer has counted since it had counted `other`."""
+        """Subtract the earlier counts, `other`, of the same comparer."""
         return self.model_copy(
             update={
                 name: _subtract_counts(getattr(self, name), getattr(other, name)) for name in type(self).model_fields
@@ -85,7 +85,7 @@ class ComparedAnswers(_SummaryPart):
     differing: tuple[tuple[ShareValue, Weight], ...] = ()
 
     def __add__(self, other: Self) -> Self:
-        """What two comparers have counted."""
+        """Add the counts of two comparers."""
         points: dict[float, float] = {}
         for point, weight in (*self.differing, *other.differing):
             points[point] = points.get(point, 0.0) + weight
@@ -198,7 +198,7 @@ class ComparisonSummary(_SummaryPart):
         return self.model_copy(update={**counted, "started_at": first, "agreement": answers.sample.share})
 
     def __sub__(self, other: Self) -> Self:
-        """What a comparer has counted since it had counted `other`."""
+        """Subtract the earlier counts, `other`, of the same comparer."""
         same = {"started_at", "pair", "agreement"}
         counted = {
             name: _subtract_counts(getattr(self, name), getattr(other, name))

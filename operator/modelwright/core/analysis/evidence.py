@@ -12,6 +12,11 @@ from modelwright.api.reasons import Reason
 from modelwright.core.analysis.report_figures import Figure
 
 
+def _check_counts(trials: int, events: int) -> None:
+    if not 0 <= events <= trials:
+        raise ValueError(f"{events} bad requests of {trials}: it must be 0 <= events <= trials")
+
+
 @dataclass(frozen=True, slots=True)
 class Arm:
     """Requests of one revision since a step started, and how many of them were bad (`events`)."""
@@ -20,8 +25,7 @@ class Arm:
     events: int
 
     def __post_init__(self) -> None:
-        if not 0 <= self.events <= self.trials:
-            raise ValueError(f"{self.events} bad requests of {self.trials}: it must be 0 <= events <= trials")
+        _check_counts(self.trials, self.events)
 
     @property
     def share(self) -> float | None:
@@ -38,8 +42,7 @@ class Block:
     events: int
 
     def __post_init__(self) -> None:
-        if not 0 <= self.events <= self.trials:
-            raise ValueError(f"{self.events} bad requests of {self.trials}: it must be 0 <= events <= trials")
+        _check_counts(self.trials, self.events)
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,16 +94,16 @@ class MetricLimits:
         return sum(limit is not None for limit in (self.margin, self.max, self.min))
 
 
-def judge_metric(rule: MetricLimits, measurement: Measurement, *, levels: Levels) -> Verdict:
+def judge_metric(metric: MetricLimits, measurement: Measurement, *, levels: Levels) -> Verdict:
     """Judge one measurement of one metric.
 
     `levels` are the probabilities that this metric ever wrongly passes and fails in this step
     (`planning.split_levels`); its limits share that of a Fail, and must all pass.
     """
-    levels = Levels(levels.passes, levels.fails / rule.limit_count)
-    worst = max(_judge_limits(rule, measurement, levels), key=_severity_rank)
+    levels = Levels(levels.passes, levels.fails / metric.limit_count)
+    worst = max(_judge_limits(metric, measurement, levels), key=_severity_rank)
     message = f"{worst.message}; in flight: {measurement.in_flight}" if measurement.in_flight else worst.message
-    return replace(worst, message=message, dry_run=rule.dry_run, query=measurement.query)
+    return replace(worst, message=message, dry_run=metric.dry_run, query=measurement.query)
 
 
 def combine_verdicts(verdicts: Iterable[Verdict], *, declared: Collection[str]) -> Outcome:
@@ -122,36 +122,36 @@ def _severity_rank(verdict: Verdict) -> int:
     return _OUTCOMES_BY_SEVERITY.index(verdict.outcome)
 
 
-def _judge_limits(rule: MetricLimits, measurement: Measurement, levels: Levels) -> list[Verdict]:
+def _judge_limits(metric: MetricLimits, measurement: Measurement, levels: Levels) -> list[Verdict]:
     """Judge each limit alone; the limits of values together."""
     result = measurement.result
     if isinstance(result, MeasurementFailure):
-        return [Verdict(rule.name, Outcome.ERROR, result.reason, result.message, permanent=result.permanent)]
+        return [Verdict(metric.name, Outcome.ERROR, result.reason, result.message, permanent=result.permanent)]
     if isinstance(result, MetricValue):
-        return [_judge_value(rule, result)]
+        return [_judge_value(metric, result)]
     if isinstance(result, Figure):
-        return [_judge_figure(rule, result, levels)]
-    if isinstance(result, ValueSample) and rule.margin is None:
-        return _judge_sample(rule, result, levels)
-    if isinstance(result, Histogram) and rule.percentile is not None:
-        return _judge_percentile(rule, rule.percentile, result, levels)
-    if isinstance(result, Histogram) and rule.threshold is not None:
-        return _judge_over_threshold(rule, rule.threshold, result, levels)
-    if isinstance(result, RequestShares) and rule.percentile is None:
-        return _judge_shares(rule, result, levels)
+        return [_judge_figure(metric, result, levels)]
+    if isinstance(result, ValueSample) and metric.margin is None:
+        return _judge_sample(metric, result, levels)
+    if isinstance(result, Histogram) and metric.percentile is not None:
+        return _judge_percentile(metric, metric.percentile, result, levels)
+    if isinstance(result, Histogram) and metric.threshold is not None:
+        return _judge_over_threshold(metric, metric.threshold, result, levels)
+    if isinstance(result, RequestShares) and metric.percentile is None:
+        return _judge_shares(metric, result, levels)
     wanted = (
         "a histogram" if isinstance(result, RequestShares | ValueSample) else "bad and all requests, not a histogram"
     )
-    return [_error_verdict(rule, Reason.UNEXPECTED_MEASUREMENT, f"the source must give {wanted} for this metric")]
+    return [_error_verdict(metric, Reason.UNEXPECTED_MEASUREMENT, f"the source must give {wanted} for this metric")]
 
 
-def _error_verdict(rule: MetricLimits, reason: str, message: str) -> Verdict:
-    return Verdict(rule.name, Outcome.ERROR, reason, message, permanent=True)
+def _error_verdict(metric: MetricLimits, reason: str, message: str) -> Verdict:
+    return Verdict(metric.name, Outcome.ERROR, reason, message, permanent=True)
 
 
-def _no_serving_verdict(rule: MetricLimits) -> Verdict:
+def _no_serving_verdict(metric: MetricLimits) -> Verdict:
     message = "nothing was measured of the serving revision, which the margin compares with"
-    return Verdict(rule.name, Outcome.INCONCLUSIVE, Reason.NO_SERVING_DATA, message, limit=rule.margin)
+    return Verdict(metric.name, Outcome.INCONCLUSIVE, Reason.NO_SERVING_DATA, message, limit=metric.margin)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,27 +183,27 @@ class _LimitClaim:
         return False if (interval.low > self.limit if self.at_most else interval.high < self.limit) else None
 
 
-def _judge_shares(rule: MetricLimits, shares: RequestShares, levels: Levels) -> list[Verdict]:
+def _judge_shares(metric: MetricLimits, shares: RequestShares, levels: Levels) -> list[Verdict]:
     candidate, serving = shares.candidate, shares.serving
     verdicts = []
-    if rule.margin is not None:
+    if metric.margin is not None:
         if shares.pairs is not None:
-            verdicts.append(_judge_pairs(rule, rule.margin, shares.pairs, levels))
+            verdicts.append(_judge_pairs(metric, metric.margin, shares.pairs, levels))
         elif serving is None:
-            verdicts.append(_no_serving_verdict(rule))
+            verdicts.append(_no_serving_verdict(metric))
         else:
-            claim = _difference_claim(rule, rule.margin, shares, serving, levels)
-            verdict = _judge_claim(rule, claim, candidate, serving, Reason.WORSE_THAN_SERVING)
+            claim = _difference_claim(metric, metric.margin, shares, serving, levels)
+            verdict = _judge_claim(metric, claim, candidate, serving, Reason.WORSE_THAN_SERVING)
             verdicts.append(replace(verdict, blocks=shares.blocks))
-    for limit, at_most in ((rule.max, True), (rule.min, False)):
+    for limit, at_most in ((metric.max, True), (metric.min, False)):
         if limit is not None:
-            claim = _share_claim(rule, limit, at_most, candidate, levels, shares.blocks)
-            verdicts.append(_judge_claim(rule, claim, candidate, None, Reason.LIMIT_EXCEEDED))
+            claim = _share_claim(metric, limit, at_most, candidate, levels, shares.blocks)
+            verdicts.append(_judge_claim(metric, claim, candidate, None, Reason.LIMIT_EXCEEDED))
     return verdicts
 
 
 def _share_claim(
-    rule: MetricLimits,
+    metric: MetricLimits,
     limit: float,
     at_most: bool,
     arm: Arm,
@@ -217,29 +217,29 @@ def _share_claim(
     """
 
     def interval(factor: float) -> Interval:
-        trials, events = arm.trials * factor / rule.burst, arm.events * factor / rule.burst
+        trials, events = arm.trials * factor / metric.burst, arm.events * factor / metric.burst
         passes, fails = (share_interval(trials, events, level) for level in (levels.passes, levels.fails))
         return Interval(fails.low, passes.high) if at_most else Interval(passes.low, fails.high)
 
-    return _LimitClaim(interval, limit, at_most, subject, dispersion=_burst_dispersion(rule, blocks))
+    return _LimitClaim(interval, limit, at_most, subject, dispersion=_burst_dispersion(metric, blocks))
 
 
-def _burst_dispersion(rule: MetricLimits, blocks: Blocks | None) -> float | None:
+def _burst_dispersion(metric: MetricLimits, blocks: Blocks | None) -> float | None:
     """Estimate the dispersion; None without blocks in which both revisions have requests."""
-    pairs = () if blocks is None else pair_blocks(*blocks, burst=rule.burst)
+    pairs = () if blocks is None else pair_blocks(*blocks, burst=metric.burst)
     return estimate_dispersion(pairs) if pairs else None
 
 
 def _difference_claim(
-    rule: MetricLimits, margin: float, shares: RequestShares, serving: Arm, levels: Levels
+    metric: MetricLimits, margin: float, shares: RequestShares, serving: Arm, levels: Levels
 ) -> _LimitClaim:
     """Claim a limit of the difference, by blocks where the source has them; else by sums, which takes more requests."""
     if shares.blocks is None:
-        by_sums = functools.partial(_interval_by_sums, rule, shares.candidate, serving, levels)
+        by_sums = functools.partial(_interval_by_sums, metric, shares.candidate, serving, levels)
         return _LimitClaim(by_sums, margin, True, "difference")
-    pairs = pair_blocks(*shares.blocks, burst=rule.burst, complete_at=rule.complete_at)
+    pairs = pair_blocks(*shares.blocks, burst=metric.burst, complete_at=metric.complete_at)
     if not pairs:
-        return _claim_before_blocks(rule, margin, shares.candidate, serving, levels)
+        return _claim_before_blocks(metric, margin, shares.candidate, serving, levels)
     evidence, fails = DifferenceEvidence.from_pairs(pairs, margin), levels.fails * (1 - UNBLOCKED_LEVEL_SHARE)
     return _LimitClaim(
         lambda _: evidence.confidence_interval(levels.passes, fails),
@@ -252,8 +252,8 @@ def _difference_claim(
     )
 
 
-def _interval_by_sums(rule: MetricLimits, one: Arm, zero: Arm, levels: Levels, factor: float) -> Interval:
-    times = factor / rule.burst
+def _interval_by_sums(metric: MetricLimits, one: Arm, zero: Arm, levels: Levels, factor: float) -> Interval:
+    times = factor / metric.burst
     passes, fails = (
         difference_interval(one.trials * times, one.events * times, zero.trials * times, zero.events * times, level)
         for level in (levels.passes, levels.fails)
@@ -261,12 +261,12 @@ def _interval_by_sums(rule: MetricLimits, one: Arm, zero: Arm, levels: Levels, f
     return Interval(fails.low, passes.high)
 
 
-def _claim_before_blocks(rule: MetricLimits, margin: float, one: Arm, zero: Arm, levels: Levels) -> _LimitClaim:
+def _claim_before_blocks(metric: MetricLimits, margin: float, one: Arm, zero: Arm, levels: Levels) -> _LimitClaim:
     """No block has ended in which both have requests: gross harm fails, and nothing passes."""
     early = Levels(levels.passes, levels.fails * UNBLOCKED_LEVEL_SHARE)
 
     def interval(factor: float) -> Interval:
-        return Interval(_interval_by_sums(rule, one, zero, early, factor).low, 1.0)
+        return Interval(_interval_by_sums(metric, one, zero, early, factor).low, 1.0)
 
     def decides(factor: float) -> bool | None:
         return False if interval(factor).low > margin else None
@@ -274,32 +274,32 @@ def _claim_before_blocks(rule: MetricLimits, margin: float, one: Arm, zero: Arm,
     return _LimitClaim(interval, margin, True, "difference", decides, waits=True)
 
 
-def _judge_sample(rule: MetricLimits, sample: ValueSample, levels: Levels) -> list[Verdict]:
+def _judge_sample(metric: MetricLimits, sample: ValueSample, levels: Levels) -> list[Verdict]:
     return [
         _judge_claim(
-            rule, _mean_claim(rule, sample, limit, levels, at_most, "share"), sample, None, Reason.LIMIT_EXCEEDED
+            metric, _mean_claim(metric, sample, limit, levels, at_most, "share"), sample, None, Reason.LIMIT_EXCEEDED
         )
-        for limit, at_most in ((rule.max, True), (rule.min, False))
+        for limit, at_most in ((metric.max, True), (metric.min, False))
         if limit is not None
     ]
 
 
-def _judge_pairs(rule: MetricLimits, margin: float, pairs: PairedRequests, levels: Levels) -> Verdict:
+def _judge_pairs(metric: MetricLimits, margin: float, pairs: PairedRequests, levels: Levels) -> Verdict:
     """Compare by the requests that were bad at one revision only.
 
     Those that were bad at both carry no information on the difference, and would only add variance.
     """
-    claim = _mean_claim(rule, pairs.differences, margin, levels, True, "difference")
-    verdict = _judge_claim(rule, claim, pairs.candidate, pairs.serving, Reason.WORSE_THAN_SERVING)
+    claim = _mean_claim(metric, pairs.differences, margin, levels, True, "difference")
+    verdict = _judge_claim(metric, claim, pairs.candidate, pairs.serving, Reason.WORSE_THAN_SERVING)
     alone = f"bad at one alone: {pairs.candidate_only} and {pairs.serving_only}"
     return replace(verdict, message=f"{verdict.message}; {alone}")
 
 
 def _mean_claim(
-    rule: MetricLimits, sample: ValueSample, limit: float, levels: Levels, at_most: bool, subject: str
+    metric: MetricLimits, sample: ValueSample, limit: float, levels: Levels, at_most: bool, subject: str
 ) -> _LimitClaim:
     def counted(factor: float) -> ValueSample:
-        return sample.scale_by(factor / rule.burst)
+        return sample.scale_by(factor / metric.burst)
 
     return _LimitClaim(
         lambda factor: betting.mean_interval(counted(factor), levels.passes, levels.fails, at_most=at_most),
@@ -311,13 +311,13 @@ def _mean_claim(
 
 
 def _judge_claim(
-    rule: MetricLimits, claim: _LimitClaim, candidate: Arm | ValueSample, serving: Arm | None, broken: str
+    metric: MetricLimits, claim: _LimitClaim, candidate: Arm | ValueSample, serving: Arm | None, broken: str
 ) -> Verdict:
     interval, decided = claim.interval_at(1.0), claim.decide()
     short = [
-        f"{arm.trials} of {rule.min_samples} {_trial_noun(arm)} by the {name}"
+        f"{arm.trials} of {metric.min_samples} {_trial_noun(arm)} by the {name}"
         for name, arm in (("candidate", candidate), ("serving revision", serving))
-        if arm is not None and arm.trials < rule.min_samples
+        if arm is not None and arm.trials < metric.min_samples
     ]
     missing = ""
     if decided is False:
@@ -352,7 +352,7 @@ def _judge_claim(
         "" if claim.dispersion is None else f"dispersion {claim.dispersion:.1f}",
     ]
     return Verdict(
-        rule.name,
+        metric.name,
         outcome,
         reason,
         "; ".join(part for part in parts if part),
@@ -392,16 +392,16 @@ def _format_percent(share: float) -> str:
     return f"{round(100 * share, 2) + 0.0:.2f}"
 
 
-def _judge_over_threshold(rule: MetricLimits, threshold: float, result: Histogram, levels: Levels) -> list[Verdict]:
+def _judge_over_threshold(metric: MetricLimits, threshold: float, result: Histogram, levels: Levels) -> list[Verdict]:
     candidate = count_over(result.candidate, threshold)
     if candidate is None:
-        return [_no_boundary_verdict(rule, threshold, result.candidate, "candidate")]
+        return [_no_boundary_verdict(metric, threshold, result.candidate, "candidate")]
     serving, blocks = None, None
     if result.serving is not None:
         serving, blocks = count_over(result.serving, threshold), _blocks_over(result, threshold)
-        if serving is None and rule.margin is not None:
-            return [_no_boundary_verdict(rule, threshold, result.serving, "serving revision")]
-    return _judge_shares(rule, RequestShares(candidate, serving, _pairs_over(result, threshold), blocks), levels)
+        if serving is None and metric.margin is not None:
+            return [_no_boundary_verdict(metric, threshold, result.serving, "serving revision")]
+    return _judge_shares(metric, RequestShares(candidate, serving, _pairs_over(result, threshold), blocks), levels)
 
 
 def _pairs_over(result: Histogram, threshold: float) -> PairedRequests | None:
@@ -423,31 +423,31 @@ def _blocks_over(result: Histogram, threshold: float) -> Blocks | None:
     return tuple(ones), tuple(zeros)
 
 
-def _no_boundary_verdict(rule: MetricLimits, threshold: float, buckets: Buckets, revision: str) -> Verdict:
+def _no_boundary_verdict(metric: MetricLimits, threshold: float, buckets: Buckets, revision: str) -> Verdict:
     bounds = ", ".join(f"{bound:g}" for bound, _ in buckets if math.isfinite(bound))
     return _error_verdict(
-        rule,
+        metric,
         Reason.LATENCY_THRESHOLD_NOT_A_BUCKET,
         f"{threshold:g} s is no bucket boundary of the {revision}'s histogram, so the requests over it can't be "
         f"counted; take one of {bounds} s",
     )
 
 
-def _judge_percentile(rule: MetricLimits, q: float, result: Histogram, levels: Levels) -> list[Verdict]:
+def _judge_percentile(metric: MetricLimits, q: float, result: Histogram, levels: Levels) -> list[Verdict]:
     """Judge a percentile: it is at most a time exactly when the share of requests over that time is at most 1 - q."""
     verdicts = []
-    if rule.margin is not None:
+    if metric.margin is not None:
         if result.serving is None:
-            verdicts.append(_no_serving_verdict(rule))
+            verdicts.append(_no_serving_verdict(metric))
         else:
-            verdicts.append(_judge_percentile_margin(rule, rule.margin, q, result, result.serving, levels))
-    if rule.max is not None:
-        candidate = count_over(result.candidate, rule.max)
+            verdicts.append(_judge_percentile_margin(metric, metric.margin, q, result, result.serving, levels))
+    if metric.max is not None:
+        candidate = count_over(result.candidate, metric.max)
         if candidate is None:
-            return [_no_boundary_verdict(rule, rule.max, result.candidate, "candidate")]
-        blocks = _blocks_over(result, rule.max)
-        claim = _share_claim(rule, 1 - q, True, candidate, levels, blocks, f"share over {rule.max:g} s")
-        verdicts.append(_judge_claim(rule, claim, candidate, None, Reason.LIMIT_EXCEEDED))
+            return [_no_boundary_verdict(metric, metric.max, result.candidate, "candidate")]
+        blocks = _blocks_over(result, metric.max)
+        claim = _share_claim(metric, 1 - q, True, candidate, levels, blocks, f"share over {metric.max:g} s")
+        verdicts.append(_judge_claim(metric, claim, candidate, None, Reason.LIMIT_EXCEEDED))
     seconds = estimate_quantile(result.candidate, q)
     serving_seconds = None if result.serving is None else estimate_quantile(result.serving, q)
     estimates = f"p{100 * q:g} {_format_seconds(seconds)}"
@@ -460,7 +460,7 @@ def _judge_percentile(rule: MetricLimits, q: float, result: Histogram, levels: L
 
 
 def _judge_percentile_margin(
-    rule: MetricLimits, margin: float, q: float, result: Histogram, zero: Buckets, levels: Levels
+    metric: MetricLimits, margin: float, q: float, result: Histogram, zero: Buckets, levels: Levels
 ) -> Verdict:
     """Compare the shares over the bucket bound that holds the serving revision's percentile.
 
@@ -472,14 +472,14 @@ def _judge_percentile_margin(
     at = min(at, finite[-1]) if finite else at
     candidate, serving = count_over(one, at), count_over(zero, at)
     if candidate is None or serving is None:
-        return _no_boundary_verdict(rule, at, one, "candidate")
+        return _no_boundary_verdict(metric, at, one, "candidate")
     each = Levels(levels.passes / max(1, len(finite)), levels.fails / max(1, len(finite)))
     if (pairs := dict(result.pairs).get(at)) is not None:
-        verdict = _judge_pairs(rule, margin, pairs, each)
+        verdict = _judge_pairs(metric, margin, pairs, each)
     else:
         blocks = _blocks_over(result, at)
-        claim = _difference_claim(rule, margin, RequestShares(candidate, serving, blocks=blocks), serving, each)
-        verdict = replace(_judge_claim(rule, claim, candidate, serving, Reason.WORSE_THAN_SERVING), blocks=blocks)
+        claim = _difference_claim(metric, margin, RequestShares(candidate, serving, blocks=blocks), serving, each)
+        verdict = replace(_judge_claim(metric, claim, candidate, serving, Reason.WORSE_THAN_SERVING), blocks=blocks)
     return verdict if math.isinf(at) else replace(verdict, message=f"requests over {at:g} s: {verdict.message}")
 
 
@@ -487,85 +487,85 @@ def _format_seconds(value: float | None) -> str:
     return "unknown" if value is None else f"{value:.3g} s"
 
 
-def _judge_value(rule: MetricLimits, result: MetricValue) -> Verdict:
+def _judge_value(metric: MetricLimits, result: MetricValue) -> Verdict:
     value, serving = _finite_or_none(result.candidate), _finite_or_none(result.serving)
     if value is None:
         why = result.why or "the candidate has no value"
-        return Verdict(rule.name, Outcome.INCONCLUSIVE, result.reason, why, serving=serving)
+        return Verdict(metric.name, Outcome.INCONCLUSIVE, result.reason, why, serving=serving)
     out: list[tuple[str, float, str]] = []
-    if rule.max is not None and value > rule.max:
-        out.append((f"above the limit of {rule.max:g}", rule.max, Reason.LIMIT_EXCEEDED))
-    if rule.min is not None and value < rule.min:
-        out.append((f"below the limit of {rule.min:g}", rule.min, Reason.LIMIT_EXCEEDED))
-    if rule.margin is not None and serving is not None:
-        worse = serving - value if _is_higher_better(rule) else value - serving
-        if worse > rule.margin:
-            out.append((f"worse by {worse:g}, tolerated {rule.margin:g}", rule.margin, Reason.WORSE_THAN_SERVING))
+    if metric.max is not None and value > metric.max:
+        out.append((f"above the limit of {metric.max:g}", metric.max, Reason.LIMIT_EXCEEDED))
+    if metric.min is not None and value < metric.min:
+        out.append((f"below the limit of {metric.min:g}", metric.min, Reason.LIMIT_EXCEEDED))
+    if metric.margin is not None and serving is not None:
+        worse = serving - value if _is_higher_better(metric) else value - serving
+        if worse > metric.margin:
+            out.append((f"worse by {worse:g}, tolerated {metric.margin:g}", metric.margin, Reason.WORSE_THAN_SERVING))
     values = f"candidate {value:g}" + ("" if serving is None else f", serving {serving:g}")
-    verdict = Verdict(rule.name, Outcome.PASS, Reason.WITHIN_LIMITS, f"{values}; within the limits", value, serving)
+    verdict = Verdict(metric.name, Outcome.PASS, Reason.WITHIN_LIMITS, f"{values}; within the limits", value, serving)
     if out:
         message, limit, reason = out[0]
         return _out_of_limits_verdict(
-            rule, replace(verdict, reason=reason, message=f"{values}: {message}", limit=limit)
+            metric, replace(verdict, reason=reason, message=f"{values}: {message}", limit=limit)
         )
-    if rule.failures_so_far > rule.failures_allowed:
-        return _earlier_failures_verdict(rule, replace(verdict, message=values))
-    if rule.margin is not None and serving is None:
-        missing = _no_serving_verdict(rule)
+    if metric.failures_so_far > metric.failures_allowed:
+        return _earlier_failures_verdict(metric, replace(verdict, message=values))
+    if metric.margin is not None and serving is None:
+        missing = _no_serving_verdict(metric)
         return replace(missing, candidate=value, message=f"{values}; {result.why or missing.message}")
     return verdict
 
 
-def _out_of_limits_verdict(rule: MetricLimits, verdict: Verdict) -> Verdict:
+def _out_of_limits_verdict(metric: MetricLimits, verdict: Verdict) -> Verdict:
     """Return the verdict on a measurement out of the limits: a Fail, unless it is still tolerated."""
-    failures = rule.failures_so_far + 1
-    if failures > rule.failures_allowed:
+    failures = metric.failures_so_far + 1
+    if failures > metric.failures_allowed:
         return replace(verdict, outcome=Outcome.FAIL, out_of_limits=True)
-    message = f"{verdict.message}; {failures} of {rule.failures_allowed} such measurements tolerated"
+    message = f"{verdict.message}; {failures} of {metric.failures_allowed} such measurements tolerated"
     reason = Reason.FAILURE_TOLERATED
     return replace(verdict, outcome=Outcome.INCONCLUSIVE, reason=reason, message=message, out_of_limits=True)
 
 
-def _earlier_failures_verdict(rule: MetricLimits, verdict: Verdict) -> Verdict:
+def _earlier_failures_verdict(metric: MetricLimits, verdict: Verdict) -> Verdict:
     """Return the Fail after more earlier measurements out of the limits than are tolerated."""
     message = (
-        f"{verdict.message}; {rule.failures_so_far} earlier measurements were out of the limits, "
-        f"{rule.failures_allowed} tolerated"
+        f"{verdict.message}; {metric.failures_so_far} earlier measurements were out of the limits, "
+        f"{metric.failures_allowed} tolerated"
     )
     return replace(verdict, outcome=Outcome.FAIL, reason=Reason.LIMIT_EXCEEDED, message=message)
 
 
-def _judge_figure(rule: MetricLimits, figure: Figure, levels: Levels) -> Verdict:
+def _judge_figure(metric: MetricLimits, figure: Figure, levels: Levels) -> Verdict:
     """Judge a Job's figure with the evaluation gate's code.
 
     A figure without its error never passes; out of the limits it fails as any value does.
     """
     serving = None if figure.serving is None else float(figure.serving)
     verdicts = []
-    for limit in _list_figure_limits(rule):
+    for limit in _list_figure_limits(metric):
         if limit.versus_serving and serving is None:
-            verdicts.append(replace(_no_serving_verdict(rule), candidate=float(figure.candidate)))
+            verdicts.append(replace(_no_serving_verdict(metric), candidate=float(figure.candidate)))
             continue
-        verdicts.append(_judge_figure_limit(rule, figure, limit, levels))
+        verdicts.append(_judge_figure_limit(metric, figure, limit, levels))
     worst = max(verdicts, key=lambda verdict: (verdict.out_of_limits, _severity_rank(verdict)))
     worst = replace(worst, candidate=float(figure.candidate), serving=serving, samples=figure.n)
     if worst.out_of_limits:
-        return _out_of_limits_verdict(rule, worst)
-    return _earlier_failures_verdict(rule, worst) if rule.failures_so_far > rule.failures_allowed else worst
+        return _out_of_limits_verdict(metric, worst)
+    return _earlier_failures_verdict(metric, worst) if metric.failures_so_far > metric.failures_allowed else worst
 
 
-def _list_figure_limits(rule: MetricLimits) -> list[FigureLimit]:
+def _list_figure_limits(metric: MetricLimits) -> list[FigureLimit]:
     """List the metric's limits in the form of the evaluation gate's."""
-    limits = [FigureLimit("min", rule.min, True, False)] if rule.min is not None else []
-    if rule.max is not None:
-        limits.append(FigureLimit("max", rule.max, False, False))
-    if rule.margin is not None:
-        higher = _is_higher_better(rule)
-        limits.append(FigureLimit("margin", -rule.margin if higher else rule.margin, higher, True))
+    limits = [FigureLimit("min", metric.min, True, False)] if metric.min is not None else []
+    if metric.max is not None:
+        limits.append(FigureLimit("max", metric.max, False, False))
+    if metric.margin is not None:
+        higher = _is_higher_better(metric)
+        limits.append(FigureLimit("margin", -metric.margin if higher else metric.margin, higher, True))
     return limits
 
 
-def _judge_figure_limit(rule: MetricLimits, figure: Figure, limit: FigureLimit, levels: Levels) -> Verdict:
+def _judge_figure_limit(metric: MetricLimits, figure: Figure, limit: FigureLimit, levels: Levels) -> Verdict:
     """Judge a figure by one limit.
 
     The verdict is `out_of_limits` when that is proven, or when a figure without its error is beyond the limit.
@@ -577,13 +577,13 @@ def _judge_figure_limit(rule: MetricLimits, figure: Figure, limit: FigureLimit, 
         out = value < limit.value if limit.at_least else value > limit.value
         text = f"{describe_comparison(figure, limit)}, limit {limit.name} {limit.value:g}: {evidence}"
         reason = broken if out else Reason.UNCERTAINTY_MISSING
-        return Verdict(rule.name, Outcome.INCONCLUSIVE, reason, text, limit=limit.value, out_of_limits=out)
+        return Verdict(metric.name, Outcome.INCONCLUSIVE, reason, text, limit=limit.value, out_of_limits=out)
     outcome, text = weigh_evidence(figure, limit, evidence, levels.passes, levels.fails)
     reasons = {Outcome.PASS: Reason.WITHIN_LIMITS, Outcome.FAIL: broken, Outcome.INCONCLUSIVE: Reason.TOO_FEW_EXAMPLES}
     if outcome is Outcome.PASS:
         text = f"{describe_comparison(figure, limit)}, {text}"
     return Verdict(
-        rule.name,
+        metric.name,
         outcome,
         reasons[outcome],
         text,
@@ -598,5 +598,5 @@ def _finite_or_none(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-def _is_higher_better(rule: MetricLimits) -> bool:
-    return rule.higher_is_better or (rule.min is not None and rule.max is None)
+def _is_higher_better(metric: MetricLimits) -> bool:
+    return metric.higher_is_better or (metric.min is not None and metric.max is None)

@@ -90,7 +90,7 @@ def assess_availability(observed: Observation) -> tuple[bool, Reason, str]:
 
 def build_conditions(
     old: tuple[Condition, ...],
-    verdict: ConditionSummary,
+    summary: ConditionSummary,
     serving: tuple[bool, Reason, str] | None,
     *,
     monitored: tuple[bool, Reason, str] | None = None,
@@ -118,26 +118,26 @@ def build_conditions(
             rows.append((wanted, *entry))
         else:
             old = tuple(condition for condition in old if condition.type != wanted)
-    old = set_readiness(old, verdict, generation=generation, now=now)
+    old = set_readiness(old, summary, generation=generation, now=now)
     for type_, status, reason, message in rows:
         old = with_condition(old, type_, status, reason, message, generation=generation, now=now)
     return old
 
 
 def set_readiness(
-    old: tuple[Condition, ...], verdict: ConditionSummary, *, generation: int, now: datetime
+    old: tuple[Condition, ...], summary: ConditionSummary, *, generation: int, now: datetime
 ) -> tuple[Condition, ...]:
     """Return `old` with Ready, Reconciling and Stalled from this summary; the others stay."""
-    ready = not verdict.stalled and not verdict.reconciling
+    ready = not summary.stalled and not summary.reconciling
     quiet = (Reason.UP_TO_DATE, "")
     for type_, status, (reason, message) in (
-        (ConditionType.READY, ready, _reason_and_message(verdict)),
+        (ConditionType.READY, ready, _reason_and_message(summary)),
         (
             ConditionType.RECONCILING,
-            verdict.reconciling,
-            _reason_and_message(verdict) if verdict.reconciling else quiet,
+            summary.reconciling,
+            _reason_and_message(summary) if summary.reconciling else quiet,
         ),
-        (ConditionType.STALLED, verdict.stalled, _reason_and_message(verdict) if verdict.stalled else quiet),
+        (ConditionType.STALLED, summary.stalled, _reason_and_message(summary) if summary.stalled else quiet),
     ):
         old = with_condition(old, type_, status, reason, message, generation=generation, now=now)
     return old
@@ -145,8 +145,8 @@ def set_readiness(
 
 def acknowledge_edit(old: tuple[Condition, ...], *, generation: int, now: datetime) -> tuple[Condition, ...]:
     """Return `old` for an edit that was observed and is queued: Ready waits; the other conditions stay."""
-    verdict = ConditionSummary(Reason.NEW_GENERATION, "other edits are answered first", reconciling=True)
-    conditions = set_readiness(old, verdict, generation=generation, now=now)
+    summary = ConditionSummary(Reason.NEW_GENERATION, "other edits are answered first", reconciling=True)
+    conditions = set_readiness(old, summary, generation=generation, now=now)
     return tuple(condition.model_copy(update={"observed_generation": generation}) for condition in conditions)
 
 
@@ -179,5 +179,5 @@ def _without_progress(status: ModelStatus) -> tuple[ModelStatus, list[tuple[str,
     return rest, sorted((str(condition.type), condition.status) for condition in status.conditions)
 
 
-def _reason_and_message(verdict: ConditionSummary) -> tuple[str, str]:
-    return verdict.reason, verdict.message
+def _reason_and_message(summary: ConditionSummary) -> tuple[str, str]:
+    return summary.reason, summary.message

@@ -51,7 +51,7 @@ class PairedExamples:
     restricted estimate, whichever is larger, after half an example was taken from `gained` and half a one added to
     `lost`: a correction for continuity that also covers a difference that moves by 2 at a time. The score test
     alone is too bold where a few events are many, the likelihood ratio where there are none; together they keep the
-    level in an exact enumeration of n 2 to 2,000 (tests/unit/core/analysis/test_bounds.py).
+    level in an exact enumeration of n 2 to 2,000 (tests/unit/core/analysis/test_figure_evidence.py).
     """
 
     n: float

@@ -80,5 +80,5 @@ def test_who_has_gone_or_asks_no_more_holds_nobody_up() -> None:
     turns.leave_queue(NS, "ModelVersion", "v2")
     assert turns.request_turn(NS, claim(3), 0, FORGET_AFTER_SECONDS + 1) is None
     assert turns.next_ticket(NS) is None
-    assert not turns._lines
+    assert not turns._queues
     assert not turns._requested

@@ -51,7 +51,7 @@ def test_a_large_answer_counts_as_a_small_one_does() -> None:
     assert verdict(found).outcome is Outcome.FAIL
 
 
-def test_an_answer_without_rows_is_none_unless_the_candidate_gave_something_else() -> None:
+def test_an_answer_without_rows_counts_only_with_a_difference() -> None:
     found = tally()
     answered(found, rows=0, differing=0)
     assert found.build_summary().answers.count == 0
@@ -60,7 +60,7 @@ def test_an_answer_without_rows_is_none_unless_the_candidate_gave_something_else
 
 
 @pytest.mark.parametrize("rows", [1, 8, 32])
-def test_answers_that_differ_as_a_whole_pass_by_chance_no_more_often_than_the_level(rows: int) -> None:
+def test_answers_differing_as_a_whole_pass_within_the_level(rows: int) -> None:
     randomness, passed, runs = random.Random(3), 0, 60
     for _ in range(runs):
         found = tally()

@@ -122,7 +122,7 @@ async def test_selectors_of_a_gateway_keep_their_shape(
 
 
 @given(namespace=hostile, label=hostile, pods=plain)
-async def test_selectors_of_a_runtime_are_narrowed_and_keep_their_shape(namespace: str, label: str, pods: str) -> None:
+async def test_selectors_of_a_runtime_are_narrowed_in_shape(namespace: str, label: str, pods: str) -> None:
     text = queries.build_selector("requests_total", [LabelMatcher("model", label)])
     target = replace(CANDIDATE, pod_pattern=pods, metrics=RuntimeMetrics(requests=text, errors=text, latency=text))
     for found in await counted(ask(namespace=namespace, candidate=target, gateway=None), "Runtime", target):

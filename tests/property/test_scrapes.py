@@ -130,7 +130,7 @@ def test_one_more_scrape_without_news_changes_nothing(target: list[Series], at: 
 
 @UNTIMED
 @given(ONE_TARGET)
-def test_what_is_kept_says_the_same(target: list[Series]) -> None:
+def test_thinned_samples_give_the_same_growth(target: list[Series]) -> None:
     kept = thin_samples([clean_samples(one.samples) for one in target], START)
     again = [Series(one.labels, tuple(samples)) for one, samples in zip(target, kept, strict=True)]
     for end in (*block_ends(START, END), 1000.0):

@@ -62,7 +62,7 @@ def verdicts(store: Store) -> dict[tuple[str, str], str | None]:
 
 
 @given(models(), st.randoms(use_true_random=False))
-def test_every_shard_comes_to_the_answer_of_one_operator_with_all_models(made: list[Object], rng: Any) -> None:
+def test_every_shard_decides_as_one_operator_with_all_models(made: list[Object], rng: Any) -> None:
     whole = Store(watches.INDEXERS)
     for model in made:
         whole.apply(kinds.MODEL, None, model)

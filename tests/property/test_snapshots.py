@@ -19,7 +19,7 @@ POLICIES = st.from_regex(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", fullmatch=True
 
 
 @given(POLICIES, SPECS)
-def test_what_was_stored_is_read_again(policy: str, spec: dict[str, Any]) -> None:
+def test_a_stored_policy_is_read_again(policy: str, spec: dict[str, Any]) -> None:
     name = policy_objects.policy_object_name(policy, spec)
     assert len(name) <= names.OBJECT_NAME_MAX
     found = json.loads(json.dumps(policy_objects.build_policy_object("vision", name, spec)))

@@ -128,7 +128,7 @@ def test_no_evidence_of_the_serving_revision_passes_no_margin(
 
 @UNTIMED
 @given(rules(), RESULTS)
-def test_any_measurement_gets_a_verdict_that_can_be_told(
+def test_any_measurement_gets_a_verdict_with_a_message(
     rule: MetricLimits, result: RequestShares | Histogram | MetricValue | MeasurementFailure
 ) -> None:
     told = look(rule, result)
@@ -140,7 +140,7 @@ def test_any_measurement_gets_a_verdict_that_can_be_told(
 
 @UNTIMED
 @given(rules(), st.one_of(st.builds(RequestShares, arms(), arms()), st.builds(Histogram, BUCKETS, BUCKETS)))
-def test_fewer_requests_than_asked_for_never_pass(rule: MetricLimits, result: RequestShares | Histogram) -> None:
+def test_fewer_requests_than_required_never_pass(rule: MetricLimits, result: RequestShares | Histogram) -> None:
     told = look(rule, result)
     if told.outcome is Outcome.PASS:
         assert told.samples is not None
@@ -283,7 +283,7 @@ def counted_growth(series: list[Series], start: float, end: float) -> float:
 
 @UNTIMED
 @given(counters(), st.integers(0, 300), st.integers(0, 300))
-def test_growth_is_what_was_added_whatever_restarts_and_is_lost(
+def test_growth_is_correct_despite_restarts_and_lost_scrapes(
     made: tuple[list[tuple[float, float]], dict[float, int]], start: int, length: int
 ) -> None:
     samples, added = made
@@ -335,9 +335,7 @@ def test_counts_are_never_negative_and_bad_never_outnumber_all(
 
 @UNTIMED
 @given(st.lists(SERIES, max_size=8), st.integers(0, 300), st.integers(0, 300), st.randoms())
-def test_a_histogram_is_cumulative_whatever_the_order(
-    series: list[Series], start: int, length: int, random: object
-) -> None:
+def test_a_histogram_is_cumulative_in_any_order(series: list[Series], start: int, length: int, random: object) -> None:
     try:
         made = build_histogram(count_growth([series], start).groups[0], start, start + length)
     except ValueError:

@@ -76,7 +76,7 @@ def judged(
     )
 
 
-def test_enough_different_people_approve() -> None:
+def test_enough_different_approvers_approve() -> None:
     first, second = approval("alice"), approval("bob")
     assert judged(first) == Approved((first,))
     decision = judged(second, approval("alice", NOW), first, required=2)
@@ -84,7 +84,7 @@ def test_enough_different_people_approve() -> None:
     assert {a.spec.approver for a in decision.counted} == {"alice", "bob"}
 
 
-def test_the_same_person_counts_once_and_the_message_says_who_is_missing() -> None:
+def test_a_person_counts_once_and_the_message_counts_the_missing() -> None:
     decision = judged(approval("alice"), approval("alice"), required=3)
     assert isinstance(decision, ApprovalsMissing)
     assert decision.missing == 2
@@ -108,7 +108,7 @@ def test_the_same_person_counts_once_and_the_message_says_who_is_missing() -> No
         (approval("alice", model="digits"), "is about Model digits, and the rollout is of fraud"),
     ],
 )
-def test_what_does_not_count_is_told(bad: Approval, why: str) -> None:
+def test_uncounted_approvals_are_listed(bad: Approval, why: str) -> None:
     decision = judged(bad)
     assert isinstance(decision, ApprovalsMissing)
     assert "Not counted: " in decision.message
@@ -126,18 +126,18 @@ def test_what_does_not_count_is_told(bad: Approval, why: str) -> None:
         approval("alice", deleted=True),
     ],
 )
-def test_words_about_other_things_are_not_even_told(unrelated: Approval) -> None:
+def test_unrelated_approvals_are_not_listed(unrelated: Approval) -> None:
     decision = judged(unrelated)
     assert isinstance(decision, ApprovalsMissing)
     assert "Not counted" not in decision.message
 
 
-def test_an_approval_counts_until_it_expires_and_from_when_it_was_asked_for() -> None:
+def test_an_approval_counts_from_its_request_to_its_expiry() -> None:
     assert isinstance(judged(approval("alice", expiresAt="2026-11-21T12:00:01Z")), Approved)
     assert isinstance(judged(approval("alice", ASKED)), Approved)
 
 
-def test_what_was_counted_at_one_place_is_not_counted_at_another_even_within_the_second() -> None:
+def test_an_approval_counted_at_one_place_counts_at_no_other() -> None:
     first, second = approval("alice", ASKED, name="a-gate"), approval("alice", ASKED, name="a-step")
     entry = {"name": "a-gate", "approver": "alice", "decision": "Approve", "place": "gate", "at": ASKED.isoformat()}
     record = ModelRollout.parse(
@@ -153,7 +153,7 @@ def test_what_was_counted_at_one_place_is_not_counted_at_another_even_within_the
     assert approvals.evaluate_approvals([first, second], rollout=record, **arguments) == Approved((second,))
 
 
-def test_one_rejection_outweighs_all_approvals_whenever_it_was_given() -> None:
+def test_one_rejection_at_any_time_outweighs_all_approvals() -> None:
     rejection = approval("carol", ASKED - timedelta(days=1), decision="Reject", reason="biased")
     decision = judged(approval("alice"), approval("bob"), rejection, required=2)
     assert decision == Rejected(rejection, "carol has rejected it: biased")
@@ -161,13 +161,13 @@ def test_one_rejection_outweighs_all_approvals_whenever_it_was_given() -> None:
     assert isinstance(judged(approval("alice"), own), Rejected)
 
 
-def test_a_rejection_of_other_content_rejects_nothing_but_is_told() -> None:
+def test_a_rejection_of_other_content_is_listed_without_effect() -> None:
     decision = judged(approval("carol", decision="Reject", contentHash="other"))
     assert isinstance(decision, ApprovalsMissing)
     assert "of carol was given for another content" in decision.message
 
 
-def test_without_an_author_nobody_is_a_second_person() -> None:
+def test_without_an_author_no_approval_counts() -> None:
     decision = judged(approval("alice"), approval("bob"), author=None)
     assert isinstance(decision, ApprovalsMissing)
     assert (decision.reason, decision.stalled, decision.missing) == ("NoAuthor", True, 1)
@@ -221,7 +221,7 @@ OF_MODEL: dict[str, Any] = {"kind": "Model", "name": "fraud", "content": "m"}
         ),
     ],
 )
-def test_four_eyes_belong_to_two_people(what: str, found: list[str], how: dict[str, Any], reason: str | None) -> None:
+def test_four_eyes_belong_to_two_persons(what: str, found: list[str], how: dict[str, Any], reason: str | None) -> None:
     decision = judged(*(approval(name) for name in found), **how)
     if reason is None:
         assert isinstance(decision, Approved), what
@@ -247,7 +247,7 @@ ENTRIES = st.lists(
 
 
 @given(ENTRIES, st.lists(NAMES, max_size=6), st.integers(1, 3), st.booleans())
-def test_no_author_counts_nobody_counts_twice_and_nothing_unknown_passes(
+def test_no_author_no_duplicate_and_nothing_unknown_counts(
     entries: list[AuthorsStatus], approvers: list[str], required: int, accounts: bool
 ) -> None:
     known = authors.collect_authors(entries, service_accounts=accounts)
@@ -276,7 +276,7 @@ def test_no_author_counts_nobody_counts_twice_and_nothing_unknown_passes(
     st.lists(st.tuples(st.sampled_from(["alice", "bob", "carol", "dora"]), st.booleans(), st.booleans()), max_size=8),
     st.integers(1, 3),
 )
-def test_approved_means_as_many_different_people_and_never_the_author(
+def test_approved_means_enough_approvers_and_never_the_author(
     given_words: list[tuple[str, bool, bool]], required: int
 ) -> None:
     found = [approval(who, contentHash=HASH if right else "x") for who, right, _ in given_words]
@@ -296,7 +296,7 @@ def content(version: dict[str, Any], revision: str = "r1", digest: str = "d", po
     return approvals.approval_content_hash(Revision(parsed.name, revision), parsed.spec, digest, policy)
 
 
-def test_the_hash_follows_everything_that_is_approved_and_nothing_that_may_be_edited() -> None:
+def test_the_hash_covers_exactly_the_approved_content() -> None:
     plain = objects.version("risk", "v2", "fraud")
     base = content(plain)
     edited = objects.version("risk", "v2", "fraud")

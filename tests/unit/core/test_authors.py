@@ -69,7 +69,7 @@ def test_edits_are_remembered(
     assert found.base == "a"
 
 
-def test_what_is_first_seen_on_its_way_is_no_base() -> None:
+def test_a_part_first_seen_during_a_rollout_is_no_base() -> None:
     """After an upgrade in the middle of a rollout, say, nobody knows what has changed."""
     (found,) = track_changes((), [model("b", None)], {}, settled=False)
     assert (found.base, found.by, found.unknown) == (None, (), True)
@@ -80,13 +80,13 @@ def test_what_is_first_seen_on_its_way_is_no_base() -> None:
     assert (found.base, found.by, found.unknown) == ("b", (), False)
 
 
-def test_an_edit_right_after_a_rollout_succeeded_is_its_editors_alone() -> None:
+def test_an_edit_after_a_rollout_has_its_editor_as_only_author() -> None:
     known = seen(("a", None), ("b", "alice"))
     (found,) = track_changes((known,), [model("c", "bob")], {"Model": "b"}, settled=False)
     assert (found.base, found.by) == ("b", ("bob",))
 
 
-def test_what_is_settled_forgets_nobody_when_the_content_is_another() -> None:
+def test_authors_stay_when_the_content_differs() -> None:
     """A policy may be edited while its Model serves: the next rollout goes by it."""
     (found,) = track_changes((), [AuthoredPart("RolloutPolicy", "p", "a", ())], {}, settled=True)
     (found,) = track_changes((found,), [AuthoredPart("RolloutPolicy", "p", "b", ("alice",))], {}, settled=True)
@@ -103,7 +103,7 @@ def test_another_object_has_its_own_authors_only() -> None:
     assert (found.name, found.base, found.by) == ("q", "a", ("bob",))
 
 
-def test_more_people_than_fit_are_unknown_and_never_dropped() -> None:
+def test_more_authors_than_fit_are_unknown_and_never_dropped() -> None:
     found = seen(("a", None), *((f"c{n}", f"p{n}") for n in range(16)))
     assert (len(found.by), found.unknown) == (16, False)
     for content in ("x", "y"):
@@ -112,7 +112,7 @@ def test_more_people_than_fit_are_unknown_and_never_dropped() -> None:
 
 
 @given(st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from(["alice", "bob", "carol", None])), max_size=12))
-def test_whoever_was_seen_to_sign_since_it_last_was_as_it_serves_is_an_author(
+def test_all_who_signed_since_the_served_content_are_authors(
     edits: list[tuple[str, str | None]],
 ) -> None:
     found = seen(("a", None), *edits)
@@ -130,7 +130,7 @@ def entry(kind: str, content: str, *by: str, unknown: bool = False, name: str = 
     return AuthorsStatus(kind=kind, name=name, content=content, by=by, unknown=unknown)
 
 
-def test_a_rollout_keeps_the_authors_of_what_it_goes_by() -> None:
+def test_a_rollout_keeps_the_authors_of_its_own_content() -> None:
     began = [entry("Model", "m", unknown=True), entry("RolloutPolicy", "p", "alice")]
     # The policy was edited since: the rollout has its snapshot. The Model is the same, and somebody answers for it now.
     now = [change("Model", "m", "bob"), change("RolloutPolicy", "q", "carol")]
@@ -194,7 +194,7 @@ def data(content: str | None, generation: int = 1, by: str | None = None, name: 
         ),
     ],
 )
-def test_of_a_runtime_counts_what_the_candidate_was_rendered_by(
+def test_the_runtime_that_rendered_the_candidate_counts(
     what: str, now: ChangeStatus, rendered: Any, served: Any, by: tuple[str, ...], unknown: bool
 ) -> None:
     (found,) = record_authors((), [now], rendered, served)
@@ -205,7 +205,7 @@ def of_model(**spec: Any) -> str:
     return authors.hash_model_spec(Model.parse(objects.model("risk", **spec)).spec)
 
 
-def test_what_of_a_model_needs_a_name_is_what_decides_about_its_revisions() -> None:
+def test_a_models_hash_covers_fields_that_decide_revisions() -> None:
     plain = of_model()
     for same in ({"suspend": True}, {"changedBy": "alice"}, {"owner": {"team": "x"}}, {"serving": {"replicas": 5}}):
         assert of_model(**same) == plain, same
@@ -220,7 +220,7 @@ def test_what_of_a_model_needs_a_name_is_what_decides_about_its_revisions() -> N
     assert len({plain, *others}) == len(others) + 1
 
 
-def test_the_version_that_serves_has_no_author_unless_it_was_made_anew() -> None:
+def test_the_serving_version_has_authors_only_when_recreated() -> None:
     def part(serving: str | None, **spec: Any) -> AuthoredPart:
         version = objects.version("risk", "v2", "fraud")
         version["spec"] |= spec

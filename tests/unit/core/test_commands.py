@@ -82,7 +82,7 @@ def test_a_command_is_taken_up_once() -> None:
     assert commands.evaluate_command(order("abort"), {"other"}, standing) == CommandAccepted(order("abort"))
 
 
-def test_a_command_that_nobody_can_be_held_to_is_refused_for_good() -> None:
+def test_a_command_without_admission_is_refused_forever() -> None:
     standing = CommandContext(State.PROGRESSING, newest=True)
     assert commands.evaluate_command(order("abort"), set(), standing, AdmissionState()) is None
     missing = commands.evaluate_command(order("abort"), set(), standing, AdmissionState(False, "policies are missing"))
@@ -93,7 +93,7 @@ def test_a_command_that_nobody_can_be_held_to_is_refused_for_good() -> None:
     ("version", "revision", "may"),
     [("v1", None, True), ("v1", "a", True), ("v1", "b", False), ("v2", None, True), ("v3", None, False)],
 )
-def test_going_back_is_to_what_has_served(version: str, revision: str | None, may: bool) -> None:
+def test_only_served_revisions_are_rollback_targets(version: str, revision: str | None, may: bool) -> None:
     why = commands.rollback_target_problem(
         RolloutTarget(version=version, revision=revision), [("v1", "a"), ("v2", "c")]
     )

@@ -67,6 +67,6 @@ def test_nothing_differs_from_itself(value: Any) -> None:
 
 
 @given(st.dictionaries(st.sampled_from("abc"), VALUES, max_size=3), VALUES)
-def test_what_others_add_never_differs(wanted: Any, other: Any) -> None:
+def test_fields_added_by_others_never_differ(wanted: Any, other: Any) -> None:
     if wanted:
         assert not differs(wanted, {**wanted, "theirs": other})

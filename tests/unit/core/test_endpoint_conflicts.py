@@ -164,7 +164,7 @@ CLAIMS = st.builds(
 
 
 @given(CLAIMS, CLAIMS)
-def test_whoever_is_in_conflict_is_found_by_the_places_of_both(a: EndpointClaim, b: EndpointClaim) -> None:
+def test_rivals_are_found_by_the_places_of_both(a: EndpointClaim, b: EndpointClaim) -> None:
     mine, other = sorted((a, b), key=age_key, reverse=True)
     if find_conflict(mine, [other]) is None:
         return
@@ -173,7 +173,7 @@ def test_whoever_is_in_conflict_is_found_by_the_places_of_both(a: EndpointClaim,
     assert set(list_rival_places(*wires[1], younger=True)) & set(list_index_places(*wires[0]))
 
 
-def test_places_are_bounded_whatever_an_endpoint_says() -> None:
+def test_places_are_bounded_for_any_endpoint() -> None:
     hosts = [f"{'a.' * 117}h{number}.example.com" for number in range(16)]
     refs = [{"name": "g", "port": number + 1} for number in range(8)]
     wire = endpoint(*refs, hostnames=hosts, pathPrefix="/a" * 128).wire()

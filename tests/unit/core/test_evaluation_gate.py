@@ -113,7 +113,7 @@ UNKNOWN = [
 
 
 @pytest.mark.parametrize(("figure", "said"), [case[1:] for case in UNKNOWN], ids=[case[0] for case in UNKNOWN])
-def test_a_figure_that_does_not_say_how_sure_it_is_passes_no_comparison(figure: dict[str, Any], said: str) -> None:
+def test_a_figure_without_uncertainty_passes_no_comparison(figure: dict[str, Any], said: str) -> None:
     found = judged(accuracy(minDelta="-0.5"), figure)
     assert (found.outcome, found.reason) == (Outcome.INCONCLUSIVE, "UncertaintyMissing")
     assert said in found.message
@@ -131,7 +131,7 @@ def test_a_figure_that_does_not_say_how_sure_it_is_passes_no_comparison(figure: 
         (entry(0.9, n=2000, standardError=0), "TooFewExamples"),
     ],
 )
-def test_a_figure_that_does_not_say_how_sure_it_is_passes_no_absolute_limit(figure: dict[str, Any], said: str) -> None:
+def test_a_figure_without_uncertainty_passes_no_absolute_limit(figure: dict[str, Any], said: str) -> None:
     found = judged(accuracy(min="0.9"), figure)
     assert found.outcome is Outcome.INCONCLUSIVE
     assert said in f"{found.reason}: {found.message}"
@@ -174,7 +174,7 @@ def test_a_report_without_a_list_of_metrics_is_an_error(report: dict[str, Any]) 
     assert (found.outcome, found.reason) == (Outcome.ERROR, "ReportMissing")
 
 
-def test_a_figure_that_is_proven_wrong_fails_beside_one_that_is_missing() -> None:
+def test_a_figure_proven_wrong_fails_beside_a_missing_one() -> None:
     found = judged(accuracy(min="0.9", slices=["night"]), entry(0.7, n=2000))
     assert (found.outcome, found.reason) == (Outcome.FAIL, "MetricOutOfLimits")
     assert "night" in found.message
@@ -199,7 +199,7 @@ def test_each_slice_that_is_named_must_be_there_and_proven(night: list[dict[str,
     assert outcome == "Pass" or "accuracy of slice night" in found.message
 
 
-def test_a_fail_is_held_against_the_number_of_limits_and_a_pass_is_not() -> None:
+def test_only_the_level_of_a_fail_is_divided_by_the_limits() -> None:
     low, high = pairs(2000, 40, 67), pairs(2000, 40, 40)
     assert judged(accuracy(minDelta="0"), low).outcome is Outcome.FAIL
     many = accuracy(minDelta="-0.01", slices=[f"s{n}" for n in range(31)])
@@ -222,7 +222,7 @@ def test_without_limits_nothing_is_blessed() -> None:
         ({"minDelta": "0.1"}, math.nan, "Error", "MetricMissing"),
     ],
 )
-def test_of_a_first_revision_limits_versus_serving_are_skipped_and_that_is_said(
+def test_a_first_revision_skips_limits_versus_serving(
     limits: dict[str, str], candidate: float, outcome: str, reason: str
 ) -> None:
     found = judged(accuracy(**limits), entry(candidate, None, n=2000), first=True)
@@ -268,9 +268,7 @@ def test_the_message_has_the_numbers(limits: dict[str, str], figure: dict[str, A
         ("s3://reports/1.json", None),
     ],
 )
-def test_the_address_of_the_full_report_is_kept_or_left_out_and_decides_nothing(
-    told: Any, kept: FullReport | None
-) -> None:
+def test_the_full_reports_address_decides_nothing(told: Any, kept: FullReport | None) -> None:
     report = {"metrics": [entry(0.95, n=2000)], "fullReport": told}
     found = evaluation_gate.evaluate_report([accuracy(min="0.9")], report, first=False)
     assert (found.outcome, found.full_report) == (Outcome.PASS, kept)
@@ -314,7 +312,7 @@ _ENTRY = st.fixed_dictionaries(
     report=st.fixed_dictionaries({"metrics": _ANY | st.lists(_ENTRY, max_size=2), "fullReport": _ANY}),
     first=st.booleans(),
 )
-def test_no_report_passes_without_figures_that_say_how_sure_they_are(report: dict[str, Any], first: bool) -> None:
+def test_no_report_passes_without_uncertainty(report: dict[str, Any], first: bool) -> None:
     found = evaluation_gate.evaluate_report([accuracy(min="0.5", minDelta="-0.5")], report, first=first)
     if found.outcome is not Outcome.PASS:
         assert found.outcome in (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.ERROR)
@@ -329,7 +327,7 @@ def test_no_report_passes_without_figures_that_say_how_sure_they_are(report: dic
 
 @UNTIMED
 @given(text=st.text(max_size=40), cut=st.integers(0, 200))
-def test_of_a_report_that_was_cut_off_anywhere_the_first_missing_figure_is_named(text: str, cut: int) -> None:
+def test_a_report_cut_anywhere_names_its_first_missing_figure(text: str, cut: int) -> None:
     whole = '{"a": 1, "metrics": [{"name": "accuracy", "candidate": 1}, {"name": "accuracy", "slice": "day"}], "b": 1}'
     message = whole[:cut] + text if text else whole[:cut]
     found = report_figures.find_first_missing(message, [accuracy(min="0.5", slices=["day"])])

@@ -72,13 +72,13 @@ REPORT = json.dumps({"metrics": []})
         (job("FailureTarget", "DeadlineExceeded"), [pod("Running", {"running": {}})], "is running"),
     ],
 )
-def test_a_job_that_has_not_ended_says_what_it_waits_for(found: Any, pods: Any, said: str) -> None:
+def test_a_running_job_reports_the_cause_of_waiting(found: Any, pods: Any, said: str) -> None:
     state = gate_results.read_job_outcome(found, pods)
     assert isinstance(state, GateRunning)
     assert said in state.message
 
 
-def test_a_pod_that_failed_and_is_kept_running_by_another_container_ends_the_job() -> None:
+def test_a_failed_pod_kept_running_by_a_sidecar_ends_the_job() -> None:
     kept = pod("Failed", ended(3, "no such file"))
     kept["status"]["reason"] = KEPT_RUNNING
     found = gate_results.read_job_outcome(job(), [kept])
@@ -203,7 +203,7 @@ def test_a_gate_comes_to_a_result_once_its_job_can_say_no_more(
         "the middle is kept",
     ],
 )
-def test_a_report_that_was_cut_off_is_an_error_that_names_the_first_figure_that_did_not_fit(
+def test_a_truncated_report_names_its_first_missing_figure(
     containers: int, kept: int, notes: tuple[int, int, int], first: str
 ) -> None:
     overall, day, night = ("x" * size for size in notes)
@@ -239,6 +239,6 @@ def test_a_job_has_ended_when_its_controller_says_so(condition: str | None, over
 @pytest.mark.parametrize(
     ("ready", "seconds", "stuck"), [(1, 60, False), (0, 60, True), (None, 60, True), (0, 5, False)]
 )
-def test_pods_are_looked_at_when_none_is_ready_for_a_while(ready: int | None, seconds: int, stuck: bool) -> None:
+def test_a_job_without_ready_pods_is_stuck_after_a_while(ready: int | None, seconds: int, stuck: bool) -> None:
     found = {"metadata": {"creationTimestamp": "2026-01-01T00:00:00Z"}, "status": {"ready": ready}}
     assert gate_results.is_stuck(found, BEGAN + timedelta(seconds=seconds), timedelta(seconds=10)) is stuck

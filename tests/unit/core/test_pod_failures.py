@@ -217,7 +217,7 @@ QUOTAS = [
 
 
 @pytest.mark.parametrize(("said", "told"), [case[1:] for case in QUOTAS], ids=[case[0] for case in QUOTAS])
-def test_pods_that_a_quota_refuses_are_told_so_with_the_cure(said: str, told: str) -> None:
+def test_a_quotas_refusal_is_reported_with_the_remedy(said: str, told: str) -> None:
     condition = {"type": "ReplicaFailure", "status": "True", "message": f'pods "digits-x-12345" is forbidden: {said}'}
     for sizes, cure in (
         (pod_failures.SERVING_RESOURCES_HINT, "spec.serving.resources"),
@@ -243,6 +243,6 @@ def test_termination_messages(text: str, expected: object) -> None:
     assert pod_failures.parse_termination_report(text) == expected
 
 
-def test_every_reason_that_is_told_is_documented() -> None:
+def test_every_reported_reason_is_documented() -> None:
     """What a status tells must be one of ours, whatever a container wrote."""
     assert {pod_failures.diagnose_pods(c[1]).reason for c in CASES if c[2]} <= set(Reason)  # type: ignore[union-attr]

@@ -118,12 +118,12 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("found", BELIEVED.values(), ids=BELIEVED.keys())
-def test_a_pod_is_believed(found: Object) -> None:
+def test_a_pod_is_trusted(found: Object) -> None:
     assert pod_trust.find_pod_mismatch(found, UID, TEMPLATE) is None
 
 
 @pytest.mark.parametrize(("found", "said"), OTHERS.values(), ids=OTHERS.keys())
-def test_a_pod_is_not_believed(found: Object, said: str) -> None:
+def test_a_changed_pod_is_not_trusted(found: Object, said: str) -> None:
     why = pod_trust.find_pod_mismatch(found, UID, TEMPLATE)
     assert why is not None
     assert said in why
@@ -204,7 +204,7 @@ TREES: dict[str, tuple[Object, dict[str, Object | None], str]] = {
 
 
 @pytest.mark.parametrize(("pod", "between", "said"), TREES.values(), ids=TREES.keys())
-def test_a_pod_of_another_kind_is_believed_when_its_controllers_lead_to_the_stages_object(
+def test_a_pod_is_trusted_when_controllers_lead_to_the_stage(
     pod: Object, between: dict[str, Object | None], said: str
 ) -> None:
     heard = pod_trust.trust_tree_pods("set", [pod], between)

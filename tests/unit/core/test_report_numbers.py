@@ -76,7 +76,7 @@ def test_numbers(value: Any, found: str) -> None:
     ],
     ids=lambda value: str(type(value)) if isinstance(value, int) else str(value)[:20],
 )
-def test_what_is_no_number_of_a_report(value: Any) -> None:
+def test_an_invalid_number_of_a_report_is_rejected(value: Any) -> None:
     assert report_numbers.parse_number(value) is None
     assert len(report_numbers.describe_value(value)) <= 3 * report_numbers.MAX_KEPT_CHARACTERS
 

@@ -22,7 +22,7 @@ def gets_a_pod(turns: ResolveQueue, it: ResolveTicket, under_way: int) -> bool:
     return taken
 
 
-def test_as_many_as_may_be_get_a_pod_and_a_fifth_is_kept_for_what_is_wanted() -> None:
+def test_pods_are_limited_and_a_fifth_is_reserved() -> None:
     turns = ResolveQueue(10)
     taken = 0
     for number in range(90):
@@ -51,7 +51,7 @@ def test_another_namespace_has_a_line_of_its_own() -> None:
     assert turns.request_turn("other", claim(2), 0, 0.0) is None
 
 
-def test_the_oldest_is_next_whoever_asks_first() -> None:
+def test_the_oldest_is_next_in_any_order_of_requests() -> None:
     turns = ResolveQueue(2)
     for number in (3, 1, 2):
         turns.request_turn(NS, claim(number), 1, 0.0)
@@ -61,7 +61,7 @@ def test_the_oldest_is_next_whoever_asks_first() -> None:
     assert turns.next_ticket(NS) == claim(2)
 
 
-def test_what_becomes_wanted_changes_its_place() -> None:
+def test_a_changed_rank_changes_the_place() -> None:
     turns = ResolveQueue(2)
     for number in range(5):
         turns.request_turn(NS, claim(number), 1, 0.0)
@@ -70,7 +70,7 @@ def test_what_becomes_wanted_changes_its_place() -> None:
     assert turns.request_turn(NS, claim(4, RANK_STARTING), 1, 0.0) is None
 
 
-def test_who_has_gone_or_asks_no_more_holds_nobody_up() -> None:
+def test_a_gone_or_silent_ticket_blocks_no_other() -> None:
     turns = ResolveQueue(2)
     turns.request_turn(NS, claim(1), 1, 0.0)
     turns.request_turn(NS, claim(2), 1, 100.0)

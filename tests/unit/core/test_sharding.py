@@ -34,14 +34,14 @@ def test_a_namespace_without_the_label_is_the_default_shards(labels: dict[str, s
     assert shard_of(labels) == shard
 
 
-def test_nothing_is_followed_and_nothing_written_before_the_first_list() -> None:
+def test_before_the_first_list_nothing_is_followed_or_written() -> None:
     own = NamespaceOwnership("red")
     assert own.apply_change("vision", NamespaceState("red", 5)) == OwnershipChange()
     assert own.followed_version is None
     assert not own.may_write("vision")
 
 
-def test_it_waits_until_every_other_leader_has_followed_to_the_change() -> None:
+def test_a_claim_waits_for_every_other_leader() -> None:
     own = NamespaceOwnership("red")
     own.apply_list({"vision": NamespaceState("blue", 5)}, 9)
     assert own.apply_change("vision", NamespaceState("red", 12)) == OwnershipChange(came=("vision",))
@@ -57,20 +57,20 @@ def test_it_waits_until_every_other_leader_has_followed_to_the_change() -> None:
     assert own.pending_claims() == ()
 
 
-def test_a_lease_that_nobody_holds_is_not_waited_for() -> None:
+def test_a_lease_without_holder_is_not_waited_for() -> None:
     own = NamespaceOwnership("red")
     own.apply_list({"vision": NamespaceState("red", 5)}, 9)
     assert own.activate_claims(own.pending_claims(), [PeerLease("blue", "blue", None, led=False)]) == ("vision",)
 
 
-def test_a_second_lease_of_the_same_shard_and_an_unsharded_operator_are_never_passed() -> None:
+def test_a_second_lease_of_the_shard_never_gives_way() -> None:
     own = NamespaceOwnership("red")
     own.apply_list({"vision": NamespaceState("red", 5)}, 9)
     assert own.activate_claims(own.pending_claims(), [PeerLease("another", "red", 99)]) == ()
     assert own.activate_claims(own.pending_claims(), [PeerLease("modelwright-operator", "", None)]) == ()
 
 
-def test_a_verdict_about_an_earlier_claim_begins_nothing() -> None:
+def test_a_verdict_on_an_earlier_claim_activates_nothing() -> None:
     own = NamespaceOwnership("red")
     own.apply_list({"vision": NamespaceState("red", 5)}, 9)
     before = own.pending_claims()
@@ -87,7 +87,7 @@ def test_another_edit_of_the_namespace_interrupts_nothing() -> None:
     assert own.followed_version == 20
 
 
-def test_what_has_changed_unseen_is_given_up_and_comes_again() -> None:
+def test_a_namespace_changed_unobserved_leaves_and_returns() -> None:
     own = begun()
     assert own.apply_list({"vision": NamespaceState("red", 30)}, 40) == OwnershipChange(
         came=("vision",), left=("vision",)
@@ -97,7 +97,7 @@ def test_what_has_changed_unseen_is_given_up_and_comes_again() -> None:
     assert own.apply_list({"vision": NamespaceState("red", 30)}, 50) == OwnershipChange()
 
 
-def test_a_namespace_that_leaves_is_not_written_in_and_said_only_when_writes_have_ended() -> None:
+def test_a_left_namespace_is_followed_when_its_writes_have_ended() -> None:
     own = begun()
     with own.guard_write("vision"):
         assert own.apply_change("vision", NamespaceState("blue", 20)) == OwnershipChange(left=("vision",))
@@ -143,7 +143,7 @@ def test_events_that_a_list_has_covered_change_nothing() -> None:
     assert own.followed_version == 50
 
 
-def test_a_deleted_namespace_leaves_and_one_of_its_name_is_another() -> None:
+def test_a_recreated_namespace_is_another_one() -> None:
     own = begun()
     assert own.apply_deletion("vision", 20) == OwnershipChange(left=("vision",))
     assert not own.is_mine("vision")
@@ -152,13 +152,13 @@ def test_a_deleted_namespace_leaves_and_one_of_its_name_is_another() -> None:
     assert own.apply_list({}, 40) == OwnershipChange(left=("vision",))
 
 
-def test_a_list_from_before_what_was_seen_is_a_restored_backup() -> None:
+def test_an_older_list_is_a_restored_backup() -> None:
     own = begun()
     with pytest.raises(ClusterRestored, match="as of 9, after 10"):
         own.apply_list({}, 9)
 
 
-def test_what_belongs_to_no_namespace_is_the_default_shards() -> None:
+def test_objects_without_namespace_are_the_default_shards() -> None:
     assert NamespaceOwnership("default").may_write("")
     assert not NamespaceOwnership("red").may_write("")
     with (

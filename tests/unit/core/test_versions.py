@@ -165,9 +165,7 @@ ANNOUNCED = [
 
 
 @pytest.mark.parametrize(("known", "name"), [c[1:] for c in ANNOUNCED], ids=[c[0] for c in ANNOUNCED])
-def test_which_version_is_announced_to_a_model_that_names_another(
-    known: list[dict[str, Any]], name: str | None
-) -> None:
+def test_the_newest_trained_version_is_announced(known: list[dict[str, Any]], name: str | None) -> None:
     own = trained("pinned", 1)
     found = newest_trained("digits", own, [own, *known])
     assert (found["metadata"]["name"] if found else None) == name
@@ -185,7 +183,7 @@ def test_a_template_is_stamped_once_under_a_name_of_its_content() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.sampled_from("abcdef")), unique_by=lambda x: x[1], max_size=5))
-def test_following_goes_only_up_whatever_comes_in_whatever_order(made: list[tuple[int, str]]) -> None:
+def test_following_only_increases_for_any_order_of_events(made: list[tuple[int, str]]) -> None:
     known: list[ModelVersion] = []
     serving: ModelVersion | None = None
     for hour, name in made:
@@ -252,12 +250,12 @@ def test_where_a_version_stands(serving: str | None, history: list[str], found: 
         ({"digest": "sha256:" + "a" * 64, "sizeBytes": "5"}, None),
     ],
 )
-def test_what_a_resolve_pod_tells(report: dict[str, object], size: int | None) -> None:
+def test_the_report_of_a_resolve_pod_is_parsed(report: dict[str, object], size: int | None) -> None:
     found = parse_artifact_report(report)
     assert found is not None
     assert (found.digest, found.size_bytes) == (report["digest"], size)
 
 
 @pytest.mark.parametrize("report", [None, {}, {"digest": 5}, {"digest": "latest"}, {"digest": "sha256:" + "A" * 64}])
-def test_what_is_no_digest_pins_nothing(report: dict[str, object] | None) -> None:
+def test_an_invalid_digest_pins_nothing(report: dict[str, object] | None) -> None:
     assert parse_artifact_report(report) is None

@@ -27,7 +27,7 @@ def test_every_metric_in_the_source_is_in_it() -> None:
     assert declared
 
 
-def test_every_label_has_its_values_and_their_number_and_none_is_told_of_that_no_metric_has() -> None:
+def test_every_label_of_a_metric_and_no_other_is_described() -> None:
     assert {label for one in EXPORTED for label in one.labels} == metrics_page.LABELS.keys()
     assert all(values and bound for values, bound in metrics_page.LABELS.values())
 
@@ -49,5 +49,5 @@ def test_a_unit_follows_from_the_name() -> None:
     assert units["modelwright_sweeps_total"] == "count"
 
 
-def test_every_metric_says_what_it_means() -> None:
+def test_every_metric_has_a_help_text() -> None:
     assert [one.name for one in EXPORTED if not re.fullmatch(r"[A-Z0-9].*\.", one.text)] == []

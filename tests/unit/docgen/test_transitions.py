@@ -35,7 +35,7 @@ class Letters(StrEnum):
     C = "C"
 
 
-def test_a_drawing_has_the_states_in_order_and_the_rows_of_each_move() -> None:
+def test_a_diagram_has_ordered_states_and_rows_of_each_move() -> None:
     a, b, c = Letters
     drawn = render_state_diagram(Letters, a, {c}, {(b, c): {10, 2}, (a, b): {3}})
     assert drawn == (
@@ -51,7 +51,7 @@ def test_a_drawing_has_the_states_in_order_and_the_rows_of_each_move() -> None:
     ],
     ids=["rollouts", "runs"],
 )
-def test_every_row_that_may_move_a_record_is_come_to(
+def test_every_row_that_may_move_a_record_is_reached(
     drawing: Any, trace: str, table: Any, left_out: set[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reached = set()
@@ -72,7 +72,7 @@ def test_every_row_that_may_move_a_record_is_come_to(
     [(of_rollouts, record.TERMINAL_STATES), (of_runs, runs.RUN_TERMINAL_STATES)],
     ids=["rollouts", "runs"],
 )
-def test_every_state_is_come_to_and_what_has_ended_stays(drawing: Any, terminal: Any) -> None:
+def test_every_state_is_reached_and_terminal_states_stay(drawing: Any, terminal: Any) -> None:
     moves = drawing.list_transitions()
     states = {type(state) for state in terminal}.pop()
     assert {after for _, after in moves} | {states.PENDING} == set(states)

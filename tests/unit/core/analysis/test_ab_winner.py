@@ -47,7 +47,7 @@ def test_the_winner(case: str, mean: float, higher: bool, margin: float, expecte
 
 
 @pytest.mark.parametrize(("count", "correlation"), [(30, 0.0), (30, 0.5), (30, 0.9), (60, 0.3), (60, 0.8)])
-def test_equal_revisions_rarely_win_however_alike_one_moment_is_to_the_next(count: int, correlation: float) -> None:
+def test_equal_revisions_rarely_win_at_any_autocorrelation(count: int, correlation: float) -> None:
     """400 tests at 5 %: 33 would be three standard deviations too many."""
     won = 0
     for seed in range(400):
@@ -65,7 +65,7 @@ def test_thirty_independent_points_find_one_standard_deviation() -> None:
     assert won >= 180
 
 
-def test_what_both_have_in_common_drops_out() -> None:
+def test_common_influences_cancel_out() -> None:
     load = [10 * math.sin(at / 5) for at in range(60)]
     draw = random.Random(1)
     pairs = [(load[at] + 0.5 + draw.gauss(0, 0.3), load[at] + draw.gauss(0, 0.3)) for at in range(60)]

@@ -79,7 +79,7 @@ def distributions(draw: st.DrawFn, values: st.SearchStrategy[float]) -> list[tup
 
 @UNTIMED
 @given(distributions(SHARES), SIDES, BETS, st.integers(1, 3))
-def test_for_every_distribution_on_the_limit_the_mean_wealth_is_at_most_one(
+def test_on_the_limit_the_mean_wealth_is_at_most_one(
     values: list[tuple[float, float]], above: bool, bets: Bets, length: int
 ) -> None:
     mean = math.fsum(value * probability for value, probability in values)
@@ -96,7 +96,7 @@ def test_for_every_distribution_on_the_limit_the_mean_wealth_is_at_most_one(
 
 @UNTIMED
 @given(distributions(st.sampled_from([-1.0, 0.0, 1.0])), SIDES, BETS, st.integers(1, 4))
-def test_for_every_distribution_of_pairs_on_the_limit_the_mean_wealth_is_one(
+def test_on_the_limit_the_mean_wealth_of_pairs_is_one(
     values: list[tuple[float, float]], above: bool, bets: Bets, length: int
 ) -> None:
     mean = math.fsum(value * probability for value, probability in values)
@@ -125,7 +125,7 @@ def test_a_value_is_split_into_parts_that_keep_its_mean(value: float) -> None:
 
 @UNTIMED
 @given(st.lists(SHARES, max_size=12), st.lists(SHARES, max_size=12), LIMITS, SIDES)
-def test_what_two_processes_counted_adds_up(one: list[float], other: list[float], limit: float, above: bool) -> None:
+def test_the_counts_of_two_processes_add_up(one: list[float], other: list[float], limit: float, above: bool) -> None:
     apart = [dict(counted(values).weights) for values in (one, other)]
     added = tuple((point, sum(weights.get(point, 0.0) for weights in apart)) for point in DISAGREEMENT_POINTS)
     together = log_wealth(counted(one + other), limit, above=above, bets=BOLD_BETS)
@@ -177,7 +177,7 @@ def looks(randomness: random.Random, share: float, rows: int, together: float, a
 
 
 @pytest.mark.parametrize(("rows", "together"), [(1, 1.0), (8, 1.0), (32, 1.0), (8, 0.0), (4, 0.5)])
-def test_at_the_limit_the_level_is_kept_whatever_the_rows_of_an_answer_share(rows: int, together: float) -> None:
+def test_at_the_limit_the_level_holds_for_any_dependent_rows(rows: int, together: float) -> None:
     randomness, alpha, limit, runs = random.Random(13), 0.05, 0.1, 200
     passed = failed = 0
     for _ in range(runs):

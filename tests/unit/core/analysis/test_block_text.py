@@ -38,7 +38,7 @@ def test_it_never_takes_more_than_its_room(room: int) -> None:
     assert bool(text) == (room >= 48)
 
 
-def test_what_was_kept_is_judged_as_before() -> None:
+def test_kept_blocks_are_judged_as_before() -> None:
     found = blocks(60, 100)
     assert evidence_within(pair_blocks(*parse_blocks(format_blocks(found, 4096))), 0.02) == evidence_within(
         pair_blocks(*found), 0.02

@@ -47,7 +47,7 @@ def steady(n1: float, k1: float, n0: float, k0: float, number: int = 20) -> list
         (steady(60, 60, 540, 540), -0.05, False, True),
     ],
 )
-def test_what_steady_counts_prove_at_five_percent(
+def test_steady_counts_prove_the_limit_at_five_percent(
     counts: list[BlockPair], limit: float, passes: bool, fails: bool
 ) -> None:
     assert (evidence_within(counts, limit).last >= math.log(20)) == passes
@@ -76,7 +76,7 @@ PASTS = ([], [BlockPair(3, 0, 9, 1)], [BlockPair(5, 3, 2, 0), BlockPair(1, 1, 30
 
 @pytest.mark.parametrize("limit", [0.0, 0.02, 0.3, -0.1])
 @pytest.mark.parametrize(("n1", "n0"), [(1, 1), (1, 9), (9, 1), (3, 4)])
-def test_the_mean_of_a_block_is_at_most_one_wherever_the_hypothesis_is_true(n1: int, n0: int, limit: float) -> None:
+def test_under_the_hypothesis_a_blocks_mean_is_at_most_one(n1: int, n0: int, limit: float) -> None:
     shares = (0.0, 0.02, 0.05, 0.1, 0.35, 0.5, 0.8, 0.98, 1.0)
     for past, p1, p0 in product(PASTS, shares, shares):
         every = [BlockPair(n1, k1, n0, k0) for k1 in range(n1 + 1) for k0 in range(n0 + 1)]
@@ -89,7 +89,7 @@ def test_the_mean_of_a_block_is_at_most_one_wherever_the_hypothesis_is_true(n1: 
 
 @pytest.mark.parametrize("sizes", [(1.0, 1.0), (1.0, 1e6), (1e6, 1.0), (1e9, 1e9), (0.2, 0.3)])
 @pytest.mark.parametrize("limit", [0.0, 1e-6, 0.02, 0.3, -0.02, -0.3])
-def test_the_nearest_point_is_on_the_limit_and_no_neighbour_is_nearer(sizes: tuple[float, float], limit: float) -> None:
+def test_the_nearest_point_is_on_the_limit_and_nearest(sizes: tuple[float, float], limit: float) -> None:
     n1, n0 = sizes
     for q1, q0 in product((1e-6, 0.01, 0.5, 0.99, 1 - 1e-6), repeat=2):
         if q1 - q0 >= limit:
@@ -147,7 +147,7 @@ def test_more_bad_requests_than_requests_are_refused() -> None:
         Block(15.0, 1, 2)
 
 
-def test_a_block_that_begins_before_all_are_counted_says_so() -> None:
+def test_a_block_started_before_all_are_counted_is_incomplete() -> None:
     candidate, serving = blocks((5, 0), (0, 0), (7, 0)), blocks((9, 0), (8, 0), (6, 0))
     for complete_at, complete in ((-math.inf, [True, True]), (15.0, [False, True]), (16.0, [False, False])):
         assert [pair.complete for pair in pair_blocks(candidate, serving, complete_at=complete_at)] == complete
@@ -186,7 +186,7 @@ def hanging(random: np.random.Generator, rate: float, hang: float, seconds: floa
 
 
 @pytest.mark.parametrize("rate", [20.0, 100.0, 200.0])
-def test_a_candidate_that_hangs_does_not_pass_by_the_time_in_which_nothing_of_it_was_counted(rate: float) -> None:
+def test_a_hanging_candidate_fails_to_pass_before_requests_end(rate: float) -> None:
     passed = {True: 0, False: 0}
     for seed in range(20):
         arms = hanging(np.random.default_rng(seed), rate, 0.1, 60.0)
@@ -216,7 +216,7 @@ def test_a_candidate_that_hangs_does_not_pass_by_the_time_in_which_nothing_of_it
         ("nothing yet", [], None),
     ],
 )
-def test_what_was_proven_earlier(case: str, pairs: list[BlockPair], expected: bool | None) -> None:
+def test_earlier_proofs_count(case: str, pairs: list[BlockPair], expected: bool | None) -> None:
     found = DifferenceEvidence.from_pairs(pairs, 0.02)
     assert found.decide(0.05, 0.0125) is expected
     interval = found.confidence_interval(0.05, 0.0125)

@@ -22,7 +22,7 @@ def summary(**members: Any) -> comparison_summary.ComparisonSummary:
     return comparison_summary.parse_summary(document(**members), serving="old", candidate="new")
 
 
-def test_what_is_written_can_be_read_again() -> None:
+def test_formatted_blocks_are_parsed_again() -> None:
     latency = {"count": 3, "sum": 0.3, "buckets": [["0.05", 1], ["+Inf", 3]]}
     told = summary(compared=3, rows=6, disagreements=2, latency={"serving": latency, "candidate": EMPTY})
     text = json.dumps(told.wire())
@@ -33,7 +33,7 @@ def test_what_is_written_can_be_read_again() -> None:
     )
 
 
-def test_a_trial_is_an_answer_with_the_share_of_its_rows_that_agree() -> None:
+def test_a_trial_is_an_answer_with_its_share_of_agreeing_rows() -> None:
     answers = {"count": 10, "differing": [[0.0, 7.0], [0.25, 2.5], [1.0, 0.5]]}
     found = comparison_summary.agreement_sample(summary(rows=500, disagreements=20, answers=answers))
     assert found == ValueSample(0.0, 1.0, ((1.0, 7.0), (0.75, 2.5), (0.0, 0.5)))
@@ -72,7 +72,7 @@ WHOLE = {
 }
 
 
-def test_what_two_comparers_counted_adds_up() -> None:
+def test_the_counts_of_two_comparers_add_up() -> None:
     one = summary(**WHOLE)
     later = one.model_copy(update={"started_at": one.started_at + timedelta(hours=1)})
     both = later + one

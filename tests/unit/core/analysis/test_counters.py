@@ -72,7 +72,7 @@ def test_an_arm(case: str, bad: list[Series], total: list[Series], expected: Arm
 
 
 @pytest.mark.parametrize("total", [[], [series((90, 0), (150, 20))]], ids=["no requests", "fewer requests"])
-def test_many_more_bad_requests_than_requests_count_something_else(total: list[Series]) -> None:
+def test_many_more_bad_requests_than_requests_are_an_error(total: list[Series]) -> None:
     with pytest.raises(MoreBadThanTotal, match="40 bad requests were counted"):
         count_arm([series((90, 0), (150, 40))], total, 100, 200)
 
@@ -108,7 +108,7 @@ def bucket(le: str, grown: float, **labels: str) -> Series:
     return series((90, 7), (150, 7 + grown), le=le, **labels)
 
 
-def test_a_histogram_is_ordered_by_its_bounds_whatever_their_spelling() -> None:
+def test_a_histogram_is_ordered_by_bounds_of_any_spelling() -> None:
     given = [bucket("+Inf", 10), bucket("2.5e-01", 7), bucket("0.1", 4), bucket("1", 9)]
     assert build_histogram(given, 100, 200) == ((0.1, 4), (0.25, 7), (1.0, 9), (math.inf, 10))
 
@@ -151,7 +151,7 @@ def test_a_histogram_that_can_not_be_read_is_refused(given: list[Series], told: 
 BUCKETS = ((0.1, 50), (0.25, 90), (0.5, 90), (math.inf, 100))
 
 
-def test_a_threshold_on_a_boundary_counts_what_is_over_it() -> None:
+def test_a_threshold_on_a_boundary_counts_requests_over_it() -> None:
     assert count_over(BUCKETS, 0.25) == Arm(100, 10)
     assert count_over(BUCKETS, 0.1 + 0.15) == Arm(100, 10)
 

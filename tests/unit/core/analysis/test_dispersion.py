@@ -28,7 +28,7 @@ def test_independent_requests_are_rarely_held() -> None:
     assert sum(estimate_dispersion(blocks(seed, 1)) > MAX_DISPERSION for seed in range(300)) <= 20
 
 
-def test_what_both_revisions_have_in_common_is_no_burst() -> None:
+def test_common_influences_are_no_burst() -> None:
     assert sum(estimate_dispersion(blocks(seed, 1, weather=True)) > MAX_DISPERSION for seed in range(100)) <= 10
 
 

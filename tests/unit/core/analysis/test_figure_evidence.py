@@ -34,7 +34,7 @@ def test_pairs_come_near_their_level_where_examples_are_many(alpha: float) -> No
 
 
 @pytest.mark.parametrize(("n", "better", "worse"), [(310, 12, 9), (2000, 60, 60), (20, 0, 3), (50, 0, 0), (9, 5, 4)])
-def test_the_interval_of_pairs_turns_with_the_sides_and_holds_the_difference(n: int, better: int, worse: int) -> None:
+def test_the_interval_of_pairs_mirrors_and_holds_the_difference(n: int, better: int, worse: int) -> None:
     one, other = PairedExamples(n, better, worse), PairedExamples(n, worse, better)
     assert lower_bound(one, 0.05) == pytest.approx(-upper_bound(other, 0.05), abs=1e-9)
     assert lower_bound(one, 0.05) < (better - worse) / n < upper_bound(one, 0.05)

@@ -146,14 +146,14 @@ def test_pairs(case: str, rule: MetricLimits, result: RequestShares, outcome: Ou
     assert (told.outcome, told.reason) == (outcome, reason), told.message
 
 
-def test_pairs_are_told_with_what_was_bad_at_one_alone() -> None:
+def test_pairs_are_shown_with_requests_bad_at_one_only() -> None:
     told = look(MARGIN, paired(3000, 60, 30, 20))
     assert told.message.startswith("candidate 3.00 % of 3000 requests; serving 2.67 % of 3000 requests; difference ")
     assert told.message.endswith("; bad at one alone: 30 and 20")
     assert (told.candidate, told.samples, told.serving_samples) == (0.03, 3000, 3000)
 
 
-def test_what_is_bad_at_both_does_not_hide_the_difference() -> None:
+def test_requests_bad_at_both_do_not_hide_the_difference() -> None:
     result = paired(1000, 100, 10, 10)
     assert look(MARGIN, result).outcome is PASS
     assert look(MARGIN, replace(result, pairs=None)).outcome is INCONCLUSIVE
@@ -172,7 +172,7 @@ def test_latencies_are_compared_by_pairs_where_there_are_some(rule: MetricLimits
     assert look(rule, replace(alone, pairs=bounds)).outcome is PASS
 
 
-def test_agreement_is_told_as_agreement() -> None:
+def test_agreement_is_shown_as_agreement() -> None:
     told = look(AGREE, answers((1, 2940), (0, 60)))
     assert told.candidate == pytest.approx(0.98)
     assert told.low is not None
@@ -181,12 +181,12 @@ def test_agreement_is_told_as_agreement() -> None:
     assert "at least 95.00" in told.message
 
 
-def test_too_few_requests_are_told_with_how_many_are_needed() -> None:
+def test_too_few_requests_are_reported_with_the_minimum() -> None:
     message = look(MARGIN, shares((120, 0), (299, 0))).message
     assert "120 of 300 requests answered by the candidate and 299 of 300" in message
 
 
-def test_an_open_question_is_told_with_about_how_many_more_requests_it_takes() -> None:
+def test_an_undecided_verdict_estimates_the_missing_requests() -> None:
     told = look(MARGIN, shares((1000, 10), (9000, 90)))
     more = int(told.message.split("about ")[1].split(" more")[0])
     assert (
@@ -195,11 +195,11 @@ def test_an_open_question_is_told_with_about_how_many_more_requests_it_takes() -
     assert more < 1000
 
 
-def test_what_lies_on_the_limit_has_no_end_in_sight() -> None:
+def test_a_share_on_the_limit_has_no_estimate() -> None:
     assert "too close to the limit" in look(MARGIN, shares((3000, 90), (27000, 270))).message
 
 
-def test_limits_of_one_metric_share_the_level_of_a_fail_and_must_all_pass() -> None:
+def test_limits_share_the_level_of_a_fail_and_must_all_pass() -> None:
     def failing(rule: MetricLimits) -> int:
         return next(bad for bad in range(900) if look(rule, shares((900, bad), (9000, 10 * bad))).outcome is FAIL)
 
@@ -240,7 +240,7 @@ def test_blocks(case: str, rule: MetricLimits, result: RequestShares, outcome: O
     assert (told.high <= told.limit, told.low >= told.limit) == (outcome is PASS, outcome is FAIL)
 
 
-def test_what_no_block_has_yet_and_what_blocks_have_share_the_level_of_a_fail() -> None:
+def test_sums_and_blocks_share_the_level_of_a_fail() -> None:
     """Two tests of the same requests would err twice as often as one."""
 
     def fails(level: float, result: RequestShares) -> bool:
@@ -286,9 +286,7 @@ ABSOLUTE = [
 
 
 @pytest.mark.parametrize(("case", "rule", "timed"), ABSOLUTE, ids=[case for case, *_ in ABSOLUTE])
-def test_bursts_hold_an_absolute_limit_too_where_the_serving_revision_shows_them(
-    case: str, rule: MetricLimits, timed: bool
-) -> None:
+def test_bursts_block_absolute_limits_beside_a_serving_revision(case: str, rule: MetricLimits, timed: bool) -> None:
     random = np.random.default_rng(3)
     bursts = [(100, 5 * int(random.binomial(20, 0.01)), 900, 5 * int(random.binomial(180, 0.01))) for _ in range(60)]
     found: RequestShares | Histogram = blocks(*bursts)
@@ -349,7 +347,7 @@ def test_histograms(
     assert told.permanent == (outcome is ERROR)
 
 
-def test_a_percentile_is_told_in_seconds_and_judged_as_a_share() -> None:
+def test_a_percentile_is_shown_in_seconds_and_judged_as_a_share() -> None:
     told = look(P95_MAX, Histogram(FAST, FAST))
     assert told.candidate == pytest.approx(0.25, rel=0.1)
     assert told.serving == told.candidate
@@ -359,13 +357,13 @@ def test_a_percentile_is_told_in_seconds_and_judged_as_a_share() -> None:
     assert told.message.startswith("p95 0.232 s, serving 0.232 s; candidate 3.00 % of 10000 requests")
 
 
-def test_a_percentile_beyond_the_last_finite_bound_is_compared_there() -> None:
+def test_a_percentile_beyond_the_last_bound_is_compared_there() -> None:
     slow = ((0.1, 10), (0.5, 100), (INF, 1000))
     told = look(P95, Histogram(slow, slow))
     assert told.message.startswith("p95 0.5 s, serving 0.5 s; requests over 0.5 s: ")
 
 
-def test_a_wrong_threshold_is_told_with_the_right_ones() -> None:
+def test_a_wrong_threshold_is_reported_with_the_valid_ones() -> None:
     told = look(MetricLimits("over", threshold=0.3, max=0.05), Histogram(FAST, None))
     assert "0.3 s" in told.message
     assert "0.1, 0.25, 0.5 s" in told.message
@@ -375,7 +373,7 @@ def test_shares_can_not_stand_for_a_percentile() -> None:
     assert look(P95, shares((9000, 0), (9000, 0))).reason == "UnexpectedMeasurement"
 
 
-def test_a_source_may_count_what_is_over_the_threshold_itself() -> None:
+def test_a_source_may_count_requests_over_the_threshold() -> None:
     assert look(OVER, shares((9000, 0), (9000, 0))).outcome is PASS
 
 
@@ -515,7 +513,7 @@ def test_figures_of_jobs(case: str, rule: MetricLimits, result: Figure, outcome:
         assert told.low <= told.high
 
 
-def test_only_a_look_out_of_the_limits_is_counted() -> None:
+def test_only_a_measurement_out_of_the_limits_is_counted() -> None:
     assert look(VALUE, MetricValue(11)).out_of_limits
     assert look(MetricLimits("v", max=4, failures_allowed=1), MetricValue(5)).out_of_limits
     assert not look(VALUE, MetricValue(5)).out_of_limits
@@ -523,7 +521,7 @@ def test_only_a_look_out_of_the_limits_is_counted() -> None:
     assert not look(MetricLimits("v", max=4, failures_so_far=1), MetricValue(3)).out_of_limits
 
 
-def test_why_there_is_no_value_is_told() -> None:
+def test_a_missing_value_is_reported_with_its_cause() -> None:
     assert look(VALUE, MetricValue(None, why="3 series, one was expected")).message == "3 series, one was expected"
 
 
@@ -591,7 +589,7 @@ def test_dry_runs_decide_nothing() -> None:
     assert combine_verdicts([passed], declared=("a",)) is INCONCLUSIVE
 
 
-def test_requests_in_flight_are_said_in_the_verdict() -> None:
+def test_requests_in_flight_are_in_the_message() -> None:
     at, found = datetime(2026, 11, 1, tzinfo=UTC), shares((300, 3), (300, 3))
     plain, told = (
         judge_metric(MARGIN, Measurement("errors", at, found, in_flight=known), levels=LEVELS).message
@@ -600,7 +598,7 @@ def test_requests_in_flight_are_said_in_the_verdict() -> None:
     assert told == f"{plain}; in flight: candidate 12, serving 3"
 
 
-def test_half_of_the_evidence_must_be_from_requests_that_had_the_time_to_end() -> None:
+def test_half_of_the_evidence_must_be_from_complete_blocks() -> None:
     arms = [tuple(Block(15.0 * n, count, 0) for n in range(1, 41)) for count in (60, 540)]
     found = RequestShares(Arm(2400, 0), Arm(21600, 0), None, (arms[0], arms[1]))
     for complete_at, outcome, reason in (

@@ -23,7 +23,7 @@ ERRORS, LATENCY = SampleSizeQuery(0.02, 0.01, ALPHA), SampleSizeQuery(0.05, 0.05
 CANARY = (StepTraffic(0.1, 0.9, 120), StepTraffic(0.5, 0.5, 120))
 
 
-def test_the_level_of_a_fail_is_split_over_metrics_and_steps_and_that_of_a_pass_is_not() -> None:
+def test_only_the_level_of_a_fail_is_split() -> None:
     found = split_levels(0.95, 2, 3)
     assert found.fails * 6 == pytest.approx(0.05)
     assert found.passes == pytest.approx(0.05)
@@ -65,9 +65,7 @@ def test_an_easier_question_needs_fewer_requests(easier: dict[str, float], harde
 
 
 @pytest.mark.parametrize(("limit", "base", "worse"), [(0.02, 0.01, 0.0), (0.05, 0.05, 0.0), (0.05, 0.05, 0.1)])
-def test_pairs_take_fewer_requests_than_arms_when_half_of_the_bad_ones_are_common(
-    limit: float, base: float, worse: float
-) -> None:
+def test_pairs_take_fewer_requests_than_arms(limit: float, base: float, worse: float) -> None:
     pairs = estimate_pairs(limit, base, ALPHA, worse=worse)
     requests = estimate_samples(limit, base, ALPHA, ratio=1.0, worse=worse)
     assert pairs is not None
@@ -91,7 +89,7 @@ def test_a_stage_takes_what_its_unit_takes() -> None:
     assert estimate_step_seconds(stage, (answers,), 1.0) == estimate_answers(0.02, 0.01, ALPHA)
 
 
-def test_what_lies_on_the_limit_is_never_decided() -> None:
+def test_a_share_on_the_limit_is_never_decided() -> None:
     assert estimate_samples(0.02, 0.01, ALPHA, ratio=1.0, worse=0.02) is None
     assert estimate_samples(0.0, 0.01, ALPHA, ratio=1.0) is None
     assert estimate_samples(0.05, 0.05, ALPHA, ratio=None) is None
@@ -125,13 +123,13 @@ def test_a_step_takes_at_least_its_hold() -> None:
     assert estimate_step_seconds(CANARY[1], (ERRORS,), 1e6) == 120
 
 
-def test_the_asked_number_of_requests_counts_for_both_revisions() -> None:
+def test_the_minimum_of_requests_counts_for_both_revisions() -> None:
     ask = SampleSizeQuery(0.5, 0.0, ALPHA, min_samples=10000)
     assert estimate_step_seconds(StepTraffic(0.9, 0.1, 0), (ask,), 10) == 10000
     assert estimate_step_seconds(StepTraffic(0.1, 0.9, 0), (ask,), 10) == 10000
 
 
-def test_where_nothing_can_be_compared_only_absolute_limits_are_waited_for() -> None:
+def test_without_comparison_only_absolute_limits_take_time() -> None:
     alone = StepTraffic(1.0, 0.0, 60)
     assert estimate_step_seconds(alone, (ERRORS,), 1) == 60
     assert estimate_step_seconds(alone, (SampleSizeQuery(0.03, 0.01, ALPHA, versus_serving=False),), 1) > 60
@@ -147,7 +145,7 @@ def test_holds_that_fill_the_deadline_have_no_rate() -> None:
     assert estimate_rate(CANARY, (ERRORS,), 240) is None
 
 
-def test_a_policy_that_asks_for_nothing_needs_no_requests() -> None:
+def test_a_policy_without_metrics_needs_no_requests() -> None:
     assert estimate_rate(CANARY, (), 1800) == 0
 
 
@@ -157,7 +155,7 @@ def test_a_longer_deadline_needs_fewer_requests_a_second() -> None:
     assert rates == sorted(rates, key=lambda rate: -(rate or 0))
 
 
-def test_the_smallest_number_is_found_or_is_not_there() -> None:
+def test_find_smallest_returns_the_number_or_none() -> None:
     assert find_smallest(lambda x: x >= 100, 1, 1e6) == pytest.approx(100, rel=0.001)
     assert find_smallest(lambda x: True, 1, 1e6) == 1
     assert find_smallest(lambda x: False, 1, 1e6) is None

@@ -31,9 +31,7 @@ def test_swapped_revisions_mirror_the_interval() -> None:
     ("sizes", "serving", "margin"),
     [((300, 300), 0.01, 0.0), ((300, 300), 0.05, 0.02), ((2700, 300), 0.003, 0.0), ((1000, 9000), 0.05, 0.0)],
 )
-def test_a_candidate_at_the_margin_wins_as_rarely_as_the_level_says(
-    sizes: tuple[int, int], serving: float, margin: float
-) -> None:
+def test_a_candidate_at_the_margin_wins_within_the_level(sizes: tuple[int, int], serving: float, margin: float) -> None:
     """2,000 tests at 5 %: 130 would be three standard deviations too many."""
     random = np.random.default_rng(1)
     n1, n0 = sizes
@@ -42,7 +40,7 @@ def test_a_candidate_at_the_margin_wins_as_rarely_as_the_level_says(
     assert sum(score_interval(pair, 0.05).high <= -margin for pair in counts) <= 130
 
 
-def test_four_percent_beside_five_is_found_with_ten_thousand_requests_each() -> None:
+def test_ten_thousand_requests_tell_apart_four_and_five_percent() -> None:
     random = np.random.default_rng(2)
     pairs = zip(random.binomial(10000, 0.04, 500), random.binomial(10000, 0.05, 500), strict=True)
     won = sum(score_interval(BlockPair(10000, float(k1), 10000, float(k0)), 0.05).high <= 0 for k1, k0 in pairs)

@@ -163,7 +163,7 @@ CASES = [*BASELINES, *BEGINS, *FALLS, *COPIES]
 
 
 @pytest.mark.parametrize(("case", "given", "expected"), CASES, ids=[case for case, *_ in CASES])
-def test_what_was_counted(case: str, given: list[Series], expected: float) -> None:
+def test_counted_requests(case: str, given: list[Series], expected: float) -> None:
     assert count(given) == expected
     assert count(given[::-1]) == expected
 
@@ -176,7 +176,7 @@ def test_what_was_counted(case: str, given: list[Series], expected: float) -> No
         ("nothing is known", None, 3),
     ],
 )
-def test_what_else_is_known_of_a_target_that_began_late(case: str, since: float | None, expected: float) -> None:
+def test_a_late_target_uses_the_time_of_watching(case: str, since: float | None, expected: float) -> None:
     watched = {} if since is None else {("pods", "10.0.0.1:8082"): since}
     assert count([series((110, 2), (120, 5))], watched=watched) == expected
 
@@ -207,7 +207,7 @@ def test_copies_that_are_not_alike_are_reported(case: str, given: list[Series]) 
     )
 
 
-def test_a_pod_that_an_annotation_and_a_pod_monitor_have_scraped_is_counted_once() -> None:
+def test_a_pod_scraped_by_two_jobs_is_counted_once() -> None:
     samples = ((100.0, 100.0), (130.0, 130.0), (160.0, 160.0))
     jobs = [
         Series({"__name__": "requests_total", "instance": "10.0.0.1:8082", "pod": "digits-abc-1", "job": job}, samples)
@@ -224,7 +224,7 @@ def test_the_errors_of_one_selector_show_a_restart_to_another() -> None:
     assert [sum_growth(group, 100, 200) for group in found.groups] == [3, 30]
 
 
-def test_the_ends_of_blocks_follow_from_the_begin_alone() -> None:
+def test_the_ends_of_blocks_depend_on_the_start_alone() -> None:
     early, late = list(block_ends(1000, 1100)), list(block_ends(1000, 1000 + 720 * 3600))
     assert early == [1000 + FIRST_BLOCK_SECONDS * number for number in range(1, 7)]
     assert late[: len(early)] == early

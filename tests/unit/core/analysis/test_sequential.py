@@ -28,9 +28,7 @@ def marginal(trials: int, events: int) -> float:
 
 @pytest.mark.parametrize("alpha", ALPHAS)
 @pytest.mark.parametrize(("trials", "events"), ARMS)
-def test_the_interval_of_a_share_ends_where_the_martingale_reaches_the_bound(
-    trials: int, events: int, alpha: float
-) -> None:
+def test_the_interval_of_a_share_ends_at_the_martingales_bound(trials: int, events: int, alpha: float) -> None:
     found = share_interval(trials, events, alpha)
     bound = -math.log(alpha)
     for end, edge in ((found.low, 0.0), (found.high, 1.0)):
@@ -43,7 +41,7 @@ def test_the_interval_of_a_share_ends_where_the_martingale_reaches_the_bound(
 @pytest.mark.parametrize("alpha", ALPHAS[:2])
 @pytest.mark.parametrize("zero", [(0, 0), (10, 3), (300, 0), (2700, 30), (10, 10)])
 @pytest.mark.parametrize("one", [(1, 0), (10, 10), (300, 3), (300, 150)])
-def test_the_interval_of_a_difference_is_the_projection_of_the_set(
+def test_the_interval_of_a_difference_projects_the_set(
     one: tuple[int, int], zero: tuple[int, int], alpha: float
 ) -> None:
     found = difference_interval(*one, *zero, alpha)
@@ -132,7 +130,7 @@ def test_a_level_that_is_none_is_refused(alpha: float) -> None:
         share_interval(1, 0, alpha)
 
 
-def test_at_all_looks_together_the_truth_is_inside() -> None:
+def test_at_all_measurements_together_the_truth_is_inside() -> None:
     """200 runs of 30 looks at level 0.2: 40 may miss it at any look; 63 would be four standard deviations more."""
     draw = np.random.default_rng(4)
     missed = 0

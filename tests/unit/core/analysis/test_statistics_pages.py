@@ -8,17 +8,17 @@ import pytest
 from tests.simulate import drift, gates, tables
 
 
-def test_the_tables_of_the_page_are_those_of_the_code_and_the_figures() -> None:
+def test_the_tables_of_the_page_match_code_and_figures() -> None:
     text = tables.PAGE.read_text()
     assert text == tables.page(text), "run `python -m tests.simulate --tables`"
 
 
-def test_the_tables_of_the_page_on_gates_are_those_of_the_code_and_the_figures() -> None:
+def test_the_tables_of_the_page_on_gates_match_code_and_figures() -> None:
     text = gates.PAGE.read_text()
     assert text == gates.page(text), "run `python -m tests.simulate.gates --tables`"
 
 
-def test_the_tables_of_the_page_on_drift_are_those_of_the_figures() -> None:
+def test_the_tables_of_the_page_on_drift_match_the_figures() -> None:
     text = drift.PAGE.read_text()
     assert text == drift.page(text), "run `python -m tests.simulate.drift --tables`"
 

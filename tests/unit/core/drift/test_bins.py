@@ -28,7 +28,7 @@ PLACES = [
 
 
 @pytest.mark.parametrize(("of", "value", "place"), [case[1:] for case in PLACES], ids=[case[0] for case in PLACES])
-def test_where_a_value_goes(of: bins.Bins, value: bins.FeatureValue, place: int) -> None:
+def test_a_value_goes_into_its_bin(of: bins.Bins, value: bins.FeatureValue, place: int) -> None:
     assert of.bin_of(value) == place
 
 

@@ -60,7 +60,7 @@ def test_psi_of_two_labels_is_the_formula() -> None:
     assert measured(DistanceMethod.PSI, reference, [30, 70, 0, 0, 0]).value == pytest.approx(wanted)
 
 
-def test_kolmogorov_smirnov_is_scipys_where_every_value_has_a_bin() -> None:
+def test_kolmogorov_smirnov_is_scipys_with_a_bin_per_value() -> None:
     r = random.Random(1)
     before, now = ([float(r.randrange(12)) for _ in range(rows)] for rows in (500, 300))
     reference = bins.build_bins(before, most=200)
@@ -97,7 +97,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("draw", "method"), CASES, ids=[f"{draw}-{method}" for draw, method in CASES])
-def test_without_drift_chance_passes_the_limit_in_5_percent_at_most(draw: str, method: DistanceMethod) -> None:
+def test_without_drift_chance_exceeds_limits_in_5_percent(draw: str, method: DistanceMethod) -> None:
     alarms = dict.fromkeys((50, 500), 0)
     for seed in range(SEEDS):
         r = random.Random(seed)
@@ -121,7 +121,7 @@ def test_a_value_at_its_limit_has_the_probability_of_the_limit(method: DistanceM
 
 @pytest.mark.parametrize("rows", [200, 2000])
 @pytest.mark.parametrize("method", DistanceMethod)
-def test_a_shift_of_one_standard_deviation_is_found(method: DistanceMethod, rows: int) -> None:
+def test_a_shift_of_one_standard_deviation_is_detected(method: DistanceMethod, rows: int) -> None:
     found = 0
     for seed in range(20):
         r = random.Random(seed)

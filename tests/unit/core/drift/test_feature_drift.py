@@ -61,7 +61,7 @@ POWER = [
 
 
 @pytest.mark.parametrize(("before", "now", "rows"), [case[1:] for case in POWER], ids=[case[0] for case in POWER])
-def test_a_change_is_found(before: Draw, now: Draw, rows: int) -> None:
+def test_a_changed_field_differs(before: Draw, now: Draw, rows: int) -> None:
     assert found(before, now, rows) >= 0.9
 
 
@@ -71,7 +71,7 @@ def test_more_rows_find_more() -> None:
     assert many >= 0.8
 
 
-def test_what_is_smaller_than_the_users_floor_is_no_drift_at_any_number_of_rows() -> None:
+def test_below_the_users_floor_is_no_drift_at_any_row_count() -> None:
     r = random.Random(1)
     before: dict[str, list[FeatureValue]] = {"a": [r.gauss(0, 1) for _ in range(10_000)]}
     now: dict[str, list[FeatureValue]] = {"a": [r.gauss(0.1, 1) for _ in range(100_000)]}
@@ -124,20 +124,20 @@ def test_shares_of_few_events_are_compared_by_fishers_exact_test(share: ShareCom
 @pytest.mark.parametrize("tail", [0.05, 1e-3])
 @pytest.mark.parametrize("now", range(40))
 @pytest.mark.parametrize("only_more", [True, False])
-def test_the_limit_of_a_share_is_passed_when_its_tail_is_small_enough(tail: float, now: int, only_more: bool) -> None:
+def test_a_share_exceeds_its_limit_when_its_tail_is_small(tail: float, now: int, only_more: bool) -> None:
     share = ShareComparison(12, 1000, now, 300, only_more)
     beyond = abs(share.value) > share.chance_limit(tail) and (share.value > 0 or not only_more)
     assert beyond == (share.tail_probability() <= tail)
 
 
-def test_labels_that_come_once_in_the_reference_let_expect_unknown_ones() -> None:
+def test_labels_seen_once_predict_unknown_ones() -> None:
     def tailed(r: random.Random) -> FeatureValue:
         return str(int(r.paretovariate(0.9)))
 
     assert found(tailed, tailed, 500, seeds=SEEDS) <= ALLOWED / SEEDS
 
 
-def test_fewer_unknown_labels_than_are_to_be_expected_are_no_drift() -> None:
+def test_fewer_unknown_labels_than_expected_are_no_drift() -> None:
     once = [f"once {n}" for n in range(100)]
     common = ["x"] * 600 + ["y"] * 300
     found = look({"plan": [*common, *once]}, {"plan": [*common, *once[:10] * 10]})
@@ -155,7 +155,7 @@ def test_free_text_is_reported_as_not_watched() -> None:
     assert {figure.feature for figure in found.figures} == {"age"}
 
 
-def test_the_worst_features_are_named_once_each_with_what_has_drifted() -> None:
+def test_the_worst_features_are_listed_once_each() -> None:
     before: dict[str, list[FeatureValue]] = {name: [float(n % 10) for n in range(1000)] for name in "abcd"}
     now: dict[str, list[FeatureValue]] = {
         "a": [math.nan] * 60 + [9.0] * 140,

@@ -36,7 +36,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("document", "said"), [case[1:] for case in WRONG], ids=[case[0] for case in WRONG])
-def test_what_is_wrong_is_said_with_its_place(document: Any, said: str) -> None:
+def test_a_mistake_is_reported_with_its_place(document: Any, said: str) -> None:
     with pytest.raises(InvalidReferenceSample, match=said):
         parse_reference(document)
 
@@ -87,7 +87,7 @@ def test_predictions_are_labels_or_quantities(given: list[Any], answer: list[Any
     assert parse_reference({"inputs": [[0]] * 90, "predictions": given}).place_prediction(answer) == place
 
 
-def test_of_very_many_features_some_spread_evenly_are_looked_at() -> None:
+def test_very_many_features_are_sampled_evenly() -> None:
     found = parse_reference({"inputs": [[0.0] * 5000] * 2})
     assert len(found.features) == reference_sample.MAX_FEATURES
     assert (min(found.features), max(found.features)) == (0, 5000 - 5)

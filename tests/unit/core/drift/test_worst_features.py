@@ -29,7 +29,7 @@ def figure(feature: str, excess: float, window: str = "10m", limit: float = 0.1)
     )
 
 
-def test_each_feature_is_there_once_by_its_worst_window_and_the_largest_excess_is_first() -> None:
+def test_each_feature_appears_once_the_largest_excess_first() -> None:
     found = select_worst([figure("a", 1, "10m"), figure("b", 3, "10m"), figure("a", 2, "24h")])
     assert [(one.figure.feature, one.window) for one in found] == [("b", "10m"), ("a", "24h")]
 
@@ -83,7 +83,7 @@ def test_figures_of_another_version_are_refused() -> None:
         parse_answer(build_answer("v1", ()), "v2")
 
 
-def test_features_of_free_text_are_told_and_bounded() -> None:
+def test_features_of_free_text_are_listed_and_bounded() -> None:
     features = [("prediction", "output"), *(("input", f"text-{n}") for n in range(40))]
     told = json.loads(json.dumps(build_answer("v1", (), features)))
     assert parse_answer(told, "v1") == ()

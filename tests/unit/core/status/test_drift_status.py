@@ -94,7 +94,7 @@ def test_a_write_is_made_when(case: str) -> None:
     assert (made, drifted(status)) == (writes, names)
 
 
-def test_what_was_found_against_another_reference_is_forgotten() -> None:
+def test_figures_of_another_reference_are_dropped() -> None:
     status, _ = told(looked(a=2))
     assert summarize_drift(status, "v2", [], NOW) is None
     assert is_worth_writing(status, None)
@@ -115,13 +115,13 @@ def test_it_is_bounded_and_drifted_exactly_when_a_feature_is(looks: list[dict[st
         assert status.drifted or all(one.figure.excess <= 1 for one in found)
 
 
-def test_a_hundred_features_that_have_all_drifted_alike_are_one_write_in_a_day() -> None:
+def test_a_hundred_equally_drifted_features_are_one_write_a_day() -> None:
     seeded = random.Random(7)
     looks = [looked(**{f"f{n}": seeded.gauss(2, 0.1) for n in range(12)}) for _ in range(1440)]
     assert told(*looks)[1] == 1
 
 
-def test_free_text_is_told_once_also_while_there_is_no_figure() -> None:
+def test_free_text_is_written_once_even_without_figures() -> None:
     text = (("input", "comment"),)
     first = summarize_drift(None, "v1", (), NOW, text)
     assert first is not None

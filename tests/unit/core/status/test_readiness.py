@@ -129,7 +129,7 @@ WAITS = [
 
 
 @pytest.mark.parametrize(("reason", "final"), [c[1:] for c in WAITS], ids=[c[0] for c in WAITS])
-def test_what_is_missing_is_waited_for_and_then_stalled(reason: Reason, final: Reason) -> None:
+def test_a_missing_reference_is_waited_for_and_then_stalled(reason: Reason, final: Reason) -> None:
     problem = Problem(reason, "spec.x: there is no y")
     assert escalate_problem(problem, NOW, NOW + MISSING_REFERENCE_TIMEOUT - timedelta(seconds=1)) == problem
     assert escalate_problem(problem, NOW, NOW + MISSING_REFERENCE_TIMEOUT) == Problem(
@@ -138,7 +138,7 @@ def test_what_is_missing_is_waited_for_and_then_stalled(reason: Reason, final: R
 
 
 @pytest.mark.parametrize("reason", [Reason.WAITING_FOR_PODS, Reason.WAITING_FOR_ROUTE, "SomethingOfANewerOperator"])
-def test_what_takes_its_time_is_waited_for_without_end(reason: str) -> None:
+def test_slow_progress_is_waited_for_without_end(reason: str) -> None:
     problem = Problem(reason, "text")
     assert escalate_problem(problem, NOW, NOW + 100 * MISSING_REFERENCE_TIMEOUT) == problem
 
@@ -157,7 +157,7 @@ STEPS = st.builds(
 
 
 @given(st.lists(STEPS, min_size=1, max_size=6))
-def test_exactly_one_of_three_holds_and_times_move_only_with_a_status(steps: list[Any]) -> None:
+def test_one_of_three_holds_and_times_change_with_a_status(steps: list[Any]) -> None:
     old: tuple[Condition, ...] = ()
     now = NOW
     for generation, (verdict, serves, later) in enumerate(steps, 1):
@@ -225,15 +225,15 @@ PROGRESS = [
 
 
 @pytest.mark.parametrize(("new", "expected"), [c[1:] for c in PROGRESS], ids=[c[0] for c in PROGRESS])
-def test_what_only_reports_progress(new: ModelStatus, expected: bool) -> None:
+def test_a_status_that_only_reports_progress(new: ModelStatus, expected: bool) -> None:
     assert readiness.reports_progress_only(_status(), new) is expected
 
 
-def test_what_follows_an_acknowledgement_is_progress() -> None:
+def test_a_status_after_an_acknowledgement_is_progress() -> None:
     acknowledged = _status("Succeeded", reason="NewGeneration")
     assert readiness.reports_progress_only(acknowledged, _status())
 
 
-def test_what_leaves_a_hold_is_no_progress() -> None:
+def test_leaving_a_hold_is_no_progress() -> None:
     held = _status("Holding", reason="InsufficientEvidence")
     assert not readiness.reports_progress_only(held, _status())

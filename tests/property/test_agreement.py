@@ -38,9 +38,9 @@ def verdict(found: ComparisonStats) -> Verdict:
 def test_rows_of_few_answers_are_no_proof() -> None:
     found = tally()
     answered(found, rows=64, differing=0, times=40)
-    told = verdict(found)
-    assert (told.outcome, told.reason) == (Outcome.INCONCLUSIVE, "InsufficientSamples")
-    assert told.message.startswith("40 of 300 answers")
+    result = verdict(found)
+    assert (result.outcome, result.reason) == (Outcome.INCONCLUSIVE, "InsufficientSamples")
+    assert result.message.startswith("40 of 300 answers")
 
 
 def test_a_large_answer_counts_as_a_small_one_does() -> None:

@@ -1,4 +1,4 @@
-"""User strings in PromQL: whatever is in them, the query has the same shape, and the server reads the string itself.
+"""User strings in PromQL: with any content, the query has the same shape, and the server reads the string itself.
 
 Names of objects are DNS names, so the API server lets none of this through; nothing here relies on that.
 """

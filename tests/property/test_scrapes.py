@@ -1,4 +1,4 @@
-"""What holds of counts, whatever was scraped: broken exporters, restarts, copies, in any order and any pieces."""
+"""Properties of counts for any scrapes: broken exporters, restarts, copies, in any order and any pieces."""
 
 from __future__ import annotations
 
@@ -166,17 +166,17 @@ BURSTS = st.lists(st.tuples(st.integers(0, 40), st.integers(0, 9), st.integers(0
 
 @UNTIMED
 @given(BURSTS, st.sampled_from([START - 30, START + 5]))
-def test_every_error_after_the_first_scrape_counts(bursts: list[tuple[int, int, int]], begin: float) -> None:
+def test_every_error_after_the_first_scrape_counts(bursts: list[tuple[int, int, int]], start: float) -> None:
     """Whenever its series was made, and whenever scraping began."""
     process = Process(counts={"200": 0})
     for number, (good, bad, late) in enumerate(bursts):
-        process.scrape(begin + 15 * number)
-        if begin + 15 * number <= START:
+        process.scrape(start + 15 * number)
+        if start + 15 * number <= START:
             process.truth.clear()
         process.answer("200", good)
         process.answer("500", bad)
         process.answer("503", late if number > 2 else 0)
-    process.scrape(begin + 15 * len(bursts))
+    process.scrape(start + 15 * len(bursts))
     series = [
         Series({"job": "x", "instance": "a", "code": code}, tuple(samples)) for code, samples in process.scraped.items()
     ]

@@ -19,7 +19,7 @@ STEPS = 400
 
 @dataclass
 class Lease:
-    """As on the API server. `run_out`: its holder has not renewed it for so long that it may not write."""
+    """A Lease as on the API server. `run_out`: its holder has not renewed it for so long that it may not write."""
 
     holder: Process | None = None
     followed: int | None = None

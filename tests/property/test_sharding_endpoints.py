@@ -1,4 +1,4 @@
-"""Whoever decides which Model has a place on a gateway: one operator with all Models, or shards with their own."""
+"""Conflicts over places on a gateway are decided alike by one operator and by shards with their own Models."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def models(draw: st.DrawFn) -> list[Object]:
 
 
 def verdicts(store: Store) -> dict[tuple[str, str], str | None]:
-    """What each Model in a store hears of its place."""
+    """Return the conflict of each Model in a store, or None."""
     context: Any = SimpleNamespace(store=store, hostnames=())
     found = {}
     for raw in store.list(kinds.MODEL):

@@ -1,4 +1,4 @@
-"""What holds for all evidence: none is never a Pass, more harm never helps, order and spelling don't matter."""
+"""Properties of all evidence: none is never a Pass, more harm never helps, order and spelling don't matter."""
 
 import contextlib
 import itertools
@@ -93,7 +93,7 @@ NO_EVIDENCE = st.one_of(
 )
 
 
-def look(
+def judge(
     rule: MetricLimits,
     result: RequestShares | ValueSample | Histogram | MetricValue | MeasurementFailure,
     alpha: float = 0.01,
@@ -106,9 +106,9 @@ def look(
 def test_no_evidence_of_the_candidate_is_never_success(
     rule: MetricLimits, result: RequestShares | ValueSample | Histogram | MetricValue | MeasurementFailure, alpha: float
 ) -> None:
-    told = look(rule, result, alpha)
-    assert told.outcome is not Outcome.PASS
-    assert combine_verdicts([told], declared=("metric",)) is not Outcome.PASS
+    verdict = judge(rule, result, alpha)
+    assert verdict.outcome is not Outcome.PASS
+    assert combine_verdicts([verdict], declared=("metric",)) is not Outcome.PASS
 
 
 @UNTIMED
@@ -123,7 +123,7 @@ def test_no_evidence_of_the_serving_revision_passes_no_margin(
         result = Histogram(result.candidate, None if how == "missing" else ())
     elif isinstance(result, MetricValue):
         result = MetricValue(result.candidate, None if how == "missing" else NAN)
-    assert look(rule, result).outcome is not Outcome.PASS
+    assert judge(rule, result).outcome is not Outcome.PASS
 
 
 @UNTIMED
@@ -131,21 +131,21 @@ def test_no_evidence_of_the_serving_revision_passes_no_margin(
 def test_any_measurement_gets_a_verdict_with_a_message(
     rule: MetricLimits, result: RequestShares | Histogram | MetricValue | MeasurementFailure
 ) -> None:
-    told = look(rule, result)
-    assert told.reason
-    assert told.dry_run == rule.dry_run
-    for number in (told.candidate, told.serving, told.low, told.high, told.limit):
+    verdict = judge(rule, result)
+    assert verdict.reason
+    assert verdict.dry_run == rule.dry_run
+    for number in (verdict.candidate, verdict.serving, verdict.low, verdict.high, verdict.limit):
         assert number is None or math.isfinite(number)
 
 
 @UNTIMED
 @given(rules(), st.one_of(st.builds(RequestShares, arms(), arms()), st.builds(Histogram, BUCKETS, BUCKETS)))
 def test_fewer_requests_than_required_never_pass(rule: MetricLimits, result: RequestShares | Histogram) -> None:
-    told = look(rule, result)
-    if told.outcome is Outcome.PASS:
-        assert told.samples is not None
-        assert told.samples >= rule.min_samples
-        assert told.serving_samples is None or told.serving_samples >= rule.min_samples
+    verdict = judge(rule, result)
+    if verdict.outcome is Outcome.PASS:
+        assert verdict.samples is not None
+        assert verdict.samples >= rule.min_samples
+        assert verdict.serving_samples is None or verdict.serving_samples >= rule.min_samples
 
 
 def counts(arm: Arm) -> tuple[int, int]:
@@ -201,15 +201,15 @@ def test_a_request_gone_bad_never_speaks_for_the_candidate(one: Arm, zero: Arm, 
 @given(arms(300), arms(300), st.sampled_from([0.0, 0.005, 0.02, 0.1]), ALPHAS)
 def test_a_request_gone_bad_never_brings_a_pass(one: Arm, zero: Arm, margin: float, alpha: float) -> None:
     rule = MetricLimits("m", margin=margin)
-    if one.events and look(rule, RequestShares(one, zero), alpha).outcome is Outcome.PASS:
-        assert look(rule, RequestShares(Arm(one.trials, one.events - 1), zero), alpha).outcome is Outcome.PASS
+    if one.events and judge(rule, RequestShares(one, zero), alpha).outcome is Outcome.PASS:
+        assert judge(rule, RequestShares(Arm(one.trials, one.events - 1), zero), alpha).outcome is Outcome.PASS
 
 
 @UNTIMED
 @given(arms(), arms(), st.floats(0, 0.5), ALPHAS)
 def test_a_wider_margin_never_turns_a_pass(one: Arm, zero: Arm, margin: float, alpha: float) -> None:
-    narrow = look(MetricLimits("m", margin=margin), RequestShares(one, zero), alpha).outcome
-    wide = look(MetricLimits("m", margin=margin + 0.1), RequestShares(one, zero), alpha).outcome
+    narrow = judge(MetricLimits("m", margin=margin), RequestShares(one, zero), alpha).outcome
+    wide = judge(MetricLimits("m", margin=margin + 0.1), RequestShares(one, zero), alpha).outcome
     if narrow is Outcome.PASS:
         assert wide is Outcome.PASS
     if wide is Outcome.FAIL:
@@ -219,8 +219,8 @@ def test_a_wider_margin_never_turns_a_pass(one: Arm, zero: Arm, margin: float, a
 @UNTIMED
 @given(arms(), st.integers(1, 99), ALPHAS)
 def test_answers_that_agree_are_judged_as_those_that_differ_are(one: Arm, percent: int, alpha: float) -> None:
-    bad = look(MetricLimits("m", max=percent / 100), answers(one.trials - one.events, one.events), alpha)
-    good = look(MetricLimits("m", min=1 - percent / 100), answers(one.events, one.trials - one.events), alpha)
+    bad = judge(MetricLimits("m", max=percent / 100), answers(one.trials - one.events, one.events), alpha)
+    good = judge(MetricLimits("m", min=1 - percent / 100), answers(one.events, one.trials - one.events), alpha)
     assert bad.low is not None
     assert bad.high is not None
     assume(min(abs(bad.low - percent / 100), abs(bad.high - percent / 100)) > ROUNDING)
@@ -242,16 +242,16 @@ VERDICTS = st.builds(
 def test_verdicts_together_pass_only_when_nothing_speaks_against(
     verdicts: list[Verdict], declared: set[str], random: object
 ) -> None:
-    told = combine_verdicts(verdicts, declared=declared)
+    combined = combine_verdicts(verdicts, declared=declared)
     shuffled = list(verdicts)
     random.shuffle(shuffled)  # type: ignore[attr-defined]
-    assert combine_verdicts(shuffled, declared=declared) is told
+    assert combine_verdicts(shuffled, declared=declared) is combined
     deciding = [verdict for verdict in verdicts if not verdict.dry_run]
     outcomes = {verdict.outcome for verdict in deciding}
-    if told is Outcome.PASS:
+    if combined is Outcome.PASS:
         assert outcomes == {Outcome.PASS}
         assert declared <= {verdict.metric for verdict in deciding}
-    assert (told is Outcome.FAIL) == (Outcome.FAIL in outcomes)
+    assert (combined is Outcome.FAIL) == (Outcome.FAIL in outcomes)
 
 
 @st.composite
@@ -378,7 +378,7 @@ def test_with_the_needed_number_the_expected_outcome_is_decided(
     one, zero = (spread(1.05 * n + 20, n * base / 100) for n in (needed, needed * ratio))
     sums = [Arm(sum(block.trials for block in arm), sum(block.events for block in arm)) for arm in (one, zero)]
     rule = MetricLimits("m", margin=margin / 100, min_samples=1)
-    assert look(rule, RequestShares(*sums, blocks=(one, zero)), alpha).outcome is Outcome.PASS
+    assert judge(rule, RequestShares(*sums, blocks=(one, zero)), alpha).outcome is Outcome.PASS
 
 
 def spread(trials: float, events: float, blocks: int = 20) -> tuple[Block, ...]:

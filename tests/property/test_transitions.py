@@ -1,4 +1,4 @@
-"""Whatever the simulated rollouts and runs do, the drawings of their states show it."""
+"""Every transition of simulated rollouts and runs is in the diagrams of their states."""
 
 from __future__ import annotations
 

@@ -90,9 +90,9 @@ def test_a_person_counts_once_and_the_message_counts_the_missing() -> None:
     assert decision.missing == 2
     assert decision.reason == "AwaitingApproval"
     assert decision.message == "1 of 3 different approvers: approved by alice; 2 missing"
-    nobody = judged()
-    assert isinstance(nobody, ApprovalsMissing)
-    assert nobody.message == "0 of 1 approver: no approvals yet; 1 missing"
+    decision = judged()
+    assert isinstance(decision, ApprovalsMissing)
+    assert decision.message == "0 of 1 approver: no approvals yet; 1 missing"
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ OF_MODEL: dict[str, Any] = {"kind": "Model", "name": "fraud", "content": "m"}
         ("the author is a ServiceAccount", ["alice"], {"author": SA}, "AuthorUnknown"),
         ("that counts where the policy says so", ["alice"], {"author": SA, "accounts": True}, None),
         ("its own word never does", [SA], {"author": SA, "accounts": True}, "AwaitingApproval"),
-        ("nobody answers for the training", ["alice"], {"author": "modelwright:retraining"}, "AuthorUnknown"),
+        ("the training has no signature", ["alice"], {"author": "modelwright:retraining"}, "AuthorUnknown"),
         ("the author in other case", ["Dora"], {}, "AwaitingApproval"),
         ("one person in two cases", ["bob", "BOB"], {"required": 2}, "AwaitingApproval"),
         (
@@ -199,9 +199,9 @@ OF_MODEL: dict[str, Any] = {"kind": "Model", "name": "fraud", "content": "m"}
             {"others": (AuthorsStatus(**OF_MODEL, by=("alice",)),)},
             "AwaitingApproval",
         ),
-        ("somebody who changed nothing", ["bob"], {"others": (AuthorsStatus(**OF_MODEL, by=("alice",)),)}, None),
+        ("an approver who changed nothing", ["bob"], {"others": (AuthorsStatus(**OF_MODEL, by=("alice",)),)}, None),
         (
-            "nobody says who changed the Model",
+            "the Model was changed without a signature",
             ["bob"],
             {"others": (AuthorsStatus(**OF_MODEL, unknown=True),)},
             "AuthorUnknown",

@@ -1,4 +1,4 @@
-"""Who the authors of a revision are: what is remembered of edits, and when it may be forgotten."""
+"""Authors of a revision: which edits are remembered, and when they may be forgotten."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def model(content: str, by: str | None) -> AuthoredPart:
 
 
 def seen(*edits: tuple[str, str | None], known: Known = (), served: str | None = None) -> ChangeStatus:
-    """What is remembered after each of these states of the Model was seen; the first is what serves."""
+    """Return the remembered changes after each of these states of the Model; the first one serves."""
     for content, by in edits:
         bases = {"Model": served} if served else {}
         known = track_changes(known, [model(content, by)], bases, settled=not known)
@@ -44,10 +44,10 @@ def seen(*edits: tuple[str, str | None], known: Known = (), served: str | None =
             ("alice",),
             False,
         ),
-        ("who signs what nobody signed answers for it", [("a", None), ("b", None), ("b", "bob")], ("bob",), False),
+        ("a later signature answers for unsigned content", [("a", None), ("b", None), ("b", "bob")], ("bob",), False),
         ("who takes their name away stays an author", [("a", None), ("b", "alice"), ("b", None)], ("alice",), True),
         (
-            "and when somebody else signs after that",
+            "and when another person signs after that",
             [("a", None), ("b", "alice"), ("b", None), ("b", "bob")],
             ("alice", "bob"),
             False,
@@ -70,7 +70,7 @@ def test_edits_are_remembered(
 
 
 def test_a_part_first_seen_during_a_rollout_is_no_base() -> None:
-    """After an upgrade in the middle of a rollout, say, nobody knows what has changed."""
+    """After an upgrade in the middle of a rollout, for example, the earlier changes are unknown."""
     (found,) = track_changes((), [model("b", None)], {}, settled=False)
     assert (found.base, found.by, found.unknown) == (None, (), True)
     (found,) = track_changes((found,), [model("b", "alice")], {}, settled=False)
@@ -132,7 +132,7 @@ def entry(kind: str, content: str, *by: str, unknown: bool = False, name: str = 
 
 def test_a_rollout_keeps_the_authors_of_its_own_content() -> None:
     began = [entry("Model", "m", unknown=True), entry("RolloutPolicy", "p", "alice")]
-    # The policy was edited since: the rollout has its snapshot. The Model is the same, and somebody answers for it now.
+    # The policy was edited since: the rollout has its snapshot. The Model is the same, and has a signature now.
     now = [change("Model", "m", "bob"), change("RolloutPolicy", "q", "carol")]
     assert record_authors(began, now, None, None) == (entry("Model", "m", "bob"), entry("RolloutPolicy", "p", "alice"))
 
@@ -176,7 +176,7 @@ def data(content: str | None, generation: int = 1, by: str | None = None, name: 
         ),
         ("the same, of an edit without a name", change("ModelRuntime", "a"), data("b", 2), data("a"), (), True),
         (
-            "rendered before what somebody has signed since",
+            "rendered before the content that was signed later",
             change("ModelRuntime", "c", "bob"),
             data("b", 2),
             data("a"),

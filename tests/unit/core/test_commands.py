@@ -28,9 +28,9 @@ def order(name: Any) -> Command:
     return Command(name=name, token="t", by="sven", reason="as agreed")
 
 
-def obeyed(name: str, standing: CommandContext) -> str | None:
+def refusal_of(name: str, context: CommandContext) -> str | None:
     """None when the command is accepted, else why not."""
-    decision = commands.evaluate_command(order(name), set(), standing)
+    decision = commands.evaluate_command(order(name), set(), context)
     assert decision is not None
     return decision.message if isinstance(decision, CommandRefused) else None
 
@@ -38,13 +38,13 @@ def obeyed(name: str, standing: CommandContext) -> str | None:
 @pytest.mark.parametrize("name", get_args(CommandName))
 @pytest.mark.parametrize("state", list(State))
 def test_commands_mean_something_in_some_states_only(name: str, state: State) -> None:
-    why = obeyed(name, CommandContext(state, newest=True))
+    why = refusal_of(name, CommandContext(state, newest=True))
     assert (why is None) == (state in MEANINGFUL[name]), why
     assert why is None or why.startswith(f"{name}: ")
 
 
 @pytest.mark.parametrize(
-    ("name", "standing", "why"),
+    ("name", "context", "why"),
     [
         ("pause", CommandContext(State.PROGRESSING, True, paused=True), "is paused already"),
         ("resume", CommandContext(State.HOLDING, True, paused=True), None),
@@ -70,22 +70,22 @@ def test_commands_mean_something_in_some_states_only(name: str, state: State) ->
         ("release", CommandContext(State.SUCCEEDED, True), "only a manual rollback"),
     ],
 )
-def test_why_a_command_is_refused(name: str, standing: CommandContext, why: str | None) -> None:
-    said = obeyed(name, standing)
-    assert said is None if why is None else why in str(said)
+def test_why_a_command_is_refused(name: str, context: CommandContext, why: str | None) -> None:
+    message = refusal_of(name, context)
+    assert message is None if why is None else why in str(message)
 
 
 def test_a_command_is_taken_up_once() -> None:
-    standing = CommandContext(State.PROGRESSING, newest=True)
-    assert commands.evaluate_command(None, set(), standing) is None
-    assert commands.evaluate_command(order("abort"), {"t"}, standing) is None
-    assert commands.evaluate_command(order("abort"), {"other"}, standing) == CommandAccepted(order("abort"))
+    context = CommandContext(State.PROGRESSING, newest=True)
+    assert commands.evaluate_command(None, set(), context) is None
+    assert commands.evaluate_command(order("abort"), {"t"}, context) is None
+    assert commands.evaluate_command(order("abort"), {"other"}, context) == CommandAccepted(order("abort"))
 
 
 def test_a_command_without_admission_is_refused_forever() -> None:
-    standing = CommandContext(State.PROGRESSING, newest=True)
-    assert commands.evaluate_command(order("abort"), set(), standing, AdmissionState()) is None
-    missing = commands.evaluate_command(order("abort"), set(), standing, AdmissionState(False, "policies are missing"))
+    context = CommandContext(State.PROGRESSING, newest=True)
+    assert commands.evaluate_command(order("abort"), set(), context, AdmissionState()) is None
+    missing = commands.evaluate_command(order("abort"), set(), context, AdmissionState(False, "policies are missing"))
     assert missing == CommandRefused(order("abort"), "abort: policies are missing; then give it again")
 
 

@@ -1,4 +1,4 @@
-"""What counts as drift of a live object, and what the API server or others may change."""
+"""Differences of a live object from its manifest, and changes that the API server or others may make."""
 
 from typing import Any
 
@@ -37,7 +37,7 @@ CASES = [
     ("bytes by two and by ten that differ", {"memory": "1G"}, {"memory": "1Gi"}, True),
     ("an exponent", {"memory": "1e3"}, {"memory": "1k"}, False),
     ("another quantity", {"memory": "1Gi"}, {"memory": "2Gi"}, True),
-    ("texts that only look a little like quantities", {"a": "m"}, {"a": "k"}, True),
+    ("texts that only resemble quantities", {"a": "m"}, {"a": "k"}, True),
     ("true and false", {"a": True}, {"a": False}, True),
     ("texts", {"a": "x"}, {"a": "y"}, True),
 ]

@@ -1,4 +1,4 @@
-"""Who may have a place on a gateway."""
+"""Conflicts over places on a gateway."""
 
 from typing import Any
 
@@ -124,7 +124,7 @@ CLASHES = [
         False,
     ),
     (
-        "of another namespace: no hostname is in nobody's way",
+        "of another namespace: no hostname is in no conflict",
         rival(),
         claim("it", 1, refs=SHARED, hostnames=["a.x"]),
         False,
@@ -189,19 +189,21 @@ ALLOWED = [
     ("* is any, and none", [], ["*"], None),
     ("another namespace's", ["other.example.com"], ["{namespace}.example.com"], "other.example.com is not for"),
     ("a wildcard over the pattern", ["*.example.com"], ["*.{namespace}.example.com"], "*.example.com is not for"),
-    ("an ending that only looks like it", ["evilvision.example.com"], ["*.vision.example.com"], "evilvision"),
+    ("an ending that only resembles it", ["evilvision.example.com"], ["*.vision.example.com"], "evilvision"),
     ("one of two", ["vision.example.com", "b.x"], ["{namespace}.example.com"], "hostnames: b.x is not for"),
     ("none at all", [], ["{namespace}.example.com"], "none (all hostnames of the listener) is not for"),
 ]
 
 
-@pytest.mark.parametrize(("hosts", "patterns", "told"), [row[1:] for row in ALLOWED], ids=[row[0] for row in ALLOWED])
-def test_hostnames_by_namespace(hosts: list[str], patterns: list[str], told: str | None) -> None:
+@pytest.mark.parametrize(
+    ("hosts", "patterns", "expected"), [row[1:] for row in ALLOWED], ids=[row[0] for row in ALLOWED]
+)
+def test_hostnames_by_namespace(hosts: list[str], patterns: list[str], expected: str | None) -> None:
     found = hostname_problem("vision", endpoint(hostnames=hosts), patterns)
-    assert (found is None) is (told is None)
-    if found is not None and told is not None:
+    assert (found is None) is (expected is None)
+    if found is not None and expected is not None:
         assert (found.reason, found.stalled) == (Reason.HOSTNAME_NOT_ALLOWED, True)
-        assert told in found.message
+        assert expected in found.message
 
 
 @given(CLAIMS, CLAIMS)

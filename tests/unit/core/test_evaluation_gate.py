@@ -1,4 +1,4 @@
-"""What an evaluation's report results in by the limits of a policy."""
+"""The evaluation gate: reports judged by the limits of a policy."""
 
 import math
 from typing import Any
@@ -253,7 +253,7 @@ def test_the_message_has_the_numbers(limits: dict[str, str], figure: dict[str, A
 
 
 @pytest.mark.parametrize(
-    ("told", "kept"),
+    ("document", "kept"),
     [
         (
             {"uri": "s3://reports/1.json", "digest": "sha256:" + "a" * 64},
@@ -268,8 +268,8 @@ def test_the_message_has_the_numbers(limits: dict[str, str], figure: dict[str, A
         ("s3://reports/1.json", None),
     ],
 )
-def test_the_full_reports_address_decides_nothing(told: Any, kept: FullReport | None) -> None:
-    report = {"metrics": [entry(0.95, n=2000)], "fullReport": told}
+def test_the_full_reports_address_decides_nothing(document: Any, kept: FullReport | None) -> None:
+    report = {"metrics": [entry(0.95, n=2000)], "fullReport": document}
     found = evaluation_gate.evaluate_report([accuracy(min="0.9")], report, first=False)
     assert (found.outcome, found.full_report) == (Outcome.PASS, kept)
     assert ("fullReport was left out" in found.message) is (kept is None)

@@ -1,4 +1,4 @@
-"""What a gate's Job and its report come to."""
+"""Results of gates, read from Jobs and their reports."""
 
 import json
 from datetime import UTC, datetime, timedelta

@@ -1,4 +1,4 @@
-"""Which margins of an evaluation lint warns of."""
+"""Lint of evaluation margins."""
 
 import pytest
 

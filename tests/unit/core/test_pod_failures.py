@@ -1,4 +1,4 @@
-"""Pods that don't become ready say why: which of the many things a status tells is told."""
+"""Diagnosis of pods that don't become ready: the one cause of a status that is reported."""
 
 import json
 from typing import Any
@@ -188,14 +188,14 @@ def test_exit_codes_are_kept_and_long_lines_cut() -> None:
 
 def test_a_deployment_whose_pods_are_refused() -> None:
     text = 'pods "digits-x-12345" is forbidden: violates PodSecurity'
-    said = {"type": "ReplicaFailure", "status": "True", "message": text}
-    failure = pod_failures.find_creation_refusal({"status": {"conditions": [said]}})
+    refusal = {"type": "ReplicaFailure", "status": "True", "message": text}
+    failure = pod_failures.find_creation_refusal({"status": {"conditions": [refusal]}})
     assert failure is not None
     assert failure.reason == Reason.PODS_FORBIDDEN
     assert failure.message == "pods can't be created: violates PodSecurity"
-    assert pod_failures.find_creation_refusal({"status": {"conditions": [said | {"status": "False"}]}}) is None
+    assert pod_failures.find_creation_refusal({"status": {"conditions": [refusal | {"status": "False"}]}}) is None
     assert pod_failures.find_creation_refusal({}) is None
-    other = pod_failures.find_creation_refusal({"status": {"conditions": [said | {"message": "no such account"}]}})
+    other = pod_failures.find_creation_refusal({"status": {"conditions": [refusal | {"message": "no such account"}]}})
     assert other is not None
     assert other.message == "pods can't be created: no such account"
 
@@ -216,9 +216,13 @@ QUOTAS = [
 ]
 
 
-@pytest.mark.parametrize(("said", "told"), [case[1:] for case in QUOTAS], ids=[case[0] for case in QUOTAS])
-def test_a_quotas_refusal_is_reported_with_the_remedy(said: str, told: str) -> None:
-    condition = {"type": "ReplicaFailure", "status": "True", "message": f'pods "digits-x-12345" is forbidden: {said}'}
+@pytest.mark.parametrize(("refusal", "expected"), [case[1:] for case in QUOTAS], ids=[case[0] for case in QUOTAS])
+def test_a_quotas_refusal_is_reported_with_the_remedy(refusal: str, expected: str) -> None:
+    condition = {
+        "type": "ReplicaFailure",
+        "status": "True",
+        "message": f'pods "digits-x-12345" is forbidden: {refusal}',
+    }
     for sizes, cure in (
         (pod_failures.SERVING_RESOURCES_HINT, "spec.serving.resources"),
         (pod_failures.HELPER_RESOURCES_HINT, "helperPods"),
@@ -226,13 +230,13 @@ def test_a_quotas_refusal_is_reported_with_the_remedy(said: str, told: str) -> N
         failure = pod_failures.find_creation_refusal({"status": {"conditions": [condition]}}, sizes)
         assert failure is not None
         assert failure.reason == Reason.QUOTA_EXCEEDED
-        assert all(word in failure.message for word in (said, told, cure))
+        assert all(word in failure.message for word in (refusal, expected, cure))
         assert "12345" not in failure.message
 
 
 def test_other_refusals_are_no_quotas() -> None:
-    for said in ("violates PodSecurity", 'serviceaccounts "reader" not found', "User cannot create resource pods"):
-        assert pod_failures.explain_quota_refusal(said, pod_failures.SERVING_RESOURCES_HINT) is None
+    for refusal in ("violates PodSecurity", 'serviceaccounts "reader" not found', "User cannot create resource pods"):
+        assert pod_failures.explain_quota_refusal(refusal, pod_failures.SERVING_RESOURCES_HINT) is None
 
 
 REPORTS = [("", None), ("no JSON", None), ("[]", None), ("1", None), ('{"digest": "d"}', {"digest": "d"}), ("{", None)]
@@ -244,5 +248,5 @@ def test_termination_messages(text: str, expected: object) -> None:
 
 
 def test_every_reported_reason_is_documented() -> None:
-    """What a status tells must be one of ours, whatever a container wrote."""
+    """A reported reason must be one of ours, for any text of a container."""
     assert {pod_failures.diagnose_pods(c[1]).reason for c in CASES if c[2]} <= set(Reason)  # type: ignore[union-attr]

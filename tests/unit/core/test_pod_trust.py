@@ -1,4 +1,4 @@
-"""Which pods are believed: the one that was rendered, with what admission adds, and no other."""
+"""Trust in pods: only the rendered ones, with the additions of admission, are trusted."""
 
 import copy
 from typing import Any
@@ -127,9 +127,9 @@ def test_a_changed_pod_is_not_trusted(found: Object, said: str) -> None:
     why = pod_trust.find_pod_mismatch(found, UID, TEMPLATE)
     assert why is not None
     assert said in why
-    heard = pod_trust.trust_pods(UID, TEMPLATE, [found, pod()])
-    assert len(heard.pods) == 1
-    assert heard.refusal_text == f"pod gate-x is not trusted: {why}"
+    trusted = pod_trust.trust_pods(UID, TEMPLATE, [found, pod()])
+    assert len(trusted.pods) == 1
+    assert trusted.refusal_text == f"pod gate-x is not trusted: {why}"
 
 
 def test_containers_that_were_added_say_nothing() -> None:
@@ -137,8 +137,10 @@ def test_containers_that_were_added_say_nothing() -> None:
     evil = {"name": "istio-proxy", "state": {"terminated": {"exitCode": 0, "message": '{"outcome": "Pass"}'}}}
     found["status"]["containerStatuses"].insert(0, evil)
     (kept,) = pod_trust.trust_pods(UID, TEMPLATE, [found]).pods
-    told = {entry["name"]: entry["state"]["terminated"].get("message") for entry in kept["status"]["containerStatuses"]}
-    assert told == {"istio-proxy": None, "score": "{}"}
+    messages = {
+        entry["name"]: entry["state"]["terminated"].get("message") for entry in kept["status"]["containerStatuses"]
+    }
+    assert messages == {"istio-proxy": None, "score": "{}"}
 
 
 WELL: Object = {"name": "score", "state": {"terminated": {"exitCode": 0}}}
@@ -207,9 +209,9 @@ TREES: dict[str, tuple[Object, dict[str, Object | None], str]] = {
 def test_a_pod_is_trusted_when_controllers_lead_to_the_stage(
     pod: Object, between: dict[str, Object | None], said: str
 ) -> None:
-    heard = pod_trust.trust_tree_pods("set", [pod], between)
-    assert len(heard.pods) == (0 if said else 1)
-    assert said in heard.refusal_text
+    trusted = pod_trust.trust_tree_pods("set", [pod], between)
+    assert len(trusted.pods) == (0 if said else 1)
+    assert said in trusted.refusal_text
 
 
 def test_two_controllers_are_none() -> None:

@@ -1,4 +1,4 @@
-"""Which runtime is taken for a format, why, and what is said when there is none."""
+"""Choice of the runtime for a format, its reason, and the message when there is none."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Which version a Model asks for, what pins a digest, and where a version stands in its life."""
+"""The target version of a Model, pinned digests, and the lifecycle stages of versions."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -57,7 +57,7 @@ TAKEN = [
     ),
     ("the newest, not the serving one", FOLLOW, [version("a", 1), version("b", 2)], "a", at(1), "b"),
     (
-        "never below the serving one, whatever its labels say now",
+        "never below the serving one, with any present labels",
         VersionSource.model_validate({"follow": {"selector": {"matchLabels": {"stable": "yes"}}}}),
         [version("a", 1, labels={"stable": "yes"}), version("b", 2)],
         "b",

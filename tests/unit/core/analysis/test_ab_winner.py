@@ -39,11 +39,11 @@ WINNERS = [
 
 @pytest.mark.parametrize(("case", "mean", "higher", "margin", "expected"), WINNERS, ids=[case for case, *_ in WINNERS])
 def test_the_winner(case: str, mean: float, higher: bool, margin: float, expected: Outcome) -> None:
-    told = decide_winner("score", course(3, 60, mean), alpha=0.05, higher_is_better=higher, margin=margin)
-    assert told.outcome is expected
-    assert told.low is not None
-    assert told.high is not None
-    assert told.low < mean < told.high
+    verdict = decide_winner("score", course(3, 60, mean), alpha=0.05, higher_is_better=higher, margin=margin)
+    assert verdict.outcome is expected
+    assert verdict.low is not None
+    assert verdict.high is not None
+    assert verdict.low < mean < verdict.high
 
 
 @pytest.mark.parametrize(("count", "correlation"), [(30, 0.0), (30, 0.5), (30, 0.9), (60, 0.3), (60, 0.8)])
@@ -51,8 +51,8 @@ def test_equal_revisions_rarely_win_at_any_autocorrelation(count: int, correlati
     """400 tests at 5 %: 33 would be three standard deviations too many."""
     won = 0
     for seed in range(400):
-        told = decide_winner("score", course(seed, count, 0.0, correlation), alpha=0.05, higher_is_better=True)
-        won += told.outcome is Outcome.PASS
+        verdict = decide_winner("score", course(seed, count, 0.0, correlation), alpha=0.05, higher_is_better=True)
+        won += verdict.outcome is Outcome.PASS
     assert won <= 33
 
 
@@ -60,8 +60,8 @@ def test_thirty_independent_points_find_one_standard_deviation() -> None:
     won = 0
     for seed in range(200):
         pairs = [(one / math.sqrt(2) + 1, zero / math.sqrt(2)) for one, zero in course(seed, NEEDED_POINTS, 0.0)]
-        told = decide_winner("score", pairs, alpha=0.05, higher_is_better=True)
-        won += told.outcome is Outcome.PASS
+        verdict = decide_winner("score", pairs, alpha=0.05, higher_is_better=True)
+        won += verdict.outcome is Outcome.PASS
     assert won >= 180
 
 
@@ -88,8 +88,12 @@ def test_values_without_chance(case: str, pairs: Pairs, expected: Outcome) -> No
 @pytest.mark.parametrize("broken", [math.nan, math.inf])
 def test_moments_without_both_values_do_not_count(broken: float) -> None:
     pairs = [*course(1, NEEDED_POINTS - 1, 5.0), (broken, 1.0), (1.0, broken)]
-    told = decide_winner("score", pairs, alpha=0.05, higher_is_better=True)
-    assert (told.outcome, told.reason, told.samples) == (Outcome.INCONCLUSIVE, "InsufficientPoints", NEEDED_POINTS - 1)
+    verdict = decide_winner("score", pairs, alpha=0.05, higher_is_better=True)
+    assert (verdict.outcome, verdict.reason, verdict.samples) == (
+        Outcome.INCONCLUSIVE,
+        "InsufficientPoints",
+        NEEDED_POINTS - 1,
+    )
 
 
 @pytest.mark.parametrize("degrees", [1, 1.5, 4, 29, 58.7, 1000])

@@ -165,7 +165,9 @@ def test_limits_at_the_edge(values: list[float], limit: float, at_most: bool, wa
     assert decide_mean(counted(values), limit, 0.05, 0.05, at_most=at_most) is wanted
 
 
-def looks(randomness: random.Random, share: float, rows: int, together: float, answers: int) -> list[tuple[int, int]]:
+def draw_answers(
+    randomness: random.Random, share: float, rows: int, together: float, answers: int
+) -> list[tuple[int, int]]:
     """Answers with each number of differing rows, and how many. `together`: the part of the differing rows that come as
     whole answers; the others differ independently."""
     whole, alone = share * together, share * (1 - together) / (1 - share * together)
@@ -184,7 +186,7 @@ def test_at_the_limit_the_level_holds_for_any_dependent_rows(rows: int, together
         weights = [0.0] * len(DISAGREEMENT_POINTS)
         verdicts: list[bool | None] = []
         for _ in range(15):
-            for differing, count in looks(randomness, limit, rows, together, 20):
+            for differing, count in draw_answers(randomness, limit, rows, together, 20):
                 for index, part in split_value(differing / rows, DISAGREEMENT_POINTS):
                     weights[index] += part * count
             sample = ValueSample(0.0, 1.0, tuple(zip(DISAGREEMENT_POINTS, weights, strict=True)))

@@ -174,14 +174,14 @@ def test_blocks_that_lack_requests_only_ever_hold_a_pass(
 def hanging(random: np.random.Generator, rate: float, hang: float, seconds: float) -> tuple[list[Block], list[Block]]:
     """Ten minutes of a step of 10 % at `rate`, whose candidate lets this share of its requests hang for `seconds`."""
     found: tuple[list[Block], list[Block]] = ([], [])
-    begin = 0.0
+    start = 0.0
     for end in block_ends(0.0, 600.0):
-        hung = max(0.0, end - max(begin, seconds)) * rate * 0.1 * hang
-        good = (end - begin) * rate * 0.1 * (1 - hang)
+        hung = max(0.0, end - max(start, seconds)) * rate * 0.1 * hang
+        good = (end - start) * rate * 0.1 * (1 - hang)
         bad, well = int(random.poisson(hung)), int(random.poisson(good))
         found[0].append(Block(end, bad + well, bad))
-        found[1].append(Block(end, int(random.poisson((end - begin) * rate * 0.9)), 0))
-        begin = end
+        found[1].append(Block(end, int(random.poisson((end - start) * rate * 0.9)), 0))
+        start = end
     return found
 
 
@@ -192,11 +192,11 @@ def test_a_hanging_candidate_fails_to_pass_before_requests_end(rate: float) -> N
         arms = hanging(np.random.default_rng(seed), rate, 0.1, 60.0)
         for known in passed:
             pairs = pair_blocks(*arms, complete_at=60.0 if known else -math.inf)
-            looks = (
+            decisions = (
                 DifferenceEvidence.from_pairs(pairs[:until], 0.02).decide(0.05, 0.0125)
                 for until in range(4, len(pairs) + 1)
             )
-            passed[known] += next((found for found in looks if found is not None), False)
+            passed[known] += next((found for found in decisions if found is not None), False)
     assert passed[True] == 0
     assert rate < 100 or passed[False] == 20
 

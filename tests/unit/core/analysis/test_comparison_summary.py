@@ -24,12 +24,12 @@ def summary(**members: Any) -> comparison_summary.ComparisonSummary:
 
 def test_formatted_blocks_are_parsed_again() -> None:
     latency = {"count": 3, "sum": 0.3, "buckets": [["0.05", 1], ["+Inf", 3]]}
-    told = summary(compared=3, rows=6, disagreements=2, latency={"serving": latency, "candidate": EMPTY})
-    text = json.dumps(told.wire())
-    assert comparison_summary.parse_summary(text.encode(), serving="old", candidate="new") == told
+    given = summary(compared=3, rows=6, disagreements=2, latency={"serving": latency, "candidate": EMPTY})
+    text = json.dumps(given.wire())
+    assert comparison_summary.parse_summary(text.encode(), serving="old", candidate="new") == given
     assert (
         comparison_summary.parse_summary(json.loads(text) | {"ofANewerComparer": 1}, serving="old", candidate="new")
-        == told
+        == given
     )
 
 
@@ -42,10 +42,10 @@ def test_a_trial_is_an_answer_with_its_share_of_agreeing_rows() -> None:
 
 
 def test_errors_are_counted_by_arm_and_by_pair() -> None:
-    told = {"compared": 90, "uncomparable": 10, "errors": {"serving": 3, "candidate": 5}}
+    given = {"compared": 90, "uncomparable": 10, "errors": {"serving": 3, "candidate": 5}}
     pairs = {"total": 100, "both": 2, "candidateOnly": 3, "servingOnly": 1}
-    assert comparison_summary.error_shares(summary(**told)) == RequestShares(Arm(100, 5), Arm(100, 3))
-    assert comparison_summary.error_shares(summary(**told, pairedErrors=pairs)).pairs == PairedRequests(100, 2, 3, 1)
+    assert comparison_summary.error_shares(summary(**given)) == RequestShares(Arm(100, 5), Arm(100, 3))
+    assert comparison_summary.error_shares(summary(**given, pairedErrors=pairs)).pairs == PairedRequests(100, 2, 3, 1)
 
 
 def test_latencies_are_counted_by_pair_over_each_bound() -> None:

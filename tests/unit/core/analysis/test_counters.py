@@ -1,4 +1,4 @@
-"""What is made of what counters counted since a step began."""
+"""Evidence derived from counters since a step started."""
 
 import math
 
@@ -28,7 +28,7 @@ def series(*samples: tuple[float, float], **labels: str) -> Series:
 
 GROWTHS = [
     ("no series", [], 0),
-    ("what was counted up to the begin belongs to the time before", [series((90, 5), (110, 7), (130, 10))], 5),
+    ("counts up to the start belong to the time before", [series((90, 5), (110, 7), (130, 10))], 5),
     ("a series that began later counted nothing before", [series((110, 7), (130, 10))], 10),
     ("samples after the end don't count", [series((100, 5), (200, 7), (201, 90))], 2),
     ("a sample at the end counts", [series((100, 5), (200, 7))], 2),
@@ -134,7 +134,7 @@ def test_no_series_are_no_buckets() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "message"),
     [
         ([bucket("0.1", 1)], r"\+Inf"),
         ([bucket("0.1", 1), bucket("fast", 1)], "fast"),
@@ -143,8 +143,8 @@ def test_no_series_are_no_buckets() -> None:
     ],
     ids=["no infinite bucket", "a bound that is no number", "NaN", "no label"],
 )
-def test_a_histogram_that_can_not_be_read_is_refused(given: list[Series], told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_a_histogram_that_can_not_be_read_is_refused(given: list[Series], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         build_histogram(given, 100, 200)
 
 

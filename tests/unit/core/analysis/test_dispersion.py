@@ -1,4 +1,4 @@
-"""Whether bad requests come in bursts, from blocks."""
+"""Dispersion of bad requests, estimated from blocks."""
 
 import numpy as np
 import pytest

@@ -35,7 +35,7 @@ INF = math.inf
 Result = RequestShares | ValueSample | MetricValue | Histogram | Figure | MeasurementFailure
 
 
-def look(rule: MetricLimits, result: Result) -> Verdict:
+def judge(rule: MetricLimits, result: Result) -> Verdict:
     at = datetime(2026, 11, 1, tzinfo=UTC)
     return judge_metric(rule, Measurement(rule.name, at, result, "the query"), levels=LEVELS)
 
@@ -80,20 +80,22 @@ SHARES = [
 
 @pytest.mark.parametrize(("case", "rule", "result", "outcome", "reason"), SHARES, ids=[case for case, *_ in SHARES])
 def test_shares(case: str, rule: MetricLimits, result: RequestShares, outcome: Outcome, reason: str) -> None:
-    told = look(rule, result)
-    assert (told.outcome, told.reason) == (outcome, reason), told.message
-    assert told.query == "the query"
-    assert told.message
+    verdict = judge(rule, result)
+    assert (verdict.outcome, verdict.reason) == (outcome, reason), verdict.message
+    assert verdict.query == "the query"
+    assert verdict.message
 
 
 def test_the_verdict_has_the_numbers() -> None:
-    told = look(MARGIN, shares((3000, 30), (27000, 270)))
-    assert (told.candidate, told.serving, told.limit) == (0.01, 0.01, 0.02)
-    assert (told.samples, told.serving_samples) == (3000, 27000)
-    assert told.low is not None
-    assert told.high is not None
-    assert -0.02 < told.low < 0 < told.high < 0.02
-    assert told.message.startswith("candidate 1.00 % of 3000 requests; serving 1.00 % of 27000 requests; difference -")
+    verdict = judge(MARGIN, shares((3000, 30), (27000, 270)))
+    assert (verdict.candidate, verdict.serving, verdict.limit) == (0.01, 0.01, 0.02)
+    assert (verdict.samples, verdict.serving_samples) == (3000, 27000)
+    assert verdict.low is not None
+    assert verdict.high is not None
+    assert -0.02 < verdict.low < 0 < verdict.high < 0.02
+    assert verdict.message.startswith(
+        "candidate 1.00 % of 3000 requests; serving 1.00 % of 27000 requests; difference -"
+    )
 
 
 def answers(*weights: tuple[float, float]) -> ValueSample:
@@ -115,8 +117,8 @@ ANSWERS = [
 
 @pytest.mark.parametrize(("case", "rule", "result", "outcome", "reason"), ANSWERS, ids=[case for case, *_ in ANSWERS])
 def test_answers(case: str, rule: MetricLimits, result: ValueSample, outcome: Outcome, reason: str) -> None:
-    told = look(rule, result)
-    assert (told.outcome, told.reason) == (outcome, reason), told.message
+    verdict = judge(rule, result)
+    assert (verdict.outcome, verdict.reason) == (outcome, reason), verdict.message
 
 
 def paired(trials: int, both: int, candidate_only: int, serving_only: int) -> RequestShares:
@@ -142,21 +144,21 @@ PAIRS = [
 
 @pytest.mark.parametrize(("case", "rule", "result", "outcome", "reason"), PAIRS, ids=[case for case, *_ in PAIRS])
 def test_pairs(case: str, rule: MetricLimits, result: RequestShares, outcome: Outcome, reason: str) -> None:
-    told = look(rule, result)
-    assert (told.outcome, told.reason) == (outcome, reason), told.message
+    verdict = judge(rule, result)
+    assert (verdict.outcome, verdict.reason) == (outcome, reason), verdict.message
 
 
 def test_pairs_are_shown_with_requests_bad_at_one_only() -> None:
-    told = look(MARGIN, paired(3000, 60, 30, 20))
-    assert told.message.startswith("candidate 3.00 % of 3000 requests; serving 2.67 % of 3000 requests; difference ")
-    assert told.message.endswith("; bad at one alone: 30 and 20")
-    assert (told.candidate, told.samples, told.serving_samples) == (0.03, 3000, 3000)
+    verdict = judge(MARGIN, paired(3000, 60, 30, 20))
+    assert verdict.message.startswith("candidate 3.00 % of 3000 requests; serving 2.67 % of 3000 requests; difference ")
+    assert verdict.message.endswith("; bad at one alone: 30 and 20")
+    assert (verdict.candidate, verdict.samples, verdict.serving_samples) == (0.03, 3000, 3000)
 
 
 def test_requests_bad_at_both_do_not_hide_the_difference() -> None:
     result = paired(1000, 100, 10, 10)
-    assert look(MARGIN, result).outcome is PASS
-    assert look(MARGIN, replace(result, pairs=None)).outcome is INCONCLUSIVE
+    assert judge(MARGIN, result).outcome is PASS
+    assert judge(MARGIN, replace(result, pairs=None)).outcome is INCONCLUSIVE
 
 
 @pytest.mark.parametrize(
@@ -168,40 +170,40 @@ def test_latencies_are_compared_by_pairs_where_there_are_some(rule: MetricLimits
     buckets = ((0.1, 400), (0.25, 640), (math.inf, 700))
     alone = Histogram(buckets, buckets)
     bounds = ((0.1, PairedRequests(700, 290, 10, 10)), (0.25, PairedRequests(700, 55, 5, 5)))
-    assert look(rule, alone).outcome is INCONCLUSIVE
-    assert look(rule, replace(alone, pairs=bounds)).outcome is PASS
+    assert judge(rule, alone).outcome is INCONCLUSIVE
+    assert judge(rule, replace(alone, pairs=bounds)).outcome is PASS
 
 
 def test_agreement_is_shown_as_agreement() -> None:
-    told = look(AGREE, answers((1, 2940), (0, 60)))
-    assert told.candidate == pytest.approx(0.98)
-    assert told.low is not None
-    assert told.low > 0.95
-    assert "98.00 % of 3000 answers" in told.message
-    assert "at least 95.00" in told.message
+    verdict = judge(AGREE, answers((1, 2940), (0, 60)))
+    assert verdict.candidate == pytest.approx(0.98)
+    assert verdict.low is not None
+    assert verdict.low > 0.95
+    assert "98.00 % of 3000 answers" in verdict.message
+    assert "at least 95.00" in verdict.message
 
 
 def test_too_few_requests_are_reported_with_the_minimum() -> None:
-    message = look(MARGIN, shares((120, 0), (299, 0))).message
+    message = judge(MARGIN, shares((120, 0), (299, 0))).message
     assert "120 of 300 requests answered by the candidate and 299 of 300" in message
 
 
 def test_an_undecided_verdict_estimates_the_missing_requests() -> None:
-    told = look(MARGIN, shares((1000, 10), (9000, 90)))
-    more = int(told.message.split("about ")[1].split(" more")[0])
+    verdict = judge(MARGIN, shares((1000, 10), (9000, 90)))
+    more = int(verdict.message.split("about ")[1].split(" more")[0])
     assert (
-        look(MARGIN, shares((1000 + more, 10 + more // 100), (9000 + 9 * more, 90 + 9 * more // 100))).outcome is PASS
+        judge(MARGIN, shares((1000 + more, 10 + more // 100), (9000 + 9 * more, 90 + 9 * more // 100))).outcome is PASS
     )
     assert more < 1000
 
 
 def test_a_share_on_the_limit_has_no_estimate() -> None:
-    assert "too close to the limit" in look(MARGIN, shares((3000, 90), (27000, 270))).message
+    assert "too close to the limit" in judge(MARGIN, shares((3000, 90), (27000, 270))).message
 
 
 def test_limits_share_the_level_of_a_fail_and_must_all_pass() -> None:
     def failing(rule: MetricLimits) -> int:
-        return next(bad for bad in range(900) if look(rule, shares((900, bad), (9000, 10 * bad))).outcome is FAIL)
+        return next(bad for bad in range(900) if judge(rule, shares((900, bad), (9000, 10 * bad))).outcome is FAIL)
 
     assert failing(MAX) < failing(BOTH)
     passing = Measurement("errors", datetime.now(UTC), shares((900, 22)))
@@ -232,37 +234,37 @@ BLOCKS = [
 
 @pytest.mark.parametrize(("case", "rule", "result", "outcome"), BLOCKS, ids=[case for case, *_ in BLOCKS])
 def test_blocks(case: str, rule: MetricLimits, result: RequestShares, outcome: Outcome) -> None:
-    told = look(rule, result)
-    assert told.outcome is outcome, told.message
-    assert told.low is not None
-    assert told.high is not None
-    assert told.limit is not None
-    assert (told.high <= told.limit, told.low >= told.limit) == (outcome is PASS, outcome is FAIL)
+    verdict = judge(rule, result)
+    assert verdict.outcome is outcome, verdict.message
+    assert verdict.low is not None
+    assert verdict.high is not None
+    assert verdict.limit is not None
+    assert (verdict.high <= verdict.limit, verdict.low >= verdict.limit) == (outcome is PASS, outcome is FAIL)
 
 
 def test_sums_and_blocks_share_the_level_of_a_fail() -> None:
     """Two tests of the same requests would err twice as often as one."""
 
     def fails(level: float, result: RequestShares) -> bool:
-        told = judge_metric(MARGIN, Measurement("errors", datetime.now(UTC), result), levels=Levels(ALPHA, level))
-        return told.outcome is FAIL
+        verdict = judge_metric(MARGIN, Measurement("errors", datetime.now(UTC), result), levels=Levels(ALPHA, level))
+        return verdict.outcome is FAIL
 
     early = RequestShares(Arm(30, 15), Arm(270, 3), blocks=((), ()))
     sums = RequestShares(Arm(30, 15), Arm(270, 3))
     least = math.exp(next(x for x in np.arange(-40, 0, 0.01) if fails(math.exp(x), sums)))
     assert not fails(least * 63, early)
     assert fails(least * 65, early)
-    told = look(MARGIN, RequestShares(Arm(3000, 30), Arm(27000, 270), blocks=((), ())))
-    assert (told.reason, "no block of time" in told.message) == ("InsufficientEvidence", True)
+    verdict = judge(MARGIN, RequestShares(Arm(3000, 30), Arm(27000, 270), blocks=((), ())))
+    assert (verdict.reason, "no block of time" in verdict.message) == ("InsufficientEvidence", True)
 
 
 def test_bursts_hold_a_pass_until_the_policy_names_them() -> None:
     random = np.random.default_rng(3)
     bursts = [(100, 5 * int(random.binomial(20, 0.01)), 900, 5 * int(random.binomial(180, 0.01))) for _ in range(60)]
-    told = look(MARGIN, blocks(*bursts))
-    assert (told.outcome, told.reason) == (INCONCLUSIVE, "Overdispersed")
-    assert "bursts of about" in told.message
-    assert look(replace(MARGIN, burst=5), blocks(*bursts)).outcome is PASS
+    verdict = judge(MARGIN, blocks(*bursts))
+    assert (verdict.outcome, verdict.reason) == (INCONCLUSIVE, "Overdispersed")
+    assert "bursts of about" in verdict.message
+    assert judge(replace(MARGIN, burst=5), blocks(*bursts)).outcome is PASS
 
 
 def histogram_of(counted: RequestShares) -> Histogram:
@@ -292,11 +294,11 @@ def test_bursts_block_absolute_limits_beside_a_serving_revision(case: str, rule:
     found: RequestShares | Histogram = blocks(*bursts)
     if timed:
         found = histogram_of(blocks(*bursts))
-    verdict = look(rule, found)
+    verdict = judge(rule, found)
     assert (verdict.outcome, verdict.reason) == (INCONCLUSIVE, "Overdispersed"), verdict.message
-    assert look(replace(rule, burst=5), found).outcome is PASS
+    assert judge(replace(rule, burst=5), found).outcome is PASS
     alone = replace(found, serving=None, blocks=None)
-    assert look(rule, alone).outcome is PASS, "nothing shows it there"
+    assert judge(rule, alone).outcome is PASS, "nothing shows it there"
 
 
 FAST = ((0.1, 8000), (0.25, 9700), (0.5, 9950), (INF, 10000))
@@ -342,39 +344,39 @@ def test_histograms(
     outcome: Outcome,
     reason: str,
 ) -> None:
-    told = look(rule, Histogram(candidate, serving))
-    assert (told.outcome, told.reason) == (outcome, reason), told.message
-    assert told.permanent == (outcome is ERROR)
+    verdict = judge(rule, Histogram(candidate, serving))
+    assert (verdict.outcome, verdict.reason) == (outcome, reason), verdict.message
+    assert verdict.permanent == (outcome is ERROR)
 
 
 def test_a_percentile_is_shown_in_seconds_and_judged_as_a_share() -> None:
-    told = look(P95_MAX, Histogram(FAST, FAST))
-    assert told.candidate == pytest.approx(0.25, rel=0.1)
-    assert told.serving == told.candidate
-    assert told.limit == pytest.approx(0.05)
-    assert told.high is not None
-    assert told.high <= 0.05
-    assert told.message.startswith("p95 0.232 s, serving 0.232 s; candidate 3.00 % of 10000 requests")
+    verdict = judge(P95_MAX, Histogram(FAST, FAST))
+    assert verdict.candidate == pytest.approx(0.25, rel=0.1)
+    assert verdict.serving == verdict.candidate
+    assert verdict.limit == pytest.approx(0.05)
+    assert verdict.high is not None
+    assert verdict.high <= 0.05
+    assert verdict.message.startswith("p95 0.232 s, serving 0.232 s; candidate 3.00 % of 10000 requests")
 
 
 def test_a_percentile_beyond_the_last_bound_is_compared_there() -> None:
     slow = ((0.1, 10), (0.5, 100), (INF, 1000))
-    told = look(P95, Histogram(slow, slow))
-    assert told.message.startswith("p95 0.5 s, serving 0.5 s; requests over 0.5 s: ")
+    verdict = judge(P95, Histogram(slow, slow))
+    assert verdict.message.startswith("p95 0.5 s, serving 0.5 s; requests over 0.5 s: ")
 
 
 def test_a_wrong_threshold_is_reported_with_the_valid_ones() -> None:
-    told = look(MetricLimits("over", threshold=0.3, max=0.05), Histogram(FAST, None))
-    assert "0.3 s" in told.message
-    assert "0.1, 0.25, 0.5 s" in told.message
+    verdict = judge(MetricLimits("over", threshold=0.3, max=0.05), Histogram(FAST, None))
+    assert "0.3 s" in verdict.message
+    assert "0.1, 0.25, 0.5 s" in verdict.message
 
 
 def test_shares_can_not_stand_for_a_percentile() -> None:
-    assert look(P95, shares((9000, 0), (9000, 0))).reason == "UnexpectedMeasurement"
+    assert judge(P95, shares((9000, 0), (9000, 0))).reason == "UnexpectedMeasurement"
 
 
 def test_a_source_may_count_requests_over_the_threshold() -> None:
-    assert look(OVER, shares((9000, 0), (9000, 0))).outcome is PASS
+    assert judge(OVER, shares((9000, 0), (9000, 0))).outcome is PASS
 
 
 VALUE = MetricLimits("score", max=10, min=2)
@@ -436,8 +438,8 @@ VALUES = [
 
 @pytest.mark.parametrize(("case", "rule", "result", "outcome", "reason"), VALUES, ids=[case for case, *_ in VALUES])
 def test_values(case: str, rule: MetricLimits, result: MetricValue, outcome: Outcome, reason: str) -> None:
-    told = look(rule, result)
-    assert (told.outcome, told.reason) == (outcome, reason), told.message
+    verdict = judge(rule, result)
+    assert (verdict.outcome, verdict.reason) == (outcome, reason), verdict.message
 
 
 def figure(candidate: float, serving: float | None = None, **more: Any) -> Figure:
@@ -506,36 +508,36 @@ FIGURES = [
 
 @pytest.mark.parametrize(("case", "rule", "result", "outcome", "reason"), FIGURES, ids=[case for case, *_ in FIGURES])
 def test_figures_of_jobs(case: str, rule: MetricLimits, result: Figure, outcome: Outcome, reason: str) -> None:
-    told = look(rule, result)
-    assert (told.outcome, told.reason) == (outcome, reason), told.message
-    assert (told.candidate, told.samples) == (float(result.candidate), result.n)
-    if told.low is not None and told.high is not None:
-        assert told.low <= told.high
+    verdict = judge(rule, result)
+    assert (verdict.outcome, verdict.reason) == (outcome, reason), verdict.message
+    assert (verdict.candidate, verdict.samples) == (float(result.candidate), result.n)
+    if verdict.low is not None and verdict.high is not None:
+        assert verdict.low <= verdict.high
 
 
 def test_only_a_measurement_out_of_the_limits_is_counted() -> None:
-    assert look(VALUE, MetricValue(11)).out_of_limits
-    assert look(MetricLimits("v", max=4, failures_allowed=1), MetricValue(5)).out_of_limits
-    assert not look(VALUE, MetricValue(5)).out_of_limits
-    assert not look(VALUE, MetricValue(None)).out_of_limits
-    assert not look(MetricLimits("v", max=4, failures_so_far=1), MetricValue(3)).out_of_limits
+    assert judge(VALUE, MetricValue(11)).out_of_limits
+    assert judge(MetricLimits("v", max=4, failures_allowed=1), MetricValue(5)).out_of_limits
+    assert not judge(VALUE, MetricValue(5)).out_of_limits
+    assert not judge(VALUE, MetricValue(None)).out_of_limits
+    assert not judge(MetricLimits("v", max=4, failures_so_far=1), MetricValue(3)).out_of_limits
 
 
 def test_a_missing_value_is_reported_with_its_cause() -> None:
-    assert look(VALUE, MetricValue(None, why="3 series, one was expected")).message == "3 series, one was expected"
+    assert judge(VALUE, MetricValue(None, why="3 series, one was expected")).message == "3 series, one was expected"
 
 
 @pytest.mark.parametrize("permanent", [False, True])
 def test_a_failure_is_an_error_with_its_own_reason(permanent: bool) -> None:
-    told = look(MARGIN, MeasurementFailure("QueryRefused", "unexpected character", permanent))
-    assert (told.outcome, told.reason, told.message) == (ERROR, "QueryRefused", "unexpected character")
-    assert told.permanent == permanent
+    verdict = judge(MARGIN, MeasurementFailure("QueryRefused", "unexpected character", permanent))
+    assert (verdict.outcome, verdict.reason, verdict.message) == (ERROR, "QueryRefused", "unexpected character")
+    assert verdict.permanent == permanent
 
 
 @pytest.mark.parametrize("result", [shares((9000, 0), (9000, 0)), MetricValue(5), MeasurementFailure("X", "y")])
 def test_a_dry_run_is_judged_alike_and_marked(result: Result) -> None:
     rules = [MetricLimits("m", margin=0.02, max=9, dry_run=dry_run) for dry_run in (False, True)]
-    real, dry = (look(rule, result) for rule in rules)
+    real, dry = (judge(rule, result) for rule in rules)
     assert not real.dry_run
     assert dry.dry_run
     assert (real.outcome, real.reason, real.message) == (dry.outcome, dry.reason, dry.message)
@@ -591,11 +593,11 @@ def test_dry_runs_decide_nothing() -> None:
 
 def test_requests_in_flight_are_in_the_message() -> None:
     at, found = datetime(2026, 11, 1, tzinfo=UTC), shares((300, 3), (300, 3))
-    plain, told = (
+    plain, verdict = (
         judge_metric(MARGIN, Measurement("errors", at, found, in_flight=known), levels=LEVELS).message
         for known in ("", "candidate 12, serving 3")
     )
-    assert told == f"{plain}; in flight: candidate 12, serving 3"
+    assert verdict == f"{plain}; in flight: candidate 12, serving 3"
 
 
 def test_half_of_the_evidence_must_be_from_complete_blocks() -> None:
@@ -606,5 +608,5 @@ def test_half_of_the_evidence_must_be_from_complete_blocks() -> None:
         (60.0, PASS, "WithinLimits"),
         (585.0, INCONCLUSIVE, "RequestsNotEnded"),
     ):
-        told = look(replace(MARGIN, complete_at=complete_at), found)
-        assert (told.outcome, told.reason) == (outcome, reason)
+        verdict = judge(replace(MARGIN, complete_at=complete_at), found)
+        assert (verdict.outcome, verdict.reason) == (outcome, reason)

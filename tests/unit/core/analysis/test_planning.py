@@ -1,4 +1,4 @@
-"""How the level is split, and how many requests at what rate a policy needs."""
+"""Planning: the split of the level, and the requests and the rate that a policy needs."""
 
 import math
 from dataclasses import replace

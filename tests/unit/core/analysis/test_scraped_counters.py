@@ -1,4 +1,4 @@
-"""What counters counted since a step began, whatever happened to them."""
+"""Growth of counters since a step started, despite restarts, falls and copies."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def series(*samples: tuple[float, float], **labels: str) -> Series:
 
 
 def count(given: list[Series], **options: dict[tuple[str, str], float]) -> float:
-    """What was counted from 100 to 200."""
+    """Return the growth from 100 to 200."""
     found = count_growth([given], 100, watched=options.get("watched"))
     assert not found.doubled
     return sum_growth(found.groups[0], 100, 200)
@@ -84,7 +84,7 @@ FALLS = [
         9 + 3,
     ),
     (
-        "one series that begins again alone is no restart",
+        "one series that restarts alone is no restart of the process",
         [series((90, 40), (110, 3), code="404"), series((90, 9000), (110, 9010), code="200")],
         13,
     ),

@@ -51,14 +51,14 @@ def test_the_interval_of_a_difference_projects_the_set(
 
     def least(d: float) -> float:
         low, high = max(0.0, -d), min(1.0, 1 - d)
-        told = optimize.minimize_scalar(
+        minimum = optimize.minimize_scalar(
             lambda p: log_martingale(*zero, p) + log_martingale(*one, p + d),
             bounds=(low, high),
             method="bounded",
             options={"xatol": 1e-12},
         )
         ends = [log_martingale(*zero, p) + log_martingale(*one, min(1.0, max(0.0, p + d))) for p in (low, high)]
-        return min(float(told.fun), *ends)
+        return min(float(minimum.fun), *ends)
 
     for end, outwards in ((found.low, -1), (found.high, 1)):
         nudge = 1e-3 * max(1e-2, found.high - found.low)
@@ -131,7 +131,7 @@ def test_a_level_that_is_none_is_refused(alpha: float) -> None:
 
 
 def test_at_all_measurements_together_the_truth_is_inside() -> None:
-    """200 runs of 30 looks at level 0.2: 40 may miss it at any look; 63 would be four standard deviations more."""
+    """200 runs of 30 measurements at level 0.2: 40 may miss it at any of them; 63 would be four standard deviations more."""
     draw = np.random.default_rng(4)
     missed = 0
     for _ in range(200):
@@ -143,7 +143,7 @@ def test_at_all_measurements_together_the_truth_is_inside() -> None:
 
 
 def test_the_order_of_the_arms_requests_does_not_matter() -> None:
-    """Only counts enter, so whatever order requests came in, the interval is the same; here for fractions of them."""
+    """Only counts enter, so the interval is the same in any order of requests; here for fractions of them."""
     draw = random.Random(4)
     events = [draw.random() < 0.1 for _ in range(200)]
     shuffled = draw.sample(events, len(events))

@@ -17,7 +17,7 @@ from modelwright.core.drift.distances import ORDERED_METHODS, Distance, Distance
 Draw = Callable[[random.Random], FeatureValue]
 SEEDS = 200
 ALLOWED = 19
-"""Of 200 looks at 5 %: 20 and more come with a probability under 0.1 %."""
+"""Of 200 comparisons at 5 %: 20 and more have a probability under 0.1 %."""
 
 
 def made(sample: Sequence[FeatureValue], method: DistanceMethod) -> Bins:

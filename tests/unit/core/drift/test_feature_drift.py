@@ -16,10 +16,10 @@ from modelwright.core.drift.feature_drift import Aspect, Correction, DriftMethod
 Draw = Callable[[random.Random], FeatureValue]
 SEEDS = 200
 ALLOWED = 19
-"""Of 200 looks at 5 %: 20 and more come with a probability under 0.1 %."""
+"""Of 200 comparisons at 5 %: 20 and more have a probability under 0.1 %."""
 
 
-def look(
+def compare(
     before: dict[str, list[FeatureValue]], now: dict[str, list[FeatureValue]], comparison: DriftMethods | None = None
 ) -> DriftReport:
     made = {name: bins.build_bins(sample, most=bins.MAX_ORDERED_BINS) for name, sample in before.items()}
@@ -41,11 +41,11 @@ def text(share: float) -> Draw:
 
 
 def found(before: Draw, now: Draw, rows: int, seeds: int = 40) -> float:
-    """Share of looks that call it drift."""
+    """Return the share of comparisons that report drift."""
     alarms = 0
     for seed in range(seeds):
         r = random.Random(seed)
-        one = look({"a": [before(r) for _ in range(1000)]}, {"a": [now(r) for _ in range(rows)]})
+        one = compare({"a": [before(r) for _ in range(1000)]}, {"a": [now(r) for _ in range(rows)]})
         alarms += one.excess > 1
     return alarms / seeds
 
@@ -75,8 +75,8 @@ def test_below_the_users_floor_is_no_drift_at_any_row_count() -> None:
     r = random.Random(1)
     before: dict[str, list[FeatureValue]] = {"a": [r.gauss(0, 1) for _ in range(10_000)]}
     now: dict[str, list[FeatureValue]] = {"a": [r.gauss(0.1, 1) for _ in range(100_000)]}
-    assert look(before, now).excess < 1
-    assert look(before, now, DriftMethods(numbers_floor=0.01)).excess > 1
+    assert compare(before, now).excess < 1
+    assert compare(before, now, DriftMethods(numbers_floor=0.01)).excess > 1
 
 
 @pytest.mark.parametrize("correction", Correction)
@@ -89,7 +89,7 @@ def test_many_features_have_one_chance_of_5_percent(correction: Correction, rows
         of = {name: draws[int(name) % 3] for name in names}
         before = {name: [of[name](r) for _ in range(300)] for name in names}
         now = {name: [of[name](r) for _ in range(rows)] for name in names}
-        alarms += look(before, now, DriftMethods(correction=correction)).excess > 1
+        alarms += compare(before, now, DriftMethods(correction=correction)).excess > 1
     assert alarms <= ALLOWED
 
 
@@ -99,7 +99,7 @@ def test_the_false_discovery_rate_finds_more_of_many() -> None:
     before: dict[str, list[FeatureValue]] = {name: [r.gauss(0, 1) for _ in range(1000)] for name in names}
     now: dict[str, list[FeatureValue]] = {name: [r.gauss(0.22, 1) for _ in range(400)] for name in names}
     one, all_ = (
-        sum(figure.excess > 1 for figure in look(before, now, DriftMethods(correction=correction)).figures)
+        sum(figure.excess > 1 for figure in compare(before, now, DriftMethods(correction=correction)).figures)
         for correction in Correction
     )
     assert one < all_
@@ -140,7 +140,7 @@ def test_labels_seen_once_predict_unknown_ones() -> None:
 def test_fewer_unknown_labels_than_expected_are_no_drift() -> None:
     once = [f"once {n}" for n in range(100)]
     common = ["x"] * 600 + ["y"] * 300
-    found = look({"plan": [*common, *once]}, {"plan": [*common, *once[:10] * 10]})
+    found = compare({"plan": [*common, *once]}, {"plan": [*common, *once[:10] * 10]})
     (unknown,) = (figure for figure in found.figures if figure.aspect is Aspect.UNKNOWN)
     assert unknown.value == pytest.approx(-0.1)
     assert found.excess < 1
@@ -150,7 +150,7 @@ def test_free_text_is_reported_as_not_watched() -> None:
     r = random.Random(1)
     before: dict[str, list[FeatureValue]] = {"comment": [f"{r.random()}" for _ in range(300)], "age": [1.0, 2.0] * 150}
     now: dict[str, list[FeatureValue]] = {"comment": ["bonjour"] * 100, "age": [1.0, 2.0] * 50}
-    found = look(before, now)
+    found = compare(before, now)
     assert found.unwatched == ("comment",)
     assert {figure.feature for figure in found.figures} == {"age"}
 
@@ -163,7 +163,7 @@ def test_the_worst_features_are_listed_once_each() -> None:
         "c": [math.nan] * 20 + [float(n % 10) for n in range(180)],
         "d": [float(n % 5) for n in range(200)],
     }
-    worst = look(before, now).list_worst(3)
+    worst = compare(before, now).list_worst(3)
     assert {figure.feature for figure in worst} == {"a", "c", "d"}
     assert {figure.feature: figure.aspect for figure in worst}["c"] is Aspect.MISSING
     assert all(figure.excess > 1 for figure in worst)
@@ -175,4 +175,4 @@ def test_categories_have_no_method_of_numbers() -> None:
 
 
 def test_nothing_to_compare_is_no_drift() -> None:
-    assert look({}, {}).excess == 0
+    assert compare({}, {}).excess == 0

@@ -64,18 +64,18 @@ def test_an_answer_is_bounded_and_has_no_infinity() -> None:
     ids=str,
 )
 def test_a_figure_that_is_wrong_is_refused(change: dict[str, Any]) -> None:
-    told = build_answer("v1", [figure("a", 2)])
-    told["worst"][0] |= change
+    answer = build_answer("v1", [figure("a", 2)])
+    answer["worst"][0] |= change
     with pytest.raises(InvalidDriftAnswer):
-        parse_answer(told, "v1")
+        parse_answer(answer, "v1")
 
 
 @pytest.mark.parametrize(
-    "told", [None, [], {}, {"worst": {}}, {"version": "v1", "worst": [{}]}, {"worst": [], "version": 1}]
+    "answer", [None, [], {}, {"worst": {}}, {"version": "v1", "worst": [{}]}, {"worst": [], "version": 1}]
 )
-def test_an_answer_that_is_none_is_refused(told: Any) -> None:
+def test_an_answer_that_is_none_is_refused(answer: Any) -> None:
     with pytest.raises(InvalidDriftAnswer):
-        parse_answer(told, "v1")
+        parse_answer(answer, "v1")
 
 
 def test_figures_of_another_version_are_refused() -> None:
@@ -85,9 +85,9 @@ def test_figures_of_another_version_are_refused() -> None:
 
 def test_features_of_free_text_are_listed_and_bounded() -> None:
     features = [("prediction", "output"), *(("input", f"text-{n}") for n in range(40))]
-    told = json.loads(json.dumps(build_answer("v1", (), features)))
-    assert parse_answer(told, "v1") == ()
-    assert parse_unwatched(told) == tuple(features[:MAX_UNWATCHED])
+    answer = json.loads(json.dumps(build_answer("v1", (), features)))
+    assert parse_answer(answer, "v1") == ()
+    assert parse_unwatched(answer) == tuple(features[:MAX_UNWATCHED])
     assert parse_unwatched({"version": "v1", "worst": []}) == (), "an observer of an earlier version"
 
 

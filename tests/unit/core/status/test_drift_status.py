@@ -1,4 +1,4 @@
-"""What a status says of drift is written when a feature begins or ceases to drift, and not when numbers change."""
+"""Drift in a status is written when a feature starts or ceases to drift, and not when numbers change."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from modelwright.core.status.drift_status import MAX_SHOWN, is_worth_writing, su
 NOW = datetime(2026, 11, 30, 12, tzinfo=UTC)
 
 
-def looked(**excess: float) -> Sequence[WindowDrift]:
+def drifted_by(**excess: float) -> Sequence[WindowDrift]:
     return select_worst(
         WindowDrift(
             "10m",
@@ -31,12 +31,12 @@ def looked(**excess: float) -> Sequence[WindowDrift]:
     )
 
 
-def told(*looks: Sequence[WindowDrift], version: str = "v1") -> tuple[DriftStatus | None, int]:
-    """The status after these looks, when it is written only where that is worth it, and the writes."""
+def summarize_all(*measurements: Sequence[WindowDrift], version: str = "v1") -> tuple[DriftStatus | None, int]:
+    """Return the status after these measurements, written only where that is worth it, and the number of writes."""
     written, writes = None, 0
     status: DriftStatus | None = None
-    for look in looks:
-        status = summarize_drift(status, version, look, NOW)
+    for measurement in measurements:
+        status = summarize_drift(status, version, measurement, NOW)
         if is_worth_writing(written, status):
             written, writes = status, writes + 1
     return written, writes
@@ -47,7 +47,7 @@ def drifted(status: DriftStatus | None) -> list[str]:
 
 
 def test_it_has_the_numbers_of_the_three_worst_features() -> None:
-    status, _ = told(looked(age=3, plan=0.5, city=2, zone=0.7))
+    status, _ = summarize_all(drifted_by(age=3, plan=0.5, city=2, zone=0.7))
     assert status is not None
     assert status.wire() == {
         "version": "v1",
@@ -73,41 +73,45 @@ def test_it_has_the_numbers_of_the_three_worst_features() -> None:
 
 
 CASES = {
-    "the first figures are written": ([looked(a=0.2)], 1, []),
-    "numbers that change are not": ([looked(a=0.2), looked(a=0.9), looked(a=0.4)], 1, []),
-    "nor the order of what has not drifted": ([looked(a=0.2, b=0.3), looked(a=0.3, b=0.2)], 1, []),
-    "nor that of what has": ([looked(a=2, b=3), looked(a=3, b=2)], 1, ["b", "a"]),
-    "a feature that drifts is": ([looked(a=0.2), looked(a=1.1)], 2, ["a"]),
-    "one that stays about its limit drifts on": ([looked(a=1.1), looked(a=0.9), looked(a=1.1)], 1, ["a"]),
-    "one that is back is": ([looked(a=1.1), looked(a=0.7)], 2, []),
-    "a fourth that has drifted is not": ([looked(a=2, b=3, c=4), looked(a=2, b=3, c=4, d=2.9)], 1, ["c", "b", "a"]),
-    "one that is far worse is": ([looked(a=2, b=3, c=4), looked(a=2, b=3, c=4, d=3.1)], 2, ["c", "d", "b"]),
-    "no figures say nothing new": ([looked(a=2), [], looked(a=2)], 1, ["a"]),
+    "the first figures are written": ([drifted_by(a=0.2)], 1, []),
+    "numbers that change are not": ([drifted_by(a=0.2), drifted_by(a=0.9), drifted_by(a=0.4)], 1, []),
+    "nor the order of what has not drifted": ([drifted_by(a=0.2, b=0.3), drifted_by(a=0.3, b=0.2)], 1, []),
+    "nor that of what has": ([drifted_by(a=2, b=3), drifted_by(a=3, b=2)], 1, ["b", "a"]),
+    "a feature that drifts is": ([drifted_by(a=0.2), drifted_by(a=1.1)], 2, ["a"]),
+    "one that stays about its limit drifts on": ([drifted_by(a=1.1), drifted_by(a=0.9), drifted_by(a=1.1)], 1, ["a"]),
+    "one that is back is": ([drifted_by(a=1.1), drifted_by(a=0.7)], 2, []),
+    "a fourth that has drifted is not": (
+        [drifted_by(a=2, b=3, c=4), drifted_by(a=2, b=3, c=4, d=2.9)],
+        1,
+        ["c", "b", "a"],
+    ),
+    "one that is far worse is": ([drifted_by(a=2, b=3, c=4), drifted_by(a=2, b=3, c=4, d=3.1)], 2, ["c", "d", "b"]),
+    "no figures say nothing new": ([drifted_by(a=2), [], drifted_by(a=2)], 1, ["a"]),
     "no figures at all are no status": ([[], []], 0, []),
 }
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_write_is_made_when(case: str) -> None:
-    looks, writes, names = CASES[case]
-    status, made = told(*looks)
+    measurements, writes, names = CASES[case]
+    status, made = summarize_all(*measurements)
     assert (made, drifted(status)) == (writes, names)
 
 
 def test_figures_of_another_reference_are_dropped() -> None:
-    status, _ = told(looked(a=2))
+    status, _ = summarize_all(drifted_by(a=2))
     assert summarize_drift(status, "v2", [], NOW) is None
     assert is_worth_writing(status, None)
-    other = summarize_drift(status, "v2", looked(a=0.1), NOW)
+    other = summarize_drift(status, "v2", drifted_by(a=0.1), NOW)
     assert other is not None
     assert not other.drifted
 
 
 @given(st.lists(st.dictionaries(st.sampled_from("abcdefgh"), st.floats(0, 9), min_size=1), min_size=1, max_size=20))
-def test_it_is_bounded_and_drifted_exactly_when_a_feature_is(looks: list[dict[str, float]]) -> None:
+def test_it_is_bounded_and_drifted_exactly_when_a_feature_is(measurements: list[dict[str, float]]) -> None:
     status = None
-    for look in looks:
-        found = looked(**look)
+    for measurement in measurements:
+        found = drifted_by(**measurement)
         status = summarize_drift(status, "v1", found, NOW)
         assert status is not None
         assert 0 < len(status.worst) <= MAX_SHOWN
@@ -117,8 +121,8 @@ def test_it_is_bounded_and_drifted_exactly_when_a_feature_is(looks: list[dict[st
 
 def test_a_hundred_equally_drifted_features_are_one_write_a_day() -> None:
     seeded = random.Random(7)
-    looks = [looked(**{f"f{n}": seeded.gauss(2, 0.1) for n in range(12)}) for _ in range(1440)]
-    assert told(*looks)[1] == 1
+    measurements = [drifted_by(**{f"f{n}": seeded.gauss(2, 0.1) for n in range(12)}) for _ in range(1440)]
+    assert summarize_all(*measurements)[1] == 1
 
 
 def test_free_text_is_written_once_even_without_figures() -> None:
@@ -129,9 +133,9 @@ def test_free_text_is_written_once_even_without_figures() -> None:
     assert [(one.kind, one.feature) for one in first.unwatched] == list(text)
     assert is_worth_writing(None, first)
     assert summarize_drift(first, "v1", (), NOW, text) is first
-    figures = summarize_drift(first, "v1", looked(age=0.5), NOW, text)
+    figures = summarize_drift(first, "v1", drifted_by(age=0.5), NOW, text)
     assert figures is not None
     assert figures.unwatched == first.unwatched
     assert not is_worth_writing(first, figures)
-    assert is_worth_writing(figures, summarize_drift(figures, "v1", looked(age=0.5), NOW, ()))
+    assert is_worth_writing(figures, summarize_drift(figures, "v1", drifted_by(age=0.5), NOW, ()))
     assert summarize_drift(first, "v2", (), NOW) is None

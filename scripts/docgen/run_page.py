@@ -29,9 +29,5 @@ _TAIL = """
 
 def render_run_page() -> str:
     """Render the page in Markdown."""
-    rows = [
-        f"| {n} | {row.name} | {(row.state or '') if isinstance(row, RunStateRow) else ''} | {row.summary} |\n"
-        for n, row in enumerate(RUN_TABLE, 1)
-    ]
     drawing = render_state_diagram(RunState, RunState.PENDING, RUN_TERMINAL_STATES, list_transitions())
-    return _HEAD + drawing + _TABLE + "".join(rows) + _TAIL
+    return _HEAD + drawing + "\n" + render_rows(RUN_TABLE) + _TAIL

@@ -12,7 +12,7 @@ from modelwright.kube.store import Store
 from modelwright.obs.clock import FakeClock
 from modelwright.reconcile import watches
 from modelwright.reconcile.context import Context
-from modelwright.reconcile.model import ModelReconciler
+from modelwright.reconcile.model.reconciler import ModelReconciler
 from modelwright.reconcile.model_rollout import OrphanedRolloutReconciler
 from modelwright.reconcile.model_version import ModelVersionReconciler
 from modelwright.reconcile.policy_snapshots import PolicySnapshotReconciler

@@ -113,7 +113,7 @@ class Rollouts(RuleBasedStateMachine):
             traffic=TrafficView(world.named, confirmed=bool(world.named) and world.followed == world.named),
             serving=world.serving,
         )
-        return replace(picture, serving=confirm_serving(picture))
+        return replace(picture, serving=confirm_serving(picture, picture.record))
 
     def one_pass(self, crash_after: int | None = None) -> None:
         before = self.observed()

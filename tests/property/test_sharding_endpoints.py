@@ -13,7 +13,8 @@ from modelwright.core.sharding import NamespaceOwnership, NamespaceState
 from modelwright.kube import kinds
 from modelwright.kube.sharded import ShardStore
 from modelwright.kube.store import Store
-from modelwright.reconcile import observe, watches
+from modelwright.reconcile import watches
+from modelwright.reconcile.model import routing
 from tests.lib import objects
 
 Object = dict[str, Any]
@@ -56,7 +57,7 @@ def verdicts(store: Store) -> dict[tuple[str, str], str | None]:
     found = {}
     for raw in store.list(kinds.MODEL):
         if "endpoint" in raw["spec"] and "unheardOf" not in raw["spec"]["version"]:
-            problem = observe._hostname_conflict(context, raw, Model.parse(raw))
+            problem = routing.find_hostname_conflict(context, raw, Model.parse(raw).spec.endpoint)
             found[raw["metadata"]["namespace"], raw["metadata"]["name"]] = problem.message if problem else None
     return found
 

@@ -50,7 +50,7 @@ from modelwright.reconcile import watches
 from modelwright.reconcile.admission_check import AdmissionCheck
 from modelwright.reconcile.context import Context
 from modelwright.reconcile.metric_jobs import MetricJobRunner
-from modelwright.reconcile.model import ModelReconciler
+from modelwright.reconcile.model.reconciler import ModelReconciler
 from modelwright.reconcile.model_rollout import OrphanedRolloutReconciler, list_orphans
 from modelwright.reconcile.model_version import ModelVersionReconciler
 from modelwright.reconcile.policy_snapshots import PolicySnapshotReconciler, list_unused

@@ -27,9 +27,10 @@ from modelwright.kube import kinds
 from modelwright.kube.queue import Key
 from modelwright.kube.workers import ReconcileResult
 from modelwright.obs.read_child import read_child
-from modelwright.reconcile import artifact_cache, rollout_records, watches
+from modelwright.reconcile import artifact_cache, watches
 from modelwright.reconcile.children import BlockedError, ensure, has_other_placement, is_controlled_by, remove
 from modelwright.reconcile.context import Context
+from modelwright.reconcile.model import rollout_history
 from modelwright.reconcile.status_writer import write_status
 from modelwright.render import helper_pod_placement
 from modelwright.render.fetch_container import FETCH_CONTAINER, CachedContent, fill_pod, resolve_pod
@@ -113,7 +114,7 @@ class ModelVersionReconciler:
             observed_generation=version.generation,
             artifact=found.artifact,
             signature=found.signature,
-            stage=rollout_records.failed_stage(self._context, key.namespace, version.spec.model_ref.name, version.name),
+            stage=rollout_history.failed_stage(self._context, key.namespace, version.spec.model_ref.name, version.name),
             failure=failure,
             conditions=build_conditions(
                 old.conditions,

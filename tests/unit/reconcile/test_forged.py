@@ -16,7 +16,8 @@ from modelwright.engines.job import JobEngine
 from modelwright.kube import kinds
 from modelwright.measurement import job_report as metric_jobs
 from modelwright.obs import metrics
-from modelwright.reconcile import model_version, observe, rollout_records
+from modelwright.reconcile import model_version
+from modelwright.reconcile.model import observe, rollout_input, routing
 from tests.lib import objects, stepped
 from tests.lib.gate_harness import GOOD, PROBED, Gated
 from tests.lib.rollout_harness import CANARY, ERRORS, NS, World
@@ -369,8 +370,8 @@ READERS: dict[str, tuple[Any, str]] = {
     "a gate's Job": (gate_results, "read_gate_result"),
     "a Deployment": (observe, "_build_view"),
     "pods": (pod_failures, "diagnose_pods"),
-    "a route": (observe, "_confirm_traffic"),
-    "measurements": (rollout_records, "_analyze_step"),
+    "a route": (routing, "_check_routing"),
+    "measurements": (rollout_input, "analyze_step"),
 }
 
 

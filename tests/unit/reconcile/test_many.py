@@ -15,7 +15,8 @@ from modelwright.kube import kinds
 from modelwright.kube.queue import Key
 from modelwright.kube.store import Store
 from modelwright.obs.clock import FakeClock
-from modelwright.reconcile import observe, training_run, watches
+from modelwright.reconcile import training_run, watches
+from modelwright.reconcile.model import target
 from tests.lib import objects
 from tests.lib.simulated import SimulatedApi
 from tests.lib.stepped import Operator
@@ -76,7 +77,7 @@ def test_a_pass_parses_at_most_twenty_of_20_000_versions(
     store: Store, monkeypatch: pytest.MonkeyPatch, what: str, model: Model, wanted: str
 ) -> None:
     counted = Counted(monkeypatch, ModelVersion)
-    found = observe._find_target_version(cast(Any, SimpleNamespace(store=store)), model)
+    found = target._find_target_version(cast(Any, SimpleNamespace(store=store)), model)
     assert isinstance(found, ModelVersion), what
     assert found.name == wanted
     assert counted.parsed <= 20

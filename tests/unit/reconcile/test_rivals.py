@@ -8,7 +8,8 @@ from typing import Any
 from modelwright.api.v1alpha1.model import Model
 from modelwright.kube import kinds
 from modelwright.kube.store import Store
-from modelwright.reconcile import observe, watches
+from modelwright.reconcile import watches
+from modelwright.reconcile.model import routing
 from tests.lib import objects
 
 Object = dict[str, Any]
@@ -49,7 +50,7 @@ def test_the_younger_ones_in_its_way_hear_of_a_model_and_the_older_ones_never() 
 
 def problem(mine: Object, *others: Object, hostnames: tuple[str, ...] = ()) -> str | None:
     context: Any = SimpleNamespace(store=store(mine, *others), hostnames=hostnames)
-    found = observe._hostname_conflict(context, mine, Model.parse(mine))
+    found = routing.find_hostname_conflict(context, mine, Model.parse(mine).spec.endpoint)
     return found.reason.value if found is not None else None
 
 

@@ -233,11 +233,11 @@ def test_every_row_of_the_table_is_reached_by_a_case() -> None:
 
 def test_a_revision_serves_only_once_it_is_named_confirmed_and_ready() -> None:
     ready = world(up(OLD), up(NEW), named=NEW)
-    assert confirm_serving(ready) == ServingRevision(NEW, NOW)
+    assert confirm_serving(ready, None) == ServingRevision(NEW, NOW)
     unconfirmed = replace(ready, traffic=replace(ready.traffic, confirmed=False))
-    assert confirm_serving(unconfirmed) == ready.serving
+    assert confirm_serving(unconfirmed, None) == ready.serving
     unready = world(up(OLD), up(NEW, 1, 2), named=NEW, replicas=2)
-    assert confirm_serving(unready) == unready.serving
+    assert confirm_serving(unready, None) == unready.serving
 
 
 def test_the_documented_table_is_the_code() -> None:

@@ -7,16 +7,16 @@ from modelwright.api import names
 from modelwright.core.revision import Revision
 from modelwright.core.rollout.record import RolloutRecord
 from modelwright.reconcile.context import Context
-from modelwright.reconcile.snapshot import ModelSnapshot
+from modelwright.reconcile.model.snapshot import ModelSnapshot
 from modelwright.render import mirror_target
 from modelwright.traffic.port import ObservedSplit
 
 Object = dict[str, Any]
 
 
-def mirror_token(context: Context, picture: ModelSnapshot, role: str, revisions: Sequence[Revision]) -> str:
+def mirror_token(context: Context, snapshot: ModelSnapshot, role: str, revisions: Sequence[Revision]) -> str:
     """Of the copies for the pod of this role, which asks these revisions; empty when none is asked for."""
-    return _compute_token(context, picture.raw, picture.stored, role, revisions)
+    return _compute_token(context, snapshot.raw, snapshot.children.stored, role, revisions)
 
 
 def has_stale_token(

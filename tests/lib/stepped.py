@@ -18,7 +18,7 @@ from modelwright.reconcile.model_version import ModelVersionReconciler
 from modelwright.reconcile.policy_snapshots import PolicySnapshotReconciler
 from modelwright.reconcile.retraining_policy import RetrainingPolicyReconciler
 from modelwright.reconcile.rollout_policy import RolloutPolicyReconciler
-from modelwright.reconcile.training_run import TrainingRunReconciler
+from modelwright.reconcile.training_run.reconciler import TrainingRunReconciler
 from modelwright.render.images import Images
 from modelwright.sandbox.process import SANDBOX
 from tests.lib.simulated import SimulatedApi

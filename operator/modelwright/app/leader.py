@@ -56,7 +56,7 @@ from modelwright.reconcile.model_version import ModelVersionReconciler
 from modelwright.reconcile.policy_snapshots import PolicySnapshotReconciler, list_unused
 from modelwright.reconcile.retraining_policy import RetrainingPolicyReconciler
 from modelwright.reconcile.rollout_policy import RolloutPolicyReconciler
-from modelwright.reconcile.training_run import TrainingRunReconciler
+from modelwright.reconcile.training_run.reconciler import TrainingRunReconciler
 from modelwright.reconcile.webhook_queue import WebhookQueue
 from modelwright.render.images import Images
 from modelwright.traffic.gateway_probe import GatewayProbe

@@ -35,7 +35,7 @@ from modelwright.obs.read_child import read_child
 from modelwright.reconcile.children import BlockedError, ensure, is_controlled_by, remove
 from modelwright.reconcile.context import Context
 from modelwright.reconcile.status_writer import write_status
-from modelwright.reconcile.training_run import has_ended, list_runs
+from modelwright.reconcile.training_run.runs import has_ended, list_runs
 from modelwright.reconcile.webhook_queue import WebhookEvent
 from modelwright.render import helper_pod_placement
 from modelwright.render import training_stages as renderers

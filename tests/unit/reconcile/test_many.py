@@ -15,8 +15,9 @@ from modelwright.kube import kinds
 from modelwright.kube.queue import Key
 from modelwright.kube.store import Store
 from modelwright.obs.clock import FakeClock
-from modelwright.reconcile import training_run, watches
+from modelwright.reconcile import watches
 from modelwright.reconcile.model import target
+from modelwright.reconcile.training_run import runs
 from tests.lib import objects
 from tests.lib.simulated import SimulatedApi
 from tests.lib.stepped import Operator
@@ -132,10 +133,10 @@ def test_a_pass_parses_a_bounded_number_of_the_runs_of_a_policy(monkeypatch: pyt
         store.apply(kinds.TRAINING_RUN, None, stored(run, number))
     counted = Counted(monkeypatch, TrainingRun)
     policy = {"metadata": {"name": "nightly", "namespace": NS, "uid": "p", "creationTimestamp": "2026-10-01T00:00:00Z"}}
-    found = training_run.list_runs(cast(Any, SimpleNamespace(store=store)), policy)
-    assert counted.parsed <= training_run.MAX_LIVE_RUNS + training_run.MAX_ENDED_RUNS
-    assert found[-1].name == f"r{1_000 + training_run.MAX_LIVE_RUNS - 1}", "of those that go on the oldest"
-    assert found[0].name == f"r{1_000 - training_run.MAX_ENDED_RUNS}", "of those that have ended the newest"
+    found = runs.list_runs(cast(Any, SimpleNamespace(store=store)), policy)
+    assert counted.parsed <= runs.MAX_LIVE_RUNS + runs.MAX_ENDED_RUNS
+    assert found[-1].name == f"r{1_000 + runs.MAX_LIVE_RUNS - 1}", "of those that go on the oldest"
+    assert found[0].name == f"r{1_000 - runs.MAX_ENDED_RUNS}", "of those that have ended the newest"
 
 
 @pytest.mark.parametrize(("size", "refused"), [(128 << 10, False), ((128 << 10) + 1, True)])

@@ -1,0 +1,1 @@
+"""TrainingRun: observe, decide, act, report."""

@@ -1,6 +1,7 @@
-"""The observer of a Model: there while something serves that has a reference, and sent copies only while it is ready.
+"""The drift monitor of a Model, which runs while the serving version has a reference sample.
 
-Nothing here stands in the way of serving: what can't be had is told by the condition Monitored alone.
+It gets copies of requests only while its pod is ready. Nothing here delays serving: problems are reported by the
+condition Monitored alone.
 """
 
 from typing import Any
@@ -26,7 +27,7 @@ Object = dict[str, Any]
 
 
 def mirror_percent(context: Context, snapshot: ModelSnapshot) -> int:
-    """Share of the requests that the observer may get now: none before its pod is ready for what serves."""
+    """Percent of the requests to copy now: none before the drift monitor's pod is ready for the serving revision."""
     wanted = _wanted_deployment(context, snapshot)
     monitoring = snapshot.model.spec.monitoring
     if (
@@ -39,7 +40,7 @@ def mirror_percent(context: Context, snapshot: ModelSnapshot) -> int:
 
 
 def observer_token(context: Context, snapshot: ModelSnapshot) -> str:
-    """Of the copies that the observer counts of what serves."""
+    """The token of the copies of the serving revision's requests; empty while nothing serves."""
     serving = snapshot.observation.serving
     return (
         mirror_tokens.mirror_token(context, snapshot, names.ROLE_OBSERVER, [serving.revision])
@@ -49,41 +50,43 @@ def observer_token(context: Context, snapshot: ModelSnapshot) -> str:
 
 
 async def ensure_observer(context: Context, snapshot: ModelSnapshot) -> tuple[bool, Problem | None]:
-    """Make the observer be as it should; whether anything had to be written, and why it can't be had. It is left alone
-    while the Model is suspended, and goes once no route names it."""
+    """Create, repair or remove the drift monitor; return whether anything was written, and why it can't be had.
+
+    It is left alone while the Model is suspended, and is removed only once no route names it.
+    """
     if snapshot.observation.suspended:
         return False, None
     wanted, live = _wanted_deployment(context, snapshot), _live_deployment(context, snapshot)
     if isinstance(wanted, dict):
         changed = False
         if live is not None and not drift_monitor_pod.is_same_monitor(live, wanted) and _is_routed(context, snapshot):
-            # In a step of a rollout the route stays as it is; another pod waits for its end.
+            # During a step of a rollout the route stays as it is: the other pod waits for its end.
             return False, None
         try:
             for manifest in (drift_monitor_pod.monitor_service(snapshot.raw), wanted):
                 _, written = await ensure(context, manifest)
                 changed |= written
-        except BlockedError as refused:
-            return changed, refused.problem
+        except BlockedError as blocked:
+            return changed, blocked.problem
         return changed, None
     name, changed = names.observer_name(snapshot.model.name), False
     for kind in (kinds.DEPLOYMENT, kinds.SERVICE):
-        found = context.store.get(kind, snapshot.model.namespace, name)
-        if found is not None and is_controlled_by(found, snapshot.model.uid) and not _is_routed(context, snapshot):
-            await remove(context, found)
+        child = context.store.get(kind, snapshot.model.namespace, name)
+        if child is not None and is_controlled_by(child, snapshot.model.uid) and not _is_routed(context, snapshot):
+            await remove(context, child)
             changed = True
     return changed, None
 
 
 def monitored_condition(
-    context: Context, snapshot: ModelSnapshot, refused: Problem | None
+    context: Context, snapshot: ModelSnapshot, ensure_problem: Problem | None
 ) -> tuple[bool, Reason, str] | None:
-    """The condition Monitored; None when monitoring isn't asked for. `refused`: what `keep` met."""
+    """The condition Monitored; None without monitoring. `ensure_problem`: returned by `ensure_observer`."""
     monitoring = snapshot.model.spec.monitoring
     if monitoring is None:
         return None
     wanted, name = _wanted_deployment(context, snapshot), names.observer_name(snapshot.model.name)
-    problem = wanted if isinstance(wanted, Problem) else refused
+    problem = wanted if isinstance(wanted, Problem) else ensure_problem
     if problem is not None:
         return False, Reason(problem.reason), problem.message
     live = _live_deployment(context, snapshot)
@@ -100,39 +103,41 @@ def monitored_condition(
 
 
 def read_drift(context: Context, snapshot: ModelSnapshot) -> DriftStatus | None:
-    """What the observer has found; None when there is none to ask, or it has found nothing yet. While its pod isn't
-    ready, what the status says stays."""
+    """The drift that the monitor reports; None without a monitor, or before its first report.
+
+    While its pod isn't ready, the status keeps the last report on the serving version.
+    """
     model, serving, old = snapshot.model, snapshot.observation.serving, snapshot.model.status.drift
     key, wanted = Key("Model", model.namespace, model.name), _wanted_deployment(context, snapshot)
     if serving is None or not isinstance(wanted, dict):
         forget_observer(context, key)
         return None
     version = serving.revision.version
-    kept = old if old is not None and old.version == version else None
+    last = old if old is not None and old.version == version else None
     if context.observers is None:
-        return kept
+        return last
     if not drift_monitor_pod.is_monitor_ready(_live_deployment(context, snapshot), wanted):
         forget_observer(context, key)
-        return kept
-    return context.observers.sync_model(key, version, kept)
+        return last
+    return context.observers.sync_model(key, version, last)
 
 
 def forget_observer(context: Context, model: Key) -> None:
-    """The observer of this Model is asked no more."""
+    """Stop polling the drift monitor of this Model."""
     if context.observers is not None:
         context.observers.forget_model(model)
 
 
 def _wanted_deployment(context: Context, snapshot: ModelSnapshot) -> Object | Problem | None:
-    """The Deployment that there should be; why there can be none; None when it isn't asked for."""
+    """The monitor's Deployment as it should be, or why there can be none; None without monitoring."""
     model, serving = snapshot.model, snapshot.observation.serving
     if model.spec.monitoring is None:
         return None
-    refusals = snapshot.routing.router.list_unsupported_needs(
+    unsupported = snapshot.routing.router.list_unsupported_needs(
         snapshot.routing.objects, TrafficRequirements(observe_percent=model.spec.monitoring.mirror_percent)
     )
-    if refusals:
-        return Problem(Reason.MONITORING_NOT_SUPPORTED, "; ".join(refusals))
+    if unsupported:
+        return Problem(Reason.MONITORING_NOT_SUPPORTED, "; ".join(unsupported))
     if serving is None:
         return Problem(Reason.NOTHING_SERVING, "no revision has served yet")
     version = _read_version(context, snapshot, serving.revision.version)
@@ -169,7 +174,7 @@ def _live_deployment(context: Context, snapshot: ModelSnapshot) -> Object | None
 
 
 def _is_routed(context: Context, snapshot: ModelSnapshot) -> bool:
-    """Whether the route, as it was written last, copies requests to the observer."""
+    """Whether the live route copies requests to the drift monitor."""
     name = snapshot.model.name
     route = context.store.get(kinds.HTTP_ROUTE, snapshot.model.namespace, name)
     if route is None or not is_controlled_by(route, snapshot.model.uid):

@@ -1,4 +1,4 @@
-"""The Jobs of a rollout's gates: made, read once they have ended, and taken away."""
+"""Creates the Jobs of a rollout's gates, and removes them once their results are recorded."""
 
 from dataclasses import replace
 from typing import Any
@@ -28,27 +28,27 @@ Object = dict[str, Any]
 
 
 async def ensure_gate_job(context: Context, snapshot: ModelSnapshot, gate: str) -> bool:
-    """Have the Job of this gate ("scan", "evaluation" or "infra") of the live rollout; whether it had to be made.
+    """Create the Job of a gate ("scan", "evaluation" or "infra") of the active rollout; return whether it is new.
 
-    One that is there is left as it is: a Job's template can't be changed, and a new operator does not start it anew.
-    Raises Refused when it can't be made until somebody changes something; else ApiError.
+    An existing one is left as it is: a Job's template is immutable, and an upgraded operator does not restart it.
+    Raises BlockedError when it can't be created until a user changes something; else ApiError.
     """
-    rolling, record, plan = snapshot.observation.rollout, snapshot.observation.active_record, snapshot.goal.plan
-    if rolling is None or record is None or plan is None or record.candidate != plan.revision:
-        # The version is gone or another one is wanted: the next pass decides what that means.
+    rollout, record, plan = snapshot.observation.rollout, snapshot.observation.active_record, snapshot.goal.plan
+    if rollout is None or record is None or plan is None or record.candidate != plan.revision:
+        # The version is gone or another one is wanted: the next reconciliation decides what follows.
         return False
     raw = snapshot.history.raw[record.name]
-    wanted = rolling.policy.gates
-    there = context.store.get(kinds.JOB, snapshot.model.namespace, jobs.job_name(raw, gate))
-    if wanted is None or (there is not None and is_controlled_by(there, record.uid)):
+    gates = rollout.policy.gates
+    live = context.store.get(kinds.JOB, snapshot.model.namespace, jobs.job_name(raw, gate))
+    if gates is None or (live is not None and is_controlled_by(live, record.uid)):
         return False
     images = helper_pod_placement.with_model_placement(context.images, snapshot.raw)
     try:
-        if gate == "infra" and wanted.infra is not None:
-            pods = await _pod_addresses(context, snapshot, plan.revision) if wanted.infra.memory is not None else []
+        if gate == "infra" and gates.infra is not None:
+            pods = await _pod_addresses(context, snapshot, plan.revision) if gates.infra.memory is not None else []
             job = jobs.infra_job(
                 raw,
-                wanted.infra,
+                gates.infra,
                 plan.revision,
                 plan.stored,
                 plan.version.spec.samples,
@@ -58,16 +58,16 @@ async def ensure_gate_job(context: Context, snapshot: ModelSnapshot, gate: str) 
                 service_account=plan.version.spec.artifact.service_account_name,
                 pods=pods,
             )
-        elif gate == "scan" and wanted.scan is not None:
-            job = jobs.scan_job(raw, wanted.scan, plan.revision, _candidate_content(plan), images)
-        elif gate == "evaluation" and wanted.evaluation is not None:
+        elif gate == "scan" and gates.scan is not None:
+            job = jobs.scan_job(raw, gates.scan, plan.revision, _candidate_content(plan), images)
+        elif gate == "evaluation" and gates.evaluation is not None:
             serving = (
                 _serving_content(context, snapshot, record.from_revision) if record.from_revision is not None else None
             )
             candidate = _with_cache(context, snapshot, plan.version, _candidate_content(plan))
             job = jobs.evaluation_job(
                 raw,
-                wanted.evaluation,
+                gates.evaluation,
                 plan.revision,
                 candidate,
                 serving,
@@ -81,28 +81,28 @@ async def ensure_gate_job(context: Context, snapshot: ModelSnapshot, gate: str) 
             Problem(Reason.INVALID_POLICY, _policy_message(record, gate, str(error)), stalled=True)
         ) from error
     try:
-        _, made = await ensure(context, job)
-    except BlockedError as refused:
-        if isinstance(refused.__cause__, api_errors.Invalid):
-            text = _policy_message(record, gate, f"the API server refuses its Job: {refused.__cause__.message}")
-            raise BlockedError(Problem(Reason.INVALID_POLICY, text, stalled=True)) from refused
+        _, is_new = await ensure(context, job)
+    except BlockedError as blocked:
+        if isinstance(blocked.__cause__, api_errors.Invalid):
+            text = _policy_message(record, gate, f"the API server refuses its Job: {blocked.__cause__.message}")
+            raise BlockedError(Problem(Reason.INVALID_POLICY, text, stalled=True)) from blocked
         raise
-    return made
+    return is_new
 
 
-async def remove_spent_jobs(context: Context, found: RolloutHistory) -> bool:
-    """Delete Jobs that nobody needs any more, by what is written down of their records; whether one was deleted.
+async def remove_spent_jobs(context: Context, history: RolloutHistory) -> bool:
+    """Delete the Jobs whose results are recorded; return whether one was deleted.
 
-    A gate that did not pass keeps its Job, for people to read its log, until there is a newer rollout.
+    A gate that did not pass keeps its Job, so that users can read its log, until there is a newer rollout.
     """
     changed = False
-    newest = found.newest
-    records = [record for record in (newest, *found.superseded, *found.ended) if record is not None]
+    newest = history.newest
+    records = [record for record in (newest, *history.superseded, *history.ended) if record is not None]
     by_uid = {record.uid: record for record in records}
     if newest is None:
         return False
     model = newest.spec.model_ref.name
-    for job in context.store.by_model(kinds.JOB, found.raw[newest.name]["metadata"]["namespace"], model):
+    for job in context.store.by_model(kinds.JOB, history.raw[newest.name]["metadata"]["namespace"], model):
         record = next((by_uid[uid] for uid in by_uid if is_controlled_by(job, uid)), None)
         if record is not None and not job["metadata"].get("deletionTimestamp") and _is_spent(job, record, newest):
             await remove(context, job)
@@ -113,27 +113,27 @@ async def remove_spent_jobs(context: Context, found: RolloutHistory) -> bool:
 def _is_spent(job: Object, record: RolloutRecord, newest: RolloutRecord) -> bool:
     gate = gate_of_job(job, record)
     if gate is None:
-        # A metric's Job.
+        # It is the Job of a metric.
         return False
-    told = next((entry for entry in record.status.gates if entry.name == gate), None)
-    if told is not None and told.outcome == Outcome.PASS:
+    recorded = next((entry for entry in record.status.gates if entry.name == gate), None)
+    if recorded is not None and recorded.outcome == Outcome.PASS:
         return True
-    if told is None and record.is_active:
+    if recorded is None and record.is_active:
         return record is not newest
     return record is not newest or not gate_results.has_ended(job)
 
 
 async def _pod_addresses(context: Context, snapshot: ModelSnapshot, revision: Revision) -> list[str]:
-    """Addresses of the pods of a revision."""
+    """The IP addresses of a revision's pods."""
     labels = names.revision_selector(snapshot.model.name, revision.hash)
     selector = ",".join(f"{key}={value}" for key, value in labels.items())
     pods = await context.client.list(kinds.POD, snapshot.model.namespace, labels=selector)
-    living = (pod for pod in pods if not pod["metadata"].get("deletionTimestamp"))
-    return [address for pod in living if (address := pod.get("status", {}).get("podIP"))]
+    running = (pod for pod in pods if not pod["metadata"].get("deletionTimestamp"))
+    return [address for pod in running if (address := pod.get("status", {}).get("podIP"))]
 
 
 def _serving_content(context: Context, snapshot: ModelSnapshot, source: Revision) -> jobs.EvaluatedContent:
-    """The artifact of what serves, for the comparison. Raises Refused when that can't be had any more."""
+    """The artifact of the serving version, for the comparison. Raises BlockedError when its version is gone."""
     raw = context.store.get(kinds.MODEL_VERSION, snapshot.model.namespace, source.version)
     try:
         version = ModelVersion.parse(raw) if raw is not None else None
@@ -155,15 +155,17 @@ def _serving_content(context: Context, snapshot: ModelSnapshot, source: Revision
 def _with_cache(
     context: Context, snapshot: ModelSnapshot, version: ModelVersion, content: jobs.EvaluatedContent
 ) -> jobs.EvaluatedContent:
-    """The content as the evaluation gets it: what loads a model doesn't fetch where what serves doesn't. Raises Refused
-    while it isn't in the cache."""
+    """The content as the evaluation reads it: from the cache, where serving pods may not fetch either.
+
+    Raises BlockedError while the cache lacks it.
+    """
     serving = snapshot.model.spec.serving
     claim = artifact_cache.prefetch_claim(serving)
     if claim is None:
         return content
-    absent = artifact_cache.cache_problem(context, serving, version)
-    if absent is not None:
-        raise BlockedError(absent)
+    problem = artifact_cache.cache_problem(context, serving, version)
+    if problem is not None:
+        raise BlockedError(problem)
     return replace(
         content,
         cached=CachedContent(claim, artifact_cache.build_proof(snapshot.raw, version, content.digest, context.images)),

@@ -26,19 +26,19 @@ POD_READ_DELAY = timedelta(seconds=20)
 
 
 async def read_results(context: Context, record: RolloutRecord, policy: RolloutPolicySpec) -> dict[str, GateResult]:
-    """What gates of this record came to that have ended and that it does not tell of yet, by gate.
+    """Read the results of ended gates that the record does not have yet, by gate.
 
-    Costs nothing while a Job has a ready pod. What can't be read now is left out, and read by the next pass. Nothing
-    counts while anybody might have forged it: see `unproven`.
+    Reads no pods while a Job has a ready one. Results that can't be read now are left to the next reconciliation.
+    Nothing counts while others could have forged it: see `untrusted_problem`.
     """
-    wanted, found = policy.gates, {}
-    if wanted is None or not record.is_active:
-        return {}
-    known = {entry.name for entry in record.status.gates}
+    gates, results = policy.gates, dict[str, GateResult]()
+    if gates is None or not record.is_active:
+        return results
+    recorded = {entry.name for entry in record.status.gates}
     now = context.clock.now()
     for job in context.store.by_owner(kinds.JOB, record.uid):
         gate = gate_of_job(job, record)
-        if gate is None or gate in known or job["metadata"].get("deletionTimestamp"):
+        if gate is None or gate in recorded or job["metadata"].get("deletionTimestamp"):
             continue
         if not is_controlled_by(job, record.uid) or not context.admission(job["metadata"]["namespace"]).in_force:
             continue
@@ -51,30 +51,30 @@ async def read_results(context: Context, record: RolloutRecord, policy: RolloutP
             continue
         if problem is not None:
             text = f"Job {job['metadata']['name']} can't have a pod: {problem}"
-            found[gate] = GateResult(Outcome.ERROR, Reason.QUOTA_EXCEEDED, text)
+            results[gate] = GateResult(Outcome.ERROR, Reason.QUOTA_EXCEEDED, text)
             continue
-        heard = pod_trust.trust_job_pods(job, pods)
+        trusted = pod_trust.trust_job_pods(job, pods)
         result = read_child(
             job,
             functools.partial(
                 gate_results.read_gate_result,
                 job,
-                heard.pods,
+                trusted.pods,
                 gate,
-                wanted,
+                gates,
                 first=record.from_revision is None,
                 now=now,
-                unheard=heard.refusal_text,
+                unheard=trusted.refusal_text,
             ),
             lambda text: GateResult(Outcome.ERROR, Reason.INTERNAL_ERROR, text),
         )
         if result is not None:
-            found[gate] = result
-    return found
+            results[gate] = result
+    return results
 
 
 def untrusted_problem(context: Context, namespace: str) -> Problem | None:
-    """Why no report of a Job counts there now: others may be able to make pods that pass for the Job's."""
+    """Why no report of a Job counts in a namespace now: others may be able to create pods that look like the Job's."""
     admission = context.admission(namespace)
     if admission.in_force:
         return None
@@ -83,7 +83,7 @@ def untrusted_problem(context: Context, namespace: str) -> Problem | None:
 
 
 def gate_of_job(job: Object, record: RolloutRecord) -> str | None:
-    """Which gate of the record a Job is for."""
+    """The gate of the record that a Job runs; None for other Jobs."""
     owner = {"metadata": {"name": record.name, "uid": record.uid}}
     return next(
         (gate for gate in gate_results.JOB_GATES if jobs.job_name(owner, gate) == job["metadata"]["name"]), None
@@ -95,14 +95,17 @@ def _pod_selector(job: Object) -> str:
 
 
 def _should_have_pods(job: Object, now: datetime) -> bool:
-    """Whether a Job without pods ought to have had one for START_PATIENCE."""
-    asleep = job["spec"].get("suspend") or gate_results.has_ended(job)
-    return not asleep and gate_results.is_stuck(job, now, gate_results.START_TIMEOUT)
+    """Whether a Job without pods should have had one since START_TIMEOUT."""
+    is_inactive = job["spec"].get("suspend") or gate_results.has_ended(job)
+    return not is_inactive and gate_results.is_stuck(job, now, gate_results.START_TIMEOUT)
 
 
 async def _quota_problem(context: Context, job: Object) -> str | None:
-    """Why a quota refuses the pod of a Job; None when none does. Only Events of the Job's controller say so, which the
-    operator may not read: so it has the API server check such a pod, and store none."""
+    """Why a quota refuses the pod of a Job; None when none does.
+
+    Only Events of the Job controller say so, which the operator may not read: it has the API server check such a pod by
+    a dry run instead.
+    """
     template, metadata = job["spec"]["template"], job["metadata"]
     pod = {
         "apiVersion": "v1",
@@ -117,8 +120,8 @@ async def _quota_problem(context: Context, job: Object) -> str | None:
     try:
         await context.client.create(pod, dry_run=True)
     except api_errors.Denied as error:
-        said = error.message.partition(" is forbidden: ")[2] or error.message
-        return pod_states.explain_quota_refusal(said, pod_states.HELPER_RESOURCES_HINT)
+        message = error.message.partition(" is forbidden: ")[2] or error.message
+        return pod_states.explain_quota_refusal(message, pod_states.HELPER_RESOURCES_HINT)
     except api_errors.Invalid:
         return None
     return None

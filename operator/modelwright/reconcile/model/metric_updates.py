@@ -1,4 +1,4 @@
-"""What the operator's own metrics say of Models and their rollouts, as plain values."""
+"""Updates the operator's own metrics of Models and their rollouts."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ VERDICT_VALUES = ("candidate", "serving", "low", "high", "limit")
 def record_model(
     namespace: str, model: str, status: ModelStatus, record: RolloutRecord | None, verdicts: Iterable[Verdict]
 ) -> None:
-    """Say how a Model stands, and its live rollout; `record` None when none goes on."""
-    live = None
+    """Export the state of a Model and of its active rollout; `record` is None without one."""
+    rollout = None
     if record is not None:
-        live = RolloutMetrics(record.state, {verdict.metric: _verdict_metrics(verdict) for verdict in verdicts})
+        rollout = RolloutMetrics(record.state, {verdict.metric: _verdict_metrics(verdict) for verdict in verdicts})
     weights = {(entry.version, entry.revision): entry.weight for entry in status.traffic}
     state = next((kind for kind in EXPORTED_CONDITIONS if is_true(status.conditions, kind)), ConditionType.RECONCILING)
-    model_metrics.MODELS.set_model(namespace, model, ModelMetrics(state, weights, live))
+    model_metrics.MODELS.set_model(namespace, model, ModelMetrics(state, weights, rollout))
 
 
 def forget_model(namespace: str, model: str) -> None:
-    """A Model is gone, and its series with it."""
+    """Remove the series of a Model that is gone."""
     model_metrics.MODELS.remove_model(namespace, model)
 
 
 def count_finished(old: RolloutRecord, new: RolloutRecord) -> None:
-    """Count a rollout that has ended by going from `old` to `new`, which was written."""
+    """Count a rollout that has ended. `new`: its record as it was just written; `old`: as it was before."""
     if new.state not in TERMINAL_STATES or not old.is_active:
         return
     model_metrics.ENDED.labels(new.state, new.status.reason or "").inc()
-    began, turned, ended = new.status.started_at, old.status.since, new.status.finished_at
+    started, since, ended = new.status.started_at, old.status.since, new.status.finished_at
     if ended is None:
         return
-    seen = old.status.state is not None
-    if new.state is RolloutState.SUCCEEDED and began is not None and seen and not new.is_manual:
-        model_metrics.PROMOTE_SECONDS.observe((ended - began).total_seconds())
-    elif old.state is RolloutState.ROLLING_BACK and turned is not None:
-        model_metrics.ROLLBACK_SECONDS.observe((ended - turned).total_seconds())
+    is_known = old.status.state is not None
+    if new.state is RolloutState.SUCCEEDED and started is not None and is_known and not new.is_manual:
+        model_metrics.PROMOTE_SECONDS.observe((ended - started).total_seconds())
+    elif old.state is RolloutState.ROLLING_BACK and since is not None:
+        model_metrics.ROLLBACK_SECONDS.observe((ended - since).total_seconds())
 
 
 def _verdict_metrics(verdict: Verdict) -> VerdictMetrics:

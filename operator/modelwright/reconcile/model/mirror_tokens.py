@@ -1,4 +1,4 @@
-"""The tokens by which the comparer and the observer know the copies that a Model's route has made."""
+"""The tokens by which the comparer and the drift monitor recognize the copies that a Model's route makes."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,18 +15,18 @@ Object = dict[str, Any]
 
 
 def mirror_token(context: Context, snapshot: ModelSnapshot, role: str, revisions: Sequence[Revision]) -> str:
-    """Of the copies for the pod of this role, which asks these revisions; empty when none is asked for."""
+    """The token of the copies for the pod of `role`, which queries these revisions; empty when tokens are off."""
     return _compute_token(context, snapshot.raw, snapshot.children.stored, role, revisions)
 
 
 def has_stale_token(
-    context: Context, raw: Object, stored: Mapping[str, Object], record: RolloutRecord | None, routed: ObservedSplit
+    context: Context, raw: Object, stored: Mapping[str, Object], record: RolloutRecord | None, split: ObservedSplit
 ) -> bool:
-    """Whether the live route copies requests for the comparer of this record with another token than it asks for."""
-    if not routed.mirror_percent or record is None or record.from_revision is None or record.candidate is None:
+    """Whether the live route copies requests to the record's comparer with another token than the comparer accepts."""
+    if not split.mirror_percent or record is None or record.from_revision is None or record.candidate is None:
         return False
     wanted = _compute_token(context, raw, stored, names.ROLE_COMPARER, (record.from_revision, record.candidate))
-    return routed.copy_token != wanted
+    return split.copy_token != wanted
 
 
 def _compute_token(
@@ -34,4 +34,6 @@ def _compute_token(
 ) -> str:
     if not context.images.copy_token:
         return ""
-    return mirror_target.mirror_token(raw, role, [stored[one.hash] for one in revisions if one.hash in stored])
+    return mirror_target.mirror_token(
+        raw, role, [stored[revision.hash] for revision in revisions if revision.hash in stored]
+    )

@@ -112,7 +112,11 @@ class World:
 
     def restart(self) -> Operator:
         self.operator = Operator(
-            self.api, self.clock, measurements=self.desk, is_backlogged=lambda: self.crowd, is_busy=lambda: self.busy
+            self.api,
+            self.clock,
+            measurements=self.desk,
+            has_waiting_edits=lambda: self.crowd,
+            is_busy=lambda: self.busy,
         )
         return self.operator
 

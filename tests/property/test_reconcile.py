@@ -61,7 +61,7 @@ class Clusters(RuleBasedStateMachine):
         self.crowd = crowd
 
     def _start(self) -> Operator:
-        return Operator(self.api, self.clock, is_backlogged=lambda: self.crowd)
+        return Operator(self.api, self.clock, has_waiting_edits=lambda: self.crowd)
 
     # People
 

@@ -172,7 +172,7 @@ class LeaderSession:
             turns=ResolveQueue(settings.resolve_pods),
             settle_time=datetime.timedelta(seconds=settings.settle_seconds),
             admission=self._admission.admission,
-            is_backlogged=lambda: self._queue.high_priority_len > 0,
+            has_waiting_edits=lambda: self._queue.high_priority_len > 0,
             is_busy=lambda: self._queue.is_backlogged,
         )
         reconcilers: dict[str, Reconciler] = {

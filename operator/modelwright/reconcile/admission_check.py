@@ -1,8 +1,8 @@
-"""Whether the admission policies are in force that prove who writes an approval or a command, and that keep others from
-making what the operator makes: found out by trying.
+"""Checks, by trying, whether the admission policies are in force: those that verify the author of an approval or a
+command, and keep others from creating the operator's objects.
 
-The operator may not read policies, and reading one would not prove that it is bound. So it sends what nobody may write,
-in a forged name and as a dry run, and only the policies' own refusal of it is proof.
+The operator may not read policies, and reading one would not prove that it is bound. Instead it sends forged objects as
+dry runs, under a false name, and only the refusal of the policies themselves counts as proof.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ log = logging.getLogger(__name__)
 Object = dict[str, Any]
 
 CHECK_NAME = "modelwright-admission-check"
-"""The policy modelwright-children refuses this name to everybody, since it lets the operator make what it makes."""
+"""A name that the policy modelwright-children refuses to all, since it lets the operator create its own objects."""
 FORGED_USER = "modelwright:nobody"
-"""The forged name. modelwright-author refuses it even to who may name other authors, so that the check works for an
-operator with an administrator's rights too."""
+"""The false user name. modelwright-author refuses it even to users who may name other authors, so that the check also
+works for an operator with an administrator's rights."""
 INTERVAL_SECONDS = 3600.0
 NAMESPACE_PAUSE_SECONDS = 60.0
-"""Seconds from one namespace to the next."""
+"""Seconds between the checks of two namespaces."""
 RETRY_SECONDS = 30.0
 MIN_RETRY_SECONDS = 1.0
 
 
 def build_forgeries(namespace: str) -> tuple[tuple[Object, str], ...]:
-    """What nobody may write, each with the words in which its policy refuses it."""
+    """Objects that no one may write, each with part of the message by which its policy refuses it."""
     model = {"modelRef": {"name": CHECK_NAME}}
     target = {"target": {"version": CHECK_NAME}}
     signed = {"by": FORGED_USER, "reason": "to see that this is refused"}
@@ -90,13 +90,14 @@ def _forged_object(kind: str, namespace: str, spec: Object) -> Object:
 
 
 class AdmissionCheck:
-    """Asks at start, each hour, and every half minute while the answer isn't good; without an answer after 1 s, 2 s,
-    4 s ... half a minute: until the first one, no command, no approval and no report of a Job is honoured. Between, it
-    asks in one other namespace a minute, since the policies may be bound to some namespaces only.
+    """Checks the policies at start, each hour, and every half minute while they are not in force.
 
-    `namespaces`: where the operator may write; in the first that exists is asked what counts for all. `places`: where
-    something may depend on the answer. `changed` is called when the answer for one namespace has become another one, or
-    (with None) that for all.
+    Without an answer it retries after 1 s, 2 s, 4 s ... half a minute; before the first answer, no command, approval or
+    report of a Job is trusted. In between it checks one other namespace a minute, since the policies may be bound to
+    some namespaces only.
+
+    `namespaces`: where the operator may write; the first that exists is checked for all. `places`: the namespaces that
+    depend on the answer. `changed`: called when the answer for a namespace changes, with None for that of all.
     """
 
     def __init__(
@@ -121,74 +122,73 @@ class AdmissionCheck:
         self._turn = turn
         self._admission = AdmissionState()
         self._by_namespace: dict[str, AdmissionState] = {}
-        """What was found out in one namespace; the one that was asked longest ago comes first."""
+        """The answers by namespace; the one that was checked longest ago comes first."""
 
     def admission(self, namespace: str) -> AdmissionState:
-        """What is known now for a namespace: its own answer, where the one for all is good and it has had its turn."""
+        """The answer for a namespace: its own, if it was checked and the policies are in force at all."""
         return self._by_namespace.get(namespace, self._admission) if self._admission.in_force else self._admission
 
     async def run(self) -> None:
-        """Ask again and again; never comes back."""
-        unanswered, due = MIN_RETRY_SECONDS, self._clock.monotonic()
+        """Check forever."""
+        retry_delay, due = MIN_RETRY_SECONDS, self._clock.monotonic()
         while True:
             if self._clock.monotonic() < due:
                 await self.check_next_namespace()
             elif await self.check_cluster():
-                unanswered = MIN_RETRY_SECONDS
+                retry_delay = MIN_RETRY_SECONDS
                 due = self._clock.monotonic() + (self._interval if self._admission.in_force else self._retry)
             else:
-                due = self._clock.monotonic() + min(unanswered, self._retry)
-                unanswered = min(2 * unanswered, self._retry)
-            ill = any(not known.in_force for known in self._by_namespace.values())
-            turn = min(self._turn, self._retry) if ill else self._turn
-            await self._clock.sleep(max(0.0, min(due - self._clock.monotonic(), turn)))
+                due = self._clock.monotonic() + min(retry_delay, self._retry)
+                retry_delay = min(2 * retry_delay, self._retry)
+            not_in_force = any(not admission.in_force for admission in self._by_namespace.values())
+            pause = min(self._turn, self._retry) if not_in_force else self._turn
+            await self._clock.sleep(max(0.0, min(due - self._clock.monotonic(), pause)))
 
     async def check_cluster(self) -> bool:
-        """Ask what counts for all. False when there was no answer: what was known before holds on."""
+        """Check for all namespaces. Returns False when there was no answer: the last one stays."""
         for namespace in self._namespaces:
             try:
-                found = await self._probe_namespace(namespace, self._admission)
+                admission = await self._probe_namespace(namespace, self._admission)
             except (api_errors.NotFound, api_errors.Denied) as error:
-                found = self._unknown_admission(error, self._admission)
+                admission = self._unknown_admission(error, self._admission)
                 continue
             except (api_errors.Transient, api_errors.Throttled) as error:
                 log.warning("the admission policies can't be checked now", extra={"error": str(error)})
                 return False
             break
-        self._update_answer(None, self._admission, found)
+        self._update_answer(None, self._admission, admission)
         return True
 
     async def check_next_namespace(self) -> None:
-        """Ask in one namespace: in one that was never asked, else where it is longest ago. Where the answer wasn't good
-        goes first."""
+        """Check one namespace that was never checked, else the one checked longest ago; and one where the policies were
+        not in force."""
         if not self._admission.in_force:
             return
         places = set(self._places())
-        self._by_namespace = {place: known for place, known in self._by_namespace.items() if place in places}
+        self._by_namespace = {place: admission for place, admission in self._by_namespace.items() if place in places}
         order = sorted(places - set(self._by_namespace)) + list(self._by_namespace)
-        ill = [place for place, known in self._by_namespace.items() if not known.in_force]
+        not_in_force = [place for place, admission in self._by_namespace.items() if not admission.in_force]
         if not order:
             return
         await self._check_namespace(order[0])
-        if ill and ill[0] != order[0]:
-            await self._check_namespace(ill[0])
+        if not_in_force and not_in_force[0] != order[0]:
+            await self._check_namespace(not_in_force[0])
 
     async def _check_namespace(self, namespace: str) -> None:
         old = self._by_namespace.get(namespace, self._admission)
-        found: AdmissionState | None
+        admission: AdmissionState | None
         try:
-            found = await self._probe_namespace(namespace, old)
+            admission = await self._probe_namespace(namespace, old)
         except (api_errors.Transient, api_errors.Throttled, api_errors.NotFound, api_errors.Denied) as error:
             log.info("the admission policies can't be checked there now", extra={"error": str(error)})
-            found = self._by_namespace.get(namespace)
+            admission = self._by_namespace.get(namespace)
         self._by_namespace.pop(namespace, None)
-        if found is not None:
-            self._by_namespace[namespace] = found
-            self._update_answer(namespace, old, found)
+        if admission is not None:
+            self._by_namespace[namespace] = admission
+            self._update_answer(namespace, old, admission)
 
     async def _probe_namespace(self, namespace: str, old: AdmissionState) -> AdmissionState:
-        """What is so in a namespace. Raises Transient, Throttled, and what says that there is no such namespace (any
-        more)."""
+        """The answer in a namespace. Raises Transient, Throttled, and errors that say that the namespace is gone."""
         try:
             accepted = await self._accepted_forgeries(namespace)
         except (api_errors.Transient, api_errors.Throttled, api_errors.NotFound):
@@ -212,7 +212,7 @@ class AdmissionCheck:
         )
 
     async def _accepted_forgeries(self, namespace: str) -> list[str]:
-        """The forgeries that were not refused, by kind. Raises ApiError when one is refused for another reason."""
+        """The kinds whose forged objects were accepted. Raises ApiError when one is refused for another reason."""
         accepted = []
         for obj, refusal in build_forgeries(namespace):
             try:

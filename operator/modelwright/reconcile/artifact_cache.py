@@ -1,4 +1,4 @@
-"""What a Model's pods find in a shared cache: how it is proven, and who brings it there when they may not."""
+"""The shared cache of a Model's pods: how its contents are proven, and what fills it for pods that may not fetch."""
 
 from typing import Any
 
@@ -16,15 +16,15 @@ Object = dict[str, Any]
 
 
 def needs_tree_digest(model: Object, artifact: Artifact, digest: str | None, images: Images) -> bool:
-    """Whether the digest of the unpacked files has to be found out: the Model's cache is verified in full, and the
-    artifact's own digest doesn't tell its files."""
+    """Whether the digest of the unpacked files must be computed: the Model's cache is verified in full, and the
+    artifact's own digest doesn't cover its files."""
     spec = model.get("spec") or {}
     cached = bool((spec.get("serving") or {}).get("cache"))
     return cached and _verification_level(model, images) == "full" and versions.is_packed(artifact, digest)
 
 
 def build_proof(model: Object, version: ModelVersion, digest: str, images: Images) -> CacheProof:
-    """What the pods of a version of this Model are given."""
+    """The proof by which the pods of a version of this Model verify the cache."""
     known = version.status.artifact
     tree = known.tree if known is not None and known.digest == digest else None
     verify = _verification_level(model, images)
@@ -32,20 +32,20 @@ def build_proof(model: Object, version: ModelVersion, digest: str, images: Image
 
 
 def prefetch_claim(serving: Serving) -> str | None:
-    """The claim that pods of their own bring artifacts into; None when the pods that serve fetch for themselves."""
+    """The claim whose cache separate pods fill; None when the serving pods fetch their artifact."""
     apart = serving.service_account_name is not None and serving.cache is not None
     return serving.cache.persistent_volume_claim if apart and serving.cache is not None else None
 
 
 def request_caching(context: Context, namespace: str, version: str, claim: str) -> None:
-    """Have the artifact of a version brought into the cache on this claim."""
+    """Request that the cache on this claim is filled with the version's artifact."""
     key = Key("ModelVersion", namespace, version)
     context.cache_requests[key] = claim
     context.enqueue(key)
 
 
 def cache_problem(context: Context, serving: Serving, version: ModelVersion) -> Problem | None:
-    """What pods of a version that may not fetch wait for; None when its artifact was brought into the cache."""
+    """Why pods that may not fetch can't run a version yet; None once the cache has its artifact."""
     claim, known = prefetch_claim(serving), version.status.artifact
     if claim is None or (known is not None and known.cached == claim):
         return None

@@ -1,4 +1,4 @@
-"""Makes a child be as rendered: creates it when missing, mends it when it drifted, never touches what isn't ours."""
+"""Creates, repairs and removes child objects; never adopts or changes one that we do not control."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ _HELPER_ROLES = (names.ROLE_RESOLVE, names.ROLE_DATA_POLL, names.ROLE_COMPARER, 
 
 
 class BlockedError(Exception):
-    """An action that can't be done until somebody changes something; carries what to say about it."""
+    """An action that can't be carried out until a user changes something; `problem` says what."""
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem.message)
@@ -30,7 +30,7 @@ def is_controlled_by(obj: Object, uid: str) -> bool:
 
 
 def has_other_placement(wanted: Object, live: Object) -> bool:
-    """Whether a helper pod, or what makes some, was made with other settings of place and size."""
+    """Whether a helper pod, or its controller, was created with other settings of placement and size."""
     if (wanted["metadata"].get("labels") or {}).get(names.LABEL_ROLE) not in _HELPER_ROLES:
         return False
     marks = [(obj["metadata"].get("annotations") or {}).get(names.ANNOTATION_HELPER_PODS) for obj in (wanted, live)]
@@ -38,14 +38,14 @@ def has_other_placement(wanted: Object, live: Object) -> bool:
 
 
 async def ensure(context: Context, wanted: Object, *, guarded: bool = False) -> tuple[Object, bool]:
-    """The live object, after making it say what `wanted` says, and whether that took a write.
+    """Create the child, or repair it to match `wanted`. Returns the live object, and whether it was written.
 
-    Creating is a POST, the only write that can't adopt a foreign object of that name (docs/adr/0002). `guarded`:
-    the change must be based on the latest object (traffic, pods), so that an old leader that wakes up, and a write that
-    arrives late, get a conflict.
-    Mending is a merge patch: apply would take nothing away that the POST, or somebody else, has put into a list. A None
-    in `wanted` stands for a member that must not be there. Raises Refused when the name is taken, the API server finds
-    the object wrong or forbids it; else ApiError.
+    Creating is a POST, the only write that can't adopt a foreign object of that name (docs/adr/0002). Repairing is a
+    merge patch: apply would remove nothing that the POST, or others, have put into a list. A None in `wanted` stands
+    for a member that must not exist. `guarded`: the change must be based on the latest object (traffic, pods), so that
+    a former leader that resumes, and a late write, get a Conflict.
+
+    Raises BlockedError when the name is taken, or the API server rejects or forbids the object; else ApiError.
     """
     kind = kinds.kind_of(wanted)
     metadata = wanted["metadata"]
@@ -53,13 +53,13 @@ async def ensure(context: Context, wanted: Object, *, guarded: bool = False) -> 
     owner = metadata["ownerReferences"][0]
     try:
         if live is None:
-            live, made = await _create_child(context, kind, wanted)
-            if made:
+            live, is_new = await _create_child(context, kind, wanted)
+            if is_new:
                 return live, True
         if not is_controlled_by(live, owner["uid"]):
             raise BlockedError(_former_owner_problem(kind, wanted, live) or _name_taken_problem(kind, wanted, live))
         if has_other_placement(wanted, live):
-            # A merge patch would leave what is no longer said of its pods.
+            # A merge patch would leave former settings of its pods in place.
             await remove(context, live)
             return await _create_child(context, kind, wanted)
         if not differs(_comparable_part(wanted), live):
@@ -86,24 +86,27 @@ async def ensure(context: Context, wanted: Object, *, guarded: bool = False) -> 
 
 
 async def _create_child(context: Context, kind: Kind, wanted: Object) -> tuple[Object, bool]:
-    """The object, and whether it is new. One that is on its way out is waited for (AlreadyExists)."""
+    """Create the object. Returns it, or an existing one, and whether it is new.
+
+    Raises AlreadyExists for one that is being deleted.
+    """
     metadata = wanted["metadata"]
     try:
         live = await context.client.create(_without_nulls(wanted))
         context.store.put(live, quiet=True)
         return live, True
     except api_errors.AlreadyExists:
-        found = await context.client.get(kind, metadata["namespace"], metadata["name"])
-        if found is None or found["metadata"].get("deletionTimestamp"):
+        existing = await context.client.get(kind, metadata["namespace"], metadata["name"])
+        if existing is None or existing["metadata"].get("deletionTimestamp"):
             raise
-    live = {**found, "apiVersion": wanted["apiVersion"], "kind": wanted["kind"]}
+    live = {**existing, "apiVersion": wanted["apiVersion"], "kind": wanted["kind"]}
     if is_controlled_by(live, metadata["ownerReferences"][0]["uid"]):
         context.store.put(live, quiet=True)
     return live, False
 
 
 async def remove(context: Context, live: Object, *, guarded: bool = False) -> None:
-    """Delete this very object, and forget it at once. `guarded`: only in this very state, else Conflict."""
+    """Delete this very object, and drop it from the store. `guarded`: only in this very state, else Conflict."""
     kind, metadata = kinds.kind_of(live), live["metadata"]
     version = metadata["resourceVersion"] if guarded else None
     await context.client.delete(
@@ -113,7 +116,7 @@ async def remove(context: Context, live: Object, *, guarded: bool = False) -> No
 
 
 def _comparable_part(wanted: Object) -> Object:
-    """What is compared with the live object: all of it but the names that found it, and one owner among several."""
+    """The part of `wanted` to compare with the live object: all but its name and its owner, one of possibly many."""
     metadata = {key: wanted["metadata"][key] for key in ("labels", "annotations") if key in wanted["metadata"]}
     return {**wanted, "metadata": metadata}
 
@@ -133,7 +136,7 @@ def _merge_patch(wanted: Object) -> Object:
 
 
 def _former_owner_problem(kind: Kind, wanted: Object, live: Object) -> Problem | None:
-    """What to say of a child that a former owner of the same name has left: it is on its way out by itself."""
+    """The problem with a child of a former owner of the same name: the garbage collector is removing it."""
     owner = wanted["metadata"]["ownerReferences"][0]
     for ref in live["metadata"].get("ownerReferences") or ():
         if ref.get("controller") and (ref["apiVersion"], ref["kind"], ref["name"]) == (

@@ -1,4 +1,4 @@
-"""What a reconciler works with; put together once in `app/main.py`."""
+"""The dependencies of a reconciler; built once, in `app/leader.py`."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from modelwright.render.images import Images
 from modelwright.traffic.gateway_probe import GatewayProbe
 
 MAX_RESOLVE_PODS = 10
-"""At once in a namespace."""
+"""Resolve pods of a namespace at the same time, by default."""
 
 
 class RecentPodRequests:
-    """The Deployments that were changed in the last moments, by uid; older ones are forgotten."""
+    """When this process last changed a Deployment, by uid; changes older than RETENTION are forgotten."""
 
     RETENTION = timedelta(seconds=60)
 
@@ -35,46 +35,50 @@ class RecentPodRequests:
         self._times: dict[str, datetime] = {}
 
     def record_request(self, uid: str, now: datetime) -> None:
-        """The Deployment of this uid was changed `now`; calls come in the order of time."""
+        """Record that the Deployment of this uid was changed `now`. Calls must come in the order of time."""
         self._times.pop(uid, None)
         self._times[uid] = now
         while self._times and now - next(iter(self._times.values())) > self.RETENTION:
             del self._times[next(iter(self._times))]
 
     def last_request(self, uid: str) -> datetime | None:
-        """When it was last changed, if that was lately."""
+        """The time of the last change, if that was recent."""
         return self._times.get(uid)
 
 
 @dataclass(frozen=True)
 class Context:
-    """`probe` None: gateways aren't asked. `wake` puts a key into the work queue at once. `admission` tells whether
-    people's approvals and commands may be honoured in a namespace. `crowded` tells whether people's edits wait for a
-    worker, `busy` whether many objects are worked on just now. `pods_asked`: the Deployments of which this process has
-    just asked pods. `training_kinds`: what runs may make beside Jobs, whether the cluster has it now or not.
-    `hostnames`: patterns of those that endpoints may have, by namespace; empty for any. `turns`: who may have a resolve
-    pod. `to_cache`: claims that Models want a version's artifact brought into, by the version's key, until it is there.
-    `large_write`: held while the status of an object that is too large is written."""
+    """The dependencies that all reconcilers of a process share."""
 
     client: KubeClient
     store: Store
     events: EventRecorder
     clock: Clock
     enqueue: Callable[[Key], None]
+    """Puts a key into the work queue at once."""
     served_kinds: frozenset[Kind]
     images: Images
     probe: GatewayProbe | None = None
+    """None: gateways are not probed."""
     measurements: MeasurementScheduler | None = None
     trigger_poller: TriggerPoller | None = None
     observers: DriftPoller | None = None
     webhook_queue: WebhookQueue | None = None
     training_kinds: tuple[Kind, ...] = ()
+    """Kinds that runs may create beside Jobs, whether the cluster has them now or not."""
     settle_time: timedelta = timedelta(seconds=5)
+    """How long a revision stays after requests have left it."""
     admission: Callable[[str], AdmissionState] = lambda _: AdmissionState()
-    is_backlogged: Callable[[], bool] = lambda: False
+    """Whether approvals, commands and reports may be trusted in a namespace."""
+    has_waiting_edits: Callable[[], bool] = lambda: False
+    """Whether edits by users wait for a worker."""
     is_busy: Callable[[], bool] = lambda: False
+    """Whether many objects are being reconciled."""
     pods_requested: RecentPodRequests = field(default_factory=RecentPodRequests)
     hostnames: tuple[str, ...] = ()
+    """Patterns of the hostnames that endpoints may have, by namespace; empty for any."""
     turns: ResolveQueue = field(default_factory=lambda: ResolveQueue(MAX_RESOLVE_PODS))
     cache_requests: dict[Key, str] = field(default_factory=dict)
+    """Version key -> the claim whose cache must be filled with its artifact; removed once it is."""
     large_write_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while the status of an object that is too large is written."""

@@ -30,15 +30,15 @@ from modelwright.render.strategic_merge import MergeError
 Object = dict[str, Any]
 
 POLL_SECONDS = 1.0
-"""How often the watched Job is looked at; that asks the API server nothing."""
+"""How often the Job is read from the store, which costs no request."""
 POD_READ_DELAY = timedelta(seconds=20)
-"""How long a Job is without a ready pod before its pods are read, and how long until they are read again."""
+"""How long a Job has no ready pod before its pods are read, and then between two reads."""
 GRACE_SECONDS = 60.0
-"""How much later than its own deadline a Job must have ended."""
+"""Seconds after its own deadline by which a Job must have ended."""
 
 
 class MetricJobRunner:
-    """What the desk runs Jobs with."""
+    """Runs the Jobs of metrics for the measurement scheduler."""
 
     def __init__(
         self,
@@ -55,75 +55,75 @@ class MetricJobRunner:
         self._admission = admission
 
     async def run_metric_job(
-        self, ask: MeasurementRequest, metric: Metric
+        self, request: MeasurementRequest, metric: Metric
     ) -> Figure | MetricValue | MeasurementFailure:
-        """Run the Job of `metric` to its end; one that an earlier operator has started is waited for instead.
+        """Run the Job of `metric` to its end, or wait for the one that an earlier operator has started.
 
-        One that has ended well is deleted. Never raises for what the API server says. Nothing is measured while
-        anybody might forge the report.
+        A Job that has ended with a value is deleted. API errors become failures. Nothing is measured while others could
+        forge the report.
         """
         assert metric.job is not None  # noqa: S101
-        admission = self._admission(ask.namespace)
+        admission = self._admission(request.namespace)
         if not admission.in_force:
             text = admission.problem or "whether the admission policies are in force is being found out"
             return MeasurementFailure(Reason.ADMISSION_POLICY_MISSING, text)
         try:
-            job = self._find_running(ask, metric) or await self._start_job(ask, metric)
+            job = self._find_running(request, metric) or await self._start_job(request, metric)
             if isinstance(job, MeasurementFailure):
                 return job
-            patience = self._clock.monotonic() + parse_duration(metric.job.timeout) + GRACE_SECONDS
-            found: Figure | MetricValue | MeasurementFailure | None = None
-            look_at, why = 0.0, ""
+            deadline = self._clock.monotonic() + parse_duration(metric.job.timeout) + GRACE_SECONDS
+            result: Figure | MetricValue | MeasurementFailure | None = None
+            next_read, refusals = 0.0, ""
             while not gate_results.has_ended(job):
-                if self._clock.monotonic() > patience:
+                if self._clock.monotonic() > deadline:
                     return _job_failure(f"Job {_job_name(job)} has not ended by its deadline")
                 await self._clock.sleep(POLL_SECONDS)
-                seen = self._store.get(kinds.JOB, ask.namespace, _job_name(job))
-                if seen is None or seen["metadata"]["uid"] != job["metadata"]["uid"]:
+                live = self._store.get(kinds.JOB, request.namespace, _job_name(job))
+                if live is None or live["metadata"]["uid"] != job["metadata"]["uid"]:
                     return _job_failure(f"Job {_job_name(job)} was deleted before it ended")
-                job = seen
-                if self._clock.monotonic() < look_at or not gate_results.is_stuck(
+                job = live
+                if self._clock.monotonic() < next_read or not gate_results.is_stuck(
                     job, self._clock.now(), POD_READ_DELAY
                 ):
                     continue
-                # Its own containers may have ended, and another one keeps the pod, and so the Job, from ending.
-                look_at = self._clock.monotonic() + POD_READ_DELAY.total_seconds()
-                found, why = await self._read_report(ask, metric.job, job)
-                if found is not None:
+                # Its own containers may have ended while an injected one keeps the pod, and so the Job, from ending.
+                next_read = self._clock.monotonic() + POD_READ_DELAY.total_seconds()
+                result, refusals = await self._read_report(request, metric.job, job)
+                if result is not None:
                     break
-            if found is None:
-                found, why = await self._read_report(ask, metric.job, job)
-            if isinstance(found, Figure | MetricValue) or not gate_results.has_ended(job):
-                await self._client.delete(kinds.JOB, ask.namespace, _job_name(job), uid=job["metadata"]["uid"])
-            if isinstance(found, MeasurementFailure) and why:
-                return _job_failure(f"{found.message}; {why}")
-            return found or _job_failure(f"Job {_job_name(job)} has ended, and its pods say nothing yet")
+            if result is None:
+                result, refusals = await self._read_report(request, metric.job, job)
+            if isinstance(result, Figure | MetricValue) or not gate_results.has_ended(job):
+                await self._client.delete(kinds.JOB, request.namespace, _job_name(job), uid=job["metadata"]["uid"])
+            if isinstance(result, MeasurementFailure) and refusals:
+                return _job_failure(f"{result.message}; {refusals}")
+            return result or _job_failure(f"Job {_job_name(job)} has ended, and its pods report nothing yet")
         except api_errors.ApiError as error:
             return _job_failure(f"the API server: {error}")
 
     async def _read_report(
-        self, ask: MeasurementRequest, asked: JobMetric, job: Object
+        self, request: MeasurementRequest, job_metric: JobMetric, job: Object
     ) -> tuple[Figure | MetricValue | MeasurementFailure | None, str]:
-        """What the Job's pods say, and which of them are not believed."""
+        """The result that the Job's pods report, and which of the pods are not trusted."""
         selector = f"batch.kubernetes.io/controller-uid={job['metadata']['uid']}"
-        heard = pod_trust.trust_job_pods(job, await self._client.list(kinds.POD, ask.namespace, labels=selector))
+        trusted = pod_trust.trust_job_pods(job, await self._client.list(kinds.POD, request.namespace, labels=selector))
         return read_child(
-            job, functools.partial(jobs.read_job_result, job, heard.pods, asked.value), _job_failure
-        ), heard.refusal_text
+            job, functools.partial(jobs.read_job_result, job, trusted.pods, job_metric.value), _job_failure
+        ), trusted.refusal_text
 
-    def _find_running(self, ask: MeasurementRequest, metric: Metric) -> Object | None:
-        wanted, owner = measured_label(ask.key, metric.name), ask.key.partition("/")[0]
-        for job in self._store.by_model(kinds.JOB, ask.namespace, ask.model):
+    def _find_running(self, request: MeasurementRequest, metric: Metric) -> Object | None:
+        wanted, owner = measured_label(request.key, metric.name), request.key.partition("/")[0]
+        for job in self._store.by_model(kinds.JOB, request.namespace, request.model):
             metadata = job["metadata"]
-            mine = (metadata.get("labels") or {}).get(LABEL_MEASURES) == wanted and is_controlled_by(job, owner)
-            if mine and not metadata.get("deletionTimestamp") and not gate_results.has_ended(job):
+            is_match = (metadata.get("labels") or {}).get(LABEL_MEASURES) == wanted and is_controlled_by(job, owner)
+            if is_match and not metadata.get("deletionTimestamp") and not gate_results.has_ended(job):
                 return job
         return None
 
-    async def _start_job(self, ask: MeasurementRequest, metric: Metric) -> Object | MeasurementFailure:
+    async def _start_job(self, request: MeasurementRequest, metric: Metric) -> Object | MeasurementFailure:
         assert metric.job is not None  # noqa: S101
-        uid = ask.key.partition("/")[0]
-        rollouts = self._store.by_model(kinds.MODEL_ROLLOUT, ask.namespace, ask.model)
+        uid = request.key.partition("/")[0]
+        rollouts = self._store.by_model(kinds.MODEL_ROLLOUT, request.namespace, request.model)
         owner = next((rollout for rollout in rollouts if rollout["metadata"]["uid"] == uid), None)
         if owner is None:
             return _job_failure("the ModelRollout is gone")
@@ -132,12 +132,12 @@ class MetricJobRunner:
                 owner,
                 metric.name,
                 metric.job,
-                key=ask.key,
-                version=ask.candidate.version,
+                key=request.key,
+                version=request.candidate.version,
                 attempt=self._clock.now().isoformat(),
-                environment=jobs.build_environment(ask),
+                environment=jobs.build_environment(request),
                 images=helper_pod_placement.with_model_placement(
-                    self._images, self._store.get(kinds.MODEL, ask.namespace, ask.model)
+                    self._images, self._store.get(kinds.MODEL, request.namespace, request.model)
                 ),
             )
             live = await self._client.create(job)

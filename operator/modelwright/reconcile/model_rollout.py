@@ -1,4 +1,4 @@
-"""ModelRollouts that have outlived their Model: kept for the policy's historyTTL, then deleted."""
+"""ModelRollout: deleted once its Model has been gone for the policy's historyTTL."""
 
 from datetime import datetime, timedelta
 
@@ -19,28 +19,28 @@ DEFAULT_HISTORY_TTL = timedelta(hours=168)
 
 
 def list_orphans(store: Store) -> list[Key]:
-    """The ModelRollouts whose Model is gone, or is another one of the same name."""
-    found = []
+    """The ModelRollouts whose Model is gone, or is another one of that name."""
+    orphans = []
     for namespace, name in store.list_names(kinds.MODEL_ROLLOUT):
         raw = store.get(kinds.MODEL_ROLLOUT, namespace, name) or {}
         spec = raw.get("spec") or {}
         if not isinstance(spec, dict) or not isinstance(spec.get("modelRef"), dict):
-            # Its schema should have refused it: whose it is can't be told, and so it stays.
+            # Its schema should have rejected it: its Model is unknown, and so it stays.
             continue
         model = store.get(kinds.MODEL, namespace, str(spec["modelRef"].get("name")))
         if model is None or spec.get("modelUid") not in (None, model["metadata"]["uid"]):
-            found.append(Key(kinds.MODEL_ROLLOUT.kind, namespace, name))
-    return found
+            orphans.append(Key(kinds.MODEL_ROLLOUT.kind, namespace, name))
+    return orphans
 
 
 class OrphanedRolloutReconciler:
-    """Deletes a ModelRollout once its Model has been gone for long enough."""
+    """Deletes ModelRollouts that have outlived their Model."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
 
     async def reconcile(self, key: Key) -> ReconcileResult:
-        """One look at an orphan; one that has a Model again is left alone."""
+        """Delete an orphan that has expired; one that has a Model again is left alone."""
         raw = self._context.store.get(kinds.MODEL_ROLLOUT, key.namespace, key.name)
         if raw is None or raw["metadata"].get("deletionTimestamp") or key not in list_orphans(self._context.store):
             return ReconcileResult()
@@ -48,21 +48,21 @@ class OrphanedRolloutReconciler:
             rollout = ModelRollout.parse(raw)
         except InvalidObject:
             return ReconcileResult()
-        left = _finished_at(rollout) + await self._read_ttl(rollout) - self._context.clock.now()
-        if left > timedelta(0):
-            # The sweep comes by again.
+        remaining = _finished_at(rollout) + await self._read_ttl(rollout) - self._context.clock.now()
+        if remaining > timedelta(0):
+            # The next resync enqueues it again.
             return ReconcileResult()
         await remove(self._context, raw)
         return ReconcileResult()
 
     async def _read_ttl(self, rollout: ModelRollout) -> timedelta:
-        kept = await policy_snapshots.restore_spec(
+        snapshot = await policy_snapshots.restore_spec(
             self._context, rollout.namespace, kinds.ROLLOUT_POLICY, rollout.status.policy
         )
-        if kept is None:
+        if snapshot is None:
             return DEFAULT_HISTORY_TTL
         try:
-            policy = RolloutPolicySpec.model_validate(kept.spec, by_alias=True, by_name=False)
+            policy = RolloutPolicySpec.model_validate(snapshot.spec, by_alias=True, by_name=False)
         except ValidationError:
             return DEFAULT_HISTORY_TTL
         return timedelta(seconds=parse_duration(policy.history_ttl))

@@ -1,5 +1,7 @@
-"""Long policies that records go by: stored once for each content, read by the records that name them, deleted once none
-does (docs/adr/0035)."""
+"""Long policies of records, stored in ControllerRevisions: one for each content, deleted once no record names it.
+
+See docs/adr/0035.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,7 @@ log = logging.getLogger(__name__)
 Object = dict[str, Any]
 
 UNUSED_GRACE = timedelta(hours=1)
-"""How long no record must have named what is stored until it is deleted."""
+"""How long a stored policy must have been unused before it is deleted."""
 _POLICIES: Mapping[Kind, type[RolloutPolicy | RetrainingPolicy]] = {
     kinds.ROLLOUT_POLICY: RolloutPolicy,
     kinds.RETRAINING_POLICY: RetrainingPolicy,
@@ -36,9 +38,11 @@ _POLICIES: Mapping[Kind, type[RolloutPolicy | RetrainingPolicy]] = {
 async def restore_spec(
     context: Context, namespace: str, kind: Kind, policy: PolicySnapshot | None, *, ask: bool = True
 ) -> PolicySnapshot | None:
-    """A record's policy with its spec, wherever that is: stored apart, or else the policy itself while it is as it was.
-    `lost` when it is nowhere. `kind`: RolloutPolicy or RetrainingPolicy. `ask`: the API server, when the store lacks
-    it, which it does when that object has lost its labels."""
+    """A record's policy with its spec: from its ControllerRevision, or from the policy itself while that is unchanged.
+
+    It stays `is_lost` when neither has it. `kind`: RolloutPolicy or RetrainingPolicy. `ask`: read it from the API
+    server when the store lacks it, as it does for an object that has lost its labels.
+    """
     if policy is None or not policy.is_lost:
         return policy
     name = policy.stored_in or ""
@@ -66,9 +70,10 @@ def _unchanged_spec(store: Store, namespace: str, kind: Kind, policy: PolicySnap
 async def offload_spec(
     context: Context, namespace: str, policy: PolicySnapshot | None, before: PolicySnapshot | None
 ) -> PolicySnapshot | None:
-    """A record's policy as it is to be written: a long spec is stored apart first. `before`: as the record has it.
+    """A record's policy as it is to be written: a long spec is stored in a ControllerRevision first.
 
-    One that can't be stored apart stays in the record: a rollout doesn't wait for what only saves room.
+    `before`: the policy as the record has it. A spec that can't be stored stays in the record: a rollout doesn't wait
+    for what only saves space.
     """
     if policy is None or policy.is_lost or (before is not None and policy.stored_in is None):
         return policy
@@ -81,27 +86,30 @@ async def offload_spec(
 
 
 async def _store_spec(context: Context, namespace: str, name: str, spec: Object) -> bool:
-    """Whether the spec is stored under this name now, where the store of the operator sees it."""
+    """Store the spec; return whether the operator's store has it under this name now."""
 
-    def seen() -> bool:
+    def is_stored() -> bool:
         return (
             policy_objects.read_policy_spec(context.store.get(kinds.CONTROLLER_REVISION, namespace, name), name)
             is not None
         )
 
-    if seen():
+    if is_stored():
         return True
     wanted = policy_objects.build_policy_object(namespace, name, spec)
     try:
         context.store.put(await context.client.create(wanted), quiet=True)
     except api_errors.AlreadyExists:
-        # Another pass has made it meanwhile; or it is somebody else's.
+        # Another reconciliation has created it meanwhile, or it is a foreign one.
         live = await context.client.get(kinds.CONTROLLER_REVISION, namespace, name)
         if live is not None and (live["metadata"].get("labels") or {}).items() >= wanted["metadata"]["labels"].items():
             context.store.put({**wanted, **live}, quiet=True)
     except (api_errors.Invalid, api_errors.Denied) as error:
-        log.warning("a policy can't be stored apart", extra={"object": f"{namespace}/{name}", "error": str(error)})
-    return seen()
+        log.warning(
+            "a policy can't be stored in a ControllerRevision",
+            extra={"object": f"{namespace}/{name}", "error": str(error)},
+        )
+    return is_stored()
 
 
 def list_unused(store: Store) -> list[Key]:
@@ -119,21 +127,21 @@ def _is_referenced(store: Store, namespace: str, name: str) -> bool:
 
 
 class PolicySnapshotReconciler:
-    """Deletes a stored policy once no record has named it for an hour: one may be about to."""
+    """Deletes a stored policy once no record has named it for an hour; a record that will may not be written yet."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
         self._unused_since: dict[Key, datetime] = {}
 
     async def reconcile(self, key: Key) -> ReconcileResult:
-        """One look at what was found unused."""
+        """Delete a stored policy that has been unused for long enough."""
         store, now = self._context.store, self._context.clock.now()
         if key not in list_unused(store):
             self._unused_since.pop(key, None)
             return ReconcileResult()
-        left = self._unused_since.setdefault(key, now) + UNUSED_GRACE - now
-        if left > timedelta(0):
-            return ReconcileResult(left.total_seconds())
+        remaining = self._unused_since.setdefault(key, now) + UNUSED_GRACE - now
+        if remaining > timedelta(0):
+            return ReconcileResult(remaining.total_seconds())
         raw = store.get(kinds.CONTROLLER_REVISION, key.namespace, key.name)
         if raw is not None:
             await remove(self._context, raw)

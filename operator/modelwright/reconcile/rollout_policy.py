@@ -26,7 +26,7 @@ from modelwright.sandbox.process import SandboxBusy
 Object = dict[str, Any]
 
 THREAD_THRESHOLD = 16
-"""Metrics times steps from which on their plan is made in a thread: each takes some hundredths of a second."""
+"""Metrics times steps from which on decidability is assessed in a thread: each takes some hundredths of a second."""
 
 
 class RolloutPolicyReconciler:
@@ -35,10 +35,10 @@ class RolloutPolicyReconciler:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._decidability_cache: dict[Key, tuple[tuple[str, int], Decidability]] = {}
-        """What was found of a policy, by its uid and generation."""
+        """Policy key -> its uid and generation, and the assessment of that edit."""
 
     async def reconcile(self, key: Key) -> ReconcileResult:
-        """One pass over the RolloutPolicy of this key."""
+        """Reconcile the RolloutPolicy of this key."""
         raw = self._context.store.get(kinds.ROLLOUT_POLICY, key.namespace, key.name)
         if raw is None or raw["metadata"].get("deletionTimestamp"):
             self._decidability_cache.pop(key, None)
@@ -48,29 +48,31 @@ class RolloutPolicyReconciler:
         except InvalidObject as error:
             await self._reject_spec(raw, error)
             return ReconcileResult()
-        wrong = policy_lint.find_problems(policy.spec)
+        problems = policy_lint.find_problems(policy.spec)
         try:
-            wrong = (*wrong, *await self._rejected_queries(policy))
+            problems = (*problems, *await self._rejected_queries(policy))
         except SandboxBusy:
             return ReconcileResult(BUSY_RETRY_SECONDS)
-        verdict = (
-            ConditionSummary(Reason.INVALID_POLICY, "; ".join(wrong), stalled=True)
-            if wrong
+        summary = (
+            ConditionSummary(Reason.INVALID_POLICY, "; ".join(problems), stalled=True)
+            if problems
             else ConditionSummary(Reason.POLICY_ACCEPTED, "nothing in it stands against following it")
         )
-        found = await self._decidability(key, policy)
+        decidability = await self._decidability(key, policy)
         now, old = self._context.clock.now(), policy.status
         evidence = policy_lint.evidence_condition(policy.spec, compile_steps(policy.spec.strategy))
-        told = build_conditions(old.conditions, verdict, None, evidence=evidence, generation=policy.generation, now=now)
+        conditions = build_conditions(
+            old.conditions, summary, None, evidence=evidence, generation=policy.generation, now=now
+        )
         status = RolloutPolicyStatus(
             observed_generation=policy.generation,
-            requests_per_second=policy_lint.format_rate(found.rate) if found.rate is not None else None,
+            requests_per_second=policy_lint.format_rate(decidability.rate) if decidability.rate is not None else None,
             conditions=with_condition(
-                told,
+                conditions,
                 ConditionType.DECIDABLE,
-                found.decidable,
-                found.reason,
-                found.message,
+                decidability.decidable,
+                decidability.reason,
+                decidability.message,
                 generation=policy.generation,
                 now=now,
             ),
@@ -79,45 +81,48 @@ class RolloutPolicyReconciler:
         return ReconcileResult()
 
     async def _rejected_queries(self, policy: RolloutPolicy) -> list[str]:
-        """Queries that nothing will send or read, by the fields they stand in. Raises Busy."""
-        found, who = [], policy.namespace
+        """Why queries will never be sent, each message naming its field. Raises SandboxBusy."""
+        rejected, namespace = [], policy.namespace
         for metric in policy.spec.analysis.metrics if policy.spec.analysis is not None else ():
-            asked = metric.prometheus
-            for field in ("query", "bad", "total") if asked is not None else ():
-                text = getattr(asked, field)
+            query = metric.prometheus
+            for field in ("query", "bad", "total") if query is not None else ():
+                text = getattr(query, field)
                 if text is None:
                     continue
-                what = f"spec.analysis.metrics[{metric.name}].prometheus.{field}"
+                path = f"spec.analysis.metrics[{metric.name}].prometheus.{field}"
                 try:
                     text = queries.fill_placeholders(text, dict.fromkeys(queries.PLACEHOLDERS, "x"))
                     if field == "query":
-                        await queries.try_parse_query(text, what, who, wait=False)
+                        await queries.try_parse_query(text, path, namespace, wait=False)
                     else:
-                        await queries.extend_selector(text, what, who, wait=False)
-                except MeasurementError as fault:
-                    message = fault.failure.message
-                    found.append(message if message.startswith(what) else f"{what}: {message}")
-        return found
+                        await queries.extend_selector(text, path, namespace, wait=False)
+                except MeasurementError as error:
+                    message = error.failure.message
+                    rejected.append(message if message.startswith(path) else f"{path}: {message}")
+        return rejected
 
     async def _decidability(self, key: Key, policy: RolloutPolicy) -> Decidability:
         edit = (policy.uid, policy.generation)
-        before, found = self._decidability_cache.get(key, (None, None))
-        if found is None or before != edit:
+        cached_edit, decidability = self._decidability_cache.get(key, (None, None))
+        if decidability is None or cached_edit != edit:
             if _plan_size(policy.spec) > THREAD_THRESHOLD:
-                found = await asyncio.to_thread(policy_lint.assess_decidability, policy.spec)
+                decidability = await asyncio.to_thread(policy_lint.assess_decidability, policy.spec)
             else:
-                found = policy_lint.assess_decidability(policy.spec)
-            self._decidability_cache[key] = (edit, found)
-        return found
+                decidability = policy_lint.assess_decidability(policy.spec)
+            self._decidability_cache[key] = (edit, decidability)
+        return decidability
 
     async def _reject_spec(self, raw: Object, error: InvalidObject) -> None:
-        """A spec that this operator can't read (admission is older or newer than it)."""
+        """Report a spec that this operator can't parse (admission is older or newer than it)."""
         generation = raw["metadata"].get("generation", 0)
         old = RolloutPolicyStatus.model_validate(raw.get("status") or {})
-        verdict = ConditionSummary(Reason.INVALID_POLICY, error.message, stalled=True)
-        told = set_readiness(old.conditions, verdict, generation=generation, now=self._context.clock.now())
+        summary = ConditionSummary(Reason.INVALID_POLICY, error.message, stalled=True)
+        conditions = set_readiness(old.conditions, summary, generation=generation, now=self._context.clock.now())
         await write_status(
-            self._context, raw, old.model_copy(update={"observed_generation": generation, "conditions": told}), old
+            self._context,
+            raw,
+            old.model_copy(update={"observed_generation": generation, "conditions": conditions}),
+            old,
         )
 
 

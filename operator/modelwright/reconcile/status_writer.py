@@ -1,4 +1,4 @@
-"""The one status write of a pass, and the Events that tell of transitions."""
+"""Writes the status of an object."""
 
 import contextlib
 from typing import Any
@@ -16,12 +16,11 @@ Object = dict[str, Any]
 async def write_status(context: Context, raw: Object, new: StatusWire, old: StatusWire) -> bool:
     """Apply `new` as the status of `raw`, when it differs from `old`. Returns whether something was written.
 
-    It must be based on the newest object, else Conflict: what is decided next follows from it, so that a write that
-    arrives late, or an old leader's, must not bring an earlier state back. An object that was deleted meanwhile has no
-    status to write.
+    The status must be based on the newest object, else Conflict: further decisions follow from it, so a late write, or
+    one of a former leader, must not restore an earlier state. An object that was deleted meanwhile has no status.
 
-    An API server takes seconds for the status of an object that is too large: one is written at a time, so that a
-    hundred of them take neither all workers nor all of the API server. Raises Later for the others.
+    An API server takes seconds for the status of an object that is too large: those are written one at a time, so that
+    a hundred of them occupy neither all workers nor the API server. Raises RequeueLater for the others.
     """
     if new == old:
         return False
@@ -37,13 +36,13 @@ async def write_status(context: Context, raw: Object, new: StatusWire, old: Stat
         raise RequeueLater
     try:
         async with context.large_write_lock if large else contextlib.nullcontext():
-            answer = await context.client.apply(body, subresource="status", field_manager=names.STATUS_FIELD_MANAGER)
+            written = await context.client.apply(body, subresource="status", field_manager=names.STATUS_FIELD_MANAGER)
     except api_errors.NotFound:
         return False
     except api_errors.ObjectTooLarge as error:
-        # Its status can't say it. What the rest of the pass would tell rests on what is written down.
+        # Its status can't report that. The rest of the reconciliation depends on the status, so the error is raised.
         note = f"the status of {raw['kind']} {metadata['name']} can't be written: {error.message}. Shorten the object"
         context.events.record(raw, "Warning", Reason.STATUS_TOO_LARGE, note)
         raise
-    context.store.put(answer, quiet=True)
+    context.store.put(written, quiet=True)
     return True

@@ -1,4 +1,4 @@
-"""Which watch events matter, and which objects of ours they concern."""
+"""Which watch events are relevant, and which of our objects they affect."""
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -19,11 +19,11 @@ log = logging.getLogger(__name__)
 Object = dict[str, Any]
 
 RECONCILED_KINDS = (kinds.MODEL, kinds.MODEL_VERSION, kinds.ROLLOUT_POLICY, kinds.RETRAINING_POLICY, kinds.TRAINING_RUN)
-"""Kinds whose objects have passes of their own."""
+"""Kinds whose objects are reconciled."""
 ALL_VERSIONS_KIND = "Versions"
 """Kind of the key that stands for all versions of a Model."""
 VERSION_BATCH, VERSION_BATCH_SECONDS = 100, 1.0
-"""So many versions of a Model are woken by one event of it; of more, so many in so many seconds."""
+"""Versions of a Model that one event enqueues at once, and seconds between such batches where it has more."""
 _STATUS_KINDS = frozenset(
     {
         kinds.MODEL,
@@ -53,7 +53,7 @@ def is_relevant_change(kind: Kind, old: Object | None, new: Object | None) -> bo
 
 
 def is_spec_edit(kind: Kind, old: Object | None, new: Object | None) -> bool:
-    """Whether somebody has changed what a Model is steered by, and waits for an answer of the first of its `keys`."""
+    """Whether a user has edited a Model or its rollout, and waits for the first affected key to be reconciled."""
     return (
         kind in _URGENT_KINDS
         and old is not None
@@ -65,9 +65,9 @@ def is_spec_edit(kind: Kind, old: Object | None, new: Object | None) -> bool:
 def _relevant_fields(kind: Kind, obj: Object) -> tuple[Any, ...]:
     metadata = obj["metadata"]
     content = tuple(value for key, value in sorted(obj.items()) if key not in ("metadata", "status"))
-    own = (metadata.get("labels"), metadata.get("ownerReferences")) if kind not in kinds.OWN_KINDS else ()
+    metadata_fields = (metadata.get("labels"), metadata.get("ownerReferences")) if kind not in kinds.OWN_KINDS else ()
     labels = (metadata.get("labels"),) if kind == kinds.MODEL_VERSION else ()
-    return metadata.get("uid"), metadata.get("deletionTimestamp"), content, own, labels
+    return metadata.get("uid"), metadata.get("deletionTimestamp"), content, metadata_fields, labels
 
 
 def _deployment_fields(obj: Object) -> tuple[Any, ...]:
@@ -77,19 +77,23 @@ def _deployment_fields(obj: Object) -> tuple[Any, ...]:
 
 
 def _job_conditions(obj: Object) -> set[tuple[Any, Any]]:
-    """Its end, however that came; what its pods do meanwhile decides nothing."""
-    told = obj.get("status", {}).get("conditions", [])
-    return {(entry.get("type"), entry.get("status")) for entry in told}
+    """Its conditions, which tell its end; what its pods do meanwhile decides nothing."""
+    conditions = obj.get("status", {}).get("conditions", [])
+    return {(entry.get("type"), entry.get("status")) for entry in conditions}
 
 
 def affected_keys(kind: Kind, obj: Object, store: Store) -> Iterable[Key]:
-    """The objects to look at again because of `obj`. One that has not the shape of its kind, as its schema would have
-    demanded, concerns itself alone, so that it is told what is wrong with it."""
+    """The objects to reconcile because `obj` changed.
+
+    A malformed object, which its schema should have rejected, affects itself alone, so that its status reports that.
+    """
     try:
         return tuple(_list_keys(kind, obj, store))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         key = Key(kind.kind, obj["metadata"].get("namespace") or "", obj["metadata"]["name"])
-        log.warning("it can't be told what an object concerns", extra={"object": str(key), "error": str(error)})
+        log.warning(
+            "the objects affected by a malformed object are unknown", extra={"object": str(key), "error": str(error)}
+        )
         return (key,) if kind in RECONCILED_KINDS else ()
 
 
@@ -98,11 +102,11 @@ def _list_keys(kind: Kind, obj: Object, store: Store) -> Iterable[Key]:
     namespace, name = metadata.get("namespace") or "", metadata["name"]
     if kind == kinds.MODEL:
         policies = _retraining_policies(namespace, name, store)
-        # Versions ask the Model for three things: whether their signatures are to be verified, whether a shared cache
-        # is to be proven, and where their resolve pods run.
+        # Versions depend on their Model in three ways: whether signatures are verified, whether a shared cache must be
+        # proven, and where their resolve pods run.
         spec = obj.get("spec") or {}
-        asked = spec.get("signatures") or (spec.get("serving") or {}).get("cache") or spec.get("helperPods")
-        versions = _version_keys(namespace, name, store) if asked else ()
+        affects_versions = spec.get("signatures") or (spec.get("serving") or {}).get("cache") or spec.get("helperPods")
+        versions = _version_keys(namespace, name, store) if affects_versions else ()
         return [Key("Model", namespace, name), *versions, *_younger_rivals(obj, store), *policies]
     if kind == kinds.ENDPOINT:
         return _younger_rivals(obj, store)
@@ -136,12 +140,12 @@ def _list_keys(kind: Kind, obj: Object, store: Store) -> Iterable[Key]:
         return _models_by_index(store, "gateway", f"{namespace}/{name}")
     if kind == kinds.GATEWAY_CLASS:
         return [Key("Model", *place) for place in store.list_names(kinds.MODEL)]
-    found = _pod_keys(namespace, metadata, store) if kind == kinds.POD else []
-    return found or _owner_keys(namespace, metadata)
+    keys = _pod_keys(namespace, metadata, store) if kind == kinds.POD else []
+    return keys or _owner_keys(namespace, metadata)
 
 
 def producing_run(version: Object | None) -> list[Key]:
-    """The run that made a version: it tells what became of it, and its policy counts one that was rolled back."""
+    """The run that made a version: it reports the version's outcome, and its policy counts versions rolled back."""
     lineage = ((version or {}).get("spec") or {}).get("lineage") or {}
     if version is None or not lineage.get("trainingRun"):
         return []
@@ -159,15 +163,14 @@ def _live_runs(namespace: str, policy: str, store: Store) -> Iterator[Key]:
 
 
 def _younger_rivals(obj: Object, store: Store) -> Iterator[Key]:
-    """The younger Models that want a place on a gateway which this one has, or had; what the older ones have doesn't
-    depend on it."""
+    """The younger Models that claim a hostname and path which this one has, or had; older ones don't depend on it."""
     metadata, endpoint = obj["metadata"], (obj.get("spec") or {}).get("endpoint")
     if not endpoint:
         return
-    me = _creation_order(metadata)
+    own_order = _creation_order(metadata)
     for place in dict.fromkeys(endpoint_conflicts.list_rival_places(metadata["namespace"], endpoint, younger=True)):
         for other in store.by_index("place", kinds.MODEL, place):
-            if _creation_order(other["metadata"]) > me:
+            if _creation_order(other["metadata"]) > own_order:
                 yield Key("Model", other["metadata"]["namespace"], other["metadata"]["name"])
 
 
@@ -176,17 +179,17 @@ def _creation_order(metadata: Object) -> tuple[str, str, str]:
 
 
 def _version_keys(namespace: str, model: str, store: Store) -> Iterator[Key]:
-    """The versions of a Model; of a Model with many one key, which wakes them slowly (`Versions`)."""
-    found = store.list_places("model", kinds.MODEL_VERSION, model, namespace)
-    if len(found) > VERSION_BATCH:
+    """The versions of a Model; for a Model with many one key, by which VersionEnqueuer enqueues them in batches."""
+    places = store.list_places("model", kinds.MODEL_VERSION, model, namespace)
+    if len(places) > VERSION_BATCH:
         yield Key(ALL_VERSIONS_KIND, namespace, model)
         return
-    for place in found:
+    for place in places:
         yield Key("ModelVersion", *place)
 
 
 class VersionEnqueuer:
-    """Wakes the versions of a Model that has many, the youngest first, some at a time."""
+    """Enqueues the versions of a Model that has many, in batches, the youngest first."""
 
     def __init__(self, store: Store, wake: Callable[[Key], None]) -> None:
         self._store = store
@@ -194,15 +197,15 @@ class VersionEnqueuer:
         self._remaining: dict[Key, list[tuple[str, str]]] = {}
 
     async def reconcile(self, key: Key) -> ReconcileResult:
-        """Wake the next versions of the Model of this key. One that is asked for meanwhile begins again at its end."""
+        """Enqueue the next batch of this Model's versions. A request in between starts over after the last batch."""
         if key not in self._remaining:
             found = self._store.list_places("model", kinds.MODEL_VERSION, key.name, key.namespace)
             self._remaining[key] = self._store.sort_newest_first(kinds.MODEL_VERSION, found)
-        now, later = self._remaining[key][:VERSION_BATCH], self._remaining[key][VERSION_BATCH:]
-        for place in now:
+        batch, remaining = self._remaining[key][:VERSION_BATCH], self._remaining[key][VERSION_BATCH:]
+        for place in batch:
             self._enqueue(Key("ModelVersion", *place))
-        if later:
-            self._remaining[key] = later
+        if remaining:
+            self._remaining[key] = remaining
             return ReconcileResult(VERSION_BATCH_SECONDS)
         del self._remaining[key]
         return ReconcileResult()
@@ -210,16 +213,16 @@ class VersionEnqueuer:
 
 def _owner_keys(namespace: str, metadata: Object) -> list[Key]:
     for owner in metadata.get("ownerReferences") or ():
-        ours = owner.get("controller") and str(owner.get("apiVersion", "")).startswith(names.GROUP + "/")
-        # A ModelRollout's child concerns the Model, which the child's label names.
-        if ours and owner.get("kind") != "ModelRollout":
+        is_own_kind = owner.get("controller") and str(owner.get("apiVersion", "")).startswith(names.GROUP + "/")
+        # A ModelRollout's child affects the Model, which the child's label names.
+        if is_own_kind and owner.get("kind") != "ModelRollout":
             return [Key(str(owner["kind"]), namespace, str(owner["name"]))]
     model = (metadata.get("labels") or {}).get(names.LABEL_MODEL)
     return [Key("Model", namespace, str(model))] if model else []
 
 
 def _pod_keys(namespace: str, metadata: Object, store: Store) -> list[Key]:
-    """Whom a pod tells its result that a Job has made, and not we."""
+    """The object that reads the report of a pod which a Job, not the operator, has created."""
     labels = metadata.get("labels") or {}
     if labels.get(names.LABEL_ROLE) == names.ROLE_TRAINING:
         return [Key("TrainingRun", namespace, str(labels.get(names.LABEL_RUN)))]
@@ -272,7 +275,7 @@ def _by_trained_model(kind: Kind, obj: Object) -> Iterator[str]:
 
 
 def _by_offer(kind: Kind, obj: Object) -> Iterator[str]:
-    """The Model that a version may go to, alone and with each of the version's labels; "trained" when a run made it."""
+    """The Model that may use the version, alone and with each of its labels; "trained" when a run made the version."""
     if kind != kinds.MODEL_VERSION:
         return
     metadata, spec, status = obj["metadata"], obj.get("spec") or {}, obj.get("status") or {}
@@ -288,7 +291,7 @@ def _by_offer(kind: Kind, obj: Object) -> Iterator[str]:
 
 
 def _by_resolving(kind: Kind, obj: Object) -> Iterator[str]:
-    """The namespace of a resolve pod that has not ended. One that a container of others keeps running has."""
+    """The namespace of a resolve pod whose own container has not ended."""
     metadata, phase = obj["metadata"], (obj.get("status") or {}).get("phase")
     role = (metadata.get("labels") or {}).get(names.LABEL_ROLE)
     if kind == kinds.POD and role == names.ROLE_RESOLVE and phase not in ("Succeeded", "Failed"):
@@ -298,12 +301,12 @@ def _by_resolving(kind: Kind, obj: Object) -> Iterator[str]:
 
 
 def count_resolve_pods(store: Store, namespace: str) -> int:
-    """Resolve pods under way in a namespace."""
+    """Number of resolve pods that run in a namespace."""
     return len(store.list_places("resolving", kinds.POD, namespace))
 
 
 def _by_snapshot(kind: Kind, obj: Object) -> Iterator[str]:
-    """A policy that is stored apart (under ""), and the records that name it."""
+    """A stored policy (under ""), and the records that name it."""
     if kind == kinds.CONTROLLER_REVISION:
         if (obj["metadata"].get("labels") or {}).get(names.LABEL_ROLE) == names.ROLE_POLICY:
             yield ""
@@ -314,18 +317,18 @@ def _by_snapshot(kind: Kind, obj: Object) -> Iterator[str]:
 
 
 def eligible_versions(store: Store, namespace: str, model: str, labels: Mapping[str, str]) -> list[tuple[str, str]]:
-    """(namespace, name) of the versions with these labels that a Model may take, the youngest first. Parses none."""
+    """(namespace, name) of the versions with these labels that a Model may use, the youngest first. Parses none."""
     place = f"{namespace}/{model}"
-    found = set(store.list_places("offer", kinds.MODEL_VERSION, place))
+    places = set(store.list_places("offer", kinds.MODEL_VERSION, place))
     for key, value in labels.items():
-        found &= set(store.list_places("offer", kinds.MODEL_VERSION, f"{place} {key}={value}"))
-    return store.sort_newest_first(kinds.MODEL_VERSION, found)
+        places &= set(store.list_places("offer", kinds.MODEL_VERSION, f"{place} {key}={value}"))
+    return store.sort_newest_first(kinds.MODEL_VERSION, places)
 
 
 def eligible_trained_versions(store: Store, namespace: str, model: str) -> list[tuple[str, str]]:
     """The same, of the versions that TrainingRuns have made."""
-    found = store.list_places("offer", kinds.MODEL_VERSION, f"{namespace}/{model} trained")
-    return store.sort_newest_first(kinds.MODEL_VERSION, found)
+    places = store.list_places("offer", kinds.MODEL_VERSION, f"{namespace}/{model} trained")
+    return store.sort_newest_first(kinds.MODEL_VERSION, places)
 
 
 INDEXERS: Mapping[str, Indexer] = {
@@ -339,4 +342,4 @@ INDEXERS: Mapping[str, Indexer] = {
     "resolving": _by_resolving,
     "snapshot": _by_snapshot,
 }
-"""Indexes that the store keeps for the look-ups above."""
+"""Indexes that the store keeps for the lookups above."""

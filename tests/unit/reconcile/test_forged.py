@@ -118,7 +118,7 @@ def _restart(world: World, admission: Callable[[str], AdmissionState]) -> Callab
             world.api,
             world.clock,
             measurements=world.desk,
-            is_backlogged=lambda: world.crowd,
+            has_waiting_edits=lambda: world.crowd,
             is_busy=lambda: world.busy,
             admission=admission,
         )

@@ -69,7 +69,7 @@ class ModelReconciler:
         except InvalidObject as error:
             await self._reporter.reject_spec(raw, error)
             return ReconcileResult()
-        if self._context.is_backlogged() and _can_wait(model):
+        if self._context.has_waiting_edits() and _can_wait(model):
             await self._reporter.acknowledge_edit(raw, model)
             return ReconcileResult()
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from modelwright.kube import kinds
 from tests.lib import objects
-from tests.lib.rollout_harness import CANARY, World
+from tests.lib.rollout_harness import CANARY, RolloutHarness
 
 Object = dict[str, Any]
 
@@ -25,7 +25,7 @@ GOOD = {"metrics": [{"name": "accuracy", "candidate": 0.93, "serving": 0.92, "n"
 PROBED = {"outcome": "Pass", "reason": "GatePassed", "message": "3 requests answered"}
 
 
-class Gated(World):
+class GateHarness(RolloutHarness):
     """A Model on v1, whose next version has to pass the gates."""
 
     def __init__(self, policy: Object = BOTH) -> None:

@@ -4,7 +4,7 @@ from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from modelwright.obs.metrics import REGISTRY
-from tests.lib.rollout_harness import JUDGED, NS, World, good
+from tests.lib.rollout_harness import JUDGED, NS, RolloutHarness, good
 
 LIVE = ("modelwright_rollout_info", "modelwright_rollout_verdict", "modelwright_rollout_outcome")
 
@@ -22,10 +22,10 @@ def series(name: str) -> dict[tuple[str, ...], float]:
     return found
 
 
-def held_at_ten() -> World:
-    world = World(JUDGED)
+def held_at_ten() -> RolloutHarness:
+    world = RolloutHarness(JUDGED)
     assert [series(name) for name in LIVE] == NOTHING, "what serves is no rollout"
-    world.desk.results["errors"] = good(candidate=50)
+    world.scheduler.results["errors"] = good(candidate=50)
     world.want("v2")
     world.go_to("Holding")
     return world

@@ -6,7 +6,7 @@ from modelwright.api import names
 from modelwright.kube import kinds
 from modelwright.render import routes
 from modelwright.traffic.gateway_api import MARK_FEATURE, MIRROR_FEATURE, MIRROR_PERCENT_FEATURE
-from tests.lib.rollout_harness import NS, World
+from tests.lib.rollout_harness import NS, RolloutHarness
 
 Object = dict[str, Any]
 
@@ -20,7 +20,7 @@ REFERENCE = {"uri": "s3://models/digits/reference.json"}
 FEATURES = (MARK_FEATURE, MIRROR_FEATURE, MIRROR_PERCENT_FEATURE)
 
 
-class Watched(World):
+class MonitoringHarness(RolloutHarness):
     """A Model that is monitored, of which v1 and v2 have a reference and v3 has none."""
 
     def __init__(

@@ -52,7 +52,7 @@ SCORED: Object = {
 }
 
 
-class World:
+class RetrainingHarness:
     """A cluster with a Model on v1, a RetrainingPolicy, whose Jobs end with what they are to say."""
 
     def __init__(
@@ -230,7 +230,7 @@ def _role(obj: Object) -> str | None:
 DATA = {"name": "new", "data": {"uri": "s3://data/digits", "every": "1m"}}
 
 
-def look_job(world: World, cron_job: Object, number: int) -> Object:
+def look_job(world: RetrainingHarness, cron_job: Object, number: int) -> Object:
     """A Job of this CronJob, as the CronJob controller makes it."""
     owner = {
         "apiVersion": "batch/v1",
@@ -251,7 +251,7 @@ def look_job(world: World, cron_job: Object, number: int) -> Object:
     )
 
 
-def look_at_data(world: World, fingerprint: str, number: int) -> None:
+def look_at_data(world: RetrainingHarness, fingerprint: str, number: int) -> None:
     """The CronJob's Job has looked."""
     cron_job = next(o for (kind, _, _), o in world.api.objects.items() if kind == kinds.CRON_JOB)
     world.clock.advance(60)

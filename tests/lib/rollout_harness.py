@@ -23,7 +23,7 @@ GATEWAY = {"parentRefs": [{"name": "models", "namespace": "gateways"}]}
 ERRORS = {"name": "errors", "builtin": "error-rate", "margin": "0.02", "minSamples": 100}
 
 
-class Desk:
+class StubScheduler:
     """Says what the test wants it to say."""
 
     def __init__(self) -> None:
@@ -50,7 +50,7 @@ class Desk:
         return self.points
 
 
-class World:
+class RolloutHarness:
     """A cluster with one Model behind a gateway, its operator, and the time."""
 
     def __init__(
@@ -62,8 +62,8 @@ class World:
         versions: tuple[str, ...] = ("v1", "v2", "v3"),
         **model: Any,
     ) -> None:
-        self.api, self.clock, self.desk = SimulatedApi(), FakeClock(), Desk()
-        self.desk.at = self.clock.now
+        self.api, self.clock, self.scheduler = SimulatedApi(), FakeClock(), StubScheduler()
+        self.scheduler.at = self.clock.now
         self.broken: set[str] = set()
         self.short: set[str] = set()
         """Versions that get no more ready pods than they have."""
@@ -114,7 +114,7 @@ class World:
         self.operator = Operator(
             self.api,
             self.clock,
-            measurements=self.desk,
+            measurements=self.scheduler,
             has_waiting_edits=lambda: self.crowd,
             is_busy=lambda: self.busy,
         )
@@ -249,7 +249,7 @@ def bad() -> RequestShares:
     return RequestShares(Arm(500, 100), Arm(2000, 20))
 
 
-def by_hand(world: World, version: str = "v1") -> None:
+def by_hand(world: RolloutHarness, version: str = "v1") -> None:
     world.known = world.records[-1]["metadata"]["name"] if world.records else ""
     world.api.user_create(
         {

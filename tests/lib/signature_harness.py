@@ -6,7 +6,7 @@ from typing import Any
 from modelwright.api import names
 from modelwright.kube import kinds
 from tests.lib import objects
-from tests.lib.rollout_harness import NS, World
+from tests.lib.rollout_harness import NS, RolloutHarness
 
 Object = dict[str, Any]
 
@@ -28,8 +28,8 @@ def asked(mode: str = "Enforce", *keys: Object) -> Object:
     return {"mode": mode, "publicKeys": list(keys or [key("A")])}
 
 
-class Signed(World):
-    """A World whose kubelet runs resolve pods: what they find is in `found`, by version; without it they run on."""
+class SignatureHarness(RolloutHarness):
+    """A RolloutHarness whose kubelet runs resolve pods: `found` has their results by version; others run on."""
 
     def __init__(self, policy: Object | None = None, **more: Any) -> None:
         self.found: dict[str, Object] = {"v1": GOOD}

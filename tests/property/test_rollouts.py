@@ -1,6 +1,6 @@
 """Whatever people do, evidence says, pods do and crashes interrupt: a rollout never succeeds without its evidence.
 
-The real reconcilers on a simulated cluster with a gateway, a policy with metrics, and a desk that says what it is told.
+The real reconcilers on a simulated cluster with a gateway, a policy with metrics, and a scheduler that returns what it is given.
 """
 
 from typing import Any
@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from modelwright.core.analysis.evidence import Arm, MeasurementFailure, MetricValue, RequestShares
 from modelwright.core.rollout.record import TERMINAL_STATES
 from modelwright.kube import kinds
-from tests.lib.rollout_harness import JUDGED, World, bad, good
+from tests.lib.rollout_harness import JUDGED, RolloutHarness, bad, good
 from tests.lib.simulated import Died
 
 EVIDENCE: dict[str, Any] = {
@@ -31,7 +31,7 @@ class Rollouts(RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
-        self.world = World(JUDGED)
+        self.world = RolloutHarness(JUDGED)
         self.tokens = 0
 
     @rule(version=st.sampled_from(["v1", "v2", "v3"]))
@@ -40,7 +40,7 @@ class Rollouts(RuleBasedStateMachine):
 
     @rule(said=st.sampled_from([*EVIDENCE, None]))
     def evidence(self, said: str | None) -> None:
-        self.world.desk.results = {} if said is None else {"errors": EVIDENCE[said]}
+        self.world.scheduler.results = {} if said is None else {"errors": EVIDENCE[said]}
 
     @rule(name=st.sampled_from(COMMANDS), again=st.booleans())
     def command(self, name: str, again: bool) -> None:
@@ -67,15 +67,15 @@ class Rollouts(RuleBasedStateMachine):
     def one_look(self, seconds: int) -> None:
         """While the candidate has requests at a step or in Promoting, its metrics are asked for; a Fail sends none of
         them there any longer."""
-        before, asked, candidate = self._exposed(), len(self.world.desk.asked), self._newest().get("to")
+        before, asked, candidate = self._exposed(), len(self.world.scheduler.asked), self._newest().get("to")
         self.world.look(seconds)
         if not before or not self._exposed() or self._newest().get("to") != candidate:
             return
-        asks = self.world.desk.asked[asked:]
+        asks = self.world.scheduler.asked[asked:]
         assert asks, f"nobody looked at the candidate: {self._newest()}"
         assert all(ask.candidate.version == candidate["version"] for ask in asks)
         overruled = any(step.get("outcome") == "Fail" for step in self._newest()["steps"])
-        assert self.world.desk.results.get("errors") is not EVIDENCE["bad"] or overruled
+        assert self.world.scheduler.results.get("errors") is not EVIDENCE["bad"] or overruled
 
     def _newest(self) -> Any:
         records = self._records()
@@ -131,7 +131,7 @@ class Rollouts(RuleBasedStateMachine):
         """When nobody interferes any more, the Model comes to rest: with the wanted version, or stalled and safe."""
         if not hasattr(self, "world"):
             return
-        self.world.broken, self.world.short, self.world.desk.results = set(), set(), {"errors": good()}
+        self.world.broken, self.world.short, self.world.scheduler.results = set(), set(), {"errors": good()}
         for _ in range(80):
             self.world.look(5)
         last = self._records()[-1]["status"]

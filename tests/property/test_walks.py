@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from modelwright.api.v1alpha1.model import Model
 from modelwright.kube import kinds
 from tests.lib.kstatus import faults, is_ready
-from tests.lib.rollout_harness import CANARY, GATEWAY, NS, World
+from tests.lib.rollout_harness import CANARY, GATEWAY, NS, RolloutHarness
 
 Object = dict[str, Any]
 PATIENCE = 80
@@ -71,7 +71,7 @@ SPECS = st.builds(
 @given(first=SPECS, others=st.lists(SPECS, min_size=1, max_size=3))
 @settings(max_examples=25)
 def test_a_walk_that_comes_back_ends_as_it_began(first: Object, others: list[Object]) -> None:
-    world = World(None)
+    world = RolloutHarness(None)
     began = _at_rest(world, first)
     for other in others:
         _at_rest(world, other)
@@ -81,14 +81,14 @@ def test_a_walk_that_comes_back_ends_as_it_began(first: Object, others: list[Obj
 @given(first=SPECS, other=SPECS)
 @settings(max_examples=10)
 def test_so_does_one_whose_versions_change_by_a_canary(first: Object, other: Object) -> None:
-    world = World(CANARY)
+    world = RolloutHarness(CANARY)
     first, other = ({**spec, "endpoint": GATEWAY, "rolloutPolicyRef": {"name": "steps"}} for spec in (first, other))
     began = _at_rest(world, first)
     _at_rest(world, other)
     assert _at_rest(world, first) == began
 
 
-def _at_rest(world: World, spec: Object) -> str:
+def _at_rest(world: RolloutHarness, spec: Object) -> str:
     """The Model with this spec, once it is ready and nothing is written any more: its children and its status."""
     live = world.model
     Model.parse({**live, "spec": spec})
@@ -109,7 +109,7 @@ def _at_rest(world: World, spec: Object) -> str:
     return _picture(world)
 
 
-def _look(world: World) -> None:
+def _look(world: RolloutHarness) -> None:
     """One look, after autoscalers that have nothing to do have scaled to their least."""
     for (kind, namespace, name), scaler in list(world.api.objects.items()):
         if kind == kinds.HORIZONTAL_POD_AUTOSCALER:
@@ -118,7 +118,7 @@ def _look(world: World) -> None:
     world.look()
 
 
-def _picture(world: World) -> str:
+def _picture(world: RolloutHarness) -> str:
     found = []
     for (kind, _, name), obj in sorted(world.api.objects.items(), key=lambda item: (item[0][0].kind, item[0][2])):
         if kind in CHILDREN:

@@ -24,7 +24,7 @@ from modelwright.kube.api_errors import Denied, Invalid
 from modelwright.obs import logging as json_logging
 from tests.lib import stepped
 from tests.lib.measurement import Bench, FakeServer, ask, metric
-from tests.lib.retraining_harness import HOURLY, NS, World, look_at_data
+from tests.lib.retraining_harness import HOURLY, NS, RetrainingHarness, look_at_data
 from tests.lib.webhooks import opened
 from tests.unit.cli import world as cli_world
 
@@ -67,7 +67,7 @@ def overheard(monkeypatch: pytest.MonkeyPatch) -> Iterator[Overheard]:
     root.removeHandler(ear)
 
 
-def statuses(world: World) -> list[str]:
+def statuses(world: RetrainingHarness) -> list[str]:
     """What the operator wrote into statuses, but for the policy's copy in a run: that is the record of what was asked
     for, readable by the same people as the policy."""
     found = []
@@ -87,7 +87,7 @@ def template() -> Object:
     return {"job": {"template": {"spec": {"containers": [container]}}}}
 
 
-def world(**run: Any) -> World:
+def world(**run: Any) -> RetrainingHarness:
     gates = [{"name": "accuracy", "min": "0.9"}]
     signed: Object = {
         "dataset": {"uri": SIGNED, "credentialsSecretRef": {"name": "store"}},
@@ -97,7 +97,7 @@ def world(**run: Any) -> World:
         "evaluate": {**template(), "gates": gates},
     }
     data = {"name": "new", "data": {"uri": SIGNED, "changed": "ETag", "every": "10m"}}
-    return World(HOURLY, data, **{**signed, **run})
+    return RetrainingHarness(HOURLY, data, **{**signed, **run})
 
 
 def test_a_training_run_tells_no_signature_and_no_environment(overheard: Overheard) -> None:

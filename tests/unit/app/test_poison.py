@@ -12,7 +12,7 @@ from modelwright.obs.clock import FakeClock
 from modelwright.reconcile import watches
 from tests.lib import objects
 from tests.lib.kstatus import is_ready
-from tests.lib.rollout_harness import CANARY, NS, World
+from tests.lib.rollout_harness import CANARY, NS, RolloutHarness
 
 SPECS: dict[str, Any] = {
     "no map": "text",
@@ -49,7 +49,7 @@ async def test_it_is_kept_and_looked_at_so_that_no_sweep_misses_it(kind: kinds.K
 
 @POISON
 def test_a_canary_beside_it_ends_as_without_it(spec: Any) -> None:
-    world = World(CANARY)
+    world = RolloutHarness(CANARY)
     for kind in kinds.OWN_KINDS:
         if kind not in (kinds.MODEL_RUNTIME, kinds.CLUSTER_MODEL_RUNTIME):
             world.api.user_create(poison(kind, spec))

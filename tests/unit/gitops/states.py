@@ -9,7 +9,7 @@ from typing import Any
 
 from modelwright.kube import kinds
 from tests.lib import objects
-from tests.lib.rollout_harness import CANARY, JUDGED, NS, World, bad, by_hand, policy
+from tests.lib.rollout_harness import CANARY, JUDGED, NS, RolloutHarness, bad, by_hand, policy
 from tests.unit.reconcile import test_policy as policies
 from tests.unit.reconcile import test_retraining as retraining
 
@@ -22,7 +22,7 @@ HASHES = frozenset({"revision", "contentHash", "inputsHash", "heldFrom"})
 
 _Make = Callable[[], Object]
 STATES: dict[tuple[str, str], _Make] = {}
-WORLDS: dict[str, Callable[[], World]] = {}
+WORLDS: dict[str, Callable[[], RolloutHarness]] = {}
 """By name of the state: the cluster in which a Model and its newest ModelRollout are in it."""
 
 
@@ -69,24 +69,24 @@ def _hashes(value: Any, key: str = "") -> Iterator[str]:
         yield value
 
 
-def rolled(spec: Object | None = CANARY, **more: Any) -> World:
+def rolled(spec: Object | None = CANARY, **more: Any) -> RolloutHarness:
     """A Model that serves v1 and has just been asked for v2."""
-    world = World(spec, **more)
+    world = RolloutHarness(spec, **more)
     world.want("v2")
     return world
 
 
-def looked(world: World, count: int = 10) -> World:
+def looked(world: RolloutHarness, count: int = 10) -> RolloutHarness:
     """The operator has seen what there is to see."""
     for _ in range(count):
         world.look()
     return world
 
 
-def _both(name: str) -> Callable[[Callable[[], World]], Callable[[], World]]:
+def _both(name: str) -> Callable[[Callable[[], RolloutHarness]], Callable[[], RolloutHarness]]:
     """Register the Model and the newest ModelRollout of one story."""
 
-    def register(make: Callable[[], World]) -> Callable[[], World]:
+    def register(make: Callable[[], RolloutHarness]) -> Callable[[], RolloutHarness]:
         STATES["Model", name] = lambda: make().model
         STATES["ModelRollout", name] = lambda: make().records[-1]
         WORLDS[name] = make
@@ -96,7 +96,7 @@ def _both(name: str) -> Callable[[Callable[[], World]], Callable[[], World]]:
 
 
 @_both("progressing")
-def _progressing() -> World:
+def _progressing() -> RolloutHarness:
     world = rolled()
     world.go(lambda: world.weights == {"v1": 90, "v2": 10})
     world.go_to("Progressing", "StepInProgress")
@@ -105,22 +105,22 @@ def _progressing() -> World:
 
 
 @_both("holding-without-evidence")
-def _holding_without_evidence() -> World:
+def _holding_without_evidence() -> RolloutHarness:
     world = rolled(JUDGED)
     world.go_to("Holding", "InsufficientEvidence")
     return world
 
 
 @_both("held-after-a-failed-metric")
-def _held_after_a_failed_metric() -> World:
+def _held_after_a_failed_metric() -> RolloutHarness:
     world = rolled(ON_HOLD)
-    world.desk.results["errors"] = bad()
+    world.scheduler.results["errors"] = bad()
     world.go_to("Holding", "AnalysisFailed")
     return world
 
 
 @_both("paused")
-def _paused() -> World:
+def _paused() -> RolloutHarness:
     world = _progressing()
     world.command("pause")
     world.go_to("Holding", "Paused")
@@ -128,8 +128,8 @@ def _paused() -> World:
 
 
 @_both("awaiting-approval")
-def _awaiting_approval() -> World:
-    world = World(APPROVED)
+def _awaiting_approval() -> RolloutHarness:
+    world = RolloutHarness(APPROVED)
     version = objects.version(NS, "v4")
     version["spec"]["author"] = "bob"
     world.api.user_create(version)
@@ -139,15 +139,15 @@ def _awaiting_approval() -> World:
 
 
 @_both("without-an-author")
-def _without_an_author() -> World:
+def _without_an_author() -> RolloutHarness:
     world = rolled(APPROVED)
     world.go_to("AwaitingApproval", "NoAuthor")
     return world
 
 
 @_both("frozen")
-def _frozen() -> World:
-    world = World(CANARY)
+def _frozen() -> RolloutHarness:
+    world = RolloutHarness(CANARY)
     world.set_policy(CANARY | {"freeze": [{"schedule": "* * * * *", "duration": "24h"}]})
     world.want("v2")
     world.go_to("Pending", "FreezeWindow")
@@ -155,28 +155,28 @@ def _frozen() -> World:
 
 
 @_both("rolling-back")
-def _rolling_back() -> World:
+def _rolling_back() -> RolloutHarness:
     world = rolled(JUDGED)
     world.go_to("Holding")
-    world.desk.results["errors"] = bad()
+    world.scheduler.results["errors"] = bad()
     world.lags = True
     world.go_to("RollingBack")
     return world
 
 
 @_both("rolled-back")
-def _rolled_back() -> World:
+def _rolled_back() -> RolloutHarness:
     world = rolled(JUDGED)
-    world.desk.results["errors"] = bad()
+    world.scheduler.results["errors"] = bad()
     world.go_to("RolledBack", "AnalysisFailed")
     return looked(world)
 
 
 @_both("rolled-back-and-followed-on")
-def _rolled_back_and_followed_on() -> World:
+def _rolled_back_and_followed_on() -> RolloutHarness:
     """A Model that follows passes over what was taken back."""
-    world = World(JUDGED, versions=("v1",), version={"follow": {}})
-    world.desk.results["errors"] = bad()
+    world = RolloutHarness(JUDGED, versions=("v1",), version={"follow": {}})
+    world.scheduler.results["errors"] = bad()
     world.api.user_create(objects.version(NS, "v2"))
     world.known = world.records[-1]["metadata"]["name"]
     world.go_to("RolledBack", "AnalysisFailed")
@@ -184,7 +184,7 @@ def _rolled_back_and_followed_on() -> World:
 
 
 @_both("aborted")
-def _aborted() -> World:
+def _aborted() -> RolloutHarness:
     world = _progressing()
     world.command("abort")
     world.go_to("Aborted")
@@ -192,14 +192,14 @@ def _aborted() -> World:
 
 
 @_both("promoted")
-def _promoted() -> World:
+def _promoted() -> RolloutHarness:
     world = rolled()
     world.go_to("Succeeded", "Promoted")
     return looked(world, 30)
 
 
 @_both("held-by-rollback")
-def _held_by_rollback() -> World:
+def _held_by_rollback() -> RolloutHarness:
     world = _promoted()
     by_hand(world)
     world.go(lambda: world.serving == "v1")
@@ -208,7 +208,7 @@ def _held_by_rollback() -> World:
 
 
 @_both("hold-released")
-def _hold_released() -> World:
+def _hold_released() -> RolloutHarness:
     world = _held_by_rollback()
     held = world.records[-1]["metadata"]["name"]
     world.command("release")
@@ -249,9 +249,9 @@ def _command_not_seen() -> Object:
     return world.records[-1]
 
 
-def _bare() -> tuple[World, Object]:
+def _bare() -> tuple[RolloutHarness, Object]:
     """A world, and a Model beside the one that serves, which nobody has looked at."""
-    world = World(None)
+    world = RolloutHarness(None)
     made = world.api.user_create(objects.model(NS, "other"))
     return world, made
 
@@ -263,7 +263,7 @@ def _no_status() -> Object:
 
 @state("Model", "stale")
 def _stale() -> Object:
-    world = World(None)
+    world = RolloutHarness(None)
     world.want("v2")
     return world.model
 
@@ -280,26 +280,26 @@ def _first_pods_starting() -> Object:
 
 @state("Model", "ready")
 def _ready() -> Object:
-    return looked(World(None)).model
+    return looked(RolloutHarness(None)).model
 
 
 @state("Model", "pods-lost")
 def _pods_lost() -> Object:
-    world = looked(World(None))
+    world = looked(RolloutHarness(None))
     world.broken.add("v1")
     return looked(world).model
 
 
 @state("Model", "scaled-to-zero")
 def _scaled_to_zero() -> Object:
-    world = looked(World(None))
+    world = looked(RolloutHarness(None))
     world.api.user_patch(kinds.MODEL, NS, "digits", {"spec": {"serving": {"replicas": 0}}})
     return looked(world).model
 
 
 @state("Model", "suspended")
 def _suspended() -> Object:
-    world = looked(World(None))
+    world = looked(RolloutHarness(None))
     world.api.user_patch(kinds.MODEL, NS, "digits", {"spec": {"suspend": True}})
     return looked(world).model
 
@@ -313,7 +313,7 @@ def _suspended_in_a_rollout() -> Object:
 
 @state("Model", "waiting-for-its-version")
 def _waiting_for_its_version() -> Object:
-    world = World(None)
+    world = RolloutHarness(None)
     world.want("v9")
     world.look()
     return world.model
@@ -321,7 +321,7 @@ def _waiting_for_its_version() -> Object:
 
 @state("Model", "version-not-found")
 def _version_not_found() -> Object:
-    world = World(None)
+    world = RolloutHarness(None)
     world.want("v9")
     world.look()
     world.clock.advance(timedelta(minutes=6).total_seconds())
@@ -331,14 +331,14 @@ def _version_not_found() -> Object:
 
 @state("Model", "spec-not-readable")
 def _spec_not_readable() -> Object:
-    world = looked(World(None))
+    world = looked(RolloutHarness(None))
     world.api.user_patch(kinds.MODEL, NS, "digits", {"spec": {"noSuchField": "of a newer version"}})
     return looked(world, 2).model
 
 
 @state("Model", "acknowledged-among-other-edits")
 def _acknowledged() -> Object:
-    world = looked(World(None))
+    world = looked(RolloutHarness(None))
     world.crowd = True
     world.api.user_patch(kinds.MODEL, NS, "digits", {"spec": {"serving": {"replicas": 6}}})
     return looked(world, 1).model
@@ -351,13 +351,13 @@ def _deleting() -> Object:
     return found
 
 
-def _version(world: World, name: str) -> Object:
+def _version(world: RolloutHarness, name: str) -> Object:
     return world.api.objects[kinds.MODEL_VERSION, NS, name]
 
 
 def _undigested(status: Object | None) -> Object:
     """A version without a digest, whose resolve pod has this status."""
-    world = World(None)
+    world = RolloutHarness(None)
     world.api.user_create(objects.version(NS, "v6", digest=None))
     looked(world, 2)
     if status is not None:
@@ -376,7 +376,7 @@ def _version_without_status() -> Object:
 @state("ModelVersion", "stamped-by-its-model")
 def _stamped() -> Object:
     template = {"artifact": {"uri": "s3://models/v9", "digest": "sha256:" + "9" * 64, "format": {"name": "plain"}}}
-    world = World(None)
+    world = RolloutHarness(None)
     world.api.user_patch(kinds.MODEL, NS, "digits", {"spec": {"version": {"name": None, "template": template}}})
     looked(world)
     made = (obj for (kind, _, _), obj in world.api.objects.items() if kind == kinds.MODEL_VERSION)
@@ -385,7 +385,7 @@ def _stamped() -> Object:
 
 @state("ModelVersion", "serving")
 def _version_serving() -> Object:
-    return _version(looked(World(None)), "v1")
+    return _version(looked(RolloutHarness(None)), "v1")
 
 
 @state("ModelVersion", "finding-the-digest")
@@ -412,23 +412,25 @@ def _policy_without_status() -> Object:
 
 @state("RolloutPolicy", "accepted")
 def _accepted() -> Object:
-    return policies.World(policies.SPEC).api.objects[kinds.ROLLOUT_POLICY, NS, "canary"]
+    return policies.PolicyHarness(policies.SPEC).api.objects[kinds.ROLLOUT_POLICY, NS, "canary"]
 
 
 @state("RolloutPolicy", "by-time-alone")
 def _by_time_alone() -> Object:
-    return policies.World({"strategy": {"preset": "Canary"}}).api.objects[kinds.ROLLOUT_POLICY, policies.NS, "canary"]
+    return policies.PolicyHarness({"strategy": {"preset": "Canary"}}).api.objects[
+        kinds.ROLLOUT_POLICY, policies.NS, "canary"
+    ]
 
 
 @state("RolloutPolicy", "not-decidable-in-time")
 def _not_decidable_in_time() -> Object:
-    world = policies.World({**policies.SPEC, "deadline": "5m"})
+    world = policies.PolicyHarness({**policies.SPEC, "deadline": "5m"})
     return world.api.objects[kinds.ROLLOUT_POLICY, NS, "canary"]
 
 
 @state("RolloutPolicy", "refused")
 def _refused() -> Object:
-    world = policies.World(policies.SPEC)
+    world = policies.PolicyHarness(policies.SPEC)
     world.edit(noSuchField="of a newer version")
     return world.api.objects[kinds.ROLLOUT_POLICY, NS, "canary"]
 

@@ -14,7 +14,7 @@ from scripts.argocd import GROUP, HERE, dump, render_files
 from tests.lib import argocd
 from tests.lib.argocd_health import NOT_READABLE, Object, file, folder, stored
 from tests.lib.kstatus import computed, faults
-from tests.lib.rollout_harness import NS, World
+from tests.lib.rollout_harness import NS, RolloutHarness
 from tests.unit.gitops.states import STATES, WORLDS, recorded
 
 BY_KIND = {kind.__name__: kind for kind in KINDS}
@@ -112,7 +112,7 @@ def test_actions_are_offered_when_they_could_be_carried_out(kind: str) -> None:
 def test_the_operator_accepts_the_commands_that_are_offered_and_refuses_the_others(name: str) -> None:
     actions = sorted(path.parent.name for path in folder("ModelRollout").glob("actions/*/action.lua"))
     for action in actions:
-        world: World = WORLDS[name]()
+        world: RolloutHarness = WORLDS[name]()
         record = world.records[-1]
         answer = argocd.run(script("ModelRollout", f"actions/{action}/action.lua"), record)
         changed = {key for key in answer if answer[key] != record.get(key) and answer[key] != []}

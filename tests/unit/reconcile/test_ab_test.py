@@ -7,7 +7,7 @@ import pytest
 
 from modelwright.core.analysis.evidence import Arm, MeasurementFailure, MetricValue, RequestShares, ValuePairs
 from modelwright.kube import kinds
-from tests.lib.rollout_harness import NS, World, bad, good
+from tests.lib.rollout_harness import NS, RolloutHarness, bad, good
 
 BETTER = tuple(10.0 + n % 3 for n in range(30))
 WORSE = tuple(8.0 + n % 3 for n in range(30))
@@ -28,25 +28,25 @@ def both(candidate: Sequence[float], serving: Sequence[float]) -> ValuePairs:
     return ValuePairs(tuple(zip(candidate, serving, strict=False)))
 
 
-def running(spec: dict[str, Any]) -> World:
+def running(spec: dict[str, Any]) -> RolloutHarness:
     """A test that has only just begun, without harm."""
-    world = World(spec)
-    world.desk.results |= {"errors": good(), "sales": MetricValue(1.0, 1.0)}
+    world = RolloutHarness(spec)
+    world.scheduler.results |= {"errors": good(), "sales": MetricValue(1.0, 1.0)}
     world.want("v2")
     world.go(lambda: world.weights == {"v1": 50, "v2": 50})
     return world
 
 
-def ended(world: World) -> tuple[str, str]:
+def ended(world: RolloutHarness) -> tuple[str, str]:
     world.go(lambda: world.record.get("state") in ("Succeeded", "RolledBack", "Aborted"), looks=200)
     return world.record["state"], world.record["reason"]
 
 
 def test_the_candidate_wins_by_proof() -> None:
     world = running(policy())
-    world.desk.points = both(BETTER, WORSE)
+    world.scheduler.points = both(BETTER, WORSE)
     assert ended(world) == ("Succeeded", "Promoted")
-    (asked,) = set(world.desk.ends)
+    (asked,) = set(world.scheduler.ends)
     entry = world.record["steps"][0]
     assert asked.isoformat().replace("+00:00", "Z") > entry["confirmedAt"]
 
@@ -71,7 +71,7 @@ def test_the_candidate_wins_by_proof() -> None:
 )
 def test_without_proof_it_loses(winner: dict[str, str], points: ValuePairs, told: str) -> None:
     world = running(policy(**winner))
-    world.desk.points = points
+    world.scheduler.points = points
     assert ended(world) == ("Aborted", "ABTestLost")
     assert told in world.record["message"]
     assert world.weights == {"v1": 100}
@@ -79,7 +79,7 @@ def test_without_proof_it_loses(winner: dict[str, str], points: ValuePairs, told
 
 def test_nothing_is_decided_before_the_values_are_there_and_the_deadline_ends_it() -> None:
     world = running(policy())
-    world.go(lambda: bool(world.desk.ends), looks=100)
+    world.go(lambda: bool(world.scheduler.ends), looks=100)
     world.look()
     assert world.weights == {"v1": 50, "v2": 50}
     assert ended(world) == ("Aborted", "DeadlineExceeded")
@@ -87,12 +87,12 @@ def test_nothing_is_decided_before_the_values_are_there_and_the_deadline_ends_it
 
 def test_harm_ends_it_early() -> None:
     world = running(policy())
-    world.desk.results["errors"] = MeasurementFailure("MetricsServerUnreachable", "connection refused")
+    world.scheduler.results["errors"] = MeasurementFailure("MetricsServerUnreachable", "connection refused")
     world.look()
     assert world.weights == {"v1": 50, "v2": 50}
-    world.desk.results["errors"] = bad()
+    world.scheduler.results["errors"] = bad()
     assert ended(world) == ("RolledBack", "AnalysisFailed")
-    assert world.desk.ends == []
+    assert world.scheduler.ends == []
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_what_can_not_decide_is_refused(change: dict[str, Any], told: str) -> No
     spec = policy()
     metric = {key: value for key, value in {**SALES, **change}.items() if value is not None}
     spec["analysis"] = {"interval": "10s", "metrics": [ERRORS, metric]}
-    world = World(policy())
+    world = RolloutHarness(policy())
     world.set_policy(spec)
     world.want("v2")
     for _ in range(5):
@@ -131,22 +131,22 @@ AT_THE_END: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("case", AT_THE_END)
 def test_a_test_is_not_lost_for_want_of_one_look_at_its_end(case: str) -> None:
     world = running(policy(**SHARES))
-    world.desk.results["errors"] = RequestShares(Arm(20000, 200), Arm(20000, 1000))
+    world.scheduler.results["errors"] = RequestShares(Arm(20000, 200), Arm(20000, 1000))
     for _ in range(55):
         world.look(5)
-    world.desk.results = AT_THE_END[case] | {"sales": MetricValue(1.0, 1.0)}
+    world.scheduler.results = AT_THE_END[case] | {"sales": MetricValue(1.0, 1.0)}
     world.restart()
     for _ in range(30):
         world.look(5)
     assert world.weights == {"v1": 50, "v2": 50}
-    world.desk.results["errors"] = RequestShares(Arm(20000, 200), Arm(20000, 1000))
+    world.scheduler.results["errors"] = RequestShares(Arm(20000, 200), Arm(20000, 1000))
     assert ended(world) == ("Succeeded", "Promoted")
 
 
 @pytest.mark.parametrize("case", AT_THE_END)
 def test_it_does_not_wait_for_ever(case: str) -> None:
     world = running(policy(**SHARES))
-    world.desk.results = AT_THE_END[case] | {"sales": MetricValue(1.0, 1.0)}
+    world.scheduler.results = AT_THE_END[case] | {"sales": MetricValue(1.0, 1.0)}
     assert ended(world) == ("Aborted", "ABTestLost")
     assert "nothing could be measured" in world.record["message"]
     assert world.weights == {"v1": 100}

@@ -39,7 +39,7 @@ class Server:
         raise api_errors.Denied(403, "Forbidden", f"ValidatingAdmissionPolicy 'x' denied request: {refusal} \"op\"")
 
 
-class World:
+class AdmissionHarness:
     def __init__(self, *namespaces: str) -> None:
         self.server = Server()
         self.clock = FakeClock()
@@ -72,11 +72,11 @@ class World:
 
 
 async def test_nothing_is_known_before_the_first_look() -> None:
-    assert World().in_force is None
+    assert AdmissionHarness().in_force is None
 
 
 async def test_refusals_of_every_forgery_are_proof() -> None:
-    world = World()
+    world = AdmissionHarness()
     assert await world.check.check_cluster()
     assert world.in_force is True
     assert world.check.admission("ns").since is None
@@ -86,7 +86,7 @@ async def test_refusals_of_every_forgery_are_proof() -> None:
 
 @pytest.mark.parametrize("kind", ["Approval", "ModelRollout", "TrainingRun", "ModelVersion", "ControllerRevision"])
 async def test_one_accepted_forgery_is_enough_to_honour_nobody(kind: str) -> None:
-    world = World()
+    world = AdmissionHarness()
     world.server.open = {kind}
     assert await world.check.check_cluster()
     assert world.in_force is False
@@ -94,7 +94,7 @@ async def test_one_accepted_forgery_is_enough_to_honour_nobody(kind: str) -> Non
 
 
 async def test_what_was_written_while_it_was_missing_proves_nothing() -> None:
-    world = World()
+    world = AdmissionHarness()
     world.server.open = {"Approval"}
     await world.check.check_cluster()
     world.server.open = set()
@@ -117,7 +117,7 @@ async def test_what_was_written_while_it_was_missing_proves_nothing() -> None:
     ],
 )
 async def test_a_refusal_for_another_reason_is_no_proof(error: api_errors.ApiError) -> None:
-    world = World()
+    world = AdmissionHarness()
     world.server.error = error
     assert await world.check.check_cluster()
     assert world.in_force is False
@@ -125,7 +125,7 @@ async def test_a_refusal_for_another_reason_is_no_proof(error: api_errors.ApiErr
 
 
 async def test_no_answer_changes_nothing() -> None:
-    world = World()
+    world = AdmissionHarness()
     world.server.error = api_errors.Transient(0, "Timeout", "no answer")
     assert not await world.check.check_cluster()
     assert world.in_force is None
@@ -137,7 +137,7 @@ async def test_no_answer_changes_nothing() -> None:
 
 
 async def test_the_first_namespace_that_exists_is_asked() -> None:
-    world = World("one", "two", "three")
+    world = AdmissionHarness("one", "two", "three")
     world.server.missing = {"one"}
     await world.check.check_cluster()
     assert world.in_force is True
@@ -145,7 +145,7 @@ async def test_the_first_namespace_that_exists_is_asked() -> None:
 
 
 async def test_it_looks_each_hour_and_each_half_minute_while_it_is_not_well() -> None:
-    world = World()
+    world = AdmissionHarness()
     world.server.open = {"Approval"}
     task = asyncio.create_task(world.check.run())
     assert await world.looks_after(0) == 1
@@ -158,7 +158,7 @@ async def test_it_looks_each_hour_and_each_half_minute_while_it_is_not_well() ->
 
 
 async def test_without_an_answer_it_looks_again_soon_and_then_less_often() -> None:
-    world = World()
+    world = AdmissionHarness()
     world.server.error = api_errors.Transient(503, "ServiceUnavailable", "not now")
     task = asyncio.create_task(world.check.run())
     assert await world.looks_after(0) == 1
@@ -175,7 +175,7 @@ async def test_without_an_answer_it_looks_again_soon_and_then_less_often() -> No
 
 
 async def test_each_minute_another_namespace_is_asked_in_those_never_asked_first() -> None:
-    world = World("op")
+    world = AdmissionHarness("op")
     world.places = {"a", "b"}
     task = asyncio.create_task(world.check.run())
     await world.looks_after(0)
@@ -191,7 +191,7 @@ async def test_each_minute_another_namespace_is_asked_in_those_never_asked_first
 
 
 async def test_policies_that_are_not_bound_to_a_namespace_stop_what_rests_on_them_there_alone() -> None:
-    world = World("op")
+    world = AdmissionHarness("op")
     world.places = {"a", "b"}
     world.server.open_in = {"b"}
     await world.check.check_cluster()
@@ -205,7 +205,7 @@ async def test_policies_that_are_not_bound_to_a_namespace_stop_what_rests_on_the
 
 
 async def test_a_namespace_that_is_not_well_is_asked_again_each_half_minute_until_it_is() -> None:
-    world = World("op")
+    world = AdmissionHarness("op")
     world.places = {"a", "b"}
     world.server.open_in = {"a"}
     task = asyncio.create_task(world.check.run())
@@ -223,7 +223,7 @@ async def test_a_namespace_that_is_not_well_is_asked_again_each_half_minute_unti
 
 
 async def test_without_an_answer_a_namespace_keeps_what_was_found_out_there() -> None:
-    world = World("op")
+    world = AdmissionHarness("op")
     world.places = {"a"}
     world.server.open_in = {"a"}
     await world.check.check_cluster()
@@ -239,7 +239,7 @@ async def test_without_an_answer_a_namespace_keeps_what_was_found_out_there() ->
 
 
 async def test_a_namespace_on_its_way_out_proves_nothing_against_the_policies() -> None:
-    world = World("op")
+    world = AdmissionHarness("op")
     world.places = {"a"}
     await world.check.check_cluster()
     cause = api_errors.Cause("metadata.namespace", "NamespaceTerminating", "namespace a is being terminated")

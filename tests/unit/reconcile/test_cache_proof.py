@@ -11,7 +11,7 @@ from modelwright.kube import kinds
 from modelwright.render.images import VERIFY_CACHE
 from tests.lib import objects
 from tests.lib.rollout_harness import NS
-from tests.lib.signature_harness import GOOD, Signed, asked
+from tests.lib.signature_harness import GOOD, SignatureHarness, asked
 
 Object = dict[str, Any]
 TREE = "sha256:" + "e" * 64
@@ -19,7 +19,7 @@ ARCHIVE = "s3://models/v2.tar.gz"
 CACHED = {"serving": {"replicas": 1, "cache": {"persistentVolumeClaim": "models"}}}
 
 
-class Cached(Signed):
+class Cached(SignatureHarness):
     """Its resolve pods tell the digest of the files when they are asked to, and `trees` is not off."""
 
     trees = True

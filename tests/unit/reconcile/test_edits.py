@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from modelwright.kube import kinds
-from tests.lib.rollout_harness import CANARY, NS, World
+from tests.lib.rollout_harness import CANARY, NS, RolloutHarness
 
 MODEL_STATUS = ("status", kinds.MODEL, "digits")
 
 
-class Edited(World):
+class Edited(RolloutHarness):
     """A Model, and what its status says of an edit."""
 
     def edit(self, **serving: Any) -> None:

@@ -9,8 +9,8 @@ from modelwright.api import names
 from modelwright.kube import kinds
 from tests.lib import objects
 from tests.lib.gate_harness import EVALUATION, GOOD
-from tests.lib.monitoring_harness import REFERENCE, Watched
-from tests.lib.rollout_harness import NS, World, policy
+from tests.lib.monitoring_harness import REFERENCE, MonitoringHarness
+from tests.lib.rollout_harness import NS, RolloutHarness, policy
 
 Object = dict[str, Any]
 APART = {"replicas": 1, "cache": {"persistentVolumeClaim": "models"}, "serviceAccountName": "digits-server"}
@@ -19,8 +19,8 @@ LOST = {"reason": "NotCached", "message": "The shared cache doesn't hold it"}
 DENIED = {"reason": "AccessDenied", "message": "s3://models/digits/v2: access denied"}
 
 
-class Apart(World):
-    """A World whose kubelet runs pods that fetch: `filled` are those that filled the cache, by version and claim."""
+class Apart(RolloutHarness):
+    """A RolloutHarness whose kubelet runs pods that fetch. `filled`: those that filled the cache, by version, claim."""
 
     def __init__(self, rollout: Object | None = None, **more: Any) -> None:
         self.filled: list[tuple[str, str]] = []
@@ -247,7 +247,7 @@ def test_the_pod_that_fills_has_the_artifacts_account_and_digest(digest: str | N
     assert world.template("v9")["serviceAccountName"] == "digits-server"
 
 
-class WatchedApart(Apart, Watched):
+class WatchedApart(Apart, MonitoringHarness):
     """The same with an observer."""
 
 

@@ -52,14 +52,14 @@ def test_a_live_rollout_is_told_with_its_numbers() -> None:
     assert verdict["errors", "limit"] == 0.02
     assert verdict["errors", "serving"] == 0.01
     assert verdict["errors", "low"] < 0 < verdict["errors", "high"]
-    world.desk.results["errors"] = good()
+    world.scheduler.results["errors"] = good()
     world.go(lambda: series("modelwright_rollout_outcome") == {("errors", "Pass"): 1})
 
 
 def test_series_go_when_the_rollout_is_promoted_and_its_time_is_counted() -> None:
     world = held_at_ten()
     before, (count, seconds) = ended("Succeeded", "Promoted"), observed("promote")
-    world.desk.results["errors"] = good()
+    world.scheduler.results["errors"] = good()
     world.go_to("Succeeded", "Promoted")
     world.look()
     assert [series(name) for name in LIVE] == NOTHING
@@ -74,7 +74,7 @@ def test_series_go_when_the_rollout_is_promoted_and_its_time_is_counted() -> Non
 def test_series_go_when_the_rollout_is_rolled_back_and_its_time_is_counted() -> None:
     world = held_at_ten()
     before, (count, seconds) = ended("RolledBack", "AnalysisFailed"), observed("rollback")
-    world.desk.results["errors"] = bad()
+    world.scheduler.results["errors"] = bad()
     world.go_to("RolledBack")
     world.look()
     assert [series(name) for name in LIVE] == NOTHING
@@ -95,12 +95,12 @@ def test_what_is_superseded_is_counted_once() -> None:
 
 def test_a_model_is_told_whether_or_not_a_rollout_goes_on() -> None:
     world = held_at_ten()
-    world.desk.results["errors"] = good()
+    world.scheduler.results["errors"] = good()
     world.go_to("Succeeded", "Promoted")
     world.look()
     assert series("modelwright_model_info") == {("Ready",): 1}
     assert weights() == {"v2": 100}
-    world.desk.results["errors"] = bad()
+    world.scheduler.results["errors"] = bad()
     world.want("v3")
     world.go_to("RolledBack")
     world.look()

@@ -19,9 +19,9 @@ from modelwright.obs import metrics
 from modelwright.reconcile import model_version
 from modelwright.reconcile.model import observe, rollout_input, routing
 from tests.lib import objects, stepped
-from tests.lib.gate_harness import GOOD, PROBED, Gated
-from tests.lib.rollout_harness import CANARY, ERRORS, NS, World
-from tests.lib.signature_harness import DIGEST, MISSING, Signed, asked
+from tests.lib.gate_harness import GOOD, PROBED, GateHarness
+from tests.lib.rollout_harness import CANARY, ERRORS, NS, RolloutHarness
+from tests.lib.signature_harness import DIGEST, MISSING, SignatureHarness, asked
 from tests.lib.signature_harness import GOOD as SIGNED
 from tests.unit.reconcile import test_retraining as retraining
 
@@ -31,7 +31,7 @@ EVIL: Object = {"name": "check", "image": "evil.example/forge:1"}
 MISSING_POLICY = AdmissionState(False, "the API server lets anybody write ControllerRevisions in the name of others")
 
 
-def forge(world: World, job: Object, report: Any, **change: Any) -> None:
+def forge(world: RolloutHarness, job: Object, report: Any, **change: Any) -> None:
     """A pod of a tenant's that passes for one of this Job; `change` of metadata and spec."""
     pod = objects.pod_of(job, "tenant")
     pod["metadata"] |= change.pop("metadata", {})
@@ -57,7 +57,7 @@ FORGERIES: dict[str, Object] = {
 @pytest.mark.parametrize("change", FORGERIES.values(), ids=FORGERIES.keys())
 @pytest.mark.parametrize("condition", ["Complete", "Failed"])
 def test_no_forged_pod_passes_a_gate(change: Object, condition: str) -> None:
-    world = Gated(INFRA)
+    world = GateHarness(INFRA)
     world.want("v2")
     job = world.job("infra")
     change = copy.deepcopy(change)
@@ -72,7 +72,7 @@ def test_no_forged_pod_passes_a_gate(change: Object, condition: str) -> None:
 
 
 def test_a_pod_that_says_pass_does_not_overrule_a_job_that_failed() -> None:
-    world = Gated(INFRA)
+    world = GateHarness(INFRA)
     world.want("v2")
     world.end("infra", PROBED, condition="Failed", reason="BackoffLimitExceeded")
     world.go_to("Holding")
@@ -80,7 +80,7 @@ def test_a_pod_that_says_pass_does_not_overrule_a_job_that_failed() -> None:
 
 
 def test_a_job_that_a_tenant_made_for_a_gate_is_not_read() -> None:
-    world = Gated(INFRA)
+    world = GateHarness(INFRA)
     world.want("v2")
     job = world.job("infra")
     stolen = copy.deepcopy(world.api.objects[kinds.JOB, NS, job["metadata"]["name"]])
@@ -95,7 +95,7 @@ def test_a_job_that_a_tenant_made_for_a_gate_is_not_read() -> None:
 
 
 def test_no_gate_counts_while_anybody_could_forge_it() -> None:
-    world = Gated(INFRA)
+    world = GateHarness(INFRA)
     known = [MISSING_POLICY]
     world.restart = _restart(world, lambda _: known[0])  # type: ignore[method-assign]
     world.restart()
@@ -110,14 +110,14 @@ def test_no_gate_counts_while_anybody_could_forge_it() -> None:
     world.go(lambda: world.outcomes == {"infra": ("Pass", "GatePassed")})
 
 
-def _restart(world: World, admission: Callable[[str], AdmissionState]) -> Callable[[], Any]:
+def _restart(world: RolloutHarness, admission: Callable[[str], AdmissionState]) -> Callable[[], Any]:
     def restart() -> Any:
         from tests.lib.stepped import Operator
 
         world.operator = Operator(
             world.api,
             world.clock,
-            measurements=world.desk,
+            measurements=world.scheduler,
             has_waiting_edits=lambda: world.crowd,
             is_busy=lambda: world.busy,
             admission=admission,
@@ -127,7 +127,7 @@ def _restart(world: World, admission: Callable[[str], AdmissionState]) -> Callab
     return restart
 
 
-class Forged(Signed):
+class Forged(SignatureHarness):
     """Somebody replaces each resolve pod of v2 by one of their own, with the same name, owner and arguments."""
 
     def look(self, seconds: float = 5) -> None:
@@ -156,7 +156,7 @@ def test_a_forged_resolve_pod_verifies_nothing_and_is_told() -> None:
 
 
 def test_resolve_pods_that_go_away_again_and_again_are_told_and_made_less_often() -> None:
-    world = Signed(endpoint=False)
+    world = SignatureHarness(endpoint=False)
     world.api.user_create(objects.version(NS, "v9", digest=None))
     before = len([w for w in world.api.writes if w[:2] == ("create", kinds.POD)])
     for _ in range(100):
@@ -169,7 +169,7 @@ def test_resolve_pods_that_go_away_again_and_again_are_told_and_made_less_often(
 
 
 def test_one_resolve_pod_that_goes_away_is_made_again_without_a_word() -> None:
-    world = Signed(endpoint=False)
+    world = SignatureHarness(endpoint=False)
     world.api.user_create(objects.version(NS, "v9", digest=None))
     world.look()
     (pod,) = world.pods_of_resolving()
@@ -180,7 +180,7 @@ def test_one_resolve_pod_that_goes_away_is_made_again_without_a_word() -> None:
 
 
 def test_a_resolve_pod_that_fails_for_good_does_not_crash_loop_and_is_tried_again_later() -> None:
-    world = Signed(endpoint=False)
+    world = SignatureHarness(endpoint=False)
     world.api.user_create(objects.version(NS, "v9", digest=None))
     world.look()
     (pod,) = world.pods_of_resolving()
@@ -200,7 +200,7 @@ def test_a_resolve_pod_that_fails_for_good_does_not_crash_loop_and_is_tried_agai
 
 
 def test_a_resolve_pod_that_admission_changes_says_what_to_do() -> None:
-    world = Signed(endpoint=False)
+    world = SignatureHarness(endpoint=False)
     create = world.api.user_create
 
     def mirrored(obj: Object) -> Object:
@@ -218,7 +218,7 @@ def test_a_resolve_pod_that_admission_changes_says_what_to_do() -> None:
 
 
 def test_no_signature_counts_while_anybody_could_forge_it() -> None:
-    world = Signed(signatures=asked(), endpoint=False)
+    world = SignatureHarness(signatures=asked(), endpoint=False)
     known = [MISSING_POLICY]
     _restart(world, lambda _: known[0])()
     world.found["v2"] = SIGNED
@@ -231,7 +231,7 @@ def test_no_signature_counts_while_anybody_could_forge_it() -> None:
 
 
 def test_no_forged_look_at_data_starts_a_run() -> None:
-    world = retraining.World(retraining.DATA)
+    world = retraining.RetrainingHarness(retraining.DATA)
     for _ in range(3):
         world.look()
     cron_job = next(o for (kind, _, _), o in world.api.objects.items() if kind == kinds.CRON_JOB)
@@ -257,7 +257,7 @@ def test_no_forged_look_at_data_starts_a_run() -> None:
 
 
 def test_a_training_is_not_ended_by_a_forged_pod() -> None:
-    world = retraining.World(retraining.HOURLY)
+    world = retraining.RetrainingHarness(retraining.HOURLY)
     world.hold = {"train"}
     world.to_the_hour()
     world.go(lambda: any(world.stage(job) == "train" for job in world.jobs()))
@@ -299,7 +299,7 @@ def test_a_training_by_another_kind_is_told_by_the_pods_that_its_controllers_lea
     kinds.register_kinds([JOB_SET])
     manifest = {"apiVersion": JOB_SET.api_version, "kind": "JobSet", "spec": {}}
     train = {"resource": {"profile": "JobSet", "manifest": manifest}}
-    world = retraining.World(retraining.HOURLY, train=train, dataCheck=None)
+    world = retraining.RetrainingHarness(retraining.HOURLY, train=train, dataCheck=None)
     served = frozenset({*kinds.ALL_KINDS, JOB_SET})
     world.operator = stepped.Operator(world.api, world.clock, training_kinds=(JOB_SET,), served_kinds=served)
     world.to_the_hour()
@@ -345,7 +345,7 @@ def test_a_training_by_another_kind_is_told_by_the_pods_that_its_controllers_lea
 
 
 def test_no_training_counts_while_anybody_could_forge_it() -> None:
-    world = retraining.World(retraining.HOURLY)
+    world = retraining.RetrainingHarness(retraining.HOURLY)
     known = [MISSING_POLICY]
     world.operator = stepped.Operator(world.api, world.clock, admission=lambda _: known[0])
     world.to_the_hour()
@@ -380,7 +380,7 @@ READERS: dict[str, tuple[Any, str]] = {
 def test_a_reader_that_raises_blocks_no_way_back(
     module: Any, reader: str, command: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    world = World(ANALYSED)
+    world = RolloutHarness(ANALYSED)
     world.want("v2")
     world.go(lambda: world.weights.get("v2") == 10)
     monkeypatch.setattr(module, reader, boom)
@@ -397,7 +397,7 @@ def test_a_reader_that_raises_blocks_no_way_back(
 
 
 def test_a_gate_that_can_not_be_read_is_its_error_and_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    world = Gated()
+    world = GateHarness()
     world.want("v2")
     monkeypatch.setattr(gate_results, "evaluate_report", boom)
     before = panics("Job")
@@ -413,7 +413,7 @@ def test_a_gate_that_can_not_be_read_is_its_error_and_is_counted(monkeypatch: py
 
 @pytest.mark.parametrize("figure", ["1e99999999", "-1e99999999", "1E+999999999999999999", "9" * 4000])
 def test_a_figure_without_bound_is_no_number(figure: str) -> None:
-    world = Gated()
+    world = GateHarness()
     world.want("v2")
     world.end("evaluation", {"metrics": [{"name": "accuracy", "candidate": figure, "serving": 0.92}]})
     world.go_to("Holding")
@@ -421,7 +421,7 @@ def test_a_figure_without_bound_is_no_number(figure: str) -> None:
 
 
 def test_a_version_whose_pod_can_not_be_read_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    world = Signed(endpoint=False)
+    world = SignatureHarness(endpoint=False)
     monkeypatch.setattr(model_version.versions, "parse_artifact_report", boom)
     world.found["v9"] = SIGNED
     before = panics("Pod")
@@ -432,7 +432,7 @@ def test_a_version_whose_pod_can_not_be_read_says_so(monkeypatch: pytest.MonkeyP
 
 
 def test_a_run_whose_job_can_not_be_read_ends_with_that(monkeypatch: pytest.MonkeyPatch) -> None:
-    world = retraining.World(retraining.HOURLY)
+    world = retraining.RetrainingHarness(retraining.HOURLY)
     monkeypatch.setattr(JobEngine, "read_stage", boom)
     world.to_the_hour()
     world.go(lambda: world.states == ["Failed"])

@@ -6,15 +6,15 @@ import pytest
 
 from modelwright.api import names
 from modelwright.kube import api_errors, kinds
-from tests.lib.gate_harness import BOTH, EVALUATION, GOOD, PROBED, Gated, Object
-from tests.lib.rollout_harness import CANARY, NS, World
+from tests.lib.gate_harness import BOTH, EVALUATION, GOOD, PROBED, GateHarness, Object
+from tests.lib.rollout_harness import CANARY, NS, RolloutHarness
 
 FULL = {"uri": "s3://reports/v2.json", "digest": "sha256:" + "a" * 64}
 WORSE = {"metrics": [{"name": "accuracy", "candidate": 0.80, "serving": 0.92, "n": 2000, "better": 20, "worse": 260}]}
 
 
 def test_a_gate_whose_pod_a_quota_refuses_ends_by_that_name() -> None:
-    world = Gated()
+    world = GateHarness()
     said = "exceeded quota: team, requested: limits.cpu=1, used: limits.cpu=8, limited: limits.cpu=8"
     asked: list[Object] = []
 
@@ -33,13 +33,13 @@ def test_a_gate_whose_pod_a_quota_refuses_ends_by_that_name() -> None:
     assert world.serving == "v1"
 
 
-class First(Gated):
+class First(GateHarness):
     """A Model that nothing serves yet."""
 
     begun = False
 
     def __init__(self, policy: Object) -> None:
-        World.__init__(self, policy)
+        RolloutHarness.__init__(self, policy)
         self.begun = True
 
     def go(self, until: Any, looks: int = 60, seconds: float = 5) -> None:
@@ -48,7 +48,7 @@ class First(Gated):
 
 
 def test_gates_pass_one_after_the_other_before_any_caller_is_sent_there() -> None:
-    world = Gated()
+    world = GateHarness()
     world.want("v2")
     world.job("evaluation")
     assert world.pods("v2") is None, "the evaluation comes before the candidate's first pod"
@@ -68,7 +68,7 @@ SCANNED = {"outcome": "Pass", "reason": "GatePassed", "message": "2 files"}
 
 
 def test_the_artifact_is_scanned_before_anything_loads_it() -> None:
-    world = Gated({**BOTH, "gates": {**BOTH["gates"], "scan": {"allow": {"globals": ["sklearn.*"]}}}})
+    world = GateHarness({**BOTH, "gates": {**BOTH["gates"], "scan": {"allow": {"globals": ["sklearn.*"]}}}})
     world.want("v2")
     world.job("scan")
     assert set(world.jobs) == {"scan"}
@@ -86,7 +86,7 @@ def test_the_artifact_is_scanned_before_anything_loads_it() -> None:
     ],
 )
 def test_code_takes_a_version_back_and_what_is_unknown_holds_it(report: Object, comes_to: str) -> None:
-    world = Gated({**CANARY, "gates": {"scan": {}}, "deadline": "40m"})
+    world = GateHarness({**CANARY, "gates": {"scan": {}}, "deadline": "40m"})
     world.want("v2")
     world.end("scan", report)
     world.go_to(comes_to)
@@ -96,7 +96,7 @@ def test_code_takes_a_version_back_and_what_is_unknown_holds_it(report: Object, 
 
 
 def test_a_job_is_made_once_whatever_becomes_of_the_operator() -> None:
-    world = Gated()
+    world = GateHarness()
     world.want("v2")
     world.job("evaluation")
     for _ in range(3):
@@ -116,7 +116,7 @@ FEW: Object = {"metrics": [{"name": "accuracy", "candidate": 0.9, "serving": 0.9
 )
 @pytest.mark.parametrize("rolls_back", [False, True], ids=["the default", "onInconclusive Rollback"])
 def test_figures_that_prove_nothing_follow_on_inconclusive(report: Object, reason: str, rolls_back: bool) -> None:
-    world = Gated({**BOTH, "onInconclusive": "Rollback"} if rolls_back else BOTH)
+    world = GateHarness({**BOTH, "onInconclusive": "Rollback"} if rolls_back else BOTH)
     world.want("v2")
     world.end("evaluation", {**report, "fullReport": FULL})
     world.go_to(*(("Aborted", "Inconclusive") if rolls_back else ("Holding",)))
@@ -125,7 +125,7 @@ def test_figures_that_prove_nothing_follow_on_inconclusive(report: Object, reaso
 
 
 def test_a_report_that_lacks_a_figure_quarantines_nothing() -> None:
-    world = Gated({**BOTH, "onInconclusive": "Rollback"})
+    world = GateHarness({**BOTH, "onInconclusive": "Rollback"})
     world.want("v2")
     world.end("evaluation", {"metrics": []})
     world.go_to("Aborted", "Inconclusive")
@@ -141,7 +141,7 @@ def test_a_report_that_lacks_a_figure_quarantines_nothing() -> None:
     ],
 )
 def test_a_gate_that_refuses_rolls_back_and_its_job_stays_for_its_log(gate: str, report: Object, reason: str) -> None:
-    world = Gated()
+    world = GateHarness()
     world.want("v2")
     if gate == "infra":
         world.end("evaluation", GOOD)
@@ -169,7 +169,7 @@ def _version(job: Object) -> str:
     ],
 )
 def test_an_end_without_a_report_is_never_a_pass(condition: str, reason: str, told: str) -> None:
-    world = Gated()
+    world = GateHarness()
     world.want("v2")
     world.end("evaluation", condition=condition, reason=reason)
     world.go_to("Holding")
@@ -179,7 +179,7 @@ def test_an_end_without_a_report_is_never_a_pass(condition: str, reason: str, to
 
 
 def test_an_image_that_can_not_be_pulled_is_told_before_the_jobs_own_time_is_up() -> None:
-    world = Gated()
+    world = GateHarness()
     world.want("v2")
     world.job("evaluation")
     world.pod("evaluation", "Pending", {"waiting": {"reason": "ImagePullBackOff", "message": "no such tag"}})
@@ -189,7 +189,7 @@ def test_an_image_that_can_not_be_pulled_is_told_before_the_jobs_own_time_is_up(
 
 
 def test_a_job_that_runs_on_is_taken_away_with_its_rollout() -> None:
-    world = Gated()
+    world = GateHarness()
     world.want("v2")
     metadata = world.job("evaluation")["metadata"]
     world.api.user_create(world.jobs["evaluation"] | {"metadata": metadata | {"name": "digits-2-metric"}})
@@ -199,7 +199,7 @@ def test_a_job_that_runs_on_is_taken_away_with_its_rollout() -> None:
 
 
 def test_a_result_that_can_not_be_read_now_is_read_later() -> None:
-    world = Gated()
+    world = GateHarness()
     world.want("v2")
     world.job("evaluation")
     listed, world.api.list = world.api.list, _refusing  # type: ignore[method-assign]
@@ -216,7 +216,7 @@ async def _refusing(*_: Any, **__: Any) -> list[Object]:
 
 
 def test_a_template_the_api_server_refuses_is_told_by_its_field_and_the_deadline_ends_it() -> None:
-    world = Gated()
+    world = GateHarness()
 
     def refuse(verb: str, obj: Object) -> None:
         if obj["kind"] == "Job":
@@ -232,7 +232,7 @@ def test_a_template_the_api_server_refuses_is_told_by_its_field_and_the_deadline
 
 
 def test_without_the_version_that_serves_there_is_nothing_to_compare_with() -> None:
-    world = Gated()
+    world = GateHarness()
     world.want("v2")
     world.api.user_delete(kinds.MODEL_VERSION, NS, "v1")
     world.go(lambda: world.stalled == ("True", "VersionNotFound"))

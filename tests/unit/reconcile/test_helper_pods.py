@@ -10,23 +10,22 @@ from modelwright.api.v1alpha1.helper_pods import HelperPods
 from modelwright.kube import api_errors, kinds
 from modelwright.render.images import Images
 from tests.lib import objects
-from tests.lib.monitoring_harness import Watched
-from tests.lib.retraining_harness import DATA
-from tests.lib.retraining_harness import World as Trained
-from tests.lib.rollout_harness import NS, World
+from tests.lib.monitoring_harness import MonitoringHarness
+from tests.lib.retraining_harness import DATA, RetrainingHarness
+from tests.lib.rollout_harness import NS, RolloutHarness
 from tests.lib.stepped import Operator
 
 Object = dict[str, Any]
 SETTINGS: list[Object] = [{"nodeSelector": {"a": "1"}}, {"nodeSelector": {"b": "2"}, "labels": {"x": "y"}}, {}]
 
 
-def restarted_with(world: World | Trained, said: Object) -> None:
+def restarted_with(world: RolloutHarness | RetrainingHarness, said: Object) -> None:
     images = Images("example.com/fetch:1", helper_pods=HelperPods.model_validate(said))
     world.operator = Operator(world.api, world.clock, images=images)
 
 
 def test_an_observer_is_made_again_when_it_is_to_run_elsewhere() -> None:
-    world = Watched()
+    world = MonitoringHarness()
     world.go(lambda: world.copies == 20)
     for said in SETTINGS:
         restarted_with(world, said)
@@ -36,7 +35,7 @@ def test_an_observer_is_made_again_when_it_is_to_run_elsewhere() -> None:
 
 
 def test_looks_at_data_are_made_again_when_they_are_to_run_elsewhere() -> None:
-    world = Trained(DATA)
+    world = RetrainingHarness(DATA)
     for said in SETTINGS:
         restarted_with(world, said)
         world.look()
@@ -48,7 +47,7 @@ def test_looks_at_data_are_made_again_when_they_are_to_run_elsewhere() -> None:
 
 
 def test_a_resolve_pod_that_fits_no_node_is_made_again_when_it_may_run_elsewhere() -> None:
-    world = World(None)
+    world = RolloutHarness(None)
     world.api.user_create(unpinned("v9"))
     for said in [{}, *SETTINGS]:
         restarted_with(world, said)
@@ -65,7 +64,7 @@ def test_a_resolve_pod_that_fits_no_node_is_made_again_when_it_may_run_elsewhere
 
 
 def test_pods_of_a_model_run_where_its_author_says() -> None:
-    world = World(None)
+    world = RolloutHarness(None)
     world.api.user_create(unpinned("v9"))
     for said in [*SETTINGS, None]:
         world.api.user_patch(kinds.MODEL, NS, "digits", {"spec": {"helperPods": None}})
@@ -75,7 +74,7 @@ def test_pods_of_a_model_run_where_its_author_says() -> None:
 
 
 def test_looks_at_data_for_a_model_run_where_its_author_says() -> None:
-    world = Trained(DATA)
+    world = RetrainingHarness(DATA)
     world.api.user_patch(kinds.MODEL, NS, "digits", {"spec": {"helperPods": SETTINGS[0]}})
     world.look()
     (cron_job,) = (o for (kind, _, _), o in world.api.objects.items() if kind == kinds.CRON_JOB)
@@ -83,7 +82,7 @@ def test_looks_at_data_for_a_model_run_where_its_author_says() -> None:
 
 
 def test_an_observer_of_a_model_runs_where_its_author_says() -> None:
-    world = Watched()
+    world = MonitoringHarness()
     world.go(lambda: world.copies == 20)
     world.api.user_patch(kinds.MODEL, NS, "digits", {"spec": {"helperPods": SETTINGS[0]}})
     world.go(lambda: placed(world.child(kinds.DEPLOYMENT)) == {"a": "1"})
@@ -91,7 +90,7 @@ def test_an_observer_of_a_model_runs_where_its_author_says() -> None:
 
 
 def test_an_annotation_of_somebody_else_makes_no_serving_pods_again() -> None:
-    world = World(None)
+    world = RolloutHarness(None)
     name = next(name for (kind, _, name) in world.api.objects if kind == kinds.DEPLOYMENT)
     uid = world.api.objects[kinds.DEPLOYMENT, NS, name]["metadata"]["uid"]
     mark = {"metadata": {"annotations": {"modelwright.dev/helper-pods": "x"}}}
@@ -113,7 +112,7 @@ REFUSALS = [
 def test_a_resolve_pod_that_is_refused_is_told_by_its_own_reason_and_made_once_it_may_be(
     said: str, reason: str
 ) -> None:
-    world = World(None)
+    world = RolloutHarness(None)
     refused = [True]
 
     def before(verb: str, obj: Object) -> None:
@@ -142,7 +141,7 @@ def selector(pod: Object) -> Object | None:
     return found
 
 
-def waiting(world: World) -> list[Object]:
+def waiting(world: RolloutHarness) -> list[Object]:
     return [o for (kind, _, _), o in world.api.objects.items() if kind == kinds.POD]
 
 
@@ -150,6 +149,6 @@ def unpinned(name: str) -> Object:
     return objects.version(NS, name, digest=None)
 
 
-def told(world: World, name: str) -> Object | None:
+def told(world: RolloutHarness, name: str) -> Object | None:
     conditions = world.api.objects[kinds.MODEL_VERSION, NS, name].get("status", {}).get("conditions", [])
     return next((c for c in conditions if c["type"] == "Stalled" and c["status"] == "True"), None)

@@ -4,11 +4,11 @@ from modelwright.kube import kinds
 from modelwright.kube.queue import Key
 from modelwright.reconcile.model_rollout import list_orphans
 from tests.lib.history import sweep
-from tests.lib.rollout_harness import CANARY, NS, World
+from tests.lib.rollout_harness import CANARY, NS, RolloutHarness
 
 
 def test_a_record_stays_for_history_ttl_after_its_model_has_gone() -> None:
-    world = World(CANARY | {"historyTTL": "24h"})
+    world = RolloutHarness(CANARY | {"historyTTL": "24h"})
     world.want("v2")
     world.go_to("Succeeded")
     assert list_orphans(world.operator.store) == []

@@ -8,7 +8,7 @@ import pytest
 
 from modelwright.kube import kinds
 from modelwright.kube.kinds import Kind
-from tests.lib.rollout_harness import JUDGED, World, bad, good
+from tests.lib.rollout_harness import JUDGED, RolloutHarness, bad, good
 
 EVERYTHING = {
     "all of ours": kinds.OWN_KINDS,
@@ -22,14 +22,14 @@ LOST = pytest.mark.parametrize("lost", EVERYTHING.values(), ids=EVERYTHING.keys(
 BY = pytest.mark.parametrize("endpoint", [True, False], ids=["by a gateway", "by replicas"])
 
 
-def lose_status(world: World, lost: tuple[Kind, ...]) -> None:
+def lose_status(world: RolloutHarness, lost: tuple[Kind, ...]) -> None:
     for (kind, namespace, name), obj in list(world.api.objects.items()):
         if kind in lost and "status" in obj:
             world.api.objects[kind, namespace, name] = {k: v for k, v in obj.items() if k != "status"}
     world.restart()
 
 
-def pods(world: World) -> dict[str, tuple[str, int, str]]:
+def pods(world: RolloutHarness) -> dict[str, tuple[str, int, str]]:
     """Deployment -> uid, replicas and template."""
     return {
         name: (o["metadata"]["uid"], o["spec"]["replicas"], json.dumps(o["spec"]["template"], sort_keys=True))
@@ -38,11 +38,11 @@ def pods(world: World) -> dict[str, tuple[str, int, str]]:
     }
 
 
-def ends(world: World) -> list[tuple[str, str]]:
+def ends(world: RolloutHarness) -> list[tuple[str, str]]:
     return [(r["spec"]["target"]["version"], r["status"]["state"]) for r in world.records]
 
 
-def looks(world: World, count: int) -> None:
+def looks(world: RolloutHarness, count: int) -> None:
     for _ in range(count):
         world.look()
 
@@ -51,8 +51,8 @@ def looks(world: World, count: int) -> None:
 @BY
 @pytest.mark.parametrize("policy", [None, JUDGED], ids=["without a policy", "with a policy"])
 def test_at_rest_nothing_is_replaced_and_no_rollout_begins(lost: tuple[Kind, ...], endpoint: bool, policy: Any) -> None:
-    world = World(policy and (policy if endpoint else BY_PODS), endpoint=endpoint)
-    world.desk.results["errors"] = good()
+    world = RolloutHarness(policy and (policy if endpoint else BY_PODS), endpoint=endpoint)
+    world.scheduler.results["errors"] = good()
     world.want("v2")
     world.go(lambda: world.serving == "v2")
     looks(world, 10)
@@ -69,7 +69,7 @@ def test_at_rest_nothing_is_replaced_and_no_rollout_begins(lost: tuple[Kind, ...
     assert world.api.writes[writes:] == []
 
 
-def children(world: World) -> dict[Any, Any]:
+def children(world: RolloutHarness) -> dict[Any, Any]:
     """What callers and pods depend on, but for the status that others write."""
     parts = (kinds.SERVICE, kinds.HTTP_ROUTE, kinds.POD_DISRUPTION_BUDGET, kinds.CONTROLLER_REVISION)
     return {
@@ -86,11 +86,11 @@ def children(world: World) -> dict[Any, Any]:
 def test_a_canary_needs_its_evidence_as_before(
     lost: tuple[Kind, ...], endpoint: bool, evidence: Any, serves: str, step: int
 ) -> None:
-    world = World(JUDGED if endpoint else BY_PODS, endpoint=endpoint)
+    world = RolloutHarness(JUDGED if endpoint else BY_PODS, endpoint=endpoint)
     world.want("v2")
-    world.desk.results = {"errors": good()} if step else {}
+    world.scheduler.results = {"errors": good()} if step else {}
     world.go(lambda: world.record.get("step") == step)
-    world.desk.results = {}
+    world.scheduler.results = {}
     looks(world, 2)
     lose_status(world, lost)
     kept = {name: (uid, template) for name, (uid, _, template) in pods(world).items()}
@@ -101,7 +101,7 @@ def test_a_canary_needs_its_evidence_as_before(
             assert world.weights.get("v1", 0) >= 50
         assert {name: (uid, template) for name, (uid, _, template) in pods(world).items()} == kept
     assert len(world.records) == 2
-    world.desk.results["errors"] = evidence
+    world.scheduler.results["errors"] = evidence
     world.go(lambda: world.records[-1]["status"]["state"] in ("Succeeded", "RolledBack"))
     looks(world, 15)
     assert (world.serving, ends(world)[-1]) == (serves, ("v2", "Succeeded" if serves == "v2" else "RolledBack"))
@@ -109,8 +109,8 @@ def test_a_canary_needs_its_evidence_as_before(
 
 
 def test_a_version_that_was_rolled_back_is_tried_again_with_evidence_only() -> None:
-    world = World(JUDGED)
-    world.desk.results["errors"] = bad()
+    world = RolloutHarness(JUDGED)
+    world.scheduler.results["errors"] = bad()
     world.want("v2")
     world.go_to("RolledBack", "AnalysisFailed")
     looks(world, 10)
@@ -122,7 +122,7 @@ def test_a_version_that_was_rolled_back_is_tried_again_with_evidence_only() -> N
 
 
 def test_without_its_record_a_candidate_gets_no_more_than_a_new_rollout_gives_it() -> None:
-    world = World(JUDGED)
+    world = RolloutHarness(JUDGED)
     world.want("v2")
     world.go(lambda: world.weights == {"v1": 90, "v2": 10})
     for record in world.records:

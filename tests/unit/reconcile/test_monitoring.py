@@ -15,7 +15,7 @@ from modelwright.kube import kinds
 from modelwright.kube.queue import Key
 from modelwright.measurement.drift_poller import DriftPoller
 from modelwright.traffic.gateway_api import MARK_FEATURE, MIRROR_FEATURE
-from tests.lib.monitoring_harness import OBSERVER, Object, Watched
+from tests.lib.monitoring_harness import OBSERVER, MonitoringHarness, Object
 from tests.lib.rollout_harness import CANARY, NS, policy
 from tests.lib.stepped import Operator
 
@@ -27,7 +27,7 @@ WAYS = [{"controller": "example.com/any"}, {"controller": "traefik.io/gateway-co
 
 @pytest.mark.parametrize("way", WAYS, ids=["any gateway", "Traefik"])
 def test_it_comes_gets_copies_and_comes_to_rest_and_serving_is_ready_throughout(way: Object) -> None:
-    world = Watched(**way)
+    world = MonitoringHarness(**way)
     world.go(lambda: world.child(kinds.DEPLOYMENT) is not None)
     assert world.copies == 0
     while not world.copies:
@@ -40,7 +40,7 @@ def test_it_comes_gets_copies_and_comes_to_rest_and_serving_is_ready_throughout(
 
 @pytest.mark.parametrize("way", WAYS, ids=["any gateway", "Traefik"])
 def test_it_goes_when_monitoring_is_no_longer_asked_for(way: Object) -> None:
-    world = Watched(**way)
+    world = MonitoringHarness(**way)
     world.go(lambda: world.copies == 20)
     world.api.user_patch(kinds.MODEL, NS, "digits", {"spec": {"monitoring": None}})
     world.go(lambda: world.child(kinds.DEPLOYMENT) is None)
@@ -50,7 +50,7 @@ def test_it_goes_when_monitoring_is_no_longer_asked_for(way: Object) -> None:
 
 
 def test_it_is_another_one_when_another_version_serves_and_none_for_one_without_a_reference() -> None:
-    world = Watched()
+    world = MonitoringHarness()
     world.go(lambda: world.copies == 20)
     world.want("v2")
     world.go(lambda: world.observed_version == "v2")
@@ -64,7 +64,7 @@ def test_it_is_another_one_when_another_version_serves_and_none_for_one_without_
 
 
 def test_an_observer_that_fails_loses_its_copies_and_nothing_else() -> None:
-    world = Watched()
+    world = MonitoringHarness()
     world.go(lambda: world.copies == 20)
     world.broken.add(None)  # type: ignore[arg-type]
     world.go(lambda: world.copies == 0)
@@ -76,7 +76,7 @@ def test_an_observer_that_fails_loses_its_copies_and_nothing_else() -> None:
 
 
 def test_it_rests_in_a_mirror_step_and_is_back_with_the_weights() -> None:
-    world = Watched(MIRRORED)
+    world = MonitoringHarness(MIRRORED)
     world.go(lambda: world.copies == 20)
     world.want("v2")
     world.go(lambda: world.route.mirror_percent == 50)
@@ -90,7 +90,7 @@ def test_it_rests_in_a_mirror_step_and_is_back_with_the_weights() -> None:
 
 
 def test_by_traefik_it_rests_while_requests_are_divided() -> None:
-    world = Watched(CANARY, **WAYS[1])
+    world = MonitoringHarness(CANARY, **WAYS[1])
     world.go(lambda: world.copies == 20)
     world.want("v2")
     world.go(lambda: world.weights == {"v1": 90, "v2": 10})
@@ -100,7 +100,7 @@ def test_by_traefik_it_rests_while_requests_are_divided() -> None:
 
 
 def test_a_rollback_takes_requests_back_whether_they_are_observed_or_not() -> None:
-    world = Watched(CANARY)
+    world = MonitoringHarness(CANARY)
     world.go(lambda: world.copies == 20)
     world.want("v2")
     world.go(lambda: world.weights == {"v1": 50, "v2": 50})
@@ -112,7 +112,7 @@ def test_a_rollback_takes_requests_back_whether_they_are_observed_or_not() -> No
 
 @pytest.mark.parametrize("features", [(MARK_FEATURE,), (MARK_FEATURE, MIRROR_FEATURE)], ids=["no copies", "no part"])
 def test_where_no_copies_can_be_had_that_is_said_and_serving_goes_on(features: tuple[str, ...]) -> None:
-    world = Watched(features=features)
+    world = MonitoringHarness(features=features)
     world.go(lambda: world.condition("Monitored") == ("False", "MonitoringNotSupported"))
     assert (world.child(kinds.DEPLOYMENT), world.copies) == (None, 0)
     assert world.condition("Ready") == ("True", "Serving")
@@ -122,7 +122,7 @@ def test_where_no_copies_can_be_had_that_is_said_and_serving_goes_on(features: t
 
 
 def test_a_name_that_is_taken_is_left_alone_and_said() -> None:
-    world = Watched()
+    world = MonitoringHarness()
     taken = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": OBSERVER, "namespace": NS}}
     spec = {"replicas": 1, "template": {"metadata": {}}}
     world.api.user_create({**taken, "spec": spec})
@@ -134,7 +134,7 @@ def test_a_name_that_is_taken_is_left_alone_and_said() -> None:
 
 
 def test_a_suspended_model_keeps_its_observer_as_it_is() -> None:
-    world = Watched()
+    world = MonitoringHarness()
     world.go(lambda: world.copies == 20)
     world.api.user_patch(kinds.MODEL, NS, "digits", {"spec": {"suspend": True, "monitoring": {"window": "1h"}}})
     before = len([write for write in world.api.writes if write[0] != "status"])
@@ -145,7 +145,7 @@ def test_a_suspended_model_keeps_its_observer_as_it_is() -> None:
 
 
 def test_other_settings_are_taken_up_by_another_pod_without_copies_meanwhile() -> None:
-    world = Watched()
+    world = MonitoringHarness()
     world.go(lambda: world.copies == 20)
     world.api.user_patch(kinds.MODEL, NS, "digits", {"spec": {"monitoring": {"window": "1h"}}})
     seen = set()
@@ -177,9 +177,9 @@ class Found(DriftPoller):
 
 
 def test_drift_is_written_when_a_feature_drifts_or_beside_another_write_and_not_when_numbers_change() -> None:
-    world = Watched()
+    world = MonitoringHarness()
     found = Found()
-    world.operator = Operator(world.api, world.clock, measurements=world.desk, observers=found)
+    world.operator = Operator(world.api, world.clock, measurements=world.scheduler, observers=found)
     world.go(lambda: world.condition("Monitored") == ("True", "Observed"))
     assert world.quiet()
     assert "drift" not in world.model["status"]
@@ -200,7 +200,7 @@ def test_drift_is_written_when_a_feature_drifts_or_beside_another_write_and_not_
 COMPARER = "digits-comparer"
 
 
-def token(world: Watched, name: str) -> str:
+def token(world: MonitoringHarness, name: str) -> str:
     """What the pod of this Deployment asks for."""
     found = world.child(kinds.DEPLOYMENT, name)
     assert found is not None
@@ -208,14 +208,14 @@ def token(world: Watched, name: str) -> str:
     return str({entry["name"]: entry["value"] for entry in container["env"]}["COPY_TOKEN"])
 
 
-def mirroring(world: Watched) -> bool:
+def mirroring(world: MonitoringHarness) -> bool:
     record = world.record
     return record.get("state") == "Progressing" and "confirmedAt" in (record.get("steps") or [{}])[0]
 
 
 @pytest.mark.parametrize("way", WAYS, ids=["any gateway", "Traefik"])
 def test_the_route_sets_what_the_observer_and_then_the_comparer_ask_for_and_nothing_afterwards(way: Object) -> None:
-    world = Watched(MIRRORED, **way)
+    world = MonitoringHarness(MIRRORED, **way)
     world.go(lambda: world.copies > 0)
     first = token(world, OBSERVER)
     assert len(first) == 52
@@ -235,7 +235,7 @@ def test_a_route_with_another_token_in_the_middle_of_a_step_gets_the_right_one_a
     way: Object, was: str
 ) -> None:
     """As a former release left it, or somebody who may write routes."""
-    world = Watched(MIRRORED, **way)
+    world = MonitoringHarness(MIRRORED, **way)
     world.want("v2")
     world.go(lambda: mirroring(world))
     asked, entry = token(world, COMPARER), world.record["steps"][0]
@@ -252,7 +252,7 @@ def test_a_route_with_another_token_in_the_middle_of_a_step_gets_the_right_one_a
 
 
 def test_tokens_are_the_same_after_a_restart_and_others_for_other_models() -> None:
-    world = Watched(MIRRORED)
+    world = MonitoringHarness(MIRRORED)
     world.want("v2")
     world.go(lambda: mirroring(world))
     before = token(world, COMPARER), token(world, OBSERVER)
@@ -264,7 +264,7 @@ def test_tokens_are_the_same_after_a_restart_and_others_for_other_models() -> No
 
 
 def test_callers_rules_have_no_token_where_nothing_is_copied() -> None:
-    world = Watched(MIRRORED, features=(MARK_FEATURE,))
+    world = MonitoringHarness(MIRRORED, features=(MARK_FEATURE,))
     for _ in range(5):
         world.look()
     assert world.route.copy_token == ""

@@ -18,7 +18,7 @@ ERRORS = {"name": "errors", "builtin": "error-rate", "margin": "0.02"}
 SPEC = {"strategy": {"preset": "Canary"}, "analysis": {"metrics": [ERRORS]}, "deadline": "1h"}
 
 
-class World:
+class PolicyHarness:
     """A cluster with one RolloutPolicy, and the operator."""
 
     def __init__(self, spec: Object) -> None:
@@ -58,7 +58,7 @@ class World:
 
 
 def test_a_policy_is_ready_and_says_what_it_takes() -> None:
-    world = World(SPEC)
+    world = PolicyHarness(SPEC)
     assert world.status["requestsPerSecond"] == "3"
     assert world.status["observedGeneration"] == 1
     assert world.conditions == {
@@ -71,13 +71,13 @@ def test_a_policy_is_ready_and_says_what_it_takes() -> None:
 
 
 def test_a_policy_that_promotes_by_time_alone_says_so_and_is_ready() -> None:
-    world = World({"strategy": {"preset": "Canary"}})
+    world = PolicyHarness({"strategy": {"preset": "Canary"}})
     assert world.conditions["EvidenceAsked"] == ("False", "PromotesByTimeAlone")
     assert world.conditions["Ready"] == ("True", "PolicyAccepted")
 
 
 def test_each_edit_is_one_write_and_a_restart_is_none() -> None:
-    world = World(SPEC)
+    world = PolicyHarness(SPEC)
     world.look()
     world.restart()
     assert len(world.api.writes) == 1
@@ -90,7 +90,7 @@ def test_each_edit_is_one_write_and_a_restart_is_none() -> None:
 
 
 def test_a_policy_that_can_not_be_followed_is_stalled_until_it_is_edited() -> None:
-    world = World(SPEC | {"freeze": [{"schedule": "0 18 31 2 *", "duration": "1h"}]})
+    world = PolicyHarness(SPEC | {"freeze": [{"schedule": "0 18 31 2 *", "duration": "1h"}]})
     assert world.conditions["Stalled"] == ("True", "InvalidPolicy")
     assert "spec.freeze[0].schedule" in next(c["message"] for c in world.status["conditions"] if c["type"] == "Stalled")
     world.edit(freeze=[])
@@ -112,7 +112,7 @@ NOT_SENT = [
 
 @pytest.mark.parametrize(("metric", "told"), NOT_SENT, ids=[metric["name"] for metric, _ in NOT_SENT])
 def test_a_query_that_is_never_sent_is_told_by_metric_and_field(metric: Object, told: str) -> None:
-    world = World(SPEC | {"analysis": {"metrics": [ERRORS, metric]}})
+    world = PolicyHarness(SPEC | {"analysis": {"metrics": [ERRORS, metric]}})
     assert world.conditions["Stalled"] == ("True", "InvalidPolicy")
     message = next(c["message"] for c in world.status["conditions"] if c["type"] == "Stalled")
     assert message.startswith(f"spec.analysis.metrics[{metric['name']}].{told}")
@@ -121,24 +121,24 @@ def test_a_query_that_is_never_sent_is_told_by_metric_and_field(metric: Object, 
 
 
 def test_a_query_that_only_a_newer_server_reads_is_let_pass() -> None:
-    world = World(SPEC | {"analysis": {"metrics": [query("new", query="function_of_next_year(up)")]}})
+    world = PolicyHarness(SPEC | {"analysis": {"metrics": [query("new", query="function_of_next_year(up)")]}})
     assert world.conditions["Ready"] == ("True", "PolicyAccepted")
 
 
 def test_a_policy_that_is_never_decided_names_no_rate() -> None:
-    world = World(SPEC | {"deadline": "3m"})
+    world = PolicyHarness(SPEC | {"deadline": "3m"})
     assert "requestsPerSecond" not in world.status
     assert world.conditions["Decidable"] == ("False", "NeverDecidable")
 
 
 def test_a_spec_that_this_operator_can_not_read_is_stalled() -> None:
-    world = World({"strategy": {"preset": "Newer"}})
+    world = PolicyHarness({"strategy": {"preset": "Newer"}})
     assert world.conditions["Stalled"] == ("True", "InvalidPolicy")
     assert len(world.api.writes) == 1
 
 
 def test_a_policy_that_is_gone_is_nothing() -> None:
-    world = World(SPEC)
+    world = PolicyHarness(SPEC)
     world.api.user_delete(kinds.ROLLOUT_POLICY, NS, "canary")
     world.operator.hear(len(world.api.told))
     world.operator.queue[Key("RolloutPolicy", NS, "canary")] = None
@@ -148,7 +148,7 @@ def test_a_policy_that_is_gone_is_nothing() -> None:
 
 def test_a_large_policy_is_planned_beside_the_loop() -> None:
     steps = [{"weight": weight, "hold": "1m"} for weight in range(10, 100, 10)]
-    world = World({"strategy": {"steps": steps}, "analysis": {"metrics": [ERRORS]}, "deadline": "24h"})
+    world = PolicyHarness({"strategy": {"steps": steps}, "analysis": {"metrics": [ERRORS]}, "deadline": "24h"})
     assert world.conditions["Decidable"][0] == "True"
     metrics = [ERRORS | {"name": f"errors-{n}"} for n in range(2)]
     world.api.user_patch(kinds.ROLLOUT_POLICY, NS, "canary", {"spec": {"analysis": {"metrics": metrics}}})

@@ -18,7 +18,7 @@ from tests.lib.retraining_harness import (
     NS,
     TRAINED,
     Object,
-    World,
+    RetrainingHarness,
     _role,
     done,
     look_at_data,
@@ -31,7 +31,7 @@ OTHER = "sha256:" + "9" * 64
 
 
 def test_a_tick_becomes_a_version_with_its_lineage() -> None:
-    world = World(HOURLY)
+    world = RetrainingHarness(HOURLY)
     world.to_the_hour()
     world.go(lambda: world.states == ["Succeeded"])
     run = world.runs[0]
@@ -74,7 +74,7 @@ TOOLS = {
 
 def test_a_version_has_the_labels_of_its_policy_and_none_of_the_run() -> None:
     """Else a tool prunes what it has never made, and who may write runs chooses what a Model follows."""
-    world = World(HOURLY, version={"labels": {"tier": "gold"}})
+    world = RetrainingHarness(HOURLY, version={"labels": {"tier": "gold"}})
     spec = {"policyRef": {"name": "digits"}, "manual": {"by": "tom", "reason": "x"}}
     world.api.user_create(
         {
@@ -102,7 +102,7 @@ def test_a_policy_gives_no_label_by_which_a_tool_prunes(label: str) -> None:
 
 
 def test_a_job_that_is_heard_of_before_its_pods_is_judged_by_what_its_pods_say(monkeypatch: pytest.MonkeyPatch) -> None:
-    world = World(HOURLY)
+    world = RetrainingHarness(HOURLY)
     hear = world.operator.hear
 
     def hear_of_no_pod(count: int) -> None:
@@ -121,7 +121,7 @@ def _is_of_training(obj: Object) -> bool:
 
 
 def test_a_following_model_takes_it_and_the_run_says_so() -> None:
-    world = World(HOURLY, follow=True)
+    world = RetrainingHarness(HOURLY, follow=True)
     world.to_the_hour()
     world.go(lambda: world.states == ["Succeeded"])
     world.go(lambda: world.runs[0]["status"].get("outcome") == "Serving")
@@ -129,7 +129,7 @@ def test_a_following_model_takes_it_and_the_run_says_so() -> None:
 
 
 def test_what_a_training_made_is_scanned_by_the_rollout_before_anything_of_the_model_loads_it() -> None:
-    world = World(HOURLY, follow=True, rollout={"strategy": {"steps": [{"weight": 100}]}})
+    world = RetrainingHarness(HOURLY, follow=True, rollout={"strategy": {"steps": [{"weight": 100}]}})
     world.api.user_patch(kinds.ROLLOUT_POLICY, NS, "steps", {"spec": {"gates": {"scan": {}}}})
     world.to_the_hour()
 
@@ -152,7 +152,7 @@ def test_what_a_training_made_is_scanned_by_the_rollout_before_anything_of_the_m
 
 
 def test_the_second_run_on_the_same_data_is_skipped_before_it_trains() -> None:
-    world = World(HOURLY)
+    world = RetrainingHarness(HOURLY)
     world.to_the_hour()
     world.go(lambda: world.states == ["Succeeded"])
     world.to_the_hour()
@@ -164,7 +164,7 @@ def test_the_second_run_on_the_same_data_is_skipped_before_it_trains() -> None:
 
 
 def test_damaged_data_is_stopped_before_anything_is_trained() -> None:
-    world = World(HOURLY)
+    world = RetrainingHarness(HOURLY)
     world.reports["dataCheck"] = {"checks": [{"name": "nulls:age", "outcome": "Fail", "message": "12 of 100"}]}
     world.to_the_hour()
     world.go(lambda: world.states == ["Failed"])
@@ -176,7 +176,7 @@ def test_damaged_data_is_stopped_before_anything_is_trained() -> None:
 
 
 def test_a_worse_model_is_refused_by_the_gate_and_the_wait_grows() -> None:
-    world = World(HOURLY, guard={"backoff": {"initial": "10m", "max": "6h"}, "skipUnchanged": False})
+    world = RetrainingHarness(HOURLY, guard={"backoff": {"initial": "10m", "max": "6h"}, "skipUnchanged": False})
     world.reports["evaluate"] = {
         "metrics": [{"name": "accuracy", "candidate": 0.91, "serving": 0.95, "n": 500, "better": 5, "worse": 25}]
     }
@@ -194,7 +194,9 @@ def test_a_worse_model_is_refused_by_the_gate_and_the_wait_grows() -> None:
 
 def test_a_version_that_is_not_promoted_counts_as_a_failure_so_that_the_loop_cannot_spin() -> None:
     guard = {"backoff": {"initial": "3h", "max": "6h"}, "skipUnchanged": False}
-    world = World(HOURLY, follow=True, guard=guard, rollout={"strategy": {"preset": "BlueGreen"}, "deadline": "30s"})
+    world = RetrainingHarness(
+        HOURLY, follow=True, guard=guard, rollout={"strategy": {"preset": "BlueGreen"}, "deadline": "30s"}
+    )
     world.broken = True
     world.to_the_hour()
     world.go(lambda: world.runs[0]["status"].get("outcome") == "Undecided")
@@ -209,7 +211,7 @@ def test_a_version_that_is_not_promoted_counts_as_a_failure_so_that_the_loop_can
 @pytest.mark.parametrize(("catch_up", "runs"), [("None", 0), ("Latest", 1), ("All", 3)])
 def test_an_operator_that_was_down_over_three_ticks_catches_up_by_policy(catch_up: str, runs: int) -> None:
     trigger = {"name": "hourly", "schedule": {"cron": "0 * * * *", "catchUp": catch_up}}
-    world = World(trigger, guard={"skipUnchanged": False})
+    world = RetrainingHarness(trigger, guard={"skipUnchanged": False})
     world.clock.advance(3 * 3600 + 600)
     world.operator = Operator(world.api, world.clock)
     world.go(lambda: len(world.runs) == runs and world.states == ["Succeeded"] * runs, looks=120)
@@ -219,7 +221,7 @@ def test_an_operator_that_was_down_over_three_ticks_catches_up_by_policy(catch_u
 
 
 def test_a_job_that_is_deleted_with_its_result_untaken_but_its_pod_there_counts() -> None:
-    world = World(HOURLY)
+    world = RetrainingHarness(HOURLY)
     world.hold.add("train")
     world.to_the_hour()
     world.go(lambda: world.states == ["Training"] and len(world.jobs()) == 2)
@@ -234,7 +236,7 @@ def test_a_job_that_is_deleted_with_its_result_untaken_but_its_pod_there_counts(
 
 
 def test_a_job_that_is_gone_without_a_result_fails_the_run_and_is_not_made_again() -> None:
-    world = World(HOURLY)
+    world = RetrainingHarness(HOURLY)
     world.hold.add("train")
     world.to_the_hour()
     world.go(lambda: world.states == ["Training"] and len(world.jobs()) == 2)
@@ -261,7 +263,7 @@ def test_a_job_that_is_gone_without_a_result_fails_the_run_and_is_not_made_again
     ],
 )
 def test_a_bad_result_fails_the_run_with_a_reason_and_leaves_what_serves(stage: str, report: Any, reason: str) -> None:
-    world = World(HOURLY)
+    world = RetrainingHarness(HOURLY)
     world.reports[stage] = report
     world.to_the_hour()
     world.go(lambda: world.states == ["Failed"])
@@ -271,7 +273,7 @@ def test_a_bad_result_fails_the_run_with_a_reason_and_leaves_what_serves(stage: 
 
 
 def test_a_person_gets_a_run_in_spite_of_the_guards_and_with_their_parameters() -> None:
-    world = World(HOURLY, guard={"cooldown": "48h"})
+    world = RetrainingHarness(HOURLY, guard={"cooldown": "48h"})
     world.to_the_hour()
     world.go(lambda: world.states == ["Succeeded"])
     world.ask(parameters={"C": "7"})
@@ -287,7 +289,7 @@ def test_a_person_gets_a_run_in_spite_of_the_guards_and_with_their_parameters() 
 
 
 def test_who_answers_for_the_policy_is_an_author_of_what_it_trains() -> None:
-    world = World(HOURLY)
+    world = RetrainingHarness(HOURLY)
     world.api.user_patch(kinds.RETRAINING_POLICY, NS, "digits", {"spec": {"changedBy": "dora"}})
     world.to_the_hour()
     world.go(lambda: world.states == ["Succeeded"])
@@ -300,7 +302,7 @@ def test_who_answers_for_the_policy_is_an_author_of_what_it_trains() -> None:
 
 
 def test_replace_ends_the_run_that_goes_on_and_its_job() -> None:
-    world = World(HOURLY, guard={"concurrency": "Replace", "skipUnchanged": False})
+    world = RetrainingHarness(HOURLY, guard={"concurrency": "Replace", "skipUnchanged": False})
     world.hold.add("train")
     world.to_the_hour()
     world.go(lambda: world.states == ["Training"] and len(world.jobs()) == 2)
@@ -311,7 +313,7 @@ def test_replace_ends_the_run_that_goes_on_and_its_job() -> None:
 
 
 def test_a_suspended_policy_lets_triggers_go_and_counts_them() -> None:
-    world = World(HOURLY)
+    world = RetrainingHarness(HOURLY)
     world.api.user_patch(kinds.RETRAINING_POLICY, NS, "digits", {"spec": {"suspend": True}})
     world.to_the_hour()
     world.look()
@@ -320,7 +322,7 @@ def test_a_suspended_policy_lets_triggers_go_and_counts_them() -> None:
 
 
 def test_a_version_of_that_name_that_somebody_else_made_is_left_alone() -> None:
-    world = World(HOURLY)
+    world = RetrainingHarness(HOURLY)
     world.hold.add("evaluate")
     world.to_the_hour()
     world.go(lambda: world.states == ["Evaluating"])
@@ -331,16 +333,16 @@ def test_a_version_of_that_name_that_somebody_else_made_is_left_alone() -> None:
     assert world.runs[0]["status"]["reason"] == "NameTaken"
 
 
-def _history(world: World) -> Any:
+def _history(world: RetrainingHarness) -> Any:
     return [
         (run["spec"]["trigger"]["identity"], run["status"]["state"], [s["name"] for s in run["status"]["stages"]])
         for run in world.runs
     ]
 
 
-def _story(kill: tuple[int, bool] | None = None) -> tuple[World, int]:
+def _story(kill: tuple[int, bool] | None = None) -> tuple[RetrainingHarness, int]:
     """A run from its tick to its version; the operator dies at the given write, before or after it was done."""
-    world = World(HOURLY)
+    world = RetrainingHarness(HOURLY)
     count = 0
 
     def write(*_: Any) -> None:
@@ -387,7 +389,7 @@ def test_wherever_the_operator_dies_there_is_one_run_one_job_for_each_stage_and_
 
 
 def test_a_converged_policy_writes_nothing() -> None:
-    world = World({"name": "yearly", "schedule": {"cron": "0 0 1 1 *"}})
+    world = RetrainingHarness({"name": "yearly", "schedule": {"cron": "0 0 1 1 *"}})
     for _ in range(3):
         world.look()
     before = len(world.api.writes)
@@ -397,7 +399,7 @@ def test_a_converged_policy_writes_nothing() -> None:
 
 
 def test_data_that_changes_is_one_run_and_the_first_look_none() -> None:
-    world = World(DATA, guard={"skipUnchanged": False})
+    world = RetrainingHarness(DATA, guard={"skipUnchanged": False})
     look_at_data(world, "a", 1)
     look_at_data(world, "a", 2)
     assert world.runs == []
@@ -412,7 +414,7 @@ def test_data_that_changes_is_one_run_and_the_first_look_none() -> None:
 PROXY: Object = {"name": "istio-proxy", "image": "example.com/proxy:1", "state": {"running": {}}}
 
 
-class Meshed(World):
+class Meshed(RetrainingHarness):
     """Each pod has a container of others that never ends, so that pods stay Running and Jobs never end."""
 
     def end(self, job: Object) -> None:
@@ -466,7 +468,7 @@ def test_a_stage_that_fails_beside_a_sidecar_ends_its_run_and_leaves_no_pod() ->
 
 @pytest.mark.parametrize("code", [0, 1])
 def test_a_look_that_a_sidecar_keeps_running_does_not_hold_up_the_next(code: int) -> None:
-    world = World(DATA)
+    world = RetrainingHarness(DATA)
     cron_job = next(o for (kind, _, _), o in world.api.objects.items() if kind == kinds.CRON_JOB)
     job = look_job(world, cron_job, 1)
     pod = world.api.user_create(objects.pod_of(job, "look-1"))
@@ -483,14 +485,14 @@ def test_a_look_that_a_sidecar_keeps_running_does_not_hold_up_the_next(code: int
 
 
 def test_a_policy_that_is_suspended_does_not_look_at_data() -> None:
-    world = World(DATA)
+    world = RetrainingHarness(DATA)
     world.api.user_patch(kinds.RETRAINING_POLICY, NS, "digits", {"spec": {"suspend": True}})
     world.look()
     assert not [1 for (kind, _, _) in world.api.objects if kind == kinds.CRON_JOB]
 
 
 def test_a_trigger_that_is_added_has_missed_nothing() -> None:
-    world = World()
+    world = RetrainingHarness()
     world.clock.advance(10 * 3600)
     world.api.user_patch(kinds.RETRAINING_POLICY, NS, "digits", {"spec": {"triggers": [HOURLY]}})
     world.look()
@@ -510,7 +512,7 @@ def test_a_trigger_that_is_added_has_missed_nothing() -> None:
     ids=["another minute", "another time zone", "more often"],
 )
 def test_a_schedule_that_is_edited_has_missed_nothing(edited: dict[str, Any]) -> None:
-    world = World(HOURLY)
+    world = RetrainingHarness(HOURLY)
     world.to_the_hour()
     world.go(lambda: world.states == ["Succeeded"])
     world.clock.advance(50 * 60)
@@ -525,7 +527,7 @@ def test_a_schedule_that_is_edited_has_missed_nothing(edited: dict[str, Any]) ->
 
 
 def test_a_status_without_schedules_is_completed_and_misses_what_it_missed_before() -> None:
-    world = World(HOURLY)
+    world = RetrainingHarness(HOURLY)
     world.to_the_hour()
     world.go(lambda: world.states == ["Succeeded"])
     (entry,) = world.policy["status"]["triggers"]
@@ -541,7 +543,7 @@ def test_a_cron_that_never_comes_and_an_unknown_zone_are_told_by_field() -> None
         ({"cron": "0 0 30 2 *"}, "schedule.cron"),
         ({"cron": "0 0 * * *", "timeZone": "Mars/Olympus"}, "timeZone"),
     ):
-        world = World({"name": "never", "schedule": schedule})
+        world = RetrainingHarness({"name": "never", "schedule": schedule})
         stalled = next(c for c in world.policy["status"]["conditions"] if c["type"] == "Stalled")
         assert (stalled["status"], stalled["reason"]) == ("True", "InvalidPolicy")
         assert f"spec.triggers[never].{'schedule.' if field == 'timeZone' else ''}{field}" in stalled["message"]
@@ -549,7 +551,7 @@ def test_a_cron_that_never_comes_and_an_unknown_zone_are_told_by_field() -> None
 
 def test_a_query_that_is_never_sent_is_told_by_trigger_and_the_others_fire() -> None:
     query = "abs(" * 33 + "up" + ")" * 33
-    world = World(HOURLY)
+    world = RetrainingHarness(HOURLY)
     hostile = {"name": "deep", "prometheus": {"query": query, "above": "1"}}
     world.api.user_patch(kinds.RETRAINING_POLICY, NS, "digits", {"spec": {"triggers": [HOURLY, hostile]}})
     world.look()
@@ -562,7 +564,7 @@ def test_a_query_that_is_never_sent_is_told_by_trigger_and_the_others_fire() -> 
 
 def test_a_kind_that_is_not_allowed_ends_the_run_with_that_reason() -> None:
     manifest = {"apiVersion": "jobset.x-k8s.io/v1alpha2", "kind": "JobSet", "spec": {}}
-    world = World(HOURLY, train={"resource": {"profile": "JobSet", "manifest": manifest}}, dataCheck=None)
+    world = RetrainingHarness(HOURLY, train={"resource": {"profile": "JobSet", "manifest": manifest}}, dataCheck=None)
     world.to_the_hour()
     world.go(lambda: world.states == ["Failed"])
     assert world.runs[0]["status"]["reason"] == "KindNotAllowed"
@@ -573,7 +575,7 @@ def test_a_kind_that_is_allowed_and_comes_later_is_waited_for() -> None:
     job_set = kinds.Kind("jobset.x-k8s.io", "v1alpha2", "jobsets", "JobSet", optional=True)
     kinds.register_kinds([job_set])
     manifest = {"apiVersion": job_set.api_version, "kind": "JobSet", "spec": {}}
-    world = World(HOURLY, train={"resource": {"profile": "JobSet", "manifest": manifest}}, dataCheck=None)
+    world = RetrainingHarness(HOURLY, train={"resource": {"profile": "JobSet", "manifest": manifest}}, dataCheck=None)
     world.operator = Operator(world.api, world.clock, training_kinds=(job_set,))
     world.to_the_hour()
     world.go(lambda: [run.get("status", {}).get("reason") for run in world.runs] == ["KindNotInstalled"])
@@ -589,7 +591,7 @@ def test_a_kind_that_is_allowed_and_comes_later_is_waited_for() -> None:
 
 
 def test_runs_outlive_their_policy_for_history_ttl_and_no_longer() -> None:
-    world = World(HOURLY)
+    world = RetrainingHarness(HOURLY)
     world.to_the_hour()
     world.go(lambda: world.states == ["Succeeded"])
     world.api.user_delete(kinds.RETRAINING_POLICY, NS, "digits")
@@ -601,7 +603,7 @@ def test_runs_outlive_their_policy_for_history_ttl_and_no_longer() -> None:
 
 
 def test_a_run_that_cannot_be_read_is_stalled_alone_and_of_its_present_generation() -> None:
-    world = World()
+    world = RetrainingHarness()
     world.hold.add("train")
     world.ask()
     world.go(lambda: world.states == ["Training"])

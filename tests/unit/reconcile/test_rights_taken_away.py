@@ -8,7 +8,7 @@ import pytest
 
 from modelwright.kube import api_errors, kinds
 from modelwright.kube.kinds import Kind
-from tests.lib.rollout_harness import JUDGED, World, bad, good
+from tests.lib.rollout_harness import JUDGED, RolloutHarness, bad, good
 
 Object = dict[str, Any]
 
@@ -16,7 +16,7 @@ Object = dict[str, Any]
 class Rbac:
     """Refuses writes of these kinds as RBAC does, while there are any."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: RolloutHarness) -> None:
         self.refused: set[str] = set()
         self.count = 0
         world.api.before_write = self._before
@@ -34,22 +34,22 @@ class Rbac:
             raise api_errors.Denied(403, "Forbidden", text)
 
 
-def canary() -> tuple[World, Rbac]:
-    world = World(JUDGED)
-    world.desk.results = {"errors": good(candidate=50, serving=50)}
+def canary() -> tuple[RolloutHarness, Rbac]:
+    world = RolloutHarness(JUDGED)
+    world.scheduler.results = {"errors": good(candidate=50, serving=50)}
     world.want("v2")
     world.go(lambda: world.weights.get("v2") == 10)
     return world, Rbac(world)
 
 
-def stalled(world: World) -> Object:
+def stalled(world: RolloutHarness) -> Object:
     return next(c for c in world.model["status"]["conditions"] if c["type"] == "Stalled")
 
 
 def test_the_condition_names_verb_resource_and_namespace_and_the_rollout_goes_on_when_the_right_is_back() -> None:
     world, rbac = canary()
     rbac.refused = {kinds.HTTP_ROUTE.plural}
-    world.desk.results = {"errors": good()}
+    world.scheduler.results = {"errors": good()}
     world.go(lambda: stalled(world)["reason"] == "AccessDenied")
     for words in ("patch", "httproutes", 'namespace "vision"'):
         assert words in stalled(world)["message"]
@@ -65,7 +65,7 @@ def test_the_condition_names_verb_resource_and_namespace_and_the_rollout_goes_on
 def test_without_the_right_to_a_status_nothing_is_promoted_and_nothing_is_lost(kind: Kind) -> None:
     world, rbac = canary()
     rbac.refused = {f"{kind.plural}/status"}
-    world.desk.results = {"errors": good()}
+    world.scheduler.results = {"errors": good()}
     for _ in range(5):
         world.look()
     assert rbac.count <= 5 * 4, "a pass each look, and not again and again"
@@ -77,7 +77,7 @@ def test_without_the_right_to_a_status_nothing_is_promoted_and_nothing_is_lost(k
 def test_a_bad_version_is_taken_back_although_its_record_may_not_be_written() -> None:
     world, rbac = canary()
     rbac.refused = {f"{kinds.MODEL_ROLLOUT.plural}/status", f"{kinds.MODEL.plural}/status"}
-    world.desk.results = {"errors": bad()}
+    world.scheduler.results = {"errors": bad()}
     world.go(lambda: world.weights == {"v1": 100})
     rbac.refused = set()
     world.go_to("RolledBack")
@@ -87,7 +87,7 @@ def test_all_rights_at_once_go_and_come_back() -> None:
     world, rbac = canary()
     every = {kind.plural for kind in kinds.ALL_KINDS}
     rbac.refused = every | {f"{plural}/status" for plural in every}
-    world.desk.results = {"errors": good()}
+    world.scheduler.results = {"errors": good()}
     for _ in range(10):
         world.look()
         assert world.weights == {"v1": 90, "v2": 10}

@@ -10,11 +10,11 @@ from modelwright.api import names
 from modelwright.core.analysis.evidence import Arm, Block, MeasurementFailure, RequestShares
 from modelwright.kube import api_errors, kinds
 from tests.lib import objects
-from tests.lib.rollout_harness import CANARY, ERRORS, JUDGED, NS, Object, World, bad, by_hand, good, policy
+from tests.lib.rollout_harness import CANARY, ERRORS, JUDGED, NS, Object, RolloutHarness, bad, by_hand, good, policy
 from tests.lib.simulated import Died
 
 
-class InOrder(World):
+class InOrder(RolloutHarness):
     """Checks after each look that no Model is ready before its record has ended."""
 
     def look(self, seconds: float = 5) -> None:
@@ -35,7 +35,7 @@ def test_a_record_has_ended_before_its_model_is_ready(endpoint: bool) -> None:
 
 
 def test_an_edit_before_the_models_status_tells_who_serves_begins_at_what_serves() -> None:
-    world = World(policy({"weight": 50, "hold": "20s"}, {"weight": 100}, keepPrevious="1h"))
+    world = RolloutHarness(policy({"weight": 50, "hold": "20s"}, {"weight": 100}, keepPrevious="1h"))
     world.want("v2")
     before = copy.deepcopy(world.model["status"])
     world.go(lambda: world.serving == "v2" and world.record.get("state") == "Succeeded")
@@ -46,7 +46,7 @@ def test_an_edit_before_the_models_status_tells_who_serves_begins_at_what_serves
 
 
 def test_a_canary_without_metrics_goes_up_by_time_and_keeps_its_pods() -> None:
-    world = World(CANARY)
+    world = RolloutHarness(CANARY)
     world.want("v2")
     world.go(lambda: world.weights == {"v1": 90, "v2": 10})
     assert world.pods("v1") == 4
@@ -63,7 +63,7 @@ def test_a_canary_without_metrics_goes_up_by_time_and_keeps_its_pods() -> None:
 
 
 def test_the_pods_of_the_previous_revision_stay_for_keep_previous() -> None:
-    world = World(CANARY | {"keepPrevious": "10m"})
+    world = RolloutHarness(CANARY | {"keepPrevious": "10m"})
     world.want("v2")
     world.go_to("Succeeded")
     for _ in range(10):
@@ -73,19 +73,19 @@ def test_the_pods_of_the_previous_revision_stay_for_keep_previous() -> None:
 
 
 def test_good_evidence_promotes() -> None:
-    world = World(JUDGED)
-    world.desk.results["errors"] = good()
+    world = RolloutHarness(JUDGED)
+    world.scheduler.results["errors"] = good()
     world.want("v2")
     world.go_to("Succeeded", "Promoted")
     assert {v["outcome"] for v in world.record["verdicts"]} == {"Pass"}
 
 
 def test_a_look_knows_when_its_step_began_and_from_when_its_evidence_counts() -> None:
-    world = World(JUDGED)
-    world.desk.results = {"errors": good()}
+    world = RolloutHarness(JUDGED)
+    world.scheduler.results = {"errors": good()}
     world.want("v2")
     world.go_to("Succeeded")
-    asked = {(ask.pods_requested_at, ask.since) for ask in world.desk.asked if ask.key.endswith(("/0", "/1"))}
+    asked = {(ask.pods_requested_at, ask.since) for ask in world.scheduler.asked if ask.key.endswith(("/0", "/1"))}
     steps = [tuple(parsed(entry[key]) for key in ("startedAt", "confirmedAt")) for entry in world.record["steps"][:2]]
     assert asked >= set(steps)
     assert {began for began, _ in asked} == {began for began, _ in steps}
@@ -96,9 +96,9 @@ def parsed(text: str) -> datetime:
 
 
 def test_the_record_keeps_the_blocks_that_decided_each_step() -> None:
-    world = World(JUDGED)
+    world = RolloutHarness(JUDGED)
     blocks = tuple(Block(1796045130.0 + 15 * at, 100, 1) for at in range(20))
-    world.desk.results["errors"] = RequestShares(Arm(2000, 20), Arm(2000, 20), blocks=(blocks, blocks))
+    world.scheduler.results["errors"] = RequestShares(Arm(2000, 20), Arm(2000, 20), blocks=(blocks, blocks))
     world.want("v2")
     world.go_to("Succeeded", "Promoted")
     kept = [verdict["blocks"] for verdict in world.record["verdicts"]]
@@ -107,7 +107,7 @@ def test_the_record_keeps_the_blocks_that_decided_each_step() -> None:
 
 
 def test_no_evidence_never_promotes_and_the_deadline_ends_it() -> None:
-    world = World(JUDGED)
+    world = RolloutHarness(JUDGED)
     world.want("v2")
     world.go_to("Holding", "InsufficientEvidence")
     assert world.weights == {"v1": 90, "v2": 10}
@@ -121,20 +121,20 @@ def test_no_evidence_never_promotes_and_the_deadline_ends_it() -> None:
 
 
 def test_a_metrics_server_that_is_gone_for_good_never_promotes() -> None:
-    world = World(JUDGED)
-    world.desk.results["errors"] = MeasurementFailure("MetricsServerUnreachable", "connection refused")
+    world = RolloutHarness(JUDGED)
+    world.scheduler.results["errors"] = MeasurementFailure("MetricsServerUnreachable", "connection refused")
     world.want("v2")
     world.go_to("Holding", "AnalysisError")
     world.go_to("Aborted", "Inconclusive")
 
 
 def test_bad_evidence_rolls_back_and_quarantines() -> None:
-    world = World(JUDGED)
-    world.desk.results["errors"] = good()
+    world = RolloutHarness(JUDGED)
+    world.scheduler.results["errors"] = good()
     world.want("v2")
     world.go(lambda: world.weights == {"v1": 50, "v2": 50})
     world.go(lambda: "confirmedAt" in world.record["steps"][1])
-    world.desk.results["errors"] = bad()
+    world.scheduler.results["errors"] = bad()
     world.look()
     assert world.weights == {"v1": 100}, "one look after the bad sample no caller is sent there"
     world.go_to("RolledBack", "AnalysisFailed")
@@ -149,7 +149,7 @@ def test_bad_evidence_rolls_back_and_quarantines() -> None:
 
 async def test_a_status_that_arrives_late_brings_no_earlier_state_back() -> None:
     """It would let a version that was taken back go on."""
-    world, sent = World(JUDGED), []
+    world, sent = RolloutHarness(JUDGED), []
 
     def note(verb: str, obj: Object) -> None:
         if verb == "status" and obj["kind"] == "ModelRollout" and obj["status"]["state"] == "Progressing":
@@ -157,7 +157,7 @@ async def test_a_status_that_arrives_late_brings_no_earlier_state_back() -> None
 
     world.api.before_write = note
     world.want("v2")
-    world.desk.results["errors"] = bad()
+    world.scheduler.results["errors"] = bad()
     world.go_to("RolledBack")
     assert sent
     with pytest.raises(api_errors.Conflict):
@@ -165,22 +165,22 @@ async def test_a_status_that_arrives_late_brings_no_earlier_state_back() -> None
 
 
 def test_retry_tries_a_quarantined_revision_again() -> None:
-    world = World(JUDGED)
-    world.desk.results["errors"] = bad()
+    world = RolloutHarness(JUDGED)
+    world.scheduler.results["errors"] = bad()
     world.want("v2")
     world.go_to("RolledBack")
-    world.desk.results["errors"] = good()
+    world.scheduler.results["errors"] = good()
     world.command("retry")
     world.go(lambda: len(world.records) == 3)
     world.go_to("Succeeded", "Promoted")
 
 
 def test_another_version_and_back_ends_quarantine() -> None:
-    world = World(JUDGED)
-    world.desk.results["errors"] = bad()
+    world = RolloutHarness(JUDGED)
+    world.scheduler.results["errors"] = bad()
     world.want("v2")
     world.go_to("RolledBack")
-    world.desk.results["errors"] = good()
+    world.scheduler.results["errors"] = good()
     world.want("v1")
     world.go(lambda: world.model["status"]["rollout"]["state"] == "Succeeded")
     world.want("v2")
@@ -188,21 +188,21 @@ def test_another_version_and_back_ends_quarantine() -> None:
 
 
 def test_a_following_model_does_not_take_what_was_taken_back_and_goes_on_to_the_next() -> None:
-    world = World(JUDGED, versions=("v1",), version={"follow": {}})
-    world.desk.results["errors"] = bad()
+    world = RolloutHarness(JUDGED, versions=("v1",), version={"follow": {}})
+    world.scheduler.results["errors"] = bad()
     world.api.user_create(objects.version(NS, "v2"))
     world.go(lambda: world.records[-1].get("status", {}).get("state") == "RolledBack")
     world.go(lambda: world.stage("v2") == "Quarantined")
     world.go(lambda: world.model["status"]["target"]["version"] == "v1")
     assert world.model["status"]["rollout"]["state"] == "Succeeded"
-    world.desk.results["errors"] = good()
+    world.scheduler.results["errors"] = good()
     world.api.user_create(objects.version(NS, "v3"))
     world.go(lambda: world.serving == "v3")
     assert world.stage("v2") == "Quarantined"
 
 
 def test_a_newer_target_supersedes_and_the_fallback_is_what_serves() -> None:
-    world = World(CANARY)
+    world = RolloutHarness(CANARY)
     world.want("v2")
     world.go(lambda: world.weights == {"v1": 90, "v2": 10})
     world.want("v3")
@@ -215,7 +215,7 @@ def test_a_newer_target_supersedes_and_the_fallback_is_what_serves() -> None:
 
 
 def test_a_superseded_candidate_has_no_pods_before_the_next_one_gets_any() -> None:
-    world = World(CANARY)
+    world = RolloutHarness(CANARY)
     world.want("v2")
     world.go(lambda: world.weights == {"v1": 90, "v2": 10})
     world.lingering.add("v2")
@@ -230,7 +230,7 @@ def test_a_superseded_candidate_has_no_pods_before_the_next_one_gets_any() -> No
 
 
 def test_a_promotion_that_the_operator_died_on_is_not_begun_again_while_the_gateway_lags() -> None:
-    world = World(CANARY)
+    world = RolloutHarness(CANARY)
 
     def die(verb: str, obj: Object) -> None:
         if obj["kind"] == "ModelRollout" and obj.get("status", {}).get("state") == "Succeeded":
@@ -252,7 +252,7 @@ def test_a_promotion_that_the_operator_died_on_is_not_begun_again_while_the_gate
 
 
 def test_a_record_that_its_operator_died_on_moves_to_what_was_wanted_then() -> None:
-    world = World(CANARY)
+    world = RolloutHarness(CANARY)
 
     def die(verb: str, obj: Object) -> None:
         if verb == "create" and obj["kind"] == "ModelRollout":
@@ -273,7 +273,7 @@ def test_a_record_that_its_operator_died_on_moves_to_what_was_wanted_then() -> N
 @pytest.mark.parametrize("looks", range(4))
 def test_a_policy_that_is_edited_in_vain_as_a_rollout_begins_holds_nothing_up(looks: int) -> None:
     """Whenever the edit is heard of, beside the Model's: the gateway can't mirror."""
-    world = World(CANARY)
+    world = RolloutHarness(CANARY)
     world.want("v2")
     for _ in range(looks):
         world.look()
@@ -294,8 +294,8 @@ LOST: dict[str, Any] = {
 
 @pytest.mark.parametrize("how", LOST)
 def test_a_rollout_whose_policy_is_lost_before_it_was_kept_promotes_nothing(how: str) -> None:
-    world = World(JUDGED)
-    world.desk.results = {"errors": bad()}
+    world = RolloutHarness(JUDGED)
+    world.scheduler.results = {"errors": bad()}
     world.want("v2")
     world.go(lambda: len(world.records) == 2)
     assert "status" not in world.records[-1]
@@ -304,14 +304,14 @@ def test_a_rollout_whose_policy_is_lost_before_it_was_kept_promotes_nothing(how:
         world.look()
         assert world.weights == {"v1": 100}
     assert [record["status"]["state"] for record in world.records] == ["Succeeded", "Superseded"]
-    world.desk.results = {"errors": good()}
+    world.scheduler.results = {"errors": good()}
     world.set_policy({**JUDGED, "strategy": {**JUDGED["strategy"], "preset": None}})
     world.go(lambda: world.serving == "v2")
     assert {verdict["step"] for verdict in world.record["verdicts"]} == {0, 1}
 
 
 def test_a_rollout_that_has_lost_its_policy_on_its_way_holds() -> None:
-    world = World(JUDGED)
+    world = RolloutHarness(JUDGED)
     world.want("v2")
     world.go(lambda: world.weights == {"v1": 90, "v2": 10})
     status = {key: value for key, value in world.record.items() if key != "policy"}
@@ -325,13 +325,13 @@ def test_a_rollout_that_has_lost_its_policy_on_its_way_holds() -> None:
     assert "abort it" in world.record["message"]
 
 
-def _says_stalled(world: World, reason: str) -> bool:
+def _says_stalled(world: RolloutHarness, reason: str) -> bool:
     told = {c["type"]: c for c in world.model["status"]["conditions"]}
     return (told["Stalled"]["status"], told["Stalled"]["reason"]) == ("True", reason)
 
 
 def test_going_back_to_what_serves_supersedes() -> None:
-    world = World(CANARY)
+    world = RolloutHarness(CANARY)
     world.want("v2")
     world.go(lambda: world.weights == {"v1": 90, "v2": 10})
     world.want("v1")
@@ -342,7 +342,7 @@ def test_going_back_to_what_serves_supersedes() -> None:
 
 
 def test_pause_holds_and_stops_the_deadline() -> None:
-    world = World(CANARY | {"deadline": "2m"})
+    world = RolloutHarness(CANARY | {"deadline": "2m"})
     world.want("v2")
     world.go(lambda: world.weights == {"v1": 90, "v2": 10})
     world.command("pause")
@@ -356,18 +356,18 @@ def test_pause_holds_and_stops_the_deadline() -> None:
 
 
 def test_a_paused_rollout_still_rolls_back() -> None:
-    world = World(JUDGED)
-    world.desk.results["errors"] = good()
+    world = RolloutHarness(JUDGED)
+    world.scheduler.results["errors"] = good()
     world.want("v2")
     world.go(lambda: world.weights == {"v1": 90, "v2": 10})
     world.command("pause")
     world.go_to("Holding", "Paused")
-    world.desk.results["errors"] = bad()
+    world.scheduler.results["errors"] = bad()
     world.go_to("RolledBack", "AnalysisFailed")
 
 
 def test_abort_goes_back_and_quarantines() -> None:
-    world = World(CANARY)
+    world = RolloutHarness(CANARY)
     world.want("v2")
     world.go(lambda: world.weights == {"v1": 50, "v2": 50})
     world.command("abort")
@@ -380,7 +380,7 @@ def test_abort_goes_back_and_quarantines() -> None:
 
 
 def test_promote_goes_on_without_evidence_and_says_so() -> None:
-    world = World(JUDGED)
+    world = RolloutHarness(JUDGED)
     world.want("v2")
     world.go_to("Holding", "InsufficientEvidence")
     world.command("promote")
@@ -389,7 +389,7 @@ def test_promote_goes_on_without_evidence_and_says_so() -> None:
 
 
 def test_the_same_token_is_taken_up_once() -> None:
-    world = World(CANARY)
+    world = RolloutHarness(CANARY)
     world.want("v2")
     world.go(lambda: world.weights == {"v1": 90, "v2": 10})
     world.command("pause")
@@ -401,11 +401,11 @@ def test_the_same_token_is_taken_up_once() -> None:
 
 
 def test_back_to_a_version_that_served_before_is_a_switch() -> None:
-    world = World(JUDGED | {"keepPrevious": "10m"})
-    world.desk.results["errors"] = good()
+    world = RolloutHarness(JUDGED | {"keepPrevious": "10m"})
+    world.scheduler.results["errors"] = good()
     world.want("v2")
     world.go_to("Succeeded")
-    world.desk.results.clear()
+    world.scheduler.results.clear()
     world.want("v1")
     world.go_to("Succeeded", "FastRollback")
     assert world.serving == "v1"
@@ -413,7 +413,7 @@ def test_back_to_a_version_that_served_before_is_a_switch() -> None:
 
 
 def test_a_rollback_by_hand_goes_at_once_and_holds_until_spec_version_changes() -> None:
-    world = World(CANARY)
+    world = RolloutHarness(CANARY)
     world.want("v2")
     world.go_to("Succeeded")
     by_hand(world)
@@ -429,7 +429,7 @@ def test_a_rollback_by_hand_goes_at_once_and_holds_until_spec_version_changes() 
 
 
 def test_a_rollback_by_hand_is_released_by_command() -> None:
-    world = World(CANARY)
+    world = RolloutHarness(CANARY)
     world.want("v2")
     world.go_to("Succeeded")
     by_hand(world)
@@ -439,7 +439,7 @@ def test_a_rollback_by_hand_is_released_by_command() -> None:
 
 
 def test_a_rollback_by_hand_in_the_middle_of_a_rollout_ends_it() -> None:
-    world = World(CANARY)
+    world = RolloutHarness(CANARY)
     world.want("v2")
     world.go(lambda: world.weights == {"v1": 50, "v2": 50})
     by_hand(world)
@@ -449,7 +449,7 @@ def test_a_rollback_by_hand_in_the_middle_of_a_rollout_ends_it() -> None:
 
 
 def test_a_rollback_by_hand_needs_no_policy() -> None:
-    world = World(None)
+    world = RolloutHarness(None)
     world.want("v2")
     world.go(lambda: world.serving == "v2")
     by_hand(world)
@@ -457,7 +457,7 @@ def test_a_rollback_by_hand_needs_no_policy() -> None:
 
 
 def test_a_rollback_by_hand_to_what_never_served_is_refused() -> None:
-    world = World(CANARY)
+    world = RolloutHarness(CANARY)
     by_hand(world, "v3")
     world.go(lambda: world.records[-1].get("status", {}).get("reason") == "InvalidSpec")
     for _ in range(5):
@@ -467,7 +467,7 @@ def test_a_rollback_by_hand_to_what_never_served_is_refused() -> None:
 
 
 def test_a_freeze_window_lets_nothing_begin_but_a_person_may_override_it() -> None:
-    world = World(CANARY)
+    world = RolloutHarness(CANARY)
     world.set_policy(CANARY | {"freeze": [{"schedule": "* * * * *", "duration": "24h"}]})
     world.want("v2")
     world.go_to("Pending", "FreezeWindow")
@@ -479,7 +479,7 @@ def test_a_freeze_window_lets_nothing_begin_but_a_person_may_override_it() -> No
 
 
 def test_a_candidate_that_never_starts_is_turned_back_at_the_deadline() -> None:
-    world = World(CANARY | {"deadline": "2m"})
+    world = RolloutHarness(CANARY | {"deadline": "2m"})
     world.broken.add("v2")
     world.want("v2")
     world.go_to("Aborted", "DeadlineExceeded")
@@ -487,7 +487,7 @@ def test_a_candidate_that_never_starts_is_turned_back_at_the_deadline() -> None:
 
 
 def test_a_candidate_that_loses_its_pods_is_rolled_back_at_once() -> None:
-    world = World(CANARY)
+    world = RolloutHarness(CANARY)
     world.want("v2")
     world.go(lambda: world.weights == {"v1": 50, "v2": 50})
     world.broken.add("v2")
@@ -496,7 +496,7 @@ def test_a_candidate_that_loses_its_pods_is_rolled_back_at_once() -> None:
 
 def test_recreate_stops_the_old_revision_first_and_starts_it_again_when_the_new_one_fails() -> None:
     recreate = {"strategy": {"recreate": {"timeout": "1m"}}}
-    world = World(recreate)
+    world = RolloutHarness(recreate)
     world.want("v2")
     world.go(lambda: world.pods("v1") == 0)
     assert world.pods("v2") is None
@@ -510,7 +510,7 @@ def test_recreate_stops_the_old_revision_first_and_starts_it_again_when_the_new_
 
 
 def test_blue_green_runs_at_full_size_without_callers_before_it_switches() -> None:
-    world = World({"strategy": {"preset": "BlueGreen"}})
+    world = RolloutHarness({"strategy": {"preset": "BlueGreen"}})
     world.want("v2")
     world.go(lambda: world.pods("v2") == 4)
     assert world.weights == {"v1": 100}
@@ -520,7 +520,7 @@ def test_blue_green_runs_at_full_size_without_callers_before_it_switches() -> No
 
 
 def test_without_a_gateway_pods_make_the_weights() -> None:
-    world = World(policy({"weight": 20, "hold": "20s"}, {"weight": 50, "hold": "20s"}), endpoint=False)
+    world = RolloutHarness(policy({"weight": 20, "hold": "20s"}, {"weight": 50, "hold": "20s"}), endpoint=False)
     world.want("v2")
     world.go(lambda: world.pods("v2") == 1)
     world.go(lambda: names.LABEL_REVISION not in world.api.objects[kinds.SERVICE, NS, "digits"]["spec"]["selector"])
@@ -536,7 +536,7 @@ def test_a_surge_budget_holds_at_every_moment_and_weight_follows_the_pods(surge:
     steps = policy(
         {"weight": 20, "hold": "20s"}, {"weight": 50, "hold": "20s"}, surge={"pods": surge}, keepPrevious="0s"
     )
-    world = World(steps, endpoint=endpoint)
+    world = RolloutHarness(steps, endpoint=endpoint)
 
     def within(verb: str, obj: Object) -> None:
         asked = sum((world.pods(version) or 0) for version in ("v1", "v2"))
@@ -550,7 +550,7 @@ def test_a_surge_budget_holds_at_every_moment_and_weight_follows_the_pods(surge:
 
 
 def test_each_revision_has_its_autoscaler_and_nobody_fights_it() -> None:
-    world = World(CANARY, serving={"autoscaling": {"minReplicas": 1, "maxReplicas": 6}})
+    world = RolloutHarness(CANARY, serving={"autoscaling": {"minReplicas": 1, "maxReplicas": 6}})
     world.scale("v1", 4)
     world.want("v2")
     world.go(lambda: world.weights == {"v1": 90, "v2": 10})
@@ -567,7 +567,7 @@ def test_each_revision_has_its_autoscaler_and_nobody_fights_it() -> None:
 
 
 def test_a_timeout_that_the_gateways_class_does_not_list_is_told_and_left_out() -> None:
-    world = World(CANARY)
+    world = RolloutHarness(CANARY)
 
     def told() -> tuple[str, str, str]:
         found = [c for c in world.model["status"]["conditions"] if c["type"] == "EndpointApplied"]
@@ -600,7 +600,7 @@ EXTERNAL = {"autoscaling": {"external": {}}}
 
 
 def test_replicas_that_another_autoscaler_sets_stay() -> None:
-    world = World(CANARY, serving=EXTERNAL)
+    world = RolloutHarness(CANARY, serving=EXTERNAL)
     assert world.pods("v1") == 1
     for pods in (4, 2, 0, 3):
         world.scale("v1", pods)
@@ -614,7 +614,7 @@ def test_replicas_that_another_autoscaler_sets_stay() -> None:
 
 
 def test_a_rollout_raises_its_candidate_beside_another_autoscaler() -> None:
-    world = World(CANARY, serving=EXTERNAL)
+    world = RolloutHarness(CANARY, serving=EXTERNAL)
     world.scale("v1", 4)
     world.want("v2")
     world.go(lambda: world.weights == {"v1": 90, "v2": 10})
@@ -632,7 +632,7 @@ def test_a_rollout_raises_its_candidate_beside_another_autoscaler() -> None:
 
 @pytest.mark.parametrize("serving", [EXTERNAL, {"autoscaling": {"maxReplicas": 6}}], ids=["external", "HPA"])
 def test_what_a_recreating_rollout_has_stopped_comes_back(serving: Object) -> None:
-    world = World({"strategy": {"recreate": {}}}, serving=serving)
+    world = RolloutHarness({"strategy": {"recreate": {}}}, serving=serving)
     world.scale("v1", 3)
     world.want("v2")
     world.go(lambda: world.pods("v1") == 0 and world.pods("v2") is not None)
@@ -643,7 +643,7 @@ def test_what_a_recreating_rollout_has_stopped_comes_back(serving: Object) -> No
 
 
 def test_pods_and_traffic_cannot_move_in_turns_beside_another_autoscaler() -> None:
-    world = World(CANARY | {"surge": {"pods": 1}}, serving=EXTERNAL)
+    world = RolloutHarness(CANARY | {"surge": {"pods": 1}}, serving=EXTERNAL)
     world.want("v2")
     world.go(lambda: bool(world.model["status"].get("failure")))
     failure = world.model["status"]["failure"]
@@ -653,7 +653,7 @@ def test_pods_and_traffic_cannot_move_in_turns_beside_another_autoscaler() -> No
 
 
 def test_an_autoscaler_of_the_model_finds_its_number_and_its_pods() -> None:
-    world = World(CANARY, replicas=2)
+    world = RolloutHarness(CANARY, replicas=2)
     assert world.model["status"]["replicas"] == world.model["spec"]["serving"]["replicas"] == 2
     selector = dict(part.split("=") for part in world.model["status"]["selector"].split(","))
     (deployment,) = (o for (kind, _, _), o in world.api.objects.items() if kind == kinds.DEPLOYMENT)
@@ -665,16 +665,16 @@ def test_an_autoscaler_of_the_model_finds_its_number_and_its_pods() -> None:
 
 def test_a_fresh_baseline_gets_as_many_pods_and_requests_as_the_candidate() -> None:
     judged = JUDGED | {"analysis": {"interval": "5s", "baseline": "Fresh", "metrics": [ERRORS]}, "keepPrevious": "10m"}
-    world = World(judged)
-    world.desk.results["errors"] = good()
+    world = RolloutHarness(judged)
+    world.scheduler.results["errors"] = good()
     world.want("v2")
     world.go(lambda: "confirmedAt" in (world.record.get("steps") or [{}])[0])
     refs = world.api.objects[kinds.HTTP_ROUTE, NS, "digits"]["spec"]["rules"][-1]["backendRefs"]
     assert sorted(ref["weight"] for ref in refs) == [10, 10, 80]
     pods = sorted(o["spec"]["replicas"] for (kind, _, _), o in world.api.objects.items() if kind == kinds.DEPLOYMENT)
     assert pods == [1, 1, 4]
-    world.go(lambda: bool(world.desk.asked))
-    compared = world.desk.asked[-1].serving.revision
+    world.go(lambda: bool(world.scheduler.asked))
+    compared = world.scheduler.asked[-1].serving.revision
     assert compared not in (world.record["from"]["revision"], world.record["to"]["revision"])
     world.go_to("Succeeded", "Promoted")
     world.look(10)
@@ -685,7 +685,7 @@ def test_a_fresh_baseline_gets_as_many_pods_and_requests_as_the_candidate() -> N
 
 def test_going_back_waits_for_the_pods_of_what_was_scaled_down() -> None:
     steps = policy({"weight": 75, "hold": "10m"}, surge={"pods": 1})
-    world = World(steps)
+    world = RolloutHarness(steps)
     world.want("v2")
     world.go(lambda: "confirmedAt" in (world.record.get("steps") or [{}])[0])
     assert world.pods("v1") == 2
@@ -698,8 +698,8 @@ def test_going_back_waits_for_the_pods_of_what_was_scaled_down() -> None:
 
 
 def test_a_route_that_cannot_be_written_does_not_stop_the_safety_logic() -> None:
-    world = World(JUDGED)
-    world.desk.results["errors"] = good()
+    world = RolloutHarness(JUDGED)
+    world.scheduler.results["errors"] = good()
     world.want("v2")
     world.go(lambda: world.weights == {"v1": 90, "v2": 10})
 
@@ -708,7 +708,7 @@ def test_a_route_that_cannot_be_written_does_not_stop_the_safety_logic() -> None
             raise api_errors.Transient(500, "Fault", "no route can be written")
 
     world.api.before_write = refuse
-    world.desk.results["errors"] = bad()
+    world.scheduler.results["errors"] = bad()
     world.go_to("RollingBack", "AnalysisFailed")
     assert world.weights == {"v1": 90, "v2": 10}
     world.api.before_write = lambda verb, obj: None
@@ -720,8 +720,8 @@ def test_a_route_that_cannot_be_written_does_not_stop_the_safety_logic() -> None
 def test_killed_at_any_write_it_comes_to_the_same_end(when: int) -> None:
     from tests.lib.simulated import Died
 
-    world = World(JUDGED)
-    world.desk.results["errors"] = good()
+    world = RolloutHarness(JUDGED)
+    world.scheduler.results["errors"] = good()
     left = [when]
 
     def die(verb: str, obj: Object) -> None:
@@ -742,7 +742,7 @@ def test_killed_at_any_write_it_comes_to_the_same_end(when: int) -> None:
 
 
 def test_a_record_that_only_a_person_can_help_is_stalled_as_its_model_is() -> None:
-    world = World(policy({"weight": 10}, {"approval": {}}, {"weight": 100}))
+    world = RolloutHarness(policy({"weight": 10}, {"approval": {}}, {"weight": 100}))
     world.want("v2")
     world.go_to("AwaitingApproval", "NoAuthor")
     for found in (world.model["status"], world.record):
@@ -758,15 +758,15 @@ ASKS = policy({"weight": 10}, {"weight": 100}, gates={"approval": {"required": 1
 EVIL = {"podTemplate": {"spec": {"containers": [{"name": "model", "image": "evil.example/alice"}]}}}
 
 
-def asking() -> World:
+def asking() -> RolloutHarness:
     """A Model that serves v1, whose policy asks for approval from now on."""
-    world = World(policy({"weight": 10}, {"weight": 100}))
+    world = RolloutHarness(policy({"weight": 10}, {"weight": 100}))
     world.set_policy(ASKS)
     world.look()
     return world
 
 
-def approve(world: World, by: str, name: str) -> None:
+def approve(world: RolloutHarness, by: str, name: str) -> None:
     world.api._clock = world.clock
     found = [o for (kind, _, _), o in world.api.objects.items() if kind == kinds.MODEL_ROLLOUT]
     record = max(found, key=lambda o: o["spec"]["number"])
@@ -784,13 +784,13 @@ def approve(world: World, by: str, name: str) -> None:
     world.look()
 
 
-def edit(world: World, **spec: Any) -> None:
+def edit(world: RolloutHarness, **spec: Any) -> None:
     world.api.user_patch(kinds.MODEL, NS, "digits", {"spec": spec})
     world.look()
     world.look()
 
 
-def told_authors(world: World) -> dict[str, list[str]]:
+def told_authors(world: RolloutHarness) -> dict[str, list[str]]:
     return {entry["kind"]: entry["by"] for entry in world.record["authors"] if entry.get("by")}
 
 
@@ -868,7 +868,7 @@ def test_a_runtime_that_is_edited_after_the_approval_is_not_taken_up() -> None:
 
 
 def test_without_approvals_nobody_is_asked_for_a_name() -> None:
-    world = World(policy({"weight": 10}, {"weight": 100}))
+    world = RolloutHarness(policy({"weight": 10}, {"weight": 100}))
     edit(world, serving=EVIL)
     world.go_to("Succeeded")
     assert not world.record.get("authors")

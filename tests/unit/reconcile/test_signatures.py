@@ -6,13 +6,13 @@ from modelwright.api import names
 from modelwright.kube import api_errors, kinds
 from tests.lib import objects
 from tests.lib.rollout_harness import NS
-from tests.lib.signature_harness import DIGEST, GOOD, MISSING, Object, Signed, asked, key
+from tests.lib.signature_harness import DIGEST, GOOD, MISSING, Object, SignatureHarness, asked, key
 
 ALTERED = {"reason": "SignatureInvalid", "message": "The artifact is not what key release has signed: model.bin"}
 
 
 def test_what_a_pod_has_found_out_is_written_before_the_pod_goes() -> None:
-    world = Signed(signatures=asked(), endpoint=False)
+    world = SignatureHarness(signatures=asked(), endpoint=False)
     refused = []
 
     def refuse_once(verb: str, obj: Object) -> None:
@@ -31,7 +31,7 @@ def test_what_a_pod_has_found_out_is_written_before_the_pod_goes() -> None:
 
 
 def test_a_signed_version_serves_and_says_so() -> None:
-    world = Signed(signatures=asked(), endpoint=False)
+    world = SignatureHarness(signatures=asked(), endpoint=False)
     version = world.version("v1")
     assert world.told(version, "Verified") == ("True", "SignatureVerified")
     assert world.told(version, "Ready") == ("True", "DigestPinned")
@@ -44,7 +44,7 @@ def test_a_signed_version_serves_and_says_so() -> None:
 
 @pytest.mark.parametrize("bad", [ALTERED, MISSING], ids=["altered", "unsigned"])
 def test_a_bad_version_is_refused_before_anything_of_it_is_made(bad: Object) -> None:
-    world = Signed(signatures=asked(), endpoint=False)
+    world = SignatureHarness(signatures=asked(), endpoint=False)
     before = world.model["status"]["serving"]
     world.found["v2"] = bad
     world.want("v2")
@@ -62,7 +62,7 @@ def test_a_bad_version_is_refused_before_anything_of_it_is_made(bad: Object) -> 
 
 
 def test_nothing_moves_while_the_signature_is_being_verified() -> None:
-    world = Signed(signatures=asked(), endpoint=False)
+    world = SignatureHarness(signatures=asked(), endpoint=False)
     world.want("v2")
     world.settle()
     assert world.told(world.model, "Reconciling") == ("True", "WaitingForSignature")
@@ -73,7 +73,7 @@ def test_nothing_moves_while_the_signature_is_being_verified() -> None:
 
 
 def test_a_store_that_does_not_answer_is_told_and_waited_for() -> None:
-    world = Signed(signatures=asked(), endpoint=False)
+    world = SignatureHarness(signatures=asked(), endpoint=False)
     world.want("v2")
     world.settle()
     (pod,) = (p for p in world.pods_of_resolving() if "v2" in p["metadata"]["name"])
@@ -85,7 +85,7 @@ def test_a_store_that_does_not_answer_is_told_and_waited_for() -> None:
 
 
 def test_a_report_without_a_word_on_the_signature_is_no_verdict() -> None:
-    world = Signed(signatures=asked(), endpoint=False)
+    world = SignatureHarness(signatures=asked(), endpoint=False)
     world.found["v2"] = {"reason": "SignatureVerified", "message": "", "key": "nobody's"}
     world.want("v2")
     world.go(lambda: world.told(world.model, "Stalled") == ("True", "InternalError"))
@@ -93,7 +93,7 @@ def test_a_report_without_a_word_on_the_signature_is_no_verdict() -> None:
 
 
 def test_warn_lets_it_serve_and_says_so_once() -> None:
-    world = Signed(signatures=asked("Warn"), endpoint=False)
+    world = SignatureHarness(signatures=asked("Warn"), endpoint=False)
     world.found["v2"] = ALTERED
     world.want("v2")
     world.go(lambda: world.serving == "v2")
@@ -109,7 +109,7 @@ def test_warn_lets_it_serve_and_says_so_once() -> None:
 
 
 def test_asking_later_takes_nothing_from_what_serves() -> None:
-    world = Signed(endpoint=False)
+    world = SignatureHarness(endpoint=False)
     assert world.told(world.version("v1"), "Verified") is None
     deployment = next(o for (kind, _, _), o in world.api.objects.items() if kind == kinds.DEPLOYMENT)
     world.found["v1"] = MISSING
@@ -127,7 +127,7 @@ def test_asking_later_takes_nothing_from_what_serves() -> None:
 
 
 def test_other_keys_are_looked_at_again_only_where_that_can_change_the_verdict() -> None:
-    world = Signed(signatures=asked(), endpoint=False)
+    world = SignatureHarness(signatures=asked(), endpoint=False)
     world.found |= {"v2": ALTERED, "v3": GOOD}
     world.go(lambda: {of for of, _ in world.ran} == {"v1", "v2", "v3"})
     world.settle()
@@ -147,7 +147,7 @@ def test_other_keys_are_looked_at_again_only_where_that_can_change_the_verdict()
 
 def test_a_rollout_whose_key_is_taken_out_holds_where_it_is() -> None:
     steps = [{"weight": 25, "hold": "10m"}, {"weight": 100}]
-    world = Signed({"strategy": {"steps": steps}, "deadline": "2h"}, signatures=asked())
+    world = SignatureHarness({"strategy": {"steps": steps}, "deadline": "2h"}, signatures=asked())
     world.found["v2"] = GOOD
     world.want("v2")
     world.go(lambda: world.weights == {"v1": 75, "v2": 25})
@@ -162,7 +162,7 @@ def test_a_rollout_whose_key_is_taken_out_holds_where_it_is() -> None:
 
 
 def test_a_pod_that_asks_for_keys_of_before_is_replaced() -> None:
-    world = Signed(signatures=asked(), endpoint=False)
+    world = SignatureHarness(signatures=asked(), endpoint=False)
     world.settle()
     world.ask(asked("Enforce", key("A"), key("B", "next")))
     world.settle()
@@ -174,7 +174,7 @@ def test_a_pod_that_asks_for_keys_of_before_is_replaced() -> None:
 
 
 def test_a_digest_that_is_not_known_is_found_out_by_the_same_pod() -> None:
-    world = Signed(signatures=asked(), endpoint=False)
+    world = SignatureHarness(signatures=asked(), endpoint=False)
     world.api.user_create(objects.version(NS, "v4", digest=None))
     world.digests["v4"] = "sha256:" + "4" * 64
     world.found["v4"] = GOOD
@@ -185,7 +185,7 @@ def test_a_digest_that_is_not_known_is_found_out_by_the_same_pod() -> None:
 
 
 def test_a_commit_is_pinned_by_its_files() -> None:
-    world = Signed(signatures=asked(), endpoint=False)
+    world = SignatureHarness(signatures=asked(), endpoint=False)
     world.api.user_create(objects.version(NS, "v4", digest=None, uri=f"hf://org/digits@{'c' * 40}"))
     world.digests["v4"] = "sha256:" + "4" * 64
     world.want("v4")
@@ -197,7 +197,7 @@ def test_a_commit_is_pinned_by_its_files() -> None:
 
 
 def test_a_commit_as_its_authors_digest_is_refused_in_words() -> None:
-    world = Signed(signatures=asked(), endpoint=False)
+    world = SignatureHarness(signatures=asked(), endpoint=False)
     world.api.user_create(objects.version(NS, "v4", digest="git:" + "c" * 40, uri="hf://org/digits"))
     world.want("v4")
     world.go(lambda: world.told(world.model, "Stalled") == ("True", "SignatureInvalid"))
@@ -206,7 +206,7 @@ def test_a_commit_as_its_authors_digest_is_refused_in_words() -> None:
 
 
 def test_a_restart_on_a_settled_world_writes_nothing() -> None:
-    world = Signed(signatures=asked(), endpoint=False)
+    world = SignatureHarness(signatures=asked(), endpoint=False)
     world.found |= {"v2": ALTERED, "v3": MISSING}
     world.go(lambda: {of for of, _ in world.ran} == {"v1", "v2", "v3"})
     world.settle()

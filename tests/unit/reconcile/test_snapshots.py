@@ -10,9 +10,8 @@ from modelwright.kube import api_errors, kinds
 from modelwright.kube.queue import Key
 from modelwright.reconcile.policy_snapshots import list_unused
 from tests.lib.history import sweep
-from tests.lib.retraining_harness import HOURLY, TEMPLATE
-from tests.lib.retraining_harness import World as Retraining
-from tests.lib.rollout_harness import CANARY, JUDGED, NS, World, bad, good
+from tests.lib.retraining_harness import HOURLY, TEMPLATE, RetrainingHarness
+from tests.lib.rollout_harness import CANARY, JUDGED, NS, RolloutHarness, bad, good
 from tests.lib.simulated import Died
 
 Object = dict[str, Any]
@@ -28,20 +27,20 @@ def stored(world: Any) -> list[Object]:
     return [o for o in found if o["metadata"]["labels"].get("modelwright.dev/role") == "policy"]
 
 
-def under_way(policy: Object = LONG) -> World:
+def under_way(policy: Object = LONG) -> RolloutHarness:
     """A rollout to v2, of which nothing is known yet, at its first step."""
-    world = World(policy)
+    world = RolloutHarness(policy)
     world.want("v2")
     world.go(lambda: world.weights == {"v1": 90, "v2": 10})
     return world
 
 
-def says(world: World) -> str:
+def says(world: RolloutHarness) -> str:
     return next(str(c["message"]) for c in world.model["status"]["conditions"] if c["type"] == "Stalled")
 
 
-def ends_well(world: World) -> None:
-    world.desk.results["errors"] = good()
+def ends_well(world: RolloutHarness) -> None:
+    world.scheduler.results["errors"] = good()
     world.go_to("Succeeded", "Promoted")
 
 
@@ -53,8 +52,8 @@ def test_a_short_policy_is_in_the_record() -> None:
 
 
 def test_a_long_policy_is_stored_once_and_records_name_it() -> None:
-    world = World(LONG)
-    world.desk.results["errors"] = good()
+    world = RolloutHarness(LONG)
+    world.scheduler.results["errors"] = good()
     for version in ("v2", "v3", "v1"):
         world.want(version)
         world.go_to("Succeeded")
@@ -109,7 +108,7 @@ def test_one_that_is_gone_or_forged_holds_the_rollout_when_the_policy_was_edited
     if forged is not None:
         world.api.user_create({**copy.deepcopy(kept), "data": forged})
     world.set_policy(EDITED)
-    world.desk.results["errors"] = good()
+    world.scheduler.results["errors"] = good()
     for _ in range(6):
         world.look()
     world.command("promote")
@@ -147,11 +146,11 @@ def test_one_that_has_lost_its_labels_is_asked_for_by_name() -> None:
 
 def test_bad_evidence_rolls_back_by_it() -> None:
     world = under_way()
-    world.desk.results["errors"] = bad()
+    world.scheduler.results["errors"] = bad()
     world.go_to("RolledBack", "AnalysisFailed")
 
 
-def refuse(world: World, error: api_errors.ApiError) -> None:
+def refuse(world: RolloutHarness, error: api_errors.ApiError) -> None:
     def before(verb: str, obj: Object) -> None:
         if verb == "create" and obj["metadata"].get("labels", {}).get("modelwright.dev/role") == "policy":
             raise error
@@ -160,7 +159,7 @@ def refuse(world: World, error: api_errors.ApiError) -> None:
 
 
 def test_what_cannot_be_stored_apart_is_in_the_record() -> None:
-    world = World(CANARY)
+    world = RolloutHarness(CANARY)
     world.set_policy(LONG)
     refuse(world, api_errors.Denied(403, "Forbidden", "exceeded quota: count/controllerrevisions.apps"))
     world.want("v2")
@@ -172,7 +171,7 @@ def test_what_cannot_be_stored_apart_is_in_the_record() -> None:
 def test_a_name_that_somebody_has_taken_with_something_else_forges_nothing() -> None:
     first = under_way()
     (kept,) = stored(first)
-    world = World(CANARY)
+    world = RolloutHarness(CANARY)
     world.api.user_create({**copy.deepcopy(kept), "data": {"spec": CANARY}})
     world.set_policy(LONG)
     world.want("v2")
@@ -193,7 +192,7 @@ def test_a_copy_in_a_record_of_before_is_read_and_stays(monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("after", [False, True], ids=["before it is written", "after"])
 def test_an_operator_that_dies_over_it_is_followed_by_one_that_stores_it_once(after: bool) -> None:
-    world = World(CANARY)
+    world = RolloutHarness(CANARY)
     world.set_policy(LONG)
     world.want("v2")
 
@@ -212,8 +211,8 @@ def test_an_operator_that_dies_over_it_is_followed_by_one_that_stores_it_once(af
 
 
 def test_it_is_deleted_an_hour_after_the_last_record_that_named_it() -> None:
-    world = World(LONG | {"historyLimit": 1})
-    world.desk.results["errors"] = good()
+    world = RolloutHarness(LONG | {"historyLimit": 1})
+    world.scheduler.results["errors"] = good()
     (first,) = [Key("ControllerRevision", NS, o["metadata"]["name"]) for o in stored(world)]
     world.set_policy(EDITED | {"historyLimit": 1})
     assert list_unused(world.operator.store) == []
@@ -230,8 +229,8 @@ def test_it_is_deleted_an_hour_after_the_last_record_that_named_it() -> None:
 
 
 def test_one_that_a_record_names_again_meanwhile_stays() -> None:
-    world = World(LONG | {"historyLimit": 1})
-    world.desk.results["errors"] = good()
+    world = RolloutHarness(LONG | {"historyLimit": 1})
+    world.scheduler.results["errors"] = good()
     (first,) = [Key("ControllerRevision", NS, o["metadata"]["name"]) for o in stored(world)]
     world.set_policy(EDITED | {"historyLimit": 1})
     for version in ("v2", "v3"):
@@ -266,10 +265,10 @@ def test_a_record_without_its_model_stays_as_long_as_its_stored_policy_says() ->
     ]
 
 
-def retraining() -> Retraining:
+def retraining() -> RetrainingHarness:
     train = copy.deepcopy(TEMPLATE)
     train["template"]["spec"]["containers"][0]["args"] = ["x" * 9000]
-    world = Retraining(HOURLY, train={"job": train})
+    world = RetrainingHarness(HOURLY, train={"job": train})
     world.hold = {"train"}
     world.to_the_hour()
     world.go(lambda: world.states == ["Training"])

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from modelwright.kube import api_errors, kinds
-from tests.lib.rollout_harness import JUDGED, NS, World, bad, good
+from tests.lib.rollout_harness import JUDGED, NS, RolloutHarness, bad, good
 
 Object = dict[str, Any]
 ETCD = b'{"kind": "Status", "message": "etcdserver: request is too large", "code": 500}'
@@ -18,7 +18,7 @@ def too_large() -> api_errors.ApiError:
 
 
 def test_a_child_that_is_too_large_is_named_in_the_condition_and_tried_again() -> None:
-    world = World(JUDGED)
+    world = RolloutHarness(JUDGED)
     open_ = [False]
 
     def refuse(verb: str, obj: Object) -> None:
@@ -34,13 +34,13 @@ def test_a_child_that_is_too_large_is_named_in_the_condition_and_tried_again() -
     assert "1.5 MiB" in told["message"]
     assert world.serving == "v1"
     open_[0] = True
-    world.desk.results = {"errors": good()}
+    world.scheduler.results = {"errors": good()}
     world.go(lambda: world.serving == "v2")
 
 
 def test_a_record_that_can_not_be_written_any_more_stops_no_rollback() -> None:
-    world = World(JUDGED)
-    world.desk.results = {"errors": good(candidate=50, serving=50)}
+    world = RolloutHarness(JUDGED)
+    world.scheduler.results = {"errors": good(candidate=50, serving=50)}
     world.want("v2")
     world.go(lambda: world.weights.get("v2") == 10)
 
@@ -49,12 +49,12 @@ def test_a_record_that_can_not_be_written_any_more_stops_no_rollback() -> None:
             raise too_large()
 
     world.api.before_write = refuse
-    world.desk.results = {"errors": bad()}
+    world.scheduler.results = {"errors": bad()}
     world.go(lambda: world.weights == {"v1": 100})
 
 
 def test_a_status_that_is_too_large_is_told_by_an_event() -> None:
-    world = World(JUDGED)
+    world = RolloutHarness(JUDGED)
 
     def refuse(verb: str, obj: Object) -> None:
         if verb == "status" and obj["kind"] == "Model":

@@ -13,12 +13,12 @@ HOUR = 3600.0
 STEPS = rollouts.policy({"weight": 10, "hold": "20m"}, {"weight": 100}, keepPrevious="30s", deadline="40m")
 
 
-def canary() -> tuple[rollouts.World, FakeClock]:
+def canary() -> tuple[rollouts.RolloutHarness, FakeClock]:
     """A rollout at its first step."""
-    world = rollouts.World(STEPS)
+    world = rollouts.RolloutHarness(STEPS)
     steady = SteadyClock(world.clock)
-    world.desk.at = steady.now
-    world.operator = Operator(world.api, steady, measurements=world.desk)
+    world.scheduler.at = steady.now
+    world.operator = Operator(world.api, steady, measurements=world.scheduler)
     world.want("v2")
     world.go(lambda: world.weights.get("v2") == 10)
     return world, world.clock
@@ -36,8 +36,8 @@ def test_a_step_lasts_as_long_as_its_hold_and_no_deadline_is_met_early(jump: flo
     world.go(lambda: world.serving == "v2", looks=18, seconds=60)
 
 
-def retrained() -> tuple[retraining.World, FakeClock]:
-    world = retraining.World(retraining.HOURLY)
+def retrained() -> tuple[retraining.RetrainingHarness, FakeClock]:
+    world = retraining.RetrainingHarness(retraining.HOURLY)
     steady = SteadyClock(world.clock)
     world.api._clock = steady
     world.operator = Operator(world.api, steady)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from modelwright.core.analysis.evidence import Arm, Block, MeasurementFailure, RequestShares
-from tests.lib.rollout_harness import CANARY, ERRORS, JUDGED, World, bad, by_hand, good, policy
+from tests.lib.rollout_harness import CANARY, ERRORS, JUDGED, RolloutHarness, bad, by_hand, good, policy
 
 SLOW = JUDGED | {"deadline": "1h"}
 HELD = SLOW | {"onFailure": "Hold"}
@@ -14,14 +14,14 @@ LOOKS = 6
 """More than a rollback takes, and far fewer than a deadline."""
 
 
-def begun(spec: dict[str, Any] = SLOW, **more: Any) -> World:
-    world = World(spec, **more)
-    world.desk.results["errors"] = good()
+def begun(spec: dict[str, Any] = SLOW, **more: Any) -> RolloutHarness:
+    world = RolloutHarness(spec, **more)
+    world.scheduler.results["errors"] = good()
     world.want("v2")
     return world
 
 
-def promoting(spec: dict[str, Any] = SLOW) -> World:
+def promoting(spec: dict[str, Any] = SLOW) -> RolloutHarness:
     """At half of the requests, with the pods for all of them on their way."""
     world = begun(spec)
     world.go(lambda: world.record.get("state") == "Promoting", looks=400, seconds=1)
@@ -42,7 +42,7 @@ def test_a_candidate_that_loses_its_pods_while_it_is_promoted_is_rolled_back_at_
 
 def test_a_metric_that_fails_while_the_candidate_is_promoted_turns_it_back_at_the_next_look() -> None:
     world = promoting()
-    world.desk.results["errors"] = bad()
+    world.scheduler.results["errors"] = bad()
     world.look()
     assert world.weights == {"v1": 100}
     world.go_to("RolledBack", "AnalysisFailed")
@@ -53,7 +53,7 @@ def test_the_record_keeps_the_blocks_of_a_metric_that_failed_after_its_step_had_
     world = promoting()
     ends = [1796045130.0 + 15 * at for at in range(20)]
     ones, zeros = tuple(Block(end, 100, 50) for end in ends), tuple(Block(end, 100, 1) for end in ends)
-    world.desk.results["errors"] = RequestShares(Arm(2000, 1000), Arm(2000, 20), blocks=(ones, zeros))
+    world.scheduler.results["errors"] = RequestShares(Arm(2000, 1000), Arm(2000, 20), blocks=(ones, zeros))
     world.go_to("RolledBack", "AnalysisFailed")
     (failed,) = (verdict for verdict in world.record["verdicts"] if verdict["outcome"] == "Fail")
     assert failed["step"] == 1
@@ -66,7 +66,7 @@ def test_a_metric_that_fails_while_the_pods_of_the_next_step_start_turns_it_back
     world.short.add("v2")
     world.look()
     assert world.weights == {"v1": 90, "v2": 10}
-    world.desk.results["errors"] = bad()
+    world.scheduler.results["errors"] = bad()
     world.look()
     assert world.weights == {"v1": 100}
     world.go_to("RolledBack", "AnalysisFailed")
@@ -81,12 +81,12 @@ def test_after_a_restart_of_the_operator_the_same_evidence_is_asked_for(where: s
         world.go(lambda: world.record.get("step") == 1, looks=400, seconds=1)
         world.short.add("v2")
         world.look()
-    before = world.desk.asked[-1]
+    before = world.scheduler.asked[-1]
     world.restart()
     world.look()
-    after = world.desk.asked[-1]
+    after = world.scheduler.asked[-1]
     assert (after.key, after.since, after.metrics) == (before.key, before.since, before.metrics)
-    world.desk.results["errors"] = bad()
+    world.scheduler.results["errors"] = bad()
     world.look()
     assert world.weights == {"v1": 100}
 
@@ -98,7 +98,7 @@ def test_a_first_step_that_the_gateway_never_confirms_is_judged_all_the_same() -
     world.go(lambda: world.weights == {"v1": 90, "v2": 10}, seconds=1)
     world.look()
     assert "confirmedAt" not in world.record["steps"][0]
-    world.desk.results["errors"] = bad()
+    world.scheduler.results["errors"] = bad()
     world.look()
     assert world.weights == {"v1": 100}
 
@@ -108,7 +108,7 @@ def test_a_first_step_that_the_gateway_never_confirms_is_judged_all_the_same() -
 )
 def test_what_decides_nothing_between_steps_changes_nothing(found: MeasurementFailure | None) -> None:
     world = promoting()
-    world.desk.results = {} if found is None else {"errors": found}
+    world.scheduler.results = {} if found is None else {"errors": found}
     for _ in range(LOOKS):
         world.look()
     assert world.weights == {"v1": 50, "v2": 50}
@@ -134,7 +134,7 @@ def test_with_on_failure_hold_traffic_stays_until_a_person_decides(where: str) -
     else:
         world, weights = begun(HELD), {"v1": 90, "v2": 10}
         world.go(lambda: world.record.get("step") == 1, looks=400, seconds=1)
-    world.desk.results["errors"] = bad()
+    world.scheduler.results["errors"] = bad()
     world.short.clear()
     world.go_to("Holding", "AnalysisFailed")
     writes = len(world.api.writes)
@@ -148,18 +148,18 @@ def test_with_on_failure_hold_traffic_stays_until_a_person_decides(where: str) -
 
 def test_a_person_who_promotes_without_evidence_is_not_left_alone_with_a_failure() -> None:
     """Only what a person knew of is overruled."""
-    world = World(SLOW)
+    world = RolloutHarness(SLOW)
     world.want("v2")
     world.go_to("Holding", "InsufficientEvidence")
     world.short.add("v2")
     world.command("promote")
     world.go_to("Promoting")
-    world.desk.results["errors"] = bad()
+    world.scheduler.results["errors"] = bad()
     world.go_to("RolledBack", "AnalysisFailed")
 
 
 def test_a_rollback_by_hand_whose_pods_die_gives_requests_back_and_goes_on_trying() -> None:
-    world = World(CANARY)
+    world = RolloutHarness(CANARY)
     world.want("v2")
     world.go_to("Succeeded")
     by_hand(world)
@@ -174,7 +174,7 @@ def test_a_rollback_by_hand_whose_pods_die_gives_requests_back_and_goes_on_tryin
 
 
 def test_a_fast_rollback_whose_pods_die_is_turned_back() -> None:
-    world = World(CANARY | {"keepPrevious": "10m"})
+    world = RolloutHarness(CANARY | {"keepPrevious": "10m"})
     world.want("v2")
     world.go_to("Succeeded")
     world.want("v1")
@@ -197,12 +197,12 @@ def test_a_fast_rollback_whose_pods_die_is_turned_back() -> None:
 def test_every_kind_of_step_is_judged_until_the_promotion(steps: list[dict[str, Any]]) -> None:
     world = begun(policy(*steps, analysis={"interval": "5s", "metrics": [ERRORS]}, deadline="1h"))
     for _ in range(40):
-        before = len(world.desk.asked)
+        before = len(world.scheduler.asked)
         world.look(2)
         if set(world.weights) == {"v1", "v2"} and world.record.get("state") in ("Progressing", "AwaitingApproval"):
             world.look(2)
-            assert len(world.desk.asked) > before, world.record
-    world.desk.results["errors"] = bad()
+            assert len(world.scheduler.asked) > before, world.record
+    world.scheduler.results["errors"] = bad()
     if world.record["state"] != "Succeeded":
         world.go_to("RolledBack", "AnalysisFailed")
 
@@ -225,8 +225,8 @@ HANGS = {"replicas": 4, "maxRequestSeconds": 60}
 def test_no_step_passes_before_the_longest_request_has_ended(strategy: dict[str, Any]) -> None:
     """A request that hangs is counted when it ends: until then a candidate that lets all of them hang is perfect."""
     metrics = {"interval": "5s", "metrics": [{**ERRORS, "max": "0.5"}]}
-    world = World({"strategy": strategy, "analysis": metrics, "deadline": "3h"}, serving=HANGS)
-    world.desk.results["errors"] = RequestShares(Arm(20000, 10), Arm(20000, 800))
+    world = RolloutHarness({"strategy": strategy, "analysis": metrics, "deadline": "3h"}, serving=HANGS)
+    world.scheduler.results["errors"] = RequestShares(Arm(20000, 10), Arm(20000, 800))
     world.want("v2")
     for _ in range(60):
         world.look(10)
@@ -240,17 +240,17 @@ def test_a_pass_that_was_measured_before_the_longest_request_has_ended_is_none()
     world = begun(SLOW | {"strategy": {"preset": "Rolling"}}, serving=HANGS)
     world.go(lambda: "confirmedAt" in world.record.get("steps", [{}])[0])
     measured = world.clock.now()
-    world.desk.at = lambda: measured
+    world.scheduler.at = lambda: measured
     for _ in range(20):
         world.look(10)
     assert world.weights == {"v1": 75, "v2": 25}
     assert world.record["verdicts"][0]["reason"] == "RequestsNotEnded"
-    world.desk.at = world.clock.now
+    world.scheduler.at = world.clock.now
     world.go_to("Succeeded", "Promoted")
 
 
 def test_a_policy_whose_deadline_is_shorter_than_the_longest_requests_is_refused() -> None:
-    world = World(CANARY, serving=HANGS | {"maxRequestSeconds": 3600})
+    world = RolloutHarness(CANARY, serving=HANGS | {"maxRequestSeconds": 3600})
     world.set_policy(JUDGED)
     world.want("v2")
     world.go(lambda: conditions(world.model)["Stalled"]["reason"] == "PolicyNotSupported")
@@ -258,7 +258,7 @@ def test_a_policy_whose_deadline_is_shorter_than_the_longest_requests_is_refused
 
 
 def test_a_step_without_evidence_does_not_wait_for_requests() -> None:
-    world = World(CANARY, serving=HANGS)
+    world = RolloutHarness(CANARY, serving=HANGS)
     world.want("v2")
     world.go(lambda: world.record.get("step") == 1, looks=12)
 
@@ -271,9 +271,9 @@ def test_a_step_without_evidence_does_not_wait_for_requests() -> None:
 def test_a_hold_at_100_that_no_metric_judges_is_refused(metric: dict[str, Any] | None) -> None:
     metrics = [ERRORS] if metric is None else [ERRORS, metric]
     steps = ({"weight": 10, "hold": "20s"}, {"weight": 100, "hold": "60s"})
-    world = World(CANARY)
+    world = RolloutHarness(CANARY)
     world.set_policy(policy(*steps, analysis={"interval": "5s", "metrics": metrics}))
-    world.desk.results = {"errors": good(), "abs": good()}
+    world.scheduler.results = {"errors": good(), "abs": good()}
     world.want("v2")
     for _ in range(LOOKS):
         world.look()

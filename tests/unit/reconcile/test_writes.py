@@ -8,13 +8,13 @@ from typing import Any
 from modelwright.kube import kinds
 from modelwright.kube.queue import Key
 from modelwright.kube.workers import ReconcileResult
-from tests.lib.rollout_harness import NS, World, policy
+from tests.lib.rollout_harness import NS, RolloutHarness, policy
 
 TEMPLATE = {"artifact": {"uri": "s3://models/v9", "digest": "sha256:" + "9" * 64, "format": {"name": "plain"}}}
 CHILDREN = Counter(["create Deployment", "create ControllerRevision", "patch Service", "delete Deployment"])
 
 
-class Counted(World):
+class Counted(RolloutHarness):
     """A Model without a gateway, whose writes are counted."""
 
     def __init__(self, spec: dict[str, Any] | None = None, **more: Any) -> None:

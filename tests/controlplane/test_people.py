@@ -334,7 +334,7 @@ async def test_the_operator_sees_a_policy_go_and_come_back(
     try:
         crd_server.ok("delete", "-f", file)
         await eventually(check, lambda: check.admission(NAMESPACE).in_force is False)
-        assert f"lets anybody write {named} in the name of others" in check.admission(NAMESPACE).problem
+        assert f"lets any user write {named} in the name of others" in check.admission(NAMESPACE).problem
     finally:
         crd_server.ok("apply", "-f", file)
         await eventually(check, lambda: check.admission(NAMESPACE).in_force is True)

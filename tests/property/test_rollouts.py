@@ -1,6 +1,7 @@
 """Whatever people do, evidence says, pods do and crashes interrupt: a rollout never succeeds without its evidence.
 
-The real reconcilers on a simulated cluster with a gateway, a policy with metrics, and a scheduler that returns what it is given.
+The real reconcilers on a simulated cluster with a gateway, a policy with metrics, and a scheduler that returns
+prepared measurements.
 """
 
 from typing import Any

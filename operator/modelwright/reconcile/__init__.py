@@ -1,1 +1,1 @@
-"""One module per kind: observe, decide, act, report."""
+"""One module or package per kind: observe, decide, act, report."""

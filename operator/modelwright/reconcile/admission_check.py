@@ -199,7 +199,7 @@ class AdmissionCheck:
             return self._unknown_admission(error, old)
         if accepted:
             text = (
-                f"the API server lets anybody write {', '.join(accepted)} in the name of others in namespace "
+                f"the API server lets any user write {', '.join(accepted)} in the name of others in namespace "
                 f"{namespace}: an administrator has to install the admission policies of this version "
                 "(manifests/policies, or the chart modelwright-crds), and to bind them to all namespaces"
             )

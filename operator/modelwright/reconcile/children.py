@@ -17,7 +17,7 @@ _HELPER_ROLES = (names.ROLE_RESOLVE, names.ROLE_DATA_POLL, names.ROLE_COMPARER, 
 
 
 class BlockedError(Exception):
-    """An action that can't be carried out until a user changes something; `problem` says what."""
+    """An action that can't be carried out until a user changes something; `problem` is the message."""
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem.message)

@@ -1,4 +1,4 @@
-"""Runs the Jobs of metrics: one at a time for each, waited for by the desk and never by a pass."""
+"""Runs the Jobs of metrics, one at a time for each metric; the measurement scheduler waits for them."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class MetricJobRunner:
         assert metric.job is not None  # noqa: S101
         admission = self._admission(request.namespace)
         if not admission.in_force:
-            text = admission.problem or "whether the admission policies are in force is being found out"
+            text = admission.problem or "whether the admission policies are in force is being checked"
             return MeasurementFailure(Reason.ADMISSION_POLICY_MISSING, text)
         try:
             job = self._find_running(request, metric) or await self._start_job(request, metric)

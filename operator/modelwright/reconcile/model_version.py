@@ -418,7 +418,7 @@ class ModelVersionReconciler:
                 # Others could create a pod with a report of their own.
                 if known is not None and pinned is not None:
                     return replace(_pinned_content(pinned, known, required), requeue_after=POLL_POD_SECONDS)
-                text = admission.problem or "whether the admission policies are in force is being found out"
+                text = admission.problem or "whether the admission policies are in force is being checked"
                 return ResolvedContent(
                     pinned,
                     ConditionSummary(
@@ -520,9 +520,9 @@ def _waiting_verdict(
 ) -> ConditionSummary:
     """The conditions while the resolve pod runs: what it is needed for."""
     if pinned is None:
-        return ConditionSummary(Reason.WAITING_FOR_DIGEST, "the artifact's digest is being found out", reconciling=True)
+        return ConditionSummary(Reason.WAITING_FOR_DIGEST, "the artifact's digest is being resolved", reconciling=True)
     if required is not None and known is None:
         text = "the signature of the artifact is being verified"
         return ConditionSummary(Reason.WAITING_FOR_SIGNATURE, text, reconciling=True)
-    text = "the digest of the artifact's files, which proves them in the cache, is being found out"
+    text = "the digest of the artifact's files, which proves them in the cache, is being computed"
     return ConditionSummary(Reason.WAITING_FOR_DIGEST, text, reconciling=True)

@@ -1,4 +1,4 @@
-"""RetrainingPolicy: finds out what has fired, starts runs or says why not, and keeps the record of it."""
+"""RetrainingPolicy: evaluates its triggers, starts runs, and records why a trigger started none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""RolloutPolicy: says of each, once an edit, whether it can be followed and decided in time."""
+"""RolloutPolicy: reports, once for each edit, whether a policy can be followed and decided in time."""
 
 from __future__ import annotations
 

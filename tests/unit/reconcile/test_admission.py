@@ -90,7 +90,7 @@ async def test_one_accepted_forgery_is_enough_to_honour_nobody(kind: str) -> Non
     world.server.open = {kind}
     assert await world.check.check_cluster()
     assert world.in_force is False
-    assert f"lets anybody write {kind}s in the name of others" in world.check.admission("ns").problem
+    assert f"lets any user write {kind}s in the name of others" in world.check.admission("ns").problem
 
 
 async def test_what_was_written_while_it_was_missing_proves_nothing() -> None:

@@ -28,7 +28,7 @@ from tests.unit.reconcile import test_retraining as retraining
 Object = dict[str, Any]
 INFRA = CANARY | {"gates": {"infra": {"memory": "1Gi"}}, "deadline": "30m"}
 EVIL: Object = {"name": "check", "image": "evil.example/forge:1"}
-MISSING_POLICY = AdmissionState(False, "the API server lets anybody write ControllerRevisions in the name of others")
+MISSING_POLICY = AdmissionState(False, "the API server lets any user write ControllerRevisions in the name of others")
 
 
 def forge(world: RolloutHarness, job: Object, report: Any, **change: Any) -> None:

@@ -64,7 +64,7 @@ def _read_policy(
             text = f"status.policy of {record.name}: {errors}"
             return MANUAL_ROLLBACK_POLICY, Problem(Reason.INVALID_POLICY, text, stalled=True)
     if record is not None and lacks_policy(record) and record.state is not RolloutState.PENDING:
-        text = f"{record.name} has no status.policy, so nobody knows what evidence it asks for: abort it"
+        text = f"{record.name} has no status.policy, so the evidence it requires is unknown: abort it"
         return MANUAL_ROLLBACK_POLICY, Problem(Reason.INVALID_POLICY, text, stalled=True)
     return (present.spec if present is not None else MANUAL_ROLLBACK_POLICY), None
 

@@ -125,7 +125,7 @@ def _render_disruption_budget(snapshot: ModelSnapshot, revision: Revision, repli
 
 
 def _render_autoscaler(snapshot: ModelSnapshot, revision: Revision, pods: int | None) -> Object | None:
-    """The revision's autoscaler. `pods`: the least that it may choose, where the rollout says so."""
+    """The revision's autoscaler. `pods`: the least that it may choose, if the rollout limits it."""
     autoscaling = snapshot.model.spec.serving.autoscaling
     if autoscaling is None:
         return None

@@ -36,13 +36,13 @@ def read_approval_decision(
     required = requirement.required
     admission = context.admission(model.namespace)
     if not admission.in_force:
-        text = admission.problem or "whether the admission policies are in force is being looked at"
+        text = admission.problem or "whether the admission policies are in force is being checked"
         stalled = admission.in_force is False
         return people.ApprovalsMissing((), required, str(Reason.ADMISSION_POLICY_MISSING), text, stalled)
     candidate, content_hash = record.status.to, record.status.content_hash
     candidate_version = candidate.version if candidate is not None else record.spec.target.version
     if version is None or candidate_version != version.name or content_hash is None or not record.status.authors:
-        text = f"ModelVersion {candidate_version} can't be looked at, so nothing can be approved"
+        text = f"ModelVersion {candidate_version} can't be read, so nothing can be approved"
         return people.ApprovalsMissing((), required, str(Reason.AWAITING_APPROVAL), text)
     since = requirement.since
     return people.evaluate_approvals(

@@ -74,11 +74,11 @@ async def read_results(context: Context, record: RolloutRecord, policy: RolloutP
 
 
 def untrusted_problem(context: Context, namespace: str) -> Problem | None:
-    """Why no report of a Job counts in a namespace now: others may be able to create pods that look like the Job's."""
+    """Why no report of a Job counts in a namespace now: others may be able to create pods that pass for the Job's."""
     admission = context.admission(namespace)
     if admission.in_force:
         return None
-    text = admission.problem or "whether the admission policies are in force is being found out"
+    text = admission.problem or "whether the admission policies are in force is being checked"
     return Problem(Reason.ADMISSION_POLICY_MISSING, text, stalled=admission.in_force is False)
 
 

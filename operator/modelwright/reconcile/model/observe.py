@@ -1,6 +1,6 @@
 """Gathers one frozen snapshot of a Model and its children, from which the decision is made.
 
-Reads the store, and the API server only for the pods of revisions and gates that need a closer look.
+Reads the store, and the API server only for the pods of revisions and gates that are not ready.
 """
 
 import functools

@@ -107,8 +107,10 @@ class ModelReporter:
             self._emit_events(raw, old, status, summary)
 
     async def acknowledge_edit(self, raw: Object, model: Model) -> None:
-        """Report that an edit was seen, in one write where a reconciliation takes several: its author gets an answer at
-        once, however many other edits are queued."""
+        """Report that an edit was observed, by one write where a reconciliation takes several.
+
+        Its author gets an answer at once, however many other edits are queued.
+        """
         conditions = readiness.acknowledge_edit(
             model.status.conditions, generation=model.generation, now=self._context.clock.now()
         )

@@ -55,7 +55,7 @@ class RolloutHistory:
 
     @property
     def last_finished(self) -> RolloutRecord | None:
-        """The newest record; while that has not finished, and so says nothing of what serves, the one before it."""
+        """The newest record that has finished, which decides what serves; the newest of all before any has."""
         if self.newest is not None and self.newest.status.finished_at is None and self.ended:
             return self.ended[-1]
         return self.newest

@@ -126,8 +126,8 @@ def _with_approved_runtime(
         return replace(target, stored=approved_template)
     runtime = target.choice.runtime
     text = (
-        f"{runtime.kind} {runtime.name} was edited after people had approved; put it back, or set "
-        "spec.serving.restartedAt of the Model, so that they are asked about what it is now"
+        f"{runtime.kind} {runtime.name} was edited after its approval; restore it, or set "
+        "spec.serving.restartedAt of the Model, so that its present content is approved"
     )
     return Problem(Reason.AWAITING_APPROVAL, text, stalled=True)
 
@@ -211,7 +211,7 @@ def _missing_digest(context: Context, model: Model, version: ModelVersion) -> Pr
         # Versions that a Model wants rank higher in the queue of resolve pods; this one may not know yet that it does.
         context.enqueue(Key("ModelVersion", model.namespace, version.name))
         return Problem(Reason.WAITING_FOR_TURN, f"ModelVersion {version.name}: {waiting.message}")
-    return Problem(Reason.WAITING_FOR_DIGEST, f"ModelVersion {version.name}: its digest is being found out")
+    return Problem(Reason.WAITING_FOR_DIGEST, f"ModelVersion {version.name}: its digest is being resolved")
 
 
 def _plan_revision(
@@ -232,7 +232,7 @@ def _plan_revision(
     if stored is not None and not (outdated and never_available):
         return RevisionPlan(revision, version, digest, choice, stored, outdated)
     if _awaits_cache_proof(context, raw, version, digest, proof):
-        text = f"ModelVersion {version.name}: the digest of its files is being found out"
+        text = f"ModelVersion {version.name}: the digest of its files is being computed"
         return Problem(Reason.WAITING_FOR_DIGEST, text)
     missing = artifact_cache.cache_problem(context, model.spec.serving, version)
     if missing is not None:

@@ -44,9 +44,9 @@ class RunSnapshot:
     run: TrainingRun
     policy_raw: Object | None
     spec: RetrainingPolicySpec | None
-    """The policy as it was when the run began, else as it is; None when neither can be read."""
+    """The policy as it was when the run started, else as it is; None when neither can be read."""
     problem: Problem | None
-    """Why the run can't go on by that policy."""
+    """Why the run can't continue by that policy."""
     model_raw: Object | None
     model: Model | None
 
@@ -76,7 +76,7 @@ class RunSnapshot:
         return {"dataCheck": template.data_check, "train": template.train, "evaluate": template.evaluate}[stage]
 
     def helper_images(self, images: Images) -> Images:
-        """The images of helper pods, with the placement that the Model asks for."""
+        """The images of helper pods, with the placement that the Model requests."""
         return helper_pod_placement.with_model_placement(images, self.model_raw)
 
     def is_expired(self, now: datetime) -> bool:
@@ -130,7 +130,7 @@ def _manual_start_problem(context: Context, run: TrainingRun) -> Problem | None:
     admission, created = context.admission(run.namespace), run.metadata.creation_timestamp
     if admission.in_force and (admission.since is None or (created is not None and created >= admission.since)):
         return None
-    text = admission.problem or "admission has not proved who asks for this run; create it anew"
+    text = admission.problem or "admission has not proved who started this run; create it again"
     return Problem(Reason.ADMISSION_POLICY_MISSING, text, stalled=admission.in_force is not None)
 
 

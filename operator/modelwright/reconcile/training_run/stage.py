@@ -200,7 +200,7 @@ def _unless_untrusted(context: Context, snapshot: RunSnapshot, reading: StageRea
     admission = context.admission(snapshot.run.namespace)
     if reading.state is not StageState.SUCCEEDED or admission.in_force:
         return reading
-    text = admission.problem or "whether the admission policies are in force is being found out"
+    text = admission.problem or "whether the admission policies are in force is being checked"
     return StageReading(StageState.RUNNING, Reason.ADMISSION_POLICY_MISSING, f"its result does not count: {text}")
 
 

@@ -77,7 +77,7 @@ def test_without_proof_it_loses(winner: dict[str, str], points: ValuePairs, told
     assert world.weights == {"v1": 100}
 
 
-def test_nothing_is_decided_before_the_values_are_there_and_the_deadline_ends_it() -> None:
+def test_undecided_without_values_until_the_deadline() -> None:
     world = running(policy())
     world.go(lambda: bool(world.scheduler.ends), looks=100)
     world.look()
@@ -152,7 +152,7 @@ def test_it_does_not_wait_for_ever(case: str) -> None:
     assert world.weights == {"v1": 100}
 
 
-def test_who_promotes_in_the_middle_of_a_test_promotes_without_its_evidence() -> None:
+def test_promote_during_a_test_is_without_evidence() -> None:
     world = running(policy(**SHARES))
     world.look()
     world.command("promote")

@@ -144,7 +144,7 @@ async def test_the_first_namespace_that_exists_is_asked() -> None:
     assert {namespace for _, namespace in world.server.asked} == {"one", "two"}
 
 
-async def test_it_looks_each_hour_and_each_half_minute_while_it_is_not_well() -> None:
+async def test_checks_hourly_and_each_half_minute_while_not_in_force() -> None:
     world = AdmissionHarness()
     world.server.open = {"Approval"}
     task = asyncio.create_task(world.check.run())
@@ -157,7 +157,7 @@ async def test_it_looks_each_hour_and_each_half_minute_while_it_is_not_well() ->
     task.cancel()
 
 
-async def test_without_an_answer_it_looks_again_soon_and_then_less_often() -> None:
+async def test_without_an_answer_retries_soon_then_less_often() -> None:
     world = AdmissionHarness()
     world.server.error = api_errors.Transient(503, "ServiceUnavailable", "not now")
     task = asyncio.create_task(world.check.run())
@@ -174,7 +174,7 @@ async def test_without_an_answer_it_looks_again_soon_and_then_less_often() -> No
     task.cancel()
 
 
-async def test_each_minute_another_namespace_is_asked_in_those_never_asked_first() -> None:
+async def test_each_minute_another_namespace_is_checked() -> None:
     world = AdmissionHarness("op")
     world.places = {"a", "b"}
     task = asyncio.create_task(world.check.run())
@@ -190,7 +190,7 @@ async def test_each_minute_another_namespace_is_asked_in_those_never_asked_first
     task.cancel()
 
 
-async def test_policies_that_are_not_bound_to_a_namespace_stop_what_rests_on_them_there_alone() -> None:
+async def test_unbound_policies_block_only_their_namespace() -> None:
     world = AdmissionHarness("op")
     world.places = {"a", "b"}
     world.server.open_in = {"b"}
@@ -204,7 +204,7 @@ async def test_policies_that_are_not_bound_to_a_namespace_stop_what_rests_on_the
     assert world.changed == [None, "b"]
 
 
-async def test_a_namespace_that_is_not_well_is_asked_again_each_half_minute_until_it_is() -> None:
+async def test_failing_namespace_is_checked_each_half_minute() -> None:
     world = AdmissionHarness("op")
     world.places = {"a", "b"}
     world.server.open_in = {"a"}
@@ -222,7 +222,7 @@ async def test_a_namespace_that_is_not_well_is_asked_again_each_half_minute_unti
     task.cancel()
 
 
-async def test_without_an_answer_a_namespace_keeps_what_was_found_out_there() -> None:
+async def test_without_an_answer_a_namespace_keeps_the_last_one() -> None:
     world = AdmissionHarness("op")
     world.places = {"a"}
     world.server.open_in = {"a"}
@@ -238,7 +238,7 @@ async def test_without_an_answer_a_namespace_keeps_what_was_found_out_there() ->
     assert world.check.admission("a").in_force is True
 
 
-async def test_a_namespace_on_its_way_out_proves_nothing_against_the_policies() -> None:
+async def test_terminating_namespace_disproves_no_policy() -> None:
     world = AdmissionHarness("op")
     world.places = {"a"}
     await world.check.check_cluster()

@@ -46,7 +46,7 @@ def env(container: Object) -> dict[str, str]:
     return {entry["name"]: entry.get("value", "") for entry in container["env"]}
 
 
-def test_under_signatures_an_archives_files_are_proven_by_the_status() -> None:
+def test_signed_archive_is_proven_by_the_status() -> None:
     world = Cached(signatures=asked(), endpoint=False, **CACHED)
     world.archive()
     world.settle(12)
@@ -81,7 +81,7 @@ def test_what_is_off_costs_no_look_at_the_files(model: Object) -> None:
     assert not [arguments for _, arguments in world.ran if "--tree" in arguments]
 
 
-def test_a_status_of_an_older_release_is_completed_and_its_signature_stands() -> None:
+def test_older_status_is_completed_and_keeps_its_signature() -> None:
     world = Cached(signatures=asked(), endpoint=False, **CACHED)
     world.archive()
     world.settle(12)
@@ -119,7 +119,7 @@ def test_files_that_can_not_be_looked_at_hold_nobody_up() -> None:
     assert len(world.ran) == runs, "and no pod is made again and again"
 
 
-def test_what_is_unpacked_is_known_by_the_same_names_as_fetch_knows_it() -> None:
+def test_unpacked_names_match_those_of_the_fetcher() -> None:
     assert set(versions.ARCHIVES) == set(ARCHIVE_SUFFIXES)
 
 

@@ -30,7 +30,7 @@ class Edited(RolloutHarness):
         return bool(self.model["status"]["observedGeneration"] == self.model["metadata"]["generation"])
 
 
-def test_an_edit_among_others_is_answered_by_one_write_and_carried_out_by_the_next_pass() -> None:
+def test_queued_edit_is_acknowledged_by_one_write() -> None:
     world = Edited(None)
     world.crowd = True
     before = world.model["status"]
@@ -76,7 +76,7 @@ def test_a_rollout_on_its_way_is_never_kept_waiting_by_a_crowd() -> None:
     assert world.records[-1]["status"]["state"] == "RollingBack"
 
 
-def test_a_failure_is_no_longer_told_once_the_edit_that_may_mend_it_was_seen() -> None:
+def test_acknowledged_edit_clears_the_failure() -> None:
     world = Edited(CANARY)
     world.want("v2")
     world.go(lambda: world.weights == {"v1": 90, "v2": 10})

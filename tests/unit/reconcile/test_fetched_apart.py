@@ -105,7 +105,7 @@ def claim(spec: Object) -> str:
     )
 
 
-def test_a_pod_of_the_versions_own_fills_the_cache_before_any_pod_serves_from_it() -> None:
+def test_cache_is_filled_before_any_pod_serves_from_it() -> None:
     world = Apart()
     assert world.filled == [("v1", "models")]
     assert world.version("v1")["status"]["artifact"]["cached"] == "models"
@@ -118,7 +118,7 @@ def test_a_pod_of_the_versions_own_fills_the_cache_before_any_pod_serves_from_it
     assert world.filled == [("v1", "models")], "and once is enough"
 
 
-def test_nothing_of_a_version_is_made_until_it_is_in_the_cache_and_what_serves_goes_on() -> None:
+def test_uncached_version_creates_nothing_and_serving_continues() -> None:
     world = Apart()
     world.fails["v2"] = DENIED
     world.want("v2")
@@ -146,7 +146,7 @@ def test_while_it_is_brought_model_and_version_say_so() -> None:
     assert world.told(world.version("v2"), "Reconciling") == ("True", "WaitingForCache")
 
 
-def test_what_the_cache_has_lost_is_brought_again_and_not_again_and_again() -> None:
+def test_lost_cache_content_is_fetched_once_more() -> None:
     world = Apart()
     world.serving_pod_says(LOST)
     world.go(lambda: len(world.filled) == 2)
@@ -187,7 +187,7 @@ def test_a_pod_that_brought_something_else_fills_nothing() -> None:
     assert world.pods("v2") is None
 
 
-def test_a_model_that_serves_as_the_artifacts_account_has_no_other_pod_than_before() -> None:
+def test_model_with_the_artifacts_account_has_no_fill_pod() -> None:
     world = Apart(serving={"replicas": 1, "cache": {"persistentVolumeClaim": "models"}})
     world.want("v2")
     world.go(lambda: world.serving == "v2")
@@ -195,7 +195,7 @@ def test_a_model_that_serves_as_the_artifacts_account_has_no_other_pod_than_befo
     assert "cached" not in world.version("v2").get("status", {}).get("artifact", {})
 
 
-def test_the_evaluation_loads_the_model_as_whom_it_serves_and_from_the_cache() -> None:
+def test_evaluation_uses_the_serving_account_and_the_cache() -> None:
     world = Apart(ROLLOUT)
     world.set_policy(ROLLOUT | {"gates": {"evaluation": EVALUATION}, "deadline": "10m"})
     world.want("v2")
@@ -222,7 +222,7 @@ def test_the_evaluation_loads_the_model_as_whom_it_serves_and_from_the_cache() -
     world.go(lambda: world.record.get("state") == "Succeeded")
 
 
-def test_what_serves_is_brought_too_before_an_evaluation_that_compares_with_it() -> None:
+def test_serving_version_is_cached_before_an_evaluation() -> None:
     world = Apart(ROLLOUT, serving={"replicas": 1, "cache": {"persistentVolumeClaim": "models"}})
     world.set_policy(ROLLOUT | {"gates": {"evaluation": EVALUATION}, "deadline": "10m"})
     spec = {"serving": {"serviceAccountName": "digits-server"}, "version": {"name": "v2"}}
@@ -251,7 +251,7 @@ class WatchedApart(Apart, MonitoringHarness):
     """The same with an observer."""
 
 
-def test_the_observer_which_loads_no_model_fetches_its_sample_as_before() -> None:
+def test_drift_monitor_fetches_its_sample_itself() -> None:
     world = WatchedApart(endpoint=True)
     version = objects.version(NS, "v9", serviceAccountName="reader")
     version["spec"]["reference"] = REFERENCE

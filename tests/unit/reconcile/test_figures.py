@@ -56,7 +56,7 @@ def test_a_live_rollout_is_told_with_its_numbers() -> None:
     world.go(lambda: series("modelwright_rollout_outcome") == {("errors", "Pass"): 1})
 
 
-def test_series_go_when_the_rollout_is_promoted_and_its_time_is_counted() -> None:
+def test_promotion_removes_series_and_counts_its_time() -> None:
     world = held_at_ten()
     before, (count, seconds) = ended("Succeeded", "Promoted"), observed("promote")
     world.scheduler.results["errors"] = good()
@@ -71,7 +71,7 @@ def test_series_go_when_the_rollout_is_promoted_and_its_time_is_counted() -> Non
     assert ended("Succeeded", "Promoted") == before + 1
 
 
-def test_series_go_when_the_rollout_is_rolled_back_and_its_time_is_counted() -> None:
+def test_rollback_removes_series_and_counts_its_time() -> None:
     world = held_at_ten()
     before, (count, seconds) = ended("RolledBack", "AnalysisFailed"), observed("rollback")
     world.scheduler.results["errors"] = bad()
@@ -108,7 +108,7 @@ def test_a_model_is_told_whether_or_not_a_rollout_goes_on() -> None:
     assert weights() == {"v2": 100}
 
 
-def test_a_model_that_the_operator_can_not_read_is_told_as_stalled() -> None:
+def test_unreadable_model_is_exported_as_stalled() -> None:
     world = held_at_ten()
     world.api.user_patch(kinds.MODEL, NS, "digits", {"spec": {"version": {"name": 7}}})
     world.look()

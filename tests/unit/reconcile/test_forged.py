@@ -71,7 +71,7 @@ def test_no_forged_pod_passes_a_gate(change: Object, condition: str) -> None:
     assert world.weights == {"v1": 100}
 
 
-def test_a_pod_that_says_pass_does_not_overrule_a_job_that_failed() -> None:
+def test_passing_pod_does_not_overrule_a_failed_job() -> None:
     world = GateHarness(INFRA)
     world.want("v2")
     world.end("infra", PROBED, condition="Failed", reason="BackoffLimitExceeded")
@@ -155,7 +155,7 @@ def test_a_forged_resolve_pod_verifies_nothing_and_is_told() -> None:
     assert ("v2", "Warning", "ResolvePodLost") in world.operator.events.told
 
 
-def test_resolve_pods_that_go_away_again_and_again_are_told_and_made_less_often() -> None:
+def test_vanishing_resolve_pods_are_reported_and_slowed_down() -> None:
     world = SignatureHarness(endpoint=False)
     world.api.user_create(objects.version(NS, "v9", digest=None))
     before = len([w for w in world.api.writes if w[:2] == ("create", kinds.POD)])
@@ -168,7 +168,7 @@ def test_resolve_pods_that_go_away_again_and_again_are_told_and_made_less_often(
     assert 5 < made < 25, "500 seconds, with pauses of up to a minute"
 
 
-def test_one_resolve_pod_that_goes_away_is_made_again_without_a_word() -> None:
+def test_one_vanished_resolve_pod_is_replaced_silently() -> None:
     world = SignatureHarness(endpoint=False)
     world.api.user_create(objects.version(NS, "v9", digest=None))
     world.look()
@@ -179,7 +179,7 @@ def test_one_resolve_pod_that_goes_away_is_made_again_without_a_word() -> None:
     assert "ResolvePodLost" not in {reason for _, _, reason in world.operator.events.told}
 
 
-def test_a_resolve_pod_that_fails_for_good_does_not_crash_loop_and_is_tried_again_later() -> None:
+def test_failing_resolve_pod_is_removed_and_retried_later() -> None:
     world = SignatureHarness(endpoint=False)
     world.api.user_create(objects.version(NS, "v9", digest=None))
     world.look()
@@ -295,7 +295,7 @@ def _owned(kind: str, name: str, uid: str, group: str, controller: bool = True) 
 
 
 @pytest.mark.parametrize("how", [*TREES, ""], ids=lambda how: how or "true")
-def test_a_training_by_another_kind_is_told_by_the_pods_that_its_controllers_lead_to(how: str) -> None:
+def test_other_kinds_training_counts_pods_of_its_controllers(how: str) -> None:
     kinds.register_kinds([JOB_SET])
     manifest = {"apiVersion": JOB_SET.api_version, "kind": "JobSet", "spec": {}}
     train = {"resource": {"profile": "JobSet", "manifest": manifest}}

@@ -47,7 +47,7 @@ class First(GateHarness):
             super().go(until, looks, seconds)
 
 
-def test_gates_pass_one_after_the_other_before_any_caller_is_sent_there() -> None:
+def test_gates_pass_in_order_before_any_request_arrives() -> None:
     world = GateHarness()
     world.want("v2")
     world.job("evaluation")
@@ -140,7 +140,7 @@ def test_a_report_that_lacks_a_figure_quarantines_nothing() -> None:
         ("infra", {"outcome": "Fail", "reason": "SampleFailed", "message": "500"}, "SampleFailed"),
     ],
 )
-def test_a_gate_that_refuses_rolls_back_and_its_job_stays_for_its_log(gate: str, report: Object, reason: str) -> None:
+def test_failed_gate_rolls_back_and_keeps_its_job(gate: str, report: Object, reason: str) -> None:
     world = GateHarness()
     world.want("v2")
     if gate == "infra":
@@ -178,7 +178,7 @@ def test_an_end_without_a_report_is_never_a_pass(condition: str, reason: str, to
     assert world.weights == {"v1": 100}
 
 
-def test_an_image_that_can_not_be_pulled_is_told_before_the_jobs_own_time_is_up() -> None:
+def test_unpullable_image_is_reported_before_the_job_times_out() -> None:
     world = GateHarness()
     world.want("v2")
     world.job("evaluation")
@@ -215,7 +215,7 @@ async def _refusing(*_: Any, **__: Any) -> list[Object]:
     raise api_errors.Transient(503, "ServiceUnavailable", "not now")
 
 
-def test_a_template_the_api_server_refuses_is_told_by_its_field_and_the_deadline_ends_it() -> None:
+def test_refused_template_names_its_field_until_the_deadline() -> None:
     world = GateHarness()
 
     def refuse(verb: str, obj: Object) -> None:
@@ -231,7 +231,7 @@ def test_a_template_the_api_server_refuses_is_told_by_its_field_and_the_deadline
     world.go_to("Aborted", "DeadlineExceeded")
 
 
-def test_without_the_version_that_serves_there_is_nothing_to_compare_with() -> None:
+def test_missing_serving_version_blocks_the_comparison() -> None:
     world = GateHarness()
     world.want("v2")
     world.api.user_delete(kinds.MODEL_VERSION, NS, "v1")

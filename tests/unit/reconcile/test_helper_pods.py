@@ -34,7 +34,7 @@ def test_an_observer_is_made_again_when_it_is_to_run_elsewhere() -> None:
         assert world.quiet()
 
 
-def test_looks_at_data_are_made_again_when_they_are_to_run_elsewhere() -> None:
+def test_data_polls_are_recreated_for_other_placement() -> None:
     world = RetrainingHarness(DATA)
     for said in SETTINGS:
         restarted_with(world, said)
@@ -46,7 +46,7 @@ def test_looks_at_data_are_made_again_when_they_are_to_run_elsewhere() -> None:
         assert len(world.api.writes) == before
 
 
-def test_a_resolve_pod_that_fits_no_node_is_made_again_when_it_may_run_elsewhere() -> None:
+def test_unschedulable_resolve_pod_is_recreated_elsewhere() -> None:
     world = RolloutHarness(None)
     world.api.user_create(unpinned("v9"))
     for said in [{}, *SETTINGS]:
@@ -89,7 +89,7 @@ def test_an_observer_of_a_model_runs_where_its_author_says() -> None:
     world.go(lambda: world.copies == 20)
 
 
-def test_an_annotation_of_somebody_else_makes_no_serving_pods_again() -> None:
+def test_foreign_annotation_recreates_no_serving_pods() -> None:
     world = RolloutHarness(None)
     name = next(name for (kind, _, name) in world.api.objects if kind == kinds.DEPLOYMENT)
     uid = world.api.objects[kinds.DEPLOYMENT, NS, name]["metadata"]["uid"]
@@ -109,9 +109,7 @@ REFUSALS = [
 
 
 @pytest.mark.parametrize(("said", "reason"), REFUSALS)
-def test_a_resolve_pod_that_is_refused_is_told_by_its_own_reason_and_made_once_it_may_be(
-    said: str, reason: str
-) -> None:
+def test_refused_resolve_pod_has_its_reason_and_is_made_later(said: str, reason: str) -> None:
     world = RolloutHarness(None)
     refused = [True]
 

@@ -108,7 +108,7 @@ def test_a_canary_needs_its_evidence_as_before(
     assert len(world.records) == 2
 
 
-def test_a_version_that_was_rolled_back_is_tried_again_with_evidence_only() -> None:
+def test_rolled_back_version_is_retried_only_with_evidence() -> None:
     world = RolloutHarness(JUDGED)
     world.scheduler.results["errors"] = bad()
     world.want("v2")
@@ -121,7 +121,7 @@ def test_a_version_that_was_rolled_back_is_tried_again_with_evidence_only() -> N
     assert ends(world)[-1] == ("v2", "RolledBack")
 
 
-def test_without_its_record_a_candidate_gets_no_more_than_a_new_rollout_gives_it() -> None:
+def test_candidate_without_record_starts_a_new_rollout() -> None:
     world = RolloutHarness(JUDGED)
     world.want("v2")
     world.go(lambda: world.weights == {"v1": 90, "v2": 10})

@@ -84,9 +84,7 @@ def test_a_pass_parses_at_most_twenty_of_20_000_versions(
     assert counted.parsed <= 20
 
 
-def test_a_whole_pass_of_a_following_model_parses_at_most_twenty_of_20_000(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_following_model_parses_at_most_twenty_of_20_000(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     # The real reconcilers: whatever else a pass reads of its versions counts too.
     api = SimulatedApi()
     api.user_create(objects.runtime())
@@ -140,7 +138,7 @@ def test_a_pass_parses_a_bounded_number_of_the_runs_of_a_policy(monkeypatch: pyt
 
 
 @pytest.mark.parametrize(("size", "refused"), [(128 << 10, False), ((128 << 10) + 1, True)])
-def test_a_policy_of_more_than_128_kib_is_refused_with_both_numbers(size: int, refused: bool) -> None:
+def test_policy_over_128_kib_is_refused_with_both_numbers(size: int, refused: bool) -> None:
     template = {"spec": {"containers": [{"name": "c", "args": [""]}]}}
     gates = {"evaluation": {"template": template, "metrics": [{"name": "accuracy", "min": "0"}]}}
     spec = {"strategy": {"preset": "Canary"}, "gates": gates}

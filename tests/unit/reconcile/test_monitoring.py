@@ -26,7 +26,7 @@ WAYS = [{"controller": "example.com/any"}, {"controller": "traefik.io/gateway-co
 
 
 @pytest.mark.parametrize("way", WAYS, ids=["any gateway", "Traefik"])
-def test_it_comes_gets_copies_and_comes_to_rest_and_serving_is_ready_throughout(way: Object) -> None:
+def test_monitor_starts_gets_copies_and_serving_stays_ready(way: Object) -> None:
     world = MonitoringHarness(**way)
     world.go(lambda: world.child(kinds.DEPLOYMENT) is not None)
     assert world.copies == 0
@@ -49,7 +49,7 @@ def test_it_goes_when_monitoring_is_no_longer_asked_for(way: Object) -> None:
     assert world.quiet()
 
 
-def test_it_is_another_one_when_another_version_serves_and_none_for_one_without_a_reference() -> None:
+def test_monitor_follows_the_serving_version_and_its_reference() -> None:
     world = MonitoringHarness()
     world.go(lambda: world.copies == 20)
     world.want("v2")
@@ -63,7 +63,7 @@ def test_it_is_another_one_when_another_version_serves_and_none_for_one_without_
     world.go(lambda: world.condition("Ready") == ("True", "Serving"))
 
 
-def test_an_observer_that_fails_loses_its_copies_and_nothing_else() -> None:
+def test_failing_monitor_loses_only_its_copies() -> None:
     world = MonitoringHarness()
     world.go(lambda: world.copies == 20)
     world.broken.add(None)  # type: ignore[arg-type]
@@ -99,7 +99,7 @@ def test_by_traefik_it_rests_while_requests_are_divided() -> None:
     world.go(lambda: world.observed_version == "v2" and world.copies == 20)
 
 
-def test_a_rollback_takes_requests_back_whether_they_are_observed_or_not() -> None:
+def test_rollback_does_not_depend_on_the_monitor() -> None:
     world = MonitoringHarness(CANARY)
     world.go(lambda: world.copies == 20)
     world.want("v2")
@@ -111,7 +111,7 @@ def test_a_rollback_takes_requests_back_whether_they_are_observed_or_not() -> No
 
 
 @pytest.mark.parametrize("features", [(MARK_FEATURE,), (MARK_FEATURE, MIRROR_FEATURE)], ids=["no copies", "no part"])
-def test_where_no_copies_can_be_had_that_is_said_and_serving_goes_on(features: tuple[str, ...]) -> None:
+def test_unsupported_copies_are_reported_and_serving_continues(features: tuple[str, ...]) -> None:
     world = MonitoringHarness(features=features)
     world.go(lambda: world.condition("Monitored") == ("False", "MonitoringNotSupported"))
     assert (world.child(kinds.DEPLOYMENT), world.copies) == (None, 0)
@@ -144,7 +144,7 @@ def test_a_suspended_model_keeps_its_observer_as_it_is() -> None:
     assert world.copies == 20
 
 
-def test_other_settings_are_taken_up_by_another_pod_without_copies_meanwhile() -> None:
+def test_changed_settings_start_another_pod_without_copies() -> None:
     world = MonitoringHarness()
     world.go(lambda: world.copies == 20)
     world.api.user_patch(kinds.MODEL, NS, "digits", {"spec": {"monitoring": {"window": "1h"}}})
@@ -176,7 +176,7 @@ class Found(DriftPoller):
         self.forgotten = True
 
 
-def test_drift_is_written_when_a_feature_drifts_or_beside_another_write_and_not_when_numbers_change() -> None:
+def test_drift_is_written_on_drift_or_beside_another_write() -> None:
     world = MonitoringHarness()
     found = Found()
     world.operator = Operator(world.api, world.clock, measurements=world.scheduler, observers=found)
@@ -214,7 +214,7 @@ def mirroring(world: MonitoringHarness) -> bool:
 
 
 @pytest.mark.parametrize("way", WAYS, ids=["any gateway", "Traefik"])
-def test_the_route_sets_what_the_observer_and_then_the_comparer_ask_for_and_nothing_afterwards(way: Object) -> None:
+def test_route_sets_the_tokens_of_monitor_and_comparer(way: Object) -> None:
     world = MonitoringHarness(MIRRORED, **way)
     world.go(lambda: world.copies > 0)
     first = token(world, OBSERVER)
@@ -231,9 +231,7 @@ def test_the_route_sets_what_the_observer_and_then_the_comparer_ask_for_and_noth
 
 @pytest.mark.parametrize("way", WAYS, ids=["any gateway", "Traefik"])
 @pytest.mark.parametrize("was", ["", "another"])
-def test_a_route_with_another_token_in_the_middle_of_a_step_gets_the_right_one_and_keeps_the_step(
-    way: Object, was: str
-) -> None:
+def test_wrong_token_is_replaced_within_the_same_step(way: Object, was: str) -> None:
     """As a former release left it, or somebody who may write routes."""
     world = MonitoringHarness(MIRRORED, **way)
     world.want("v2")
@@ -251,7 +249,7 @@ def test_a_route_with_another_token_in_the_middle_of_a_step_gets_the_right_one_a
     assert world.record["steps"][0]["confirmedAt"] == entry["confirmedAt"], "evidence goes on"
 
 
-def test_tokens_are_the_same_after_a_restart_and_others_for_other_models() -> None:
+def test_tokens_survive_a_restart_and_differ_by_model() -> None:
     world = MonitoringHarness(MIRRORED)
     world.want("v2")
     world.go(lambda: mirroring(world))

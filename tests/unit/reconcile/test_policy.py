@@ -70,7 +70,7 @@ def test_a_policy_is_ready_and_says_what_it_takes() -> None:
     }
 
 
-def test_a_policy_that_promotes_by_time_alone_says_so_and_is_ready() -> None:
+def test_policy_promoting_by_time_alone_reports_it() -> None:
     world = PolicyHarness({"strategy": {"preset": "Canary"}})
     assert world.conditions["EvidenceAsked"] == ("False", "PromotesByTimeAlone")
     assert world.conditions["Ready"] == ("True", "PolicyAccepted")
@@ -89,7 +89,7 @@ def test_each_edit_is_one_write_and_a_restart_is_none() -> None:
     assert world.status["observedGeneration"] == 2
 
 
-def test_a_policy_that_can_not_be_followed_is_stalled_until_it_is_edited() -> None:
+def test_unfollowable_policy_is_stalled_until_edited() -> None:
     world = PolicyHarness(SPEC | {"freeze": [{"schedule": "0 18 31 2 *", "duration": "1h"}]})
     assert world.conditions["Stalled"] == ("True", "InvalidPolicy")
     assert "spec.freeze[0].schedule" in next(c["message"] for c in world.status["conditions"] if c["type"] == "Stalled")

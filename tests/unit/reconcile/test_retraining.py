@@ -72,7 +72,7 @@ TOOLS = {
 }
 
 
-def test_a_version_has_the_labels_of_its_policy_and_none_of_the_run() -> None:
+def test_version_has_labels_of_its_policy_not_of_the_run() -> None:
     """Else a tool prunes what it has never made, and who may write runs chooses what a Model follows."""
     world = RetrainingHarness(HOURLY, version={"labels": {"tier": "gold"}})
     spec = {"policyRef": {"name": "digits"}, "manual": {"by": "tom", "reason": "x"}}
@@ -101,7 +101,7 @@ def test_a_policy_gives_no_label_by_which_a_tool_prunes(label: str) -> None:
         TrainedVersionTemplate.model_validate({"labels": {label: "x"}})
 
 
-def test_a_job_that_is_heard_of_before_its_pods_is_judged_by_what_its_pods_say(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_job_known_before_its_pods_is_judged_by_its_pods(monkeypatch: pytest.MonkeyPatch) -> None:
     world = RetrainingHarness(HOURLY)
     hear = world.operator.hear
 
@@ -128,7 +128,7 @@ def test_a_following_model_takes_it_and_the_run_says_so() -> None:
     assert world.model["status"]["serving"]["version"] == world.runs[0]["metadata"]["name"]
 
 
-def test_what_a_training_made_is_scanned_by_the_rollout_before_anything_of_the_model_loads_it() -> None:
+def test_trained_version_is_scanned_before_it_is_loaded() -> None:
     world = RetrainingHarness(HOURLY, follow=True, rollout={"strategy": {"steps": [{"weight": 100}]}})
     world.api.user_patch(kinds.ROLLOUT_POLICY, NS, "steps", {"spec": {"gates": {"scan": {}}}})
     world.to_the_hour()
@@ -151,7 +151,7 @@ def test_what_a_training_made_is_scanned_by_the_rollout_before_anything_of_the_m
     assert served == {"v1"}, "nothing of it runs until it has passed"
 
 
-def test_the_second_run_on_the_same_data_is_skipped_before_it_trains() -> None:
+def test_second_run_on_the_same_data_is_skipped() -> None:
     world = RetrainingHarness(HOURLY)
     world.to_the_hour()
     world.go(lambda: world.states == ["Succeeded"])
@@ -192,7 +192,7 @@ def test_a_worse_model_is_refused_by_the_gate_and_the_wait_grows() -> None:
     assert world.model["status"]["serving"]["version"] == "v1"
 
 
-def test_a_version_that_is_not_promoted_counts_as_a_failure_so_that_the_loop_cannot_spin() -> None:
+def test_unpromoted_version_counts_as_a_failure() -> None:
     guard = {"backoff": {"initial": "3h", "max": "6h"}, "skipUnchanged": False}
     world = RetrainingHarness(
         HOURLY, follow=True, guard=guard, rollout={"strategy": {"preset": "BlueGreen"}, "deadline": "30s"}
@@ -209,7 +209,7 @@ def test_a_version_that_is_not_promoted_counts_as_a_failure_so_that_the_loop_can
 
 
 @pytest.mark.parametrize(("catch_up", "runs"), [("None", 0), ("Latest", 1), ("All", 3)])
-def test_an_operator_that_was_down_over_three_ticks_catches_up_by_policy(catch_up: str, runs: int) -> None:
+def test_missed_ticks_are_caught_up_by_policy(catch_up: str, runs: int) -> None:
     trigger = {"name": "hourly", "schedule": {"cron": "0 * * * *", "catchUp": catch_up}}
     world = RetrainingHarness(trigger, guard={"skipUnchanged": False})
     world.clock.advance(3 * 3600 + 600)
@@ -220,7 +220,7 @@ def test_an_operator_that_was_down_over_three_ticks_catches_up_by_policy(catch_u
     assert len(world.runs) == runs
 
 
-def test_a_job_that_is_deleted_with_its_result_untaken_but_its_pod_there_counts() -> None:
+def test_deleted_job_counts_while_its_pod_is_there() -> None:
     world = RetrainingHarness(HOURLY)
     world.hold.add("train")
     world.to_the_hour()
@@ -235,7 +235,7 @@ def test_a_job_that_is_deleted_with_its_result_untaken_but_its_pod_there_counts(
     assert world.made.count("train") == 1
 
 
-def test_a_job_that_is_gone_without_a_result_fails_the_run_and_is_not_made_again() -> None:
+def test_job_gone_without_a_result_fails_the_run() -> None:
     world = RetrainingHarness(HOURLY)
     world.hold.add("train")
     world.to_the_hour()
@@ -262,7 +262,7 @@ def test_a_job_that_is_gone_without_a_result_fails_the_run_and_is_not_made_again
         ("evaluate", {"metrics": [{"name": "accuracy", "candidate": "NaN", "serving": 0.9}]}, "GateFailed"),
     ],
 )
-def test_a_bad_result_fails_the_run_with_a_reason_and_leaves_what_serves(stage: str, report: Any, reason: str) -> None:
+def test_bad_result_fails_the_run_and_serving_stays(stage: str, report: Any, reason: str) -> None:
     world = RetrainingHarness(HOURLY)
     world.reports[stage] = report
     world.to_the_hour()
@@ -272,7 +272,7 @@ def test_a_bad_result_fails_the_run_with_a_reason_and_leaves_what_serves(stage: 
     assert (kinds.MODEL_VERSION, NS, world.runs[0]["metadata"]["name"]) not in world.api.objects
 
 
-def test_a_person_gets_a_run_in_spite_of_the_guards_and_with_their_parameters() -> None:
+def test_manual_run_ignores_limits_and_has_its_parameters() -> None:
     world = RetrainingHarness(HOURLY, guard={"cooldown": "48h"})
     world.to_the_hour()
     world.go(lambda: world.states == ["Succeeded"])
@@ -288,7 +288,7 @@ def test_a_person_gets_a_run_in_spite_of_the_guards_and_with_their_parameters() 
     assert world.suppressed()["Cooldown"] == 1
 
 
-def test_who_answers_for_the_policy_is_an_author_of_what_it_trains() -> None:
+def test_policys_signer_is_an_author_of_its_versions() -> None:
     world = RetrainingHarness(HOURLY)
     world.api.user_patch(kinds.RETRAINING_POLICY, NS, "digits", {"spec": {"changedBy": "dora"}})
     world.to_the_hour()
@@ -321,7 +321,7 @@ def test_a_suspended_policy_lets_triggers_go_and_counts_them() -> None:
     assert world.suppressed() == {"Suspended": 1}
 
 
-def test_a_version_of_that_name_that_somebody_else_made_is_left_alone() -> None:
+def test_foreign_version_of_that_name_is_left_alone() -> None:
     world = RetrainingHarness(HOURLY)
     world.hold.add("evaluate")
     world.to_the_hour()
@@ -376,7 +376,7 @@ def _story(kill: tuple[int, bool] | None = None) -> tuple[RetrainingHarness, int
     return world, count
 
 
-def test_wherever_the_operator_dies_there_is_one_run_one_job_for_each_stage_and_the_same_end() -> None:
+def test_crash_at_any_write_ends_with_one_run_and_job_per_stage() -> None:
     whole, writes = _story()
     assert writes > 10
     for number in range(writes):
@@ -440,7 +440,7 @@ def kept_running(status: Object) -> Object:
     return {**status, "phase": "Running", "containerStatuses": [PROXY, *own]}
 
 
-def test_sidecars_that_never_end_hold_up_no_run_and_none_of_its_pods_is_left() -> None:
+def test_endless_sidecars_delay_no_run_and_leave_no_pod() -> None:
     world = Meshed(HOURLY)
     world.to_the_hour()
     world.go(lambda: world.states == ["Succeeded"])
@@ -448,7 +448,7 @@ def test_sidecars_that_never_end_hold_up_no_run_and_none_of_its_pods_is_left() -
     world.go(lambda: world.jobs() == [])
 
 
-def test_a_stage_that_fails_beside_a_sidecar_ends_its_run_and_leaves_no_pod() -> None:
+def test_failed_stage_beside_a_sidecar_leaves_no_pod() -> None:
     world = Meshed(HOURLY)
     pod = world.pod
 
@@ -467,7 +467,7 @@ def test_a_stage_that_fails_beside_a_sidecar_ends_its_run_and_leaves_no_pod() ->
 
 
 @pytest.mark.parametrize("code", [0, 1])
-def test_a_look_that_a_sidecar_keeps_running_does_not_hold_up_the_next(code: int) -> None:
+def test_poll_kept_running_by_a_sidecar_delays_no_poll(code: int) -> None:
     world = RetrainingHarness(DATA)
     cron_job = next(o for (kind, _, _), o in world.api.objects.items() if kind == kinds.CRON_JOB)
     job = look_job(world, cron_job, 1)
@@ -526,7 +526,7 @@ def test_a_schedule_that_is_edited_has_missed_nothing(edited: dict[str, Any]) ->
     world.go(lambda: len(world.runs) > 1)
 
 
-def test_a_status_without_schedules_is_completed_and_misses_what_it_missed_before() -> None:
+def test_status_without_schedules_is_completed() -> None:
     world = RetrainingHarness(HOURLY)
     world.to_the_hour()
     world.go(lambda: world.states == ["Succeeded"])
@@ -538,7 +538,7 @@ def test_a_status_without_schedules_is_completed_and_misses_what_it_missed_befor
     assert world.policy["status"]["triggers"][0]["schedule"] == "0 * * * * UTC"
 
 
-def test_a_cron_that_never_comes_and_an_unknown_zone_are_told_by_field() -> None:
+def test_impossible_cron_and_unknown_zone_name_their_field() -> None:
     for schedule, field in (
         ({"cron": "0 0 30 2 *"}, "schedule.cron"),
         ({"cron": "0 0 * * *", "timeZone": "Mars/Olympus"}, "timeZone"),
@@ -549,7 +549,7 @@ def test_a_cron_that_never_comes_and_an_unknown_zone_are_told_by_field() -> None
         assert f"spec.triggers[never].{'schedule.' if field == 'timeZone' else ''}{field}" in stalled["message"]
 
 
-def test_a_query_that_is_never_sent_is_told_by_trigger_and_the_others_fire() -> None:
+def test_rejected_query_names_its_trigger_and_others_fire() -> None:
     query = "abs(" * 33 + "up" + ")" * 33
     world = RetrainingHarness(HOURLY)
     hostile = {"name": "deep", "prometheus": {"query": query, "above": "1"}}
@@ -562,7 +562,7 @@ def test_a_query_that_is_never_sent_is_told_by_trigger_and_the_others_fire() -> 
     world.go(lambda: world.states == ["Succeeded"])
 
 
-def test_a_kind_that_is_not_allowed_ends_the_run_with_that_reason() -> None:
+def test_forbidden_kind_ends_the_run_with_that_reason() -> None:
     manifest = {"apiVersion": "jobset.x-k8s.io/v1alpha2", "kind": "JobSet", "spec": {}}
     world = RetrainingHarness(HOURLY, train={"resource": {"profile": "JobSet", "manifest": manifest}}, dataCheck=None)
     world.to_the_hour()
@@ -602,7 +602,7 @@ def test_runs_outlive_their_policy_for_history_ttl_and_no_longer() -> None:
     assert world.runs == []
 
 
-def test_a_run_that_cannot_be_read_is_stalled_alone_and_of_its_present_generation() -> None:
+def test_unreadable_run_is_stalled_alone() -> None:
     world = RetrainingHarness()
     world.hold.add("train")
     world.ask()

@@ -46,7 +46,7 @@ def stalled(world: RolloutHarness) -> Object:
     return next(c for c in world.model["status"]["conditions"] if c["type"] == "Stalled")
 
 
-def test_the_condition_names_verb_resource_and_namespace_and_the_rollout_goes_on_when_the_right_is_back() -> None:
+def test_missing_right_is_named_and_the_rollout_resumes_with_it() -> None:
     world, rbac = canary()
     rbac.refused = {kinds.HTTP_ROUTE.plural}
     world.scheduler.results = {"errors": good()}
@@ -62,7 +62,7 @@ def test_the_condition_names_verb_resource_and_namespace_and_the_rollout_goes_on
 
 
 @pytest.mark.parametrize("kind", [kinds.MODEL, kinds.MODEL_ROLLOUT], ids=str)
-def test_without_the_right_to_a_status_nothing_is_promoted_and_nothing_is_lost(kind: Kind) -> None:
+def test_without_status_rights_nothing_is_promoted_or_lost(kind: Kind) -> None:
     world, rbac = canary()
     rbac.refused = {f"{kind.plural}/status"}
     world.scheduler.results = {"errors": good()}
@@ -74,7 +74,7 @@ def test_without_the_right_to_a_status_nothing_is_promoted_and_nothing_is_lost(k
     assert [step["outcome"] for step in world.record["steps"]] == ["Pass"] * len(world.record["steps"])
 
 
-def test_a_bad_version_is_taken_back_although_its_record_may_not_be_written() -> None:
+def test_bad_version_rolls_back_without_a_writable_record() -> None:
     world, rbac = canary()
     rbac.refused = {f"{kinds.MODEL_ROLLOUT.plural}/status", f"{kinds.MODEL.plural}/status"}
     world.scheduler.results = {"errors": bad()}

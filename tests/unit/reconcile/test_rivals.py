@@ -39,7 +39,7 @@ def woken(model: Object, *others: Object) -> set[str]:
     return {key.namespace for key in keys if key.kind == "Model"} - {model["metadata"]["namespace"]}
 
 
-def test_the_younger_ones_in_its_way_hear_of_a_model_and_the_older_ones_never() -> None:
+def test_model_affects_younger_rivals_and_no_older_ones() -> None:
     exact = rival("exact", 2, hostnames=["a.x"], pathPrefix="/p")
     assert woken(exact, rival("longer", 3, hostnames=["a.x"], pathPrefix="/p/q")) == {"longer"}
     assert woken(exact, rival("wide", 3, hostnames=["*.x"], pathPrefix="/p")) == {"wide"}
@@ -54,7 +54,7 @@ def problem(mine: Object, *others: Object, hostnames: tuple[str, ...] = ()) -> s
     return found.reason.value if found is not None else None
 
 
-def test_patterns_refuse_a_hostname_and_who_has_a_refused_one_is_in_nobodys_way() -> None:
+def test_model_with_a_refused_hostname_blocks_no_other() -> None:
     patterns = ("{namespace}.example.com",)
     mine = rival("team", 5, hostnames=["team.example.com"])
     taken = rival("thief", 1, hostnames=["team.example.com"])

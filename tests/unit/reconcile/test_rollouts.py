@@ -34,7 +34,7 @@ def test_a_record_has_ended_before_its_model_is_ready(endpoint: bool) -> None:
         world.look()
 
 
-def test_an_edit_before_the_models_status_tells_who_serves_begins_at_what_serves() -> None:
+def test_edit_before_the_first_status_starts_from_serving() -> None:
     world = RolloutHarness(policy({"weight": 50, "hold": "20s"}, {"weight": 100}, keepPrevious="1h"))
     world.want("v2")
     before = copy.deepcopy(world.model["status"])
@@ -45,7 +45,7 @@ def test_an_edit_before_the_models_status_tells_who_serves_begins_at_what_serves
     assert world.records[-1]["status"]["from"]["version"] == "v2"
 
 
-def test_a_canary_without_metrics_goes_up_by_time_and_keeps_its_pods() -> None:
+def test_canary_without_metrics_advances_by_time() -> None:
     world = RolloutHarness(CANARY)
     world.want("v2")
     world.go(lambda: world.weights == {"v1": 90, "v2": 10})
@@ -62,7 +62,7 @@ def test_a_canary_without_metrics_goes_up_by_time_and_keeps_its_pods() -> None:
     assert [entry["version"] for entry in world.model["status"]["history"]] == ["v1"]
 
 
-def test_the_pods_of_the_previous_revision_stay_for_keep_previous() -> None:
+def test_previous_revisions_pods_stay_for_keep_previous() -> None:
     world = RolloutHarness(CANARY | {"keepPrevious": "10m"})
     world.want("v2")
     world.go_to("Succeeded")
@@ -80,7 +80,7 @@ def test_good_evidence_promotes() -> None:
     assert {v["outcome"] for v in world.record["verdicts"]} == {"Pass"}
 
 
-def test_a_look_knows_when_its_step_began_and_from_when_its_evidence_counts() -> None:
+def test_measurement_request_has_the_times_of_its_step() -> None:
     world = RolloutHarness(JUDGED)
     world.scheduler.results = {"errors": good()}
     world.want("v2")
@@ -187,7 +187,7 @@ def test_another_version_and_back_ends_quarantine() -> None:
     world.go_to("Succeeded", "Promoted")
 
 
-def test_a_following_model_does_not_take_what_was_taken_back_and_goes_on_to_the_next() -> None:
+def test_following_model_skips_a_rolled_back_version() -> None:
     world = RolloutHarness(JUDGED, versions=("v1",), version={"follow": {}})
     world.scheduler.results["errors"] = bad()
     world.api.user_create(objects.version(NS, "v2"))
@@ -201,7 +201,7 @@ def test_a_following_model_does_not_take_what_was_taken_back_and_goes_on_to_the_
     assert world.stage("v2") == "Quarantined"
 
 
-def test_a_newer_target_supersedes_and_the_fallback_is_what_serves() -> None:
+def test_newer_target_supersedes_with_the_serving_fallback() -> None:
     world = RolloutHarness(CANARY)
     world.want("v2")
     world.go(lambda: world.weights == {"v1": 90, "v2": 10})
@@ -214,7 +214,7 @@ def test_a_newer_target_supersedes_and_the_fallback_is_what_serves() -> None:
     assert world.serving == "v3"
 
 
-def test_a_superseded_candidate_has_no_pods_before_the_next_one_gets_any() -> None:
+def test_superseded_candidates_pods_go_before_the_next_ones() -> None:
     world = RolloutHarness(CANARY)
     world.want("v2")
     world.go(lambda: world.weights == {"v1": 90, "v2": 10})
@@ -229,7 +229,7 @@ def test_a_superseded_candidate_has_no_pods_before_the_next_one_gets_any() -> No
     assert world.pods("v2") is None
 
 
-def test_a_promotion_that_the_operator_died_on_is_not_begun_again_while_the_gateway_lags() -> None:
+def test_interrupted_promotion_survives_a_slow_gateway() -> None:
     world = RolloutHarness(CANARY)
 
     def die(verb: str, obj: Object) -> None:
@@ -251,7 +251,7 @@ def test_a_promotion_that_the_operator_died_on_is_not_begun_again_while_the_gate
     assert world.weights == {"v2": 100}
 
 
-def test_a_record_that_its_operator_died_on_moves_to_what_was_wanted_then() -> None:
+def test_interrupted_record_moves_to_its_own_target() -> None:
     world = RolloutHarness(CANARY)
 
     def die(verb: str, obj: Object) -> None:
@@ -271,7 +271,7 @@ def test_a_record_that_its_operator_died_on_moves_to_what_was_wanted_then() -> N
 
 
 @pytest.mark.parametrize("looks", range(4))
-def test_a_policy_that_is_edited_in_vain_as_a_rollout_begins_holds_nothing_up(looks: int) -> None:
+def test_broken_policy_edit_at_the_start_delays_no_rollout(looks: int) -> None:
     """Whenever the edit is heard of, beside the Model's: the gateway can't mirror."""
     world = RolloutHarness(CANARY)
     world.want("v2")
@@ -293,7 +293,7 @@ LOST: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("how", LOST)
-def test_a_rollout_whose_policy_is_lost_before_it_was_kept_promotes_nothing(how: str) -> None:
+def test_rollout_without_its_policy_promotes_nothing(how: str) -> None:
     world = RolloutHarness(JUDGED)
     world.scheduler.results = {"errors": bad()}
     world.want("v2")
@@ -412,7 +412,7 @@ def test_back_to_a_version_that_served_before_is_a_switch() -> None:
     assert not world.record.get("steps")
 
 
-def test_a_rollback_by_hand_goes_at_once_and_holds_until_spec_version_changes() -> None:
+def test_manual_rollback_holds_until_spec_version_changes() -> None:
     world = RolloutHarness(CANARY)
     world.want("v2")
     world.go_to("Succeeded")
@@ -466,7 +466,7 @@ def test_a_rollback_by_hand_to_what_never_served_is_refused() -> None:
     assert world.model["status"]["rollout"]["state"] == "Succeeded"
 
 
-def test_a_freeze_window_lets_nothing_begin_but_a_person_may_override_it() -> None:
+def test_freeze_window_blocks_starts_unless_overridden() -> None:
     world = RolloutHarness(CANARY)
     world.set_policy(CANARY | {"freeze": [{"schedule": "* * * * *", "duration": "24h"}]})
     world.want("v2")
@@ -478,7 +478,7 @@ def test_a_freeze_window_lets_nothing_begin_but_a_person_may_override_it() -> No
     world.go_to("Succeeded", "Promoted")
 
 
-def test_a_candidate_that_never_starts_is_turned_back_at_the_deadline() -> None:
+def test_candidate_that_never_starts_rolls_back_at_the_deadline() -> None:
     world = RolloutHarness(CANARY | {"deadline": "2m"})
     world.broken.add("v2")
     world.want("v2")
@@ -494,7 +494,7 @@ def test_a_candidate_that_loses_its_pods_is_rolled_back_at_once() -> None:
     world.go_to("RolledBack", "CandidateUnavailable")
 
 
-def test_recreate_stops_the_old_revision_first_and_starts_it_again_when_the_new_one_fails() -> None:
+def test_recreate_restarts_the_old_revision_after_a_failure() -> None:
     recreate = {"strategy": {"recreate": {"timeout": "1m"}}}
     world = RolloutHarness(recreate)
     world.want("v2")
@@ -509,7 +509,7 @@ def test_recreate_stops_the_old_revision_first_and_starts_it_again_when_the_new_
     assert world.weights == {"v2": 100}
 
 
-def test_blue_green_runs_at_full_size_without_callers_before_it_switches() -> None:
+def test_blue_green_runs_at_full_size_before_it_switches() -> None:
     world = RolloutHarness({"strategy": {"preset": "BlueGreen"}})
     world.want("v2")
     world.go(lambda: world.pods("v2") == 4)
@@ -532,7 +532,7 @@ def test_without_a_gateway_pods_make_the_weights() -> None:
 
 @pytest.mark.parametrize("endpoint", [True, False], ids=["gateway", "pods"])
 @pytest.mark.parametrize("surge", [1, 2])
-def test_a_surge_budget_holds_at_every_moment_and_weight_follows_the_pods(surge: int, endpoint: bool) -> None:
+def test_surge_budget_always_holds_and_weight_follows_pods(surge: int, endpoint: bool) -> None:
     steps = policy(
         {"weight": 20, "hold": "20s"}, {"weight": 50, "hold": "20s"}, surge={"pods": surge}, keepPrevious="0s"
     )
@@ -566,7 +566,7 @@ def test_each_revision_has_its_autoscaler_and_nobody_fights_it() -> None:
     world.go(lambda: world.least("v2") == 1)
 
 
-def test_a_timeout_that_the_gateways_class_does_not_list_is_told_and_left_out() -> None:
+def test_unsupported_timeout_is_reported_and_left_out() -> None:
     world = RolloutHarness(CANARY)
 
     def told() -> tuple[str, str, str]:
@@ -613,7 +613,7 @@ def test_replicas_that_another_autoscaler_sets_stay() -> None:
         assert told["Ready"] == "Serving"
 
 
-def test_a_rollout_raises_its_candidate_beside_another_autoscaler() -> None:
+def test_rollout_scales_its_candidate_beside_an_autoscaler() -> None:
     world = RolloutHarness(CANARY, serving=EXTERNAL)
     world.scale("v1", 4)
     world.want("v2")
@@ -642,7 +642,7 @@ def test_what_a_recreating_rollout_has_stopped_comes_back(serving: Object) -> No
     assert world.weights == {"v1": 100}
 
 
-def test_pods_and_traffic_cannot_move_in_turns_beside_another_autoscaler() -> None:
+def test_surge_is_refused_beside_an_external_autoscaler() -> None:
     world = RolloutHarness(CANARY | {"surge": {"pods": 1}}, serving=EXTERNAL)
     world.want("v2")
     world.go(lambda: bool(world.model["status"].get("failure")))
@@ -652,7 +652,7 @@ def test_pods_and_traffic_cannot_move_in_turns_beside_another_autoscaler() -> No
     assert world.weights == {"v1": 100}
 
 
-def test_an_autoscaler_of_the_model_finds_its_number_and_its_pods() -> None:
+def test_models_autoscaler_finds_its_replicas_and_pods() -> None:
     world = RolloutHarness(CANARY, replicas=2)
     assert world.model["status"]["replicas"] == world.model["spec"]["serving"]["replicas"] == 2
     selector = dict(part.split("=") for part in world.model["status"]["selector"].split(","))
@@ -663,7 +663,7 @@ def test_an_autoscaler_of_the_model_finds_its_number_and_its_pods() -> None:
     world.go(lambda: world.model["status"]["replicas"] == 5)
 
 
-def test_a_fresh_baseline_gets_as_many_pods_and_requests_as_the_candidate() -> None:
+def test_fresh_baseline_equals_the_candidate_in_size() -> None:
     judged = JUDGED | {"analysis": {"interval": "5s", "baseline": "Fresh", "metrics": [ERRORS]}, "keepPrevious": "10m"}
     world = RolloutHarness(judged)
     world.scheduler.results["errors"] = good()
@@ -697,7 +697,7 @@ def test_going_back_waits_for_the_pods_of_what_was_scaled_down() -> None:
     assert world.pods("v1") == 4
 
 
-def test_a_route_that_cannot_be_written_does_not_stop_the_safety_logic() -> None:
+def test_unwritable_route_does_not_stop_the_rollback() -> None:
     world = RolloutHarness(JUDGED)
     world.scheduler.results["errors"] = good()
     world.want("v2")
@@ -741,7 +741,7 @@ def test_killed_at_any_write_it_comes_to_the_same_end(when: int) -> None:
     assert world.serving == "v2"
 
 
-def test_a_record_that_only_a_person_can_help_is_stalled_as_its_model_is() -> None:
+def test_record_waiting_for_a_user_is_stalled_as_its_model() -> None:
     world = RolloutHarness(policy({"weight": 10}, {"approval": {}}, {"weight": 100}))
     world.want("v2")
     world.go_to("AwaitingApproval", "NoAuthor")
@@ -794,7 +794,7 @@ def told_authors(world: RolloutHarness) -> dict[str, list[str]]:
     return {entry["kind"]: entry["by"] for entry in world.record["authors"] if entry.get("by")}
 
 
-def test_who_changes_the_pod_template_does_not_approve_it_and_who_made_the_version_may() -> None:
+def test_pod_templates_author_may_not_approve_it() -> None:
     world = asking()
     edit(world, serving=EVIL, changedBy="alice")
     world.go_to("AwaitingApproval", "AwaitingApproval")
@@ -810,7 +810,7 @@ def test_who_changes_the_pod_template_does_not_approve_it_and_who_made_the_versi
     assert told_authors(world) == {"Model": ["bob"]}
 
 
-def test_a_change_for_which_nobody_answers_passes_when_somebody_does_and_another_approves() -> None:
+def test_unsigned_change_passes_once_signed_and_approved() -> None:
     world = asking()
     edit(world, serving=EVIL)
     world.go_to("AwaitingApproval", "AuthorUnknown")
@@ -823,7 +823,7 @@ def test_a_change_for_which_nobody_answers_passes_when_somebody_does_and_another
     world.go_to("Succeeded")
 
 
-def test_two_who_change_the_same_revision_are_both_authors_also_over_a_restart() -> None:
+def test_two_editors_of_a_revision_are_both_its_authors() -> None:
     world = asking()
     edit(world, serving=EVIL, changedBy="alice")
     world.restart()
@@ -847,7 +847,7 @@ def test_who_changes_the_policy_is_an_author_of_what_goes_by_it() -> None:
     assert told_authors(world) == {"ModelVersion": ["dora"], "RolloutPolicy": ["alice", "bob"]}
 
 
-def test_a_runtime_that_is_edited_after_the_approval_is_not_taken_up() -> None:
+def test_runtime_edited_after_the_approval_is_not_used() -> None:
     world = asking()
     world.broken.add("v2")
     world.api.user_patch(kinds.MODEL_VERSION, NS, "v2", {"spec": {"author": "dora"}})

@@ -282,7 +282,7 @@ def test_what_is_significant(kind: Kind, old: Object | None, new: Object | None,
     assert watches.is_relevant_change(kind, old, new) is expected
 
 
-def test_a_model_that_leaves_a_place_still_wakes_its_younger_rivals_there(store: Store) -> None:
+def test_model_leaving_a_place_enqueues_its_younger_rivals(store: Store) -> None:
     """The state before an edit is asked as well as the one after it."""
     was = objects.model(NS, "third", endpoint={"parentRefs": [{"name": "local"}]})
     assert model("faces") in set(watches.affected_keys(kinds.MODEL, was, store))

@@ -126,7 +126,7 @@ def test_asking_later_takes_nothing_from_what_serves() -> None:
     assert "signature" not in world.version("v1")["status"]
 
 
-def test_other_keys_are_looked_at_again_only_where_that_can_change_the_verdict() -> None:
+def test_changed_keys_are_verified_only_where_they_matter() -> None:
     world = SignatureHarness(signatures=asked(), endpoint=False)
     world.found |= {"v2": ALTERED, "v3": GOOD}
     world.go(lambda: {of for of, _ in world.ran} == {"v1", "v2", "v3"})

@@ -66,7 +66,7 @@ def test_a_long_policy_is_stored_once_and_records_name_it() -> None:
     assert len([write for write in world.api.writes if write[2] == kept["metadata"]["name"]]) == 1
 
 
-def test_what_people_approve_does_not_depend_on_where_the_policy_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_approved_hash_ignores_where_the_policy_is_stored(monkeypatch: pytest.MonkeyPatch) -> None:
     apart = under_way().record["contentHash"]
     monkeypatch.setattr(policy_objects, "INLINE_LIMIT_BYTES", 1 << 20)
     assert under_way().record["contentHash"] == apart
@@ -91,7 +91,7 @@ def test_a_new_operator_goes_on_by_it() -> None:
     ends_well(world)
 
 
-def test_one_that_is_gone_is_put_back_from_the_policy_that_is_as_it_was() -> None:
+def test_lost_snapshot_is_restored_from_the_unchanged_policy() -> None:
     world = under_way()
     (kept,) = stored(world)
     world.api.user_delete(kinds.CONTROLLER_REVISION, NS, kept["metadata"]["name"])
@@ -100,7 +100,7 @@ def test_one_that_is_gone_is_put_back_from_the_policy_that_is_as_it_was() -> Non
 
 
 @pytest.mark.parametrize("forged", [None, {"spec": EDITED}, {"spec": []}, "text"], ids=repr)
-def test_one_that_is_gone_or_forged_holds_the_rollout_when_the_policy_was_edited(forged: Any) -> None:
+def test_lost_or_forged_snapshot_holds_the_rollout(forged: Any) -> None:
     world = under_way()
     (kept,) = stored(world)
     name, content = kept["metadata"]["name"], world.record["contentHash"]
@@ -168,7 +168,7 @@ def test_what_cannot_be_stored_apart_is_in_the_record() -> None:
     assert world.record["policy"]["spec"]["deadline"] == "5m"
 
 
-def test_a_name_that_somebody_has_taken_with_something_else_forges_nothing() -> None:
+def test_foreign_object_of_the_name_forges_nothing() -> None:
     first = under_way()
     (kept,) = stored(first)
     world = RolloutHarness(CANARY)
@@ -191,7 +191,7 @@ def test_a_copy_in_a_record_of_before_is_read_and_stays(monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before it is written", "after"])
-def test_an_operator_that_dies_over_it_is_followed_by_one_that_stores_it_once(after: bool) -> None:
+def test_snapshot_is_stored_once_despite_a_crash(after: bool) -> None:
     world = RolloutHarness(CANARY)
     world.set_policy(LONG)
     world.want("v2")
@@ -210,7 +210,7 @@ def test_an_operator_that_dies_over_it_is_followed_by_one_that_stores_it_once(af
     assert len(stored(world)) == 1
 
 
-def test_it_is_deleted_an_hour_after_the_last_record_that_named_it() -> None:
+def test_snapshot_is_deleted_an_hour_after_its_last_record() -> None:
     world = RolloutHarness(LONG | {"historyLimit": 1})
     world.scheduler.results["errors"] = good()
     (first,) = [Key("ControllerRevision", NS, o["metadata"]["name"]) for o in stored(world)]
@@ -246,7 +246,7 @@ def test_one_that_a_record_names_again_meanwhile_stays() -> None:
     assert first.name in [o["metadata"]["name"] for o in stored(world)]
 
 
-def test_a_record_without_its_model_stays_as_long_as_its_stored_policy_says() -> None:
+def test_orphaned_record_stays_for_its_policys_history_ttl() -> None:
     world = under_way(LONG | {"historyTTL": "24h"})
     ends_well(world)
     world.api.user_delete(kinds.MODEL, NS, "digits")
@@ -275,7 +275,7 @@ def retraining() -> RetrainingHarness:
     return world
 
 
-def test_a_run_goes_by_its_stored_policy_whatever_becomes_of_the_policy() -> None:
+def test_run_follows_its_stored_policy() -> None:
     world = retraining()
     (kept,) = stored(world)
     told = world.runs[0]["status"]["policy"]

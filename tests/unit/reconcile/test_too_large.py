@@ -17,7 +17,7 @@ def too_large() -> api_errors.ApiError:
     return api_errors.error_from_response(500, ETCD, {})
 
 
-def test_a_child_that_is_too_large_is_named_in_the_condition_and_tried_again() -> None:
+def test_too_large_child_is_named_and_retried() -> None:
     world = RolloutHarness(JUDGED)
     open_ = [False]
 
@@ -38,7 +38,7 @@ def test_a_child_that_is_too_large_is_named_in_the_condition_and_tried_again() -
     world.go(lambda: world.serving == "v2")
 
 
-def test_a_record_that_can_not_be_written_any_more_stops_no_rollback() -> None:
+def test_unwritable_record_stops_no_rollback() -> None:
     world = RolloutHarness(JUDGED)
     world.scheduler.results = {"errors": good(candidate=50, serving=50)}
     world.want("v2")

@@ -63,7 +63,7 @@ def many(count: int) -> list[str]:
     return [f"h{number:03}" for number in range(count)]
 
 
-def test_ninety_versions_have_eight_pods_at_once_and_the_others_say_that_they_wait() -> None:
+def test_ninety_versions_have_eight_pods_and_the_others_wait() -> None:
     """On a cluster they filled all nodes (issue 14)."""
     space = Namespace()
     space.add(*many(90))
@@ -74,7 +74,7 @@ def test_ninety_versions_have_eight_pods_at_once_and_the_others_say_that_they_wa
     assert [space.reason(name) for name in many(90)].count("WaitingForTurn") == 82
 
 
-def test_all_get_theirs_in_the_end_the_oldest_first_and_none_twice() -> None:
+def test_all_get_a_pod_the_oldest_first_and_none_twice() -> None:
     space = Namespace()
     space.add(*many(30))
     made: list[str] = []
@@ -123,7 +123,7 @@ def test_pods_of_before_a_restart_count() -> None:
         assert {space.of(pod) for pod in space.pods} == before
 
 
-def test_versions_that_are_deleted_while_they_wait_hold_nobody_up() -> None:
+def test_deleted_waiting_versions_delay_no_others() -> None:
     space = Namespace()
     space.add(*many(40))
     space.look()

@@ -25,7 +25,7 @@ def canary() -> tuple[rollouts.RolloutHarness, FakeClock]:
 
 
 @pytest.mark.parametrize("jump", [HOUR, -HOUR], ids=["forward", "back"])
-def test_a_step_lasts_as_long_as_its_hold_and_no_deadline_is_met_early(jump: float) -> None:
+def test_clock_changes_shorten_no_hold_and_no_deadline(jump: float) -> None:
     world, clock = canary()
     clock.jump_wall_clock(jump)
     for _ in range(10):
@@ -44,7 +44,7 @@ def retrained() -> tuple[retraining.RetrainingHarness, FakeClock]:
     return world, world.clock
 
 
-def test_a_schedule_does_not_fire_twice_when_the_clock_is_set_back() -> None:
+def test_schedule_fires_once_when_the_clock_is_set_back() -> None:
     world, clock = retrained()
     world.go(lambda: len(world.runs) == 1, looks=70, seconds=60)
     clock.jump_wall_clock(-HOUR)
@@ -54,7 +54,7 @@ def test_a_schedule_does_not_fire_twice_when_the_clock_is_set_back() -> None:
     world.go(lambda: len(world.runs) == 2, looks=20, seconds=60)
 
 
-def test_a_schedule_does_not_fire_early_when_the_clock_is_set_forward() -> None:
+def test_schedule_is_not_early_when_the_clock_is_set_forward() -> None:
     world, clock = retrained()
     world.go(lambda: len(world.runs) == 1, looks=70, seconds=60)
     clock.jump_wall_clock(HOUR)

@@ -32,7 +32,7 @@ def promoting(spec: dict[str, Any] = SLOW) -> RolloutHarness:
     return world
 
 
-def test_a_candidate_that_loses_its_pods_while_it_is_promoted_is_rolled_back_at_once() -> None:
+def test_candidate_without_pods_rolls_back_while_promoting() -> None:
     world = promoting()
     world.broken = {"v2"}
     world.look()
@@ -40,7 +40,7 @@ def test_a_candidate_that_loses_its_pods_while_it_is_promoted_is_rolled_back_at_
     world.go_to("RolledBack", "CandidateUnavailable")
 
 
-def test_a_metric_that_fails_while_the_candidate_is_promoted_turns_it_back_at_the_next_look() -> None:
+def test_metric_failing_while_promoting_rolls_back() -> None:
     world = promoting()
     world.scheduler.results["errors"] = bad()
     world.look()
@@ -49,7 +49,7 @@ def test_a_metric_that_fails_while_the_candidate_is_promoted_turns_it_back_at_th
     assert [(v["step"], v["outcome"]) for v in world.record["verdicts"]] == [(0, "Pass"), (1, "Fail")]
 
 
-def test_the_record_keeps_the_blocks_of_a_metric_that_failed_after_its_step_had_passed() -> None:
+def test_record_keeps_blocks_of_a_late_metric_failure() -> None:
     world = promoting()
     ends = [1796045130.0 + 15 * at for at in range(20)]
     ones, zeros = tuple(Block(end, 100, 50) for end in ends), tuple(Block(end, 100, 1) for end in ends)
@@ -60,7 +60,7 @@ def test_the_record_keeps_the_blocks_of_a_metric_that_failed_after_its_step_had_
     assert len(failed["blocks"].split(",")) == 20
 
 
-def test_a_metric_that_fails_while_the_pods_of_the_next_step_start_turns_it_back_at_the_next_look() -> None:
+def test_metric_failing_while_the_next_step_starts_rolls_back() -> None:
     world = begun()
     world.go(lambda: world.record.get("step") == 1, looks=400, seconds=1)
     world.short.add("v2")
@@ -73,7 +73,7 @@ def test_a_metric_that_fails_while_the_pods_of_the_next_step_start_turns_it_back
 
 
 @pytest.mark.parametrize("where", ["between steps", "promoting"])
-def test_after_a_restart_of_the_operator_the_same_evidence_is_asked_for(where: str) -> None:
+def test_restart_requests_the_same_evidence(where: str) -> None:
     if where == "promoting":
         world = promoting()
     else:
@@ -91,7 +91,7 @@ def test_after_a_restart_of_the_operator_the_same_evidence_is_asked_for(where: s
     assert world.weights == {"v1": 100}
 
 
-def test_a_first_step_that_the_gateway_never_confirms_is_judged_all_the_same() -> None:
+def test_unconfirmed_first_step_is_judged_all_the_same() -> None:
     world = begun()
     world.go(lambda: world.record.get("step") == 0, looks=400, seconds=1)
     world.lags = True
@@ -128,7 +128,7 @@ def test_looks_between_steps_that_find_nothing_new_write_nothing() -> None:
 
 
 @pytest.mark.parametrize("where", ["between steps", "promoting"])
-def test_with_on_failure_hold_traffic_stays_until_a_person_decides(where: str) -> None:
+def test_on_failure_hold_keeps_traffic_until_a_user_decides(where: str) -> None:
     if where == "promoting":
         world, weights = promoting(HELD), {"v1": 50, "v2": 50}
     else:
@@ -146,7 +146,7 @@ def test_with_on_failure_hold_traffic_stays_until_a_person_decides(where: str) -
     world.go_to("Succeeded", "PromotedWithoutEvidence")
 
 
-def test_a_person_who_promotes_without_evidence_is_not_left_alone_with_a_failure() -> None:
+def test_promotion_without_evidence_still_rolls_back_on_failure() -> None:
     """Only what a person knew of is overruled."""
     world = RolloutHarness(SLOW)
     world.want("v2")
@@ -158,7 +158,7 @@ def test_a_person_who_promotes_without_evidence_is_not_left_alone_with_a_failure
     world.go_to("RolledBack", "AnalysisFailed")
 
 
-def test_a_rollback_by_hand_whose_pods_die_gives_requests_back_and_goes_on_trying() -> None:
+def test_manual_rollback_without_pods_returns_requests() -> None:
     world = RolloutHarness(CANARY)
     world.want("v2")
     world.go_to("Succeeded")
@@ -236,7 +236,7 @@ def test_no_step_passes_before_the_longest_request_has_ended(strategy: dict[str,
     assert any(step.get("outcome") == "Pass" for step in world.record["steps"])
 
 
-def test_a_pass_that_was_measured_before_the_longest_request_has_ended_is_none() -> None:
+def test_pass_before_the_longest_request_ends_does_not_count() -> None:
     world = begun(SLOW | {"strategy": {"preset": "Rolling"}}, serving=HANGS)
     world.go(lambda: "confirmedAt" in world.record.get("steps", [{}])[0])
     measured = world.clock.now()
@@ -249,7 +249,7 @@ def test_a_pass_that_was_measured_before_the_longest_request_has_ended_is_none()
     world.go_to("Succeeded", "Promoted")
 
 
-def test_a_policy_whose_deadline_is_shorter_than_the_longest_requests_is_refused() -> None:
+def test_deadline_below_the_longest_request_is_refused() -> None:
     world = RolloutHarness(CANARY, serving=HANGS | {"maxRequestSeconds": 3600})
     world.set_policy(JUDGED)
     world.want("v2")
@@ -283,7 +283,7 @@ def test_a_hold_at_100_that_no_metric_judges_is_refused(metric: dict[str, Any] |
     assert "no metric judges step 2 (weight 100 %)" in told["message"]
 
 
-def test_a_rollout_that_began_under_such_a_policy_is_not_promoted_by_it() -> None:
+def test_rollout_under_such_a_policy_is_not_promoted() -> None:
     """As after an upgrade of the operator."""
     world = begun(policy({"weight": 10, "hold": "20s"}, {"weight": 100}, analysis={"metrics": [ERRORS]}, deadline="5m"))
     world.go(lambda: world.weights == {"v1": 90, "v2": 10})
@@ -294,7 +294,7 @@ def test_a_rollout_that_began_under_such_a_policy_is_not_promoted_by_it() -> Non
 
 
 @pytest.mark.parametrize(("spec", "asked"), [(CANARY, "False"), (JUDGED, "True")], ids=["by time", "judged"])
-def test_a_model_and_its_rollouts_say_whether_evidence_is_asked_for(spec: dict[str, Any], asked: str) -> None:
+def test_model_and_rollouts_report_whether_evidence_is_required(spec: dict[str, Any], asked: str) -> None:
     world = begun(spec)
     world.go_to("Succeeded", "Promoted")
     assert conditions(world.model)["EvidenceAsked"]["status"] == asked

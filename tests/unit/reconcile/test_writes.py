@@ -51,7 +51,7 @@ def test_a_change_among_others_takes_no_more() -> None:
     assert world.counted == CHILDREN + Counter({"status Model": 2})
 
 
-def test_a_change_to_a_template_takes_seven_and_the_version_has_no_status() -> None:
+def test_template_change_takes_seven_writes() -> None:
     world = Counted(endpoint=False, replicas=1)
     world.api.user_patch(kinds.MODEL, NS, "digits", {"spec": {"version": {"name": None, "template": TEMPLATE}}})
     world.looks()
@@ -69,7 +69,7 @@ def test_a_canary_of_five_steps_takes_at_most_thirty() -> None:
     assert sum(world.counted.values()) <= 30, world.counted
 
 
-def test_the_runs_that_made_what_serves_and_what_served_hear_of_a_change() -> None:
+def test_serving_change_enqueues_the_runs_of_both_versions() -> None:
     world = Counted(endpoint=False, replicas=1)
     for name in ("v1", "v2"):
         world.api.user_patch(kinds.MODEL_VERSION, NS, name, {"spec": {"lineage": {"trainingRun": f"run-of-{name}"}}})

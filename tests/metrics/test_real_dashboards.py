@@ -44,11 +44,11 @@ Series = list[tuple[dict[str, str], float]]
 
 def rollouts() -> dict[str, str]:
     """One is promoted, one rolled back, one is held and goes on; gives its revisions by version."""
-    world = test_rollouts.World(test_rollouts.JUDGED)
-    world.desk.results["errors"] = test_rollouts.good()
+    world = test_rollouts.RolloutHarness(test_rollouts.JUDGED)
+    world.scheduler.results["errors"] = test_rollouts.good()
     world.want("v2")
     world.go_to("Succeeded", "Promoted")
-    world.desk.results["errors"] = test_rollouts.bad()
+    world.scheduler.results["errors"] = test_rollouts.bad()
     world.want("v3")
     world.go_to("RolledBack")
     return {entry["version"]: entry["revision"] for entry in held_at_ten().model["status"]["traffic"]}
@@ -56,7 +56,7 @@ def rollouts() -> dict[str, str]:
 
 def training() -> None:
     """One run on a schedule succeeds."""
-    world = test_retraining.World(test_retraining.HOURLY)
+    world = test_retraining.RetrainingHarness(test_retraining.HOURLY)
     world.to_the_hour()
     world.go(lambda: world.states == ["Succeeded"])
 

@@ -442,12 +442,12 @@ def _retraining_without_status() -> Object:
 
 @state("RetrainingPolicy", "watching")
 def _watching() -> Object:
-    return retraining.World(retraining.HOURLY).policy
+    return retraining.RetrainingHarness(retraining.HOURLY).policy
 
 
 @state("RetrainingPolicy", "suspended")
 def _retraining_suspended() -> Object:
-    world = retraining.World(retraining.HOURLY)
+    world = retraining.RetrainingHarness(retraining.HOURLY)
     world.api.user_patch(kinds.RETRAINING_POLICY, NS, "digits", {"spec": {"suspend": True}})
     world.look()
     return world.policy
@@ -455,7 +455,7 @@ def _retraining_suspended() -> Object:
 
 @state("RetrainingPolicy", "without-its-model")
 def _without_its_model() -> Object:
-    world = retraining.World(retraining.HOURLY)
+    world = retraining.RetrainingHarness(retraining.HOURLY)
     world.api.user_delete(kinds.MODEL, NS, "digits")
     world.look()
     return world.policy
@@ -468,7 +468,7 @@ def _backing_off() -> Object:
 
 @state("RetrainingPolicy", "refused")
 def _retraining_refused() -> Object:
-    world = retraining.World(retraining.HOURLY)
+    world = retraining.RetrainingHarness(retraining.HOURLY)
     world.api.user_patch(kinds.RETRAINING_POLICY, NS, "digits", {"spec": {"noSuchField": 1}})
     world.look()
     return world.policy
@@ -476,14 +476,14 @@ def _retraining_refused() -> Object:
 
 @state("TrainingRun", "no-status")
 def _run_without_status() -> Object:
-    world = retraining.World()
+    world = retraining.RetrainingHarness()
     world.ask()
     return world.runs[0]
 
 
 @state("TrainingRun", "training")
 def _training() -> Object:
-    world = retraining.World()
+    world = retraining.RetrainingHarness()
     world.hold.add("train")
     world.ask()
     world.go(lambda: world.states == ["Training"])
@@ -495,8 +495,8 @@ def _succeeded() -> Object:
     return _trained().runs[0]
 
 
-def _trained() -> retraining.World:
-    world = retraining.World(retraining.HOURLY)
+def _trained() -> retraining.RetrainingHarness:
+    world = retraining.RetrainingHarness(retraining.HOURLY)
     world.to_the_hour()
     world.go(lambda: world.states == ["Succeeded"])
     world.go(lambda: world.runs[0]["status"].get("outcome") == "Announced")
@@ -511,8 +511,8 @@ def _skipped() -> Object:
     return world.runs[1]
 
 
-def _failed_run() -> retraining.World:
-    world = retraining.World(retraining.HOURLY)
+def _failed_run() -> retraining.RetrainingHarness:
+    world = retraining.RetrainingHarness(retraining.HOURLY)
     world.reports["dataCheck"] = {"checks": [{"name": "nulls:age", "outcome": "Fail", "message": "12 of 100"}]}
     world.to_the_hour()
     world.go(lambda: world.states == ["Failed"])
@@ -527,7 +527,7 @@ def _failed() -> Object:
 
 @state("TrainingRun", "waiting-for-its-policy")
 def _waiting_for_its_policy() -> Object:
-    world = retraining.World()
+    world = retraining.RetrainingHarness()
     world.api.user_delete(kinds.RETRAINING_POLICY, NS, "digits")
     world.ask()
     world.look()
@@ -536,7 +536,7 @@ def _waiting_for_its_policy() -> Object:
 
 @state("TrainingRun", "spec-not-readable")
 def _run_not_readable() -> Object:
-    world = retraining.World()
+    world = retraining.RetrainingHarness()
     world.hold.add("train")
     world.ask()
     world.go(lambda: world.states == ["Training"])

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 from modelwright.api import names
 from modelwright.api.common import InvalidObject
 from modelwright.api.reasons import Reason
-from modelwright.api.v1alpha1.model import Model
+from modelwright.api.v1alpha1.model import ChangeStatus, Model
 from modelwright.api.v1alpha1.policy import RolloutPolicy
+from modelwright.api.v1alpha1.version import ModelVersion
 from modelwright.core.analysis.evidence import Outcome
 from modelwright.core.problem import Problem
 from modelwright.core.rollout import freeze, policy_lint, step_analysis
@@ -59,6 +61,23 @@ from modelwright.traffic.port import TrafficRequirements
 Object = dict[str, Any]
 
 
+@dataclass(frozen=True)
+class PreparedRollout:
+    """The record of a rollout as it is to be written before anything is measured, and the policy it follows."""
+
+    record: RolloutRecord | None
+    policy: EffectivePolicy
+    has_policy: bool
+    """Whether the Model names a policy."""
+    problem: Problem | None
+    """Why the policy can't be read."""
+    policy_problem: Problem | None
+    """Why the Model can't follow the policy."""
+    changes: tuple[ChangeStatus, ...] | None
+    version: ModelVersion | None
+    """The version of the candidate, where it is known."""
+
+
 async def observe_rollout(
     context: Context,
     model: Model,
@@ -68,31 +87,14 @@ async def observe_rollout(
     children: ModelChildren,
     routing: ModelRouting,
 ) -> tuple[RolloutInput | None, StepAnalysis]:
-    """What a decision needs beside pods and traffic; None for a Model that moves without a policy.
+    """Observe what a decision needs beside pods and traffic; None for a Model that moves without a policy.
 
     `base`: the observation without its rollout.
     """
-    has_policy = model.spec.rollout_policy_ref is not None
-    record = history.newest
-    if not has_policy and (record is None or not (record.is_active or record.pins_model)):
+    prepared = _prepare_record(context, model, history, base, goal, children, routing)
+    if prepared is None:
         return None, StepAnalysis()
-    present, present_problem = _read_policy(context, model)
-    record = initialize_record(record, model, base, present)
-    policy = resolve_policy(record, present)
-    content = _candidate_content(goal)
-    changes = None
-    if needs_approval(policy.spec) or (present is not None and needs_approval(present.spec)):
-        changes = list_changes(model, history.counted, base, present, content, children.stored)
-        record = with_authors(record, base, changes, content, children.stored)
-    record = with_content_hash(record, content)
-    problem = policy.problem or present_problem
-    policy_problem = None
-    if problem is None and has_policy:
-        policy_problem = _find_policy_problem(policy, model, base, routing)
-    elif lacks_policy(record):
-        policy_problem = problem or Problem(
-            Reason.WAITING_FOR_POLICY, "spec.rolloutPolicyRef names no RolloutPolicy any more"
-        )
+    record, policy = prepared.record, prepared.policy
     measured = MeasuredModel(context, model, routing.objects, children.stored)
     analysis = read_child(
         history.raw.get(record.name, {}) if record is not None else {},
@@ -111,7 +113,7 @@ async def observe_rollout(
     requirement = find_requirement(record, policy, step, base.now)
     if record is not None and requirement is not None:
         raw_rollout = history.raw[record.name]
-        approval = read_approval_decision(context, model, raw_rollout, record, requirement, content.version, base.now)
+        approval = read_approval_decision(context, model, raw_rollout, record, requirement, prepared.version, base.now)
     command = read_command_decision(context, model.namespace, record, policy, frozen_until)
     evidence = policy_lint.evidence_condition(policy.spec, policy.steps)
     return (
@@ -120,16 +122,16 @@ async def observe_rollout(
             steps=policy.steps,
             record=record,
             next_number=history.next_number,
-            problem=problem or policy_problem,
+            problem=prepared.problem or prepared.policy_problem,
             snapshot_problem=policy.snapshot_problem,
-            evidence_condition=evidence if has_policy and policy.spec is not MANUAL_ROLLBACK_POLICY else None,
-            policy_problem=policy_problem,
+            evidence_condition=evidence if prepared.has_policy and policy.spec is not MANUAL_ROLLBACK_POLICY else None,
+            policy_problem=prepared.policy_problem,
             outcome=analysis.outcome if is_current else initial_outcome(policy.spec, step),
             earlier_outcome=None if is_current else analysis.outcome,
             verdicts=analysis.verdicts,
             gates=await gate_reports.read_results(context, record, policy.spec) if record is not None else {},
             report_problem=gate_reports.untrusted_problem(context, model.namespace) if record is not None else None,
-            changes=changes,
+            changes=prepared.changes,
             approval=approval,
             command=command,
             longest_request=longest_request,
@@ -139,13 +141,47 @@ async def observe_rollout(
             surge=policy.spec.surge.pods if policy.spec.surge is not None else None,
             rollback_window=frozenset(entry.revision for entry in model.status.history[: policy.spec.rollback_window]),
             released_by_spec=is_released_by_spec(record, model),
-            has_policy=has_policy,
+            has_policy=prepared.has_policy,
             ab_test_won=ab_test_won,
             ab_test_message=ab_test_message,
             last_failure=model.status.failure.message if model.status.failure is not None else "",
         ),
         analysis,
     )
+
+
+def _prepare_record(
+    context: Context,
+    model: Model,
+    history: RolloutHistory,
+    base: Observation,
+    goal: ModelGoal,
+    children: ModelChildren,
+    routing: ModelRouting,
+) -> PreparedRollout | None:
+    """Initialize the newest record, and find its policy and authors; None without a rollout to decide about."""
+    has_policy = model.spec.rollout_policy_ref is not None
+    record = history.newest
+    if not has_policy and (record is None or not (record.is_active or record.pins_model)):
+        return None
+    present, present_problem = _read_policy(context, model)
+    record = initialize_record(record, model, base, present)
+    policy = resolve_policy(record, present)
+    content = _candidate_content(goal)
+    changes = None
+    if needs_approval(policy.spec) or (present is not None and needs_approval(present.spec)):
+        changes = list_changes(model, history.counted, base, present, content, children.stored)
+        record = with_authors(record, base, changes, content, children.stored)
+    record = with_content_hash(record, content)
+    problem = policy.problem or present_problem
+    policy_problem = None
+    if problem is None and has_policy:
+        policy_problem = _find_policy_problem(policy, model, base, routing)
+    elif lacks_policy(record):
+        policy_problem = problem or Problem(
+            Reason.WAITING_FOR_POLICY, "spec.rolloutPolicyRef names no RolloutPolicy any more"
+        )
+    return PreparedRollout(record, policy, has_policy, problem, policy_problem, changes, content.version)
 
 
 def _candidate_content(goal: ModelGoal) -> CandidateContent:

@@ -24,7 +24,7 @@ from modelwright.api.v1alpha1.model import (
 from modelwright.api.v1alpha1.rollout import RolloutState
 from modelwright.core.problem import Problem
 from modelwright.core.revision import Revision
-from modelwright.core.rollout.machine import Assessment, Decision
+from modelwright.core.rollout.decision import Assessment, Decision
 from modelwright.core.rollout.observation import Observation
 from modelwright.core.runtime_choice import RuntimeChoice
 from modelwright.core.status import readiness

@@ -10,7 +10,8 @@ from modelwright.api.v1alpha1.model import Model
 from modelwright.api.v1alpha1.rollout import ModelRolloutStatus, RolloutState
 from modelwright.core import versions
 from modelwright.core.problem import Problem
-from modelwright.core.rollout.machine import Decision, apply_transitions, decide_actions, determine_state
+from modelwright.core.rollout.decision import Decision
+from modelwright.core.rollout.machine import apply_transitions, decide_actions, determine_state
 from modelwright.core.rollout.record import TERMINAL_STATES, RolloutRecord
 from modelwright.core.status.model_status import requeue_seconds, with_recorded_message
 from modelwright.kube import api_errors, kinds

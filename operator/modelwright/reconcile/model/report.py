@@ -8,7 +8,7 @@ from modelwright.api.v1alpha1.model import AnnouncedStatus, Model, ModelStatus
 from modelwright.api.v1alpha1.rollout import RolloutState
 from modelwright.core import endpoint_conflicts, versions
 from modelwright.core.problem import Problem
-from modelwright.core.rollout.machine import Assessment
+from modelwright.core.rollout.decision import Assessment
 from modelwright.core.rollout.observation import Observation
 from modelwright.core.rollout.record import RolloutRecord
 from modelwright.core.status import drift_status, readiness

@@ -38,7 +38,7 @@ class ModelRouting:
     @property
     def targets(self) -> frozenset[str]:
         """Hashes of the revisions that the live objects send requests to."""
-        return self.router.list_targets(self.objects)
+        return self.split.targets
 
 
 def observe_routing(context: Context, raw: Object, model: Model, ready_pods: Mapping[str, int]) -> ModelRouting:

@@ -18,7 +18,7 @@ from modelwright.api.v1alpha1.retraining import (
 from modelwright.api.v1alpha1.training import RunState, TrainingRun
 from modelwright.core import gate_results, pod_failures, pod_trust
 from modelwright.core.retraining import schedule, throttle, triggers
-from modelwright.core.retraining.policy_status import Backoff, TriggerDecision, anchor_status, build_policy_status
+from modelwright.core.retraining.policy_status import BackoffState, TriggerDecision, anchor_status, build_policy_status
 from modelwright.core.retraining.throttle import PolicyRun, StartRun, SuppressFiring
 from modelwright.core.retraining.triggers import Firing
 from modelwright.core.status.readiness import ConditionSummary, build_conditions
@@ -115,7 +115,7 @@ class RetrainingPolicyReconciler:
                 context.trigger_poller.reset_streak(key, name)
         summary = self._build_verdict(policy, model, problem or poll_problem, streaks)
         runs = list_runs(context, raw)
-        status = build_policy_status(policy, summary, decisions, baselines, runs, Backoff(failures, retry_at), now)
+        status = build_policy_status(policy, summary, decisions, baselines, runs, BackoffState(failures, retry_at), now)
         if await write_status(context, raw, status, policy.status):
             self._emit_events(raw, decisions)
         if context.webhook_queue is not None:

@@ -199,8 +199,8 @@ class VersionEnqueuer:
     async def reconcile(self, key: Key) -> ReconcileResult:
         """Enqueue the next batch of this Model's versions. A request in between starts over after the last batch."""
         if key not in self._remaining:
-            found = self._store.list_places("model", kinds.MODEL_VERSION, key.name, key.namespace)
-            self._remaining[key] = self._store.sort_newest_first(kinds.MODEL_VERSION, found)
+            places = self._store.list_places("model", kinds.MODEL_VERSION, key.name, key.namespace)
+            self._remaining[key] = self._store.sort_newest_first(kinds.MODEL_VERSION, places)
         batch, remaining = self._remaining[key][:VERSION_BATCH], self._remaining[key][VERSION_BATCH:]
         for place in batch:
             self._enqueue(Key("ModelVersion", *place))

@@ -26,7 +26,7 @@ TriggerDecision = StartRun | SuppressFiring | AlreadyStarted
 
 
 @dataclass(frozen=True, slots=True)
-class Backoff:
+class BackoffState:
     """Consecutive failed runs, and until when no further run starts."""
 
     failures: int
@@ -39,7 +39,7 @@ def build_policy_status(
     decisions: Sequence[TriggerDecision],
     baselines: Mapping[str, str],
     runs: Sequence[TrainingRun],
-    backoff: Backoff,
+    backoff: BackoffState,
     now: datetime,
 ) -> RetrainingPolicyStatus:
     """Build the status. `baselines`: the first fingerprints of data triggers, by name. `runs`: those of the policy."""

@@ -36,7 +36,7 @@ class EffectivePolicy:
 
 def resolve_policy(record: RolloutRecord | None, present: RolloutPolicy | None) -> EffectivePolicy:
     """Find the policy that counts. `present`: the Model's policy as it is now."""
-    spec, problem = _read_policy(record, present)
+    spec, problem = _choose_policy(record, present)
     steps = compile_steps(spec.strategy)
     if problem is None or record is None or not record.is_active or record.is_manual:
         return EffectivePolicy(spec, steps, problem)
@@ -46,7 +46,7 @@ def resolve_policy(record: RolloutRecord | None, present: RolloutPolicy | None) 
     return EffectivePolicy(spec, steps, problem, problem)
 
 
-def _read_policy(
+def _choose_policy(
     record: RolloutRecord | None, present: RolloutPolicy | None
 ) -> tuple[RolloutPolicySpec, Problem | None]:
     snapshot = record.status.policy if record is not None else None

@@ -59,12 +59,12 @@ async def ensure_gate_job(context: Context, snapshot: ModelSnapshot, gate: str) 
                 pods=pods,
             )
         elif gate == "scan" and gates.scan is not None:
-            job = jobs.scan_job(raw, gates.scan, plan.revision, _candidate_content(plan), images)
+            job = jobs.scan_job(raw, gates.scan, plan.revision, _evaluated_candidate(plan), images)
         elif gate == "evaluation" and gates.evaluation is not None:
             serving = (
                 _serving_content(context, snapshot, record.from_revision) if record.from_revision is not None else None
             )
-            candidate = _with_cache(context, snapshot, plan.version, _candidate_content(plan))
+            candidate = _with_cache(context, snapshot, plan.version, _evaluated_candidate(plan))
             job = jobs.evaluation_job(
                 raw,
                 gates.evaluation,
@@ -172,7 +172,7 @@ def _with_cache(
     )
 
 
-def _candidate_content(plan: RevisionPlan) -> jobs.EvaluatedContent:
+def _evaluated_candidate(plan: RevisionPlan) -> jobs.EvaluatedContent:
     return jobs.EvaluatedContent(plan.version.name, plan.version.spec.artifact, plan.digest)
 
 

@@ -41,7 +41,7 @@ def build_inputs(context: Context, snapshot: RunSnapshot, spec: RetrainingPolicy
         if status.holdout is not None and template.holdout is not None
         else None,
         serving=_serving_content(context, snapshot, status.compared_with),
-        candidate=_candidate_content(snapshot.run, spec),
+        candidate=_trained_content(snapshot.run, spec),
         previous_profile=_previous_profile(context, snapshot),
         images=snapshot.helper_images(context.images),
     )
@@ -57,7 +57,7 @@ def _serving_content(context: Context, snapshot: RunSnapshot, name: str | None) 
     return EvaluatedContent(name, version.spec.artifact, digest) if digest is not None else None
 
 
-def _candidate_content(run: TrainingRun, spec: RetrainingPolicySpec) -> EvaluatedContent | None:
+def _trained_content(run: TrainingRun, spec: RetrainingPolicySpec) -> EvaluatedContent | None:
     result, artifact = run.status.result, trained_artifact(run, spec)
     if artifact is None or result is None or result.digest is None:
         return None

@@ -1,5 +1,4 @@
-"""Entry point: `python -m modelwright run` is the operator, `selfcheck` looks whether one is well, `crd` generates
-its CRDs."""
+"""Entry point: `python -m modelwright run` runs the operator, `selfcheck` checks one, `crd` generates its CRDs."""
 
 from __future__ import annotations
 
@@ -13,9 +12,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m modelwright", description="Modelwright")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("run", help="run the operator; its settings are environment variables MODELWRIGHT_*")
-    commands.add_parser("selfcheck", help="look whether what the operator needs is there, and a replica leads")
+    commands.add_parser("selfcheck", help="check that the operator's dependencies are there, and that a replica leads")
     crd = commands.add_parser("crd", help="CustomResourceDefinitions, JSON Schemas and admission policies")
-    crd.add_argument("action", choices=("generate", "check"), help="write the files, or say where they have drifted")
+    crd.add_argument("action", choices=("generate", "check"), help="write the files, or show how they have drifted")
     crd.add_argument("--root", type=Path, default=Path(), help="root of the repository (default: here)")
     return parser
 
@@ -53,7 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
     from modelwright.app.memory import leave_out_synchronous_client
 
     leave_out_synchronous_client()
-    # Nothing that imports make is garbage; looking for it takes a tenth of their time.
+    # Imports create no garbage; collecting it takes a tenth of their time.
     gc.disable()
     from modelwright.app import main as app
 

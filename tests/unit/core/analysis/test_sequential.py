@@ -131,7 +131,7 @@ def test_a_level_that_is_none_is_refused(alpha: float) -> None:
 
 
 def test_at_all_measurements_together_the_truth_is_inside() -> None:
-    """200 runs of 30 measurements at level 0.2: 40 may miss it at any of them; 63 would be four deviations more."""
+    """200 runs of 30 measurements at level 0.2: 40 may miss it at any; 63 would be four deviations more."""
     draw = np.random.default_rng(4)
     missed = 0
     for _ in range(200):

@@ -1,4 +1,4 @@
-"""Whatever people, crashes, lost events and a refusing API server do, in whatever order.
+"""Users, crashes, lost events and a refusing API server, in any order.
 
 The Model comes to its end, what serves is never taken away, and what isn't ours is never touched: the real reconcilers
 against a simulated cluster.

@@ -150,8 +150,8 @@ def parse_artifact_report(report: Mapping[str, Any] | None) -> ArtifactStatus | 
         return None
     known = isinstance(size, int) and not isinstance(size, bool) and 0 <= size <= INT64_MAX
     tree = (report or {}).get("tree")
-    told_tree = tree if isinstance(tree, str) and tree.startswith("sha256:") and _DIGEST.fullmatch(tree) else None
-    return ArtifactStatus(digest=digest, size_bytes=size if known else None, tree=told_tree)
+    tree_digest = tree if isinstance(tree, str) and tree.startswith("sha256:") and _DIGEST.fullmatch(tree) else None
+    return ArtifactStatus(digest=digest, size_bytes=size if known else None, tree=tree_digest)
 
 
 def is_packed(artifact: Artifact, digest: str | None) -> bool:

@@ -8,8 +8,6 @@ from typing import Any, Protocol
 
 from modelwright.api.v1alpha1.retraining import Work
 from modelwright.core.retraining.stage_reading import StageReading
-from modelwright.engines.job import JobEngine
-from modelwright.engines.resource import ResourceEngine
 from modelwright.render.training_stages import StageInputs
 
 Json = dict[str, Any]
@@ -37,11 +35,3 @@ class Engine(Protocol):
     def validate_work(self, work: Work) -> str | None:
         """What a person has to change before the work can be done, by field below the stage; None when nothing."""
         ...
-
-
-_JOB_ENGINE, _RESOURCE_ENGINE = JobEngine(), ResourceEngine()
-
-
-def choose_engine(work: Work) -> Engine:
-    """The engine of a stage's work."""
-    return _JOB_ENGINE if work.job is not None else _RESOURCE_ENGINE

@@ -22,7 +22,7 @@ from modelwright.core.retraining.policy_status import BackoffState, TriggerDecis
 from modelwright.core.retraining.throttle import PolicyRun, StartRun, SuppressFiring
 from modelwright.core.retraining.triggers import Firing
 from modelwright.core.status.readiness import ConditionSummary, build_conditions
-from modelwright.engines.port import choose_engine
+from modelwright.engines.providers import choose_engine
 from modelwright.kube import api_errors, kinds
 from modelwright.kube.queue import Key
 from modelwright.kube.workers import ReconcileResult

@@ -40,13 +40,9 @@ class GatewayRouter:
         self._can_mark = MARK_FEATURE in features
         self._features = features
 
-    def list_targets(self, scene: RoutingObjects) -> frozenset[str]:
-        """Revisions that the route sends requests to, and the one that the Service selects."""
-        return self.observe_split(scene).targets
-
     def observe_split(self, scene: RoutingObjects) -> ObservedSplit:
         """The route's rules; callers inside count in `named`."""
-        inside = self._service_router.list_targets(scene)
+        inside = self._service_router.observe_split(scene).targets
         if scene.route is None:
             return ObservedSplit(targets=inside)
         view = routes.read_route(scene.route, scene.model["metadata"]["name"])

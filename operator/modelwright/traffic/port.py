@@ -94,10 +94,6 @@ class RouteStatus:
 class TrafficRouter(Protocol):
     """A way of moving traffic."""
 
-    def list_targets(self, scene: RoutingObjects) -> frozenset[str]:
-        """Hashes of the revisions that the live configuration sends requests to: `routed(scene).named`."""
-        ...
-
     def observe_split(self, scene: RoutingObjects) -> ObservedSplit:
         """What the live configuration says, whoever has written it."""
         ...

@@ -16,10 +16,6 @@ NEEDS_GATEWAY = "needs a gateway, and the Model has no spec.endpoint"
 class ServiceRouter:
     """The Service's selector decides. It is in force once written; kube-proxy's delay is covered by the settle time."""
 
-    def list_targets(self, scene: RoutingObjects) -> frozenset[str]:
-        """The revisions that the Service selects and that have pods, or its one revision."""
-        return self.observe_split(scene).targets
-
     def observe_split(self, scene: RoutingObjects) -> ObservedSplit:
         """Everything to the one revision selected; else each revision's share of the ready pods."""
         if scene.service is None:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from modelwright.api.v1alpha1.retraining import Evaluate
-from modelwright.engines.port import choose_engine
+from modelwright.engines.providers import choose_engine
 from tests.unit.engines.builders import DIGEST, NOW, condition, container, ended, live, pod, succeeded, work
 
 Json = dict[str, Any]

@@ -6,8 +6,8 @@ import pytest
 
 from modelwright.api.v1alpha1.retraining import PROFILES as NAMES
 from modelwright.api.v1alpha1.training import StageState
-from modelwright.engines.port import choose_engine
 from modelwright.engines.profiles import PROFILES
+from modelwright.engines.providers import choose_engine
 from tests.unit.engines.builders import NOW, condition, live, work
 
 Json = dict[str, Any]

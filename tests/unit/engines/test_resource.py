@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from modelwright.engines.port import choose_engine
+from modelwright.engines.providers import choose_engine
 from modelwright.render.strategic_merge import MergeError
 from tests.unit.engines.builders import DIGEST, NOW, container, ended, live, pod, succeeded, work
 

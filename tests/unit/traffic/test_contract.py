@@ -60,14 +60,14 @@ def cluster(request: pytest.FixtureRequest, gateway: FakeGateway) -> Cluster:
 
 
 async def test_before_anything_is_written_nothing_is_named_and_nothing_confirmed(cluster: Cluster) -> None:
-    assert cluster.traffic.list_targets(cluster.scene) == frozenset()
+    assert cluster.traffic.observe_split(cluster.scene).targets == frozenset()
     assert cluster.routed == ObservedSplit()
     assert not await cluster.confirmed()
 
 
 async def test_what_is_sent_to_a_revision_names_it_alone_and_is_confirmed_once_followed(cluster: Cluster) -> None:
     cluster.follow(ONE)
-    assert cluster.traffic.list_targets(cluster.scene) == {ONE.hash}
+    assert cluster.traffic.observe_split(cluster.scene).targets == {ONE.hash}
     assert cluster.routed == ObservedSplit({ONE.hash: 100}, targets=frozenset({ONE.hash}))
     assert await cluster.confirmed()
 
@@ -75,18 +75,18 @@ async def test_what_is_sent_to_a_revision_names_it_alone_and_is_confirmed_once_f
 async def test_traffic_moves_whole(cluster: Cluster) -> None:
     for revision in (ONE, TWO, ONE):
         cluster.follow(revision)
-        assert cluster.traffic.list_targets(cluster.scene) == {revision.hash}
+        assert cluster.traffic.observe_split(cluster.scene).targets == {revision.hash}
         assert await cluster.confirmed()
 
 
 async def test_a_crash_between_two_writes_names_both_and_the_rest_follows(cluster: Cluster) -> None:
     cluster.follow(ONE)
     cluster.send(TWO, writes=1)
-    named = cluster.traffic.list_targets(cluster.scene)
+    named = cluster.traffic.observe_split(cluster.scene).targets
     assert TWO.hash in named
     assert named <= {ONE.hash, TWO.hash}
     cluster.follow(TWO)
-    assert cluster.traffic.list_targets(cluster.scene) == {TWO.hash}
+    assert cluster.traffic.observe_split(cluster.scene).targets == {TWO.hash}
     assert await cluster.confirmed()
 
 

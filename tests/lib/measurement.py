@@ -18,8 +18,9 @@ from modelwright.core.revision import Revision
 from modelwright.kube.queue import Key
 from modelwright.measurement.connections import Connection, parse_connections
 from modelwright.measurement.json_client import JsonClient
-from modelwright.measurement.measurer import MeasurementRound, MeasurementState, Measurer
-from modelwright.measurement.port import Gateway, MeasurementRequest, RevisionTarget
+from modelwright.measurement.measurer import Measurer
+from modelwright.measurement.request import Gateway, MeasurementRequest, RevisionTarget
+from modelwright.measurement.rounds import MeasurementRound, MeasurementState
 
 SINCE = datetime(2026, 11, 21, 12, tzinfo=UTC)
 

@@ -9,7 +9,7 @@ from typing import Any
 from modelwright.core.analysis.evidence import Measurement
 from modelwright.kube.queue import Key
 from modelwright.measurement.connections import parse_connections
-from modelwright.measurement.port import MeasurementRequest
+from modelwright.measurement.request import MeasurementRequest
 from modelwright.measurement.scheduler import MeasurementScheduler
 from modelwright.obs.clock import FakeClock
 from tests.lib.measurement import SINCE, FakeServer

@@ -18,7 +18,7 @@ from modelwright.core.analysis.evidence import Measurement, MetricValue, ValuePa
 from modelwright.core.revision import Revision
 from modelwright.kube.queue import Key
 from modelwright.measurement.connections import parse_connections
-from modelwright.measurement.port import MeasurementRequest, RevisionTarget
+from modelwright.measurement.request import MeasurementRequest, RevisionTarget
 from modelwright.measurement.scheduler import MeasurementScheduler
 from tests.lib.prometheus import SCRAPE_SECONDS, process
 

@@ -17,7 +17,7 @@ from modelwright.api.v1alpha1.policy import Metric
 from modelwright.api.v1alpha1.runtime import ClusterModelRuntime
 from modelwright.core.analysis.ab_winner import NEEDED_POINTS, decide_winner
 from modelwright.core.analysis.evidence import Arm, Histogram, MeasurementFailure, MetricValue, Outcome, RequestShares
-from modelwright.measurement.port import Gateway
+from modelwright.measurement.request import Gateway
 from tests.lib.prometheus import SCRAPE_SECONDS, Exporter, Job, answers, prometheus, traefik
 from tests.lib.real_prometheus import CANDIDATE, ROOT, SERVING, Office, infer, metric, stored, v2_server
 

@@ -17,8 +17,8 @@ from promql_parser import VectorSelector
 
 from modelwright.api.v1alpha1.runtime import RuntimeMetrics
 from modelwright.measurement import queries, request_counters
-from modelwright.measurement.port import Gateway, MeasurementRequest, RevisionTarget
 from modelwright.measurement.queries import LabelMatcher
+from modelwright.measurement.request import Gateway, MeasurementRequest, RevisionTarget
 from tests.lib.measurement import CANDIDATE, SERVING, TRAEFIK, ask
 
 ISTIO = Gateway("istio.io/gateway-controller")

@@ -10,7 +10,7 @@ from modelwright.core.analysis import comparison_summary
 from modelwright.core.analysis.comparison_summary import ComparisonSummary, SummaryError
 from modelwright.measurement.connections import Connection
 from modelwright.measurement.json_client import JsonClient, MeasurementError
-from modelwright.measurement.port import MeasurementRequest
+from modelwright.measurement.request import MeasurementRequest
 from modelwright.untrusted_json import JsonLimits
 
 ComparerUrl = Callable[[str, str], str]

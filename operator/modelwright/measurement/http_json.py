@@ -11,8 +11,8 @@ from urllib.parse import quote, unquote
 from modelwright.api.reasons import Reason
 from modelwright.measurement.connections import Connection
 from modelwright.measurement.json_client import JsonClient, MeasurementError
-from modelwright.measurement.port import MeasurementRequest, RevisionTarget
 from modelwright.measurement.queries import build_placeholders
+from modelwright.measurement.request import MeasurementRequest, RevisionTarget
 
 _PLACEHOLDER = re.compile(r"\$\(([^()]*)\)")
 HTTP_PLACEHOLDERS = ("NAMESPACE", "MODEL", "VERSION", "REVISION")

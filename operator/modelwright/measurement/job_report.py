@@ -12,7 +12,7 @@ from modelwright.core.analysis.evidence import MeasurementFailure, MetricValue
 from modelwright.core.analysis.report_figures import Figure
 from modelwright.core.evaluation_gate import GateResult
 from modelwright.core.gate_results import GateReport
-from modelwright.measurement.port import MeasurementRequest
+from modelwright.measurement.request import MeasurementRequest
 
 
 def build_environment(ask: MeasurementRequest) -> dict[str, str]:

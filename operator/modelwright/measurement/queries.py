@@ -14,7 +14,7 @@ from typing import Any, Literal
 from modelwright.api.reasons import Reason
 from modelwright.api.v1alpha1.policy import MAX_BRACKETS, MAX_SIGNS, REVISION_PLACEHOLDERS
 from modelwright.measurement.json_client import MeasurementError
-from modelwright.measurement.port import MeasurementRequest, RevisionTarget
+from modelwright.measurement.request import MeasurementRequest, RevisionTarget
 from modelwright.sandbox.process import SANDBOX, NoAnswer
 
 PLACEHOLDERS = ("NAMESPACE", "MODEL", "VERSION", "REVISION", "PODS")

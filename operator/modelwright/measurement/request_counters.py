@@ -14,8 +14,8 @@ from modelwright.api.reasons import Reason
 from modelwright.core.analysis.evidence import Series
 from modelwright.measurement import queries
 from modelwright.measurement.json_client import MeasurementError
-from modelwright.measurement.port import MeasurementRequest, RevisionTarget
 from modelwright.measurement.queries import LabelMatcher
+from modelwright.measurement.request import MeasurementRequest, RevisionTarget
 
 TRAEFIK = "traefik.io/gateway-controller"
 ISTIO = "istio.io/gateway-controller"

@@ -16,8 +16,10 @@ from modelwright.measurement import comparer_client
 from modelwright.measurement.comparer_client import ComparerUrl
 from modelwright.measurement.connections import Connections
 from modelwright.measurement.json_client import JsonClient
-from modelwright.measurement.measurer import MeasurementRound, MeasurementState, Measurer, is_measurable
-from modelwright.measurement.port import JobRunner, MeasurementRequest
+from modelwright.measurement.measurer import Measurer, is_measurable
+from modelwright.measurement.port import JobRunner
+from modelwright.measurement.request import MeasurementRequest
+from modelwright.measurement.rounds import MeasurementRound, MeasurementState
 from modelwright.obs import metrics as own
 from modelwright.obs.clock import Clock, SystemClock, Timer
 from modelwright.obs.read_child import record_bug

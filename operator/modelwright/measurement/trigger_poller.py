@@ -13,7 +13,7 @@ from modelwright.api.reasons import Reason
 from modelwright.api.v1alpha1.retraining import PrometheusTrigger
 from modelwright.core.retraining import triggers
 from modelwright.kube.queue import Key
-from modelwright.measurement import measurer, queries
+from modelwright.measurement import queries, servers
 from modelwright.measurement.connections import Connections
 from modelwright.measurement.json_client import JsonClient, MeasurementError
 from modelwright.measurement.prometheus import PrometheusClient
@@ -126,7 +126,7 @@ class TriggerPoller:
 
     async def _query_value(self, watch: PolledTrigger, namespace: str) -> tuple[float | None, str]:
         trigger = watch.trigger
-        connection = measurer.find_connection(self._connections, trigger.provider, "Prometheus", namespace)
+        connection = servers.find_connection(self._connections, trigger.provider, "Prometheus", namespace)
         query = queries.fill_placeholders(trigger.query, watch.placeholders)
         if connection.enforced_label is not None:
             query = await queries.enforce_label(query, connection.enforced_label, namespace, "prometheus.query")

@@ -18,7 +18,7 @@ from modelwright.kube import api_errors, kinds
 from modelwright.kube.client import KubeClient
 from modelwright.kube.store import Store
 from modelwright.measurement import job_report as jobs
-from modelwright.measurement.port import MeasurementRequest
+from modelwright.measurement.request import MeasurementRequest
 from modelwright.obs.clock import Clock
 from modelwright.obs.read_child import read_child
 from modelwright.reconcile.children import is_controlled_by

@@ -34,7 +34,7 @@ from modelwright.core.rollout.steps import RolloutStep, StepKind, compile_steps
 from modelwright.core.runtime_choice import RuntimeChoice
 from modelwright.kube import api_errors, kinds
 from modelwright.kube.queue import Key
-from modelwright.measurement.port import Gateway, MeasurementRequest, RevisionTarget
+from modelwright.measurement.request import Gateway, MeasurementRequest, RevisionTarget
 from modelwright.obs.read_child import read_child
 from modelwright.reconcile import metric_updates, policy_snapshots
 from modelwright.reconcile.children import is_controlled_by

@@ -25,7 +25,7 @@ from modelwright.core.analysis.evidence import (
 from modelwright.core.revision import Revision
 from modelwright.measurement import request_counters
 from modelwright.measurement.json_client import MeasurementError
-from modelwright.measurement.port import Gateway, MeasurementRequest, RevisionTarget
+from modelwright.measurement.request import Gateway, MeasurementRequest, RevisionTarget
 from tests.lib.measurement import CANDIDATE, RUNTIME, SERVING, SINCE, TRAEFIK, Bench, FakeServer, ask, metric
 
 ISTIO = Gateway("istio.io/gateway-controller")

@@ -18,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from modelwright.api.v1alpha1.policy import Metric
 from modelwright.core.analysis.evidence import Arm, Histogram, RequestShares
-from modelwright.measurement.port import Gateway
+from modelwright.measurement.request import Gateway
 from tests.lib.measurement import START, Bench, FakeServer, ask, metric
 
 ENVOY = Gateway("gateway.envoyproxy.io/gatewayclass-controller")

@@ -15,7 +15,7 @@ from modelwright.core.analysis.report_figures import Figure
 from modelwright.kube import api_errors, kinds
 from modelwright.kube.store import Store
 from modelwright.measurement import job_report as jobs
-from modelwright.measurement.port import MeasurementRequest
+from modelwright.measurement.request import MeasurementRequest
 from modelwright.obs.clock import FakeClock
 from modelwright.reconcile.metric_jobs import POLL_SECONDS, MetricJobRunner
 from modelwright.render.images import Images

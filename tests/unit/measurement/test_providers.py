@@ -14,7 +14,7 @@ import pytest
 
 from modelwright.core.analysis.evidence import Measurement, MeasurementFailure, MetricValue
 from modelwright.measurement.json_client import JsonClient, MeasurementError
-from modelwright.measurement.port import MeasurementRequest
+from modelwright.measurement.request import MeasurementRequest
 from tests.lib.measurement import Bench, FakeServer, ask, metric
 
 ASKS: dict[str, Callable[[], MeasurementRequest]] = {

@@ -13,7 +13,7 @@ import pytest
 from modelwright.api.v1alpha1.policy import Metric
 from modelwright.core.analysis.evidence import Measurement, MeasurementFailure, MetricValue
 from modelwright.kube.queue import Key
-from modelwright.measurement.port import MeasurementRequest
+from modelwright.measurement.request import MeasurementRequest
 from modelwright.measurement.scheduler import NOTIFY_GRACE
 from tests.lib.measurement import SINCE, TRAEFIK, FakeServer, metric
 from tests.lib.measurement import ask as any_ask

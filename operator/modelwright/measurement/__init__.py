@@ -1,1 +1,1 @@
-"""How what counts as evidence is measured: metrics servers, JSON, Jobs and the comparer, behind one desk."""
+"""Measures the metrics of rollouts and triggers: Prometheus, JSON over HTTP, Jobs, and the comparer."""

@@ -19,16 +19,16 @@ SECRET_HEADERS = frozenset({"authorization", "proxy-authorization", "cookie"})
 
 ConnectionType = Literal["Prometheus", "HTTP"]
 NAMESPACE_PLACEHOLDER = "$(NAMESPACE)"
-"""In values of queryParameters: the namespace that is asked for."""
+"""In values of queryParameters: the namespace of the measured Model."""
 FilePath = Annotated[str, StringConstraints(strict=True, min_length=2, max_length=4096, pattern=r"^/")]
 
 
 class ConnectionsError(ValueError):
-    """The file of connections can't be used; the message names the entry and what is wrong with it."""
+    """The file of connections can't be used; the message names the entry and its error."""
 
 
 class _ConnectionModel(BaseModel):
-    """camelCase in the file, frozen, unknown members refused."""
+    """Base of the entries: camelCase in the file, frozen, unknown members refused."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", alias_generator=to_camel, validate_by_name=True, validate_by_alias=True
@@ -43,8 +43,8 @@ class BasicAuth(_ConnectionModel):
 
 
 class OAuth2(_ConnectionModel):
-    """Client credentials (RFC 6749, section 4.4): the client's secret goes to tokenUrl alone, the token that is had for
-    it to the connection's URL alone."""
+    """Client credentials (RFC 6749, section 4.4). The client's secret is sent to tokenUrl only, the token to the
+    connection's URL only."""
 
     token_url: Annotated[str, StringConstraints(strict=True, min_length=1, max_length=2048)]
     client_id: Annotated[str, StringConstraints(strict=True, min_length=1, max_length=256, pattern=r"^[\x20-\x7e]+$")]
@@ -88,12 +88,12 @@ def _check_plain_url(url: str) -> str:
     if parts.query or parts.fragment:
         raise ValueError("must have no query and no fragment: use queryParameters")
     if addresses.is_forbidden(host):
-        raise ValueError(f"{host} is a link-local or metadata address, which is never asked")
+        raise ValueError(f"{host} is a link-local or metadata address, which is never requested")
     return url
 
 
 class Connection(_ConnectionModel):
-    """How to reach one server. Files are read at each use, so what rotates is followed.
+    """Connection to one server. Files are read at each use, so rotated credentials are followed.
 
     `enforced_label`: label that every selector of a user's query must have, with the Model's namespace as its value;
     None, in the file also "", when users may read everything. `query_parameters`: added to the URL of each request;
@@ -163,13 +163,13 @@ class Connection(_ConnectionModel):
     @model_validator(mode="after")
     def _check_consistency(self) -> Self:
         by_file = {name.lower() for name in self.header_files}
-        ways = (
+        credentials = (
             ("bearerTokenFile", self.bearer_token_file is not None),
             ("basicAuth", self.basic_auth is not None),
             ("oauth2", self.oauth2 is not None),
             ("Authorization in headerFiles", "authorization" in by_file),
         )
-        used = [name for name, there in ways if there]
+        used = [name for name, is_set in credentials if is_set]
         if len(used) > 1:
             raise ValueError(f"{' and '.join(used)} exclude each other")
         if twice := sorted(by_file & {name.lower() for name in self.headers}):
@@ -184,11 +184,11 @@ class Connection(_ConnectionModel):
 
     @property
     def timeout_seconds(self) -> float:
-        """Time for one answer."""
+        """Timeout of one answer, in seconds."""
         return parse_duration(self.timeout)
 
     def for_namespace(self, namespace: str) -> Connection:
-        """This connection as it is used for objects of a namespace."""
+        """Fill the namespace into the query parameters."""
         if not self.query_parameters:
             return self
         filled = {
@@ -205,7 +205,7 @@ Connections = Mapping[str, Connection]
 
 
 def load_connections(path: str) -> dict[str, Connection]:
-    """The connections in a file, by name; none for an empty `path`. Raises ConnectionsError."""
+    """Load the connections in a file, by name; none for an empty `path`. Raises ConnectionsError."""
     if not path:
         return {}
     try:
@@ -213,14 +213,14 @@ def load_connections(path: str) -> dict[str, Connection]:
     except (OSError, UnicodeDecodeError) as error:
         raise ConnectionsError(f"{path} can't be read: {error}") from None
     except yaml.YAMLError as error:
-        # The text is not repeated: a token may have been pasted into it.
+        # The message quotes no text: a token may have been pasted into it.
         mark = getattr(error, "problem_mark", None)
         raise ConnectionsError(f"{path} is no YAML{f', line {mark.line + 1}' if mark else ''}") from None
     return parse_connections(document, path)
 
 
 def parse_connections(document: Any, where: str) -> dict[str, Connection]:
-    """The connections in a document of the file, by name. Raises ConnectionsError, which begins with `where`."""
+    """Parse the connections in a document, by name. Raises ConnectionsError, whose message starts with `where`."""
     if document is None:
         return {}
     entries = (document.get("connections") or []) if isinstance(document, dict) else None
@@ -228,7 +228,7 @@ def parse_connections(document: Any, where: str) -> dict[str, Connection]:
         raise ConnectionsError(f"{where} must have one member, connections, which is a list")
     if unknown := sorted(map(str, document.keys() - {"connections"})):
         raise ConnectionsError(f"{where}: {unknown[0]} is not known; the one member is connections")
-    found: dict[str, Connection] = {}
+    connections: dict[str, Connection] = {}
     for index, entry in enumerate(entries):
         name = entry.get("name") if isinstance(entry, dict) else None
         label = f"{where}: connections[{index}]{f' ({name})' if isinstance(name, str) else ''}"
@@ -236,10 +236,10 @@ def parse_connections(document: Any, where: str) -> dict[str, Connection]:
             connection = Connection.model_validate(entry)
         except ValidationError as error:
             raise ConnectionsError(f"{label}: {_format_validation_errors(error)}") from None
-        if connection.name in found:
+        if connection.name in connections:
             raise ConnectionsError(f"{label}: the name is used twice")
-        found[connection.name] = connection
-    return found
+        connections[connection.name] = connection
+    return connections
 
 
 def _format_validation_errors(error: ValidationError) -> str:

@@ -1,4 +1,4 @@
-"""Looks at the observers of Models: one request a minute for each that is ready, spread over the minute."""
+"""Polls the drift monitors of Models: one request a minute each, spread over the minute."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from modelwright.untrusted_json import JsonLimits
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 60.0
-"""Seconds between two looks at one observer."""
+"""Seconds between two polls of one drift monitor."""
 WORST_LIMITS = JsonLimits(64 << 10, values=10_000, depth=16)
 
 DriftMonitorUrl = Callable[[str, str], str]
-"""Where the observer of (namespace, model) answers, without a path."""
+"""Builds the base URL of the drift monitor of (namespace, model)."""
 
 
 def drift_monitor_service_url(namespace: str, model: str) -> str:
-    """The observer's Service, as pods see it."""
+    """Build the URL of the drift monitor's Service inside the cluster."""
     return f"http://{names.observer_name(model)}.{namespace}.svc"
 
 
@@ -41,20 +41,20 @@ class _DriftEntry:
 
 
 class DriftPoller:
-    """What each observer has found last. Belongs to one event loop; only `close` waits.
+    """Holds the latest report of each drift monitor. Belongs to one event loop; only `close` waits.
 
-    `wake` is called when what was found is worth a write of the Model's status. A look that fails changes nothing: the
-    next one is as good.
+    `notify` is called when a report is worth a write of the Model's status. A failed poll changes nothing, and is
+    retried with the next one.
     """
 
     def __init__(
         self,
-        wake: Callable[[Key], None],
+        notify: Callable[[Key], None],
         *,
         url: DriftMonitorUrl = drift_monitor_service_url,
         clock: Clock | None = None,
     ) -> None:
-        self._notify = wake
+        self._notify = notify
         self._url = url
         self._clock: Clock = clock or SystemClock()
         self._web = JsonClient()
@@ -62,21 +62,21 @@ class DriftPoller:
         self._ending: set[asyncio.Task[None]] = set()
 
     def sync_model(self, model: Key, version: str, reported: DriftStatus | None) -> DriftStatus | None:
-        """What the observer of this Model has found against the reference of `version`, and ask it from now on.
-        `reported`: what the status says."""
+        """Poll the drift monitor of this Model from now on; return its latest report against the reference of
+        `version`. `reported`: the drift in the Model's status."""
         entry = self._entries.get(model)
         if entry is not None and entry.version != version:
             self.forget_model(model)
             entry = None
         if entry is None:
-            run = asyncio.ensure_future(self._poll_model(model))
+            task = asyncio.ensure_future(self._poll_model(model))
             entry = self._entries[model] = _DriftEntry(
-                version, drift_status.summarize_drift(reported, version, (), self._clock.now()), run
+                version, drift_status.summarize_drift(reported, version, (), self._clock.now()), task
             )
         return entry.reported
 
     def forget_model(self, model: Key) -> None:
-        """Look at the observer of this Model no more."""
+        """Stop to poll the drift monitor of this Model."""
         entry = self._entries.pop(model, None)
         if entry is not None:
             entry.task.cancel()
@@ -84,14 +84,14 @@ class DriftPoller:
             entry.task.add_done_callback(self._ending.discard)
 
     async def close(self) -> None:
-        """Stop all looks, and wait until they have ended."""
+        """Stop all polls, and wait until they have ended."""
         for model in list(self._entries):
             self.forget_model(model)
         await asyncio.gather(*self._ending, return_exceptions=True)
         await self._web.close()
 
     async def _poll_model(self, model: Key) -> None:
-        # The entry is there once the caller has gone on.
+        # The caller adds the entry after this task was created.
         await asyncio.sleep(0)
         entry = self._entries[model]
         await self._clock.sleep(zlib.crc32(str(model).encode()) / 2**32 * POLL_SECONDS)
@@ -106,14 +106,14 @@ class DriftPoller:
         url = self._url(model.namespace, model.name)
         connection = Connection(name=names.observer_name(model.name), type="HTTP", url=url, timeout="5s")
         try:
-            answer = await self._web.request_json(connection, "/worst", bounds=WORST_LIMITS)
-            found = worst_features.parse_answer(answer.document, entry.version)
+            answer = await self._web.request_json(connection, "/worst", limits=WORST_LIMITS)
+            worst = worst_features.parse_answer(answer.document, entry.version)
             unwatched = worst_features.parse_unwatched(answer.document)
         except (MeasurementError, worst_features.InvalidDriftAnswer) as error:
-            log.debug("the observer of %s/%s has nothing to say: %s", model.namespace, model.name, error)
+            log.debug("no drift from the drift monitor of %s/%s: %s", model.namespace, model.name, error)
             return entry.reported
         except Exception:
-            # A look that can't be made must not end those that follow.
-            log.exception("the observer of %s/%s could not be asked", model.namespace, model.name)
+            # A bug in one poll must not end those that follow.
+            log.exception("the drift monitor of %s/%s could not be polled", model.namespace, model.name)
             return entry.reported
-        return drift_status.summarize_drift(entry.reported, entry.version, found, self._clock.now(), unwatched)
+        return drift_status.summarize_drift(entry.reported, entry.version, worst, self._clock.now(), unwatched)

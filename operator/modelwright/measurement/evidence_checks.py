@@ -1,4 +1,4 @@
-"""Checks of what was measured: numbers that say nothing are no evidence, whatever they are."""
+"""Checks of measured numbers: a number that decides nothing is no evidence."""
 
 from __future__ import annotations
 
@@ -27,32 +27,32 @@ LABEL_VOCABULARIES = (
     ("status of gRPC", frozenset(_GRPC_NAMES.split())),
     ("status of gRPC", frozenset(re.sub(r"(?<=[a-z])(?=[A-Z])", "_", _GRPC_NAMES).upper().split())),
 )
-"""Values that a label can have when those it has are among them: (what each is, all values)."""
+"""Values that a label can have when all that it has are among them: (name of the vocabulary, its values)."""
 
 
 SeriesPair = Sequence[tuple[Series, ...]]
-"""Of one revision: what the bad requests' series counted, and those of all requests."""
+"""Series of bad requests, and of all requests, of one revision."""
 
 
 class NoEvidence(Exception):
-    """There are numbers, and they say nothing; `reason` is the verdict's. Never leaves this package."""
+    """There are numbers that decide nothing; `reason` is that of the verdict. Never leaves this package."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
         self.reason = reason
 
 
-def require_single_scrape(found: CounterGrowth) -> tuple[tuple[Series, ...], ...]:
-    """What was counted for each selector. Raises NoEvidence when a target that is scraped twice can't be counted."""
-    if found.doubled:
-        message = f"{found.doubled}: let one job of one Prometheus scrape it, or name that job in the selector"
+def require_single_scrape(growth: CounterGrowth) -> tuple[tuple[Series, ...], ...]:
+    """Return the series of each selector. Raises NoEvidence for a target that is scraped twice and can't be counted."""
+    if growth.doubled:
+        message = f"{growth.doubled}: let one job of one Prometheus scrape it, or name that job in the selector"
         raise NoEvidence(Reason.TARGET_SCRAPED_TWICE, message)
-    return found.groups
+    return growth.groups
 
 
 def compute_shares(pairs: Sequence[SeriesPair], start: float, end: float) -> RequestShares:
-    """The shares of bad requests of the candidate and, when there is a second pair, of the serving revision; then by
-    blocks too. Raises NoEvidence."""
+    """Compute the shares of bad requests of the candidate and, when there is a second pair, of the serving revision; of
+    blocks too then. Raises NoEvidence."""
     try:
         arms = [counters.count_arm(bad, total, start, end) for bad, total in pairs]
     except counters.MoreBadThanTotal as error:
@@ -61,55 +61,64 @@ def compute_shares(pairs: Sequence[SeriesPair], start: float, end: float) -> Req
     if len(arms) == 1:
         return RequestShares(arms[0], None)
     ends = tuple(block_ends(start, end))
-    one, zero = (counters.count_arm_blocks(bad, total, start, ends) for bad, total in pairs)
-    return RequestShares(arms[0], arms[1], blocks=(one, zero))
+    candidate, serving = (counters.count_arm_blocks(bad, total, start, ends) for bad, total in pairs)
+    return RequestShares(arms[0], arms[1], blocks=(candidate, serving))
 
 
-async def explain_missing_data(server: PrometheusClient, query: str, at: float, who: str) -> str:
-    """Why a number of `query` at `at` (unix seconds) is no measurement: it would be the same without any data, and
-    there is none. Empty when it is one. `who`: namespace whose query it is. Raises Fault."""
-    found = await queries.try_parse_query(query, "prometheus.query", who)
-    if found is None or not found.always_gives_number:
+async def explain_missing_data(server: PrometheusClient, query: str, at: float, namespace: str) -> str:
+    """Explain why a number of `query` at `at` (unix seconds) is no measurement; empty when it is one.
+
+    It is none when the query gives a number without any data, and there is no data. `namespace`: whose query it is.
+    Raises MeasurementError.
+    """
+    parsed = await queries.try_parse_query(query, "prometheus.query", namespace)
+    if parsed is None or not parsed.always_gives_number:
         return ""
-    if not found.presence_query:
+    if not parsed.presence_query:
         return "the query reads no series, so its number measures nothing"
-    number, _ = await server.query_number(found.presence_query, at)
+    number, _ = await server.query_number(parsed.presence_query, at)
     return "" if number is not None else "the query gives a number without any data, and none of its series is there"
 
 
 @dataclass(slots=True)
 class SelectorChecks:
-    """Whether selectors of bad requests that found nothing can find anything: no bad requests, or a selector misspelt.
+    """Tells a misspelt selector of bad requests from one without any bad request.
 
-    `_existing`: those of which some series are known, with the connection.
+    `_known_selectors`: (connection, selector) of which some series exist.
     """
 
     _known_selectors: set[tuple[str, str]] = field(default_factory=set)
 
     async def check_bad_selector(
-        self, server: PrometheusClient, pair: Sequence[str], found: Sequence[SeriesPair], what: str, at: float, who: str
+        self,
+        server: PrometheusClient,
+        pair: Sequence[str],
+        series: Sequence[SeriesPair],
+        field: str,
+        at: float,
+        namespace: str,
     ) -> None:
-        """Raise NoEvidence when the first selector of `pair` (bad, all) found nothing, and can't.
+        """Raise NoEvidence when the first selector of `pair` (bad, all) has matched no series, and can match none.
 
-        `found`: what the two found for each revision. `what`: the place of the first, for people; `who`: namespace
-        whose selectors they are. Raises Fault too.
+        `series`: series of the two selectors for each revision. `field`: place of the first selector, for messages.
+        `namespace`: whose selectors they are. Raises MeasurementError too.
         """
         bad, total = pair
-        requests = [one for _, every in found for one in every]
-        if any(series for series, _ in found) or not requests:
+        requests = [one for _, group in series for one in group]
+        if any(bad_series for bad_series, _ in series) or not requests:
             return
-        names, others = await queries.split_matchers(bad, what, who)
-        names_of_all, asked = await queries.split_matchers(total, what, who)
+        names, others = await queries.split_matchers(bad, field, namespace)
+        names_of_all, others_of_all = await queries.split_matchers(total, field, namespace)
         if not names:
             problem = "it names no metric"
         elif names == names_of_all and names[0].sign == "=":
             problem = ""
-            for match in (match for match in others if match not in asked):
-                problem = problem or await _explain_impossible_match(match, requests, who)
+            for matcher in (matcher for matcher in others if matcher not in others_of_all):
+                problem = problem or await _explain_impossible_match(matcher, requests, namespace)
         else:
-            problem = await self._explain_missing_series(server, names, others, at, who)
+            problem = await self._explain_missing_series(server, names, others, at, namespace)
         if problem:
-            raise NoEvidence(Reason.BAD_SELECTOR_MATCHES_NOTHING, f"{what} is {bad}, and {problem}: change it")
+            raise NoEvidence(Reason.BAD_SELECTOR_MATCHES_NOTHING, f"{field} is {bad}, and {problem}: change it")
 
     async def _explain_missing_series(
         self,
@@ -117,13 +126,13 @@ class SelectorChecks:
         names: Sequence[LabelMatcher],
         others: Sequence[LabelMatcher],
         at: float,
-        who: str,
+        namespace: str,
     ) -> str:
-        """Which series with these names and labels, whatever their values, are missing; empty when there are some."""
-        kept = [match for match in others if match.label == server.connection.enforced_label]
-        for match in others:
-            if match.sign in ("=", "=~") and not (await _match_values(match, [""], who))[""]:
-                kept.append(LabelMatcher(match.label, "", "!="))
+        """Name the missing series with these names and labels, of any value; empty when there are some."""
+        kept = [matcher for matcher in others if matcher.label == server.connection.enforced_label]
+        for matcher in others:
+            if matcher.sign in ("=", "=~") and not (await _match_values(matcher, [""], namespace))[""]:
+                kept.append(LabelMatcher(matcher.label, "", "!="))
         plain = len(names) == 1 and names[0].sign == "="
         bare = queries.build_selector(names[0].value, kept) if plain else queries.build_selector("", [*names, *kept])
         key = (server.connection.name, bare)
@@ -139,32 +148,36 @@ class SelectorChecks:
         return ""
 
 
-async def _explain_impossible_match(match: LabelMatcher, series: Iterable[Series], who: str) -> str:
-    """Why no series beside these can match; empty when one can."""
-    values = {one.labels.get(match.label, "") for one in series}
-    known = [(what, words) for what, words in LABEL_VOCABULARIES if values - {""} <= words]
-    matching = await _match_values(match, sorted({"", *values}.union(*(words for _, words in known))), who)
+async def _explain_impossible_match(matcher: LabelMatcher, series: Iterable[Series], namespace: str) -> str:
+    """Explain why no series beside these can match; empty when one can."""
+    values = {one.labels.get(matcher.label, "") for one in series}
+    vocabularies = [(name, members) for name, members in LABEL_VOCABULARIES if values - {""} <= members]
+    matching = await _match_values(
+        matcher, sorted({"", *values}.union(*(members for _, members in vocabularies))), namespace
+    )
     if any(matching[value] for value in values | {""}):
         return ""
     if not any(values):
-        return f'no series has the label "{match.label}"'
+        return f'no series has the label "{matcher.label}"'
     shown = ", ".join(sorted(value for value in values if value)[:5])
-    if known and not any(matching[word] for _, words in known for word in words):
-        return f'{match} matches no {known[0][0]}, and "{match.label}" is one: it is {shown}'
+    if vocabularies and not any(matching[member] for _, members in vocabularies for member in members):
+        return f'{matcher} matches no {vocabularies[0][0]}, and "{matcher.label}" is one: it is {shown}'
     return ""
 
 
-async def _match_values(match: LabelMatcher, values: Sequence[str], who: str) -> dict[str, bool]:
-    """Which of `values` the matcher matches. All, by a pattern that only RE2 can read, and by one that takes too long:
-    Python goes back in a text where RE2 doesn't."""
-    if match.sign in ("=", "!="):
-        return {value: (value == match.value) is (match.sign == "=") for value in values}
-    found = None
-    if "[:" not in match.value:  # a class of characters, which Python takes for the characters themselves
-        question = {"pattern": match.value, "texts": list(values)}
-        found = SANDBOX.get_cached("patterns", question)
-        if found is None:
-            found = await SANDBOX.run_in_turn(who, SANDBOX.send_question, "patterns", question, keep=True)
-    if found is None or isinstance(found, NoAnswer):
+async def _match_values(matcher: LabelMatcher, values: Sequence[str], namespace: str) -> dict[str, bool]:
+    """Tell for each of `values` whether the matcher matches it.
+
+    A pattern that only RE2 can read, or that takes too long (Python backtracks where RE2 doesn't), matches all.
+    """
+    if matcher.sign in ("=", "!="):
+        return {value: (value == matcher.value) is (matcher.sign == "=") for value in values}
+    matches = None
+    if "[:" not in matcher.value:  # a class of characters, which Python takes for the characters themselves
+        question = {"pattern": matcher.value, "texts": list(values)}
+        matches = SANDBOX.get_cached("patterns", question)
+        if matches is None:
+            matches = await SANDBOX.run_in_turn(namespace, SANDBOX.send_question, "patterns", question, keep=True)
+    if matches is None or isinstance(matches, NoAnswer):
         return dict.fromkeys(values, True)
-    return {value: one is (match.sign == "=~") for value, one in zip(values, found, strict=True)}
+    return {value: one is (matcher.sign == "=~") for value, one in zip(values, matches, strict=True)}

@@ -1,4 +1,4 @@
-"""A number in a JSON document that an HTTP server gives."""
+"""Reads a number from a JSON document of an HTTP server."""
 
 from __future__ import annotations
 
@@ -18,40 +18,44 @@ _PLACEHOLDER = re.compile(r"\$\(([^()]*)\)")
 HTTP_PLACEHOLDERS = ("NAMESPACE", "MODEL", "VERSION", "REVISION")
 
 
-async def read_number(web: JsonClient, connection: Connection, path: str, pointer: str) -> tuple[float | None, str]:
-    """The number at `pointer` (RFC 6901) in the document at `path`; or None, and why there is none. Raises Fault."""
-    answer = await web.request_json(connection, path)
+async def read_number(client: JsonClient, connection: Connection, path: str, pointer: str) -> tuple[float | None, str]:
+    """Read the number at `pointer` (RFC 6901) in the document at `path`; or None, and why there is none.
+
+    Raises MeasurementError.
+    """
+    answer = await client.request_json(connection, path)
     if answer.status >= 400:
         raise MeasurementError(Reason.METRICS_SERVER_ERROR, f"connection {connection.name}: answered {answer.status}")
-    found, why = resolve_pointer(answer.document, pointer)
+    member, why = resolve_pointer(answer.document, pointer)
     if why:
         return None, why
-    if isinstance(found, bool) or not isinstance(found, int | float):
-        return None, f"what is at {pointer or 'the top'} of the document is {_describe_type(found)}, not a number"
+    place = f"the value at {pointer or 'the top'} of the document"
+    if isinstance(member, bool) or not isinstance(member, int | float):
+        return None, f"{place} is {_describe_type(member)}, not a number"
     try:
-        value = float(found)
+        value = float(member)
     except OverflowError:
-        return None, f"what is at {pointer or 'the top'} of the document is too large a number"
-    return (
-        (value, "") if math.isfinite(value) else (None, f"what is at {pointer or 'the top'} of the document is {value}")
-    )
+        return None, f"{place} is too large a number"
+    return (value, "") if math.isfinite(value) else (None, f"{place} is {value}")
 
 
-def fill_path(path: str, ask: MeasurementRequest, target: RevisionTarget) -> str:
-    """`path` with its placeholders filled in. Raises Fault, permanent, for one that is not known, and for a path that
-    would leave the connection's own."""
-    known = build_placeholders(ask, target)
+def fill_path(path: str, request: MeasurementRequest, target: RevisionTarget) -> str:
+    """Fill the placeholders of `path`.
 
-    def value(found: re.Match[str]) -> str:
-        if found[1] not in HTTP_PLACEHOLDERS:
+    Raises MeasurementError, permanent, for an unknown one, and for a path that would leave that of the connection.
+    """
+    values = build_placeholders(request, target)
+
+    def fill_one(match: re.Match[str]) -> str:
+        if match[1] not in HTTP_PLACEHOLDERS:
             listed = ", ".join(f"$({name})" for name in HTTP_PLACEHOLDERS)
             raise MeasurementError(
-                Reason.QUERY_REFUSED, f"$({found[1]}) is no placeholder of http; known are {listed}", permanent=True
+                Reason.QUERY_REFUSED, f"$({match[1]}) is no placeholder of http; known are {listed}", permanent=True
             )
-        return quote(known[found[1]], safe="")
+        return quote(values[match[1]], safe="")
 
-    whole = _PLACEHOLDER.sub(value, path)
-    # Some servers take off what follows a semicolon before they resolve dots.
+    whole = _PLACEHOLDER.sub(fill_one, path)
+    # Some servers drop the rest of a segment from a semicolon on before they resolve dots.
     if any(
         unquote(part).partition(";")[0] in (".", "..")
         for part in re.split(r"[/\\]|%2f|%5c", whole.partition("?")[0], flags=re.I)
@@ -65,22 +69,22 @@ def fill_path(path: str, ask: MeasurementRequest, target: RevisionTarget) -> str
 
 
 def resolve_pointer(document: Any, pointer: str) -> tuple[Any, str]:
-    """What a JSON pointer points to, and why nothing is there ("" when something is)."""
-    found = document
+    """Return the member that a JSON pointer names, and why there is none ("" when there is one)."""
+    member = document
     for token in pointer.split("/")[1:]:
         key = token.replace("~1", "/").replace("~0", "~")
-        if isinstance(found, dict) and key in found:
-            found = found[key]
-        elif isinstance(found, Sequence) and not isinstance(found, str) and _is_index(key, len(found)):
-            found = found[int(key)]
+        if isinstance(member, dict) and key in member:
+            member = member[key]
+        elif isinstance(member, Sequence) and not isinstance(member, str) and _is_index(key, len(member)):
+            member = member[int(key)]
         else:
             return None, f"the document has nothing at {pointer}"
-    return found, ""
+    return member, ""
 
 
 def _is_index(key: str, length: int) -> bool:
     return re.fullmatch(r"0|[1-9][0-9]{0,8}", key) is not None and int(key) < length
 
 
-def _describe_type(found: Any) -> str:
-    return {dict: "an object", list: "a list", str: "a text", bool: "true or false"}.get(type(found), "null")
+def _describe_type(member: Any) -> str:
+    return {dict: "an object", list: "a list", str: "a text", bool: "true or false"}.get(type(member), "null")

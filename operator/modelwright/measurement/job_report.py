@@ -1,4 +1,4 @@
-"""A number that a Job reports: what it is told, and what its end says. Making it is `reconcile/measure_job.py`'s."""
+"""The environment of a metric's Job, and the figure in its report. `reconcile/metric_jobs.py` creates the Job."""
 
 from __future__ import annotations
 
@@ -15,47 +15,47 @@ from modelwright.core.gate_results import GateReport
 from modelwright.measurement.request import MeasurementRequest
 
 
-def build_environment(ask: MeasurementRequest) -> dict[str, str]:
-    """What the containers are told of the revisions. SERVING_* is absent while nothing serves."""
-    told = {
-        "MODEL_NAME": ask.model,
-        "MODEL_NAMESPACE": ask.namespace,
-        "MEASURED_SINCE": ask.since.strftime("%Y-%m-%dT%H:%M:%SZ"),
+def build_environment(request: MeasurementRequest) -> dict[str, str]:
+    """Build the environment variables that name the revisions. SERVING_* is absent while nothing serves."""
+    environment = {
+        "MODEL_NAME": request.model,
+        "MODEL_NAMESPACE": request.namespace,
+        "MEASURED_SINCE": request.since.strftime("%Y-%m-%dT%H:%M:%SZ"),
     }
-    for which, target in (("CANDIDATE", ask.candidate), ("SERVING", ask.serving)):
+    for role, target in (("CANDIDATE", request.candidate), ("SERVING", request.serving)):
         if target is not None:
-            told |= {
-                f"{which}_VERSION": target.version,
-                f"{which}_REVISION": target.revision,
-                f"{which}_URL": f"http://{target.service}.{ask.namespace}.svc",
+            environment |= {
+                f"{role}_VERSION": target.version,
+                f"{role}_REVISION": target.revision,
+                f"{role}_URL": f"http://{target.service}.{request.namespace}.svc",
             }
-    return told
+    return environment
 
 
 def read_job_result(
     job: Mapping[str, Any], pods: Sequence[Mapping[str, Any]], name: str
 ) -> Figure | MetricValue | MeasurementFailure | None:
-    """What a Job (batch/v1) with its pods says of the figure `name`; None while it runs.
+    """Read the figure `name` from the end of a Job (batch/v1) with its pods; None while it runs.
 
     The report is that of the evaluation gate: {"metrics": [{"name", "candidate", "serving"?, "n"?, ...}]}.
     """
-    found = gate_results.read_job_outcome(job, pods)
-    if isinstance(found, GateResult):
-        return MeasurementFailure(Reason.METRIC_JOB_FAILED, found.message)
-    return parse_figure(found, name) if isinstance(found, GateReport) else None
+    outcome = gate_results.read_job_outcome(job, pods)
+    if isinstance(outcome, GateResult):
+        return MeasurementFailure(Reason.METRIC_JOB_FAILED, outcome.message)
+    return parse_figure(outcome, name) if isinstance(outcome, GateReport) else None
 
 
 def parse_figure(report: GateReport, name: str) -> Figure | MetricValue | MeasurementFailure:
-    """The figure in a report, for both revisions, with its error."""
+    """Parse the figure in a report, for both revisions, with its standard error."""
     entries = report.content.get("metrics")
     if not isinstance(entries, list) or not all(isinstance(entry, Mapping) for entry in entries):
         return MeasurementFailure(
             Reason.METRIC_JOB_FAILED, 'the report needs "metrics", a list of {"name", "candidate", "serving"}'
         )
-    found = [entry for entry in entries if entry.get("name") == name and entry.get("slice") is None]
-    if len(found) != 1:
+    matching = [entry for entry in entries if entry.get("name") == name and entry.get("slice") is None]
+    if len(matching) != 1:
         return MeasurementFailure(
-            Reason.METRIC_JOB_FAILED, f"{name} is in the report {len(found)} times, and must be there once"
+            Reason.METRIC_JOB_FAILED, f"{name} is in the report {len(matching)} times, and must be there once"
         )
-    figure = report_figures.parse_report_figure(name, None, found)
+    figure = report_figures.parse_report_figure(name, None, matching)
     return MetricValue(None, None, figure) if isinstance(figure, str) else figure

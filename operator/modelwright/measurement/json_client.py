@@ -1,4 +1,4 @@
-"""HTTP to metrics servers: bounded in time, size and number, with credentials from files, and every fault told."""
+"""HTTP client of metrics servers: bounded in time, size and number of requests, with credentials from files."""
 
 from __future__ import annotations
 
@@ -25,17 +25,18 @@ from modelwright.net.resolver import GuardedResolver
 from modelwright.untrusted_json import DocumentError, DocumentTooLarge, JsonLimits
 
 NUMBER_LIMITS = JsonLimits(1 << 20)
-"""An answer of which one number is taken."""
+"""Limits of an answer of which one number is read."""
 SAMPLES_LIMITS = JsonLimits(4 << 20, values=800_000, depth=16)
-"""Raw samples of a time, or a course: 170,000 of them; who asks for more asks for a shorter time."""
+"""Limits of raw samples, or of a range: 170,000 samples. For more, the caller requests shorter times."""
 REQUESTS_PER_CONNECTION = 8
-"""At once, so that one server that hangs keeps nobody from asking another."""
+"""Concurrent requests to one server, so that one that hangs delays no other."""
 _CREDENTIAL_BYTES = 64 * 1024
 _EXCERPT_BYTES = 300
+"""Bytes of an answer that messages quote."""
 _TOKEN_BYTES = 64 * 1024
 _TOKEN_LIMITS = JsonLimits(_TOKEN_BYTES, values=1_000, depth=8)
 _TOKEN_SECONDS = 300.0
-"""How long a token without an expiry is used."""
+"""Lifetime of a token without an expiry."""
 _MAX_TOKEN_SECONDS = 86_400
 _TOKEN_LEEWAY = 30.0
 _OAUTH2_ERRORS = frozenset(
@@ -49,11 +50,11 @@ _OAUTH2_ERRORS = frozenset(
     }
 )
 _MIN_SECRET_CHARACTERS = 8
-"""Characters of a header's value that can be a secret; "1" is none."""
+"""Characters from which on the value of a header may be a secret; "1" is none."""
 
 
 class MeasurementError(Exception):
-    """Nothing was measured; `failure` says why. Never leaves this package."""
+    """Nothing could be measured; `failure` says why."""
 
     def __init__(self, reason: str, message: str, *, permanent: bool = False) -> None:
         super().__init__(message)
@@ -62,7 +63,7 @@ class MeasurementError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Token:
-    """A token, the client's secret that it was had for, and until when it is used (the event loop's seconds)."""
+    """A token, the client's secret that it was issued for, and the end of its use (in the event loop's seconds)."""
 
     token: str
     secret: str
@@ -71,8 +72,8 @@ class _Token:
 
 @dataclass(frozen=True, slots=True)
 class JsonResponse:
-    """An answer of a server, whole: its status and the JSON document in it; None for an empty body. An answer that is
-    an error may quote the request; its credentials are taken out."""
+    """A complete answer: its status, and its JSON document (None for an empty body). An error may quote the request;
+    credentials in it are masked."""
 
     status: int
     document: Any
@@ -83,7 +84,7 @@ class JsonClient:
 
     def __init__(self) -> None:
         self._session: aiohttp.ClientSession | None = None
-        # Comparers come and go: what nobody waits for is not kept.
+        # Comparers come and go, so semaphores without a waiter are not kept.
         self._semaphores: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
         self._tls: dict[str, tuple[tuple[int, int], ssl.SSLContext]] = {}
         self._tokens: dict[str, _Token] = {}
@@ -95,16 +96,16 @@ class JsonClient:
         path: str,
         *,
         form: Mapping[str, str] | None = None,
-        bounds: JsonLimits = NUMBER_LIMITS,
+        limits: JsonLimits = NUMBER_LIMITS,
     ) -> JsonResponse:
         """GET `path` (encoded, with its query) below the connection's URL; POST when there is a `form`.
 
-        Raises Fault when the answer is beyond `bounds`, when there is no whole JSON answer, and for 3xx, 401, 403, 404,
-        429 and 5xx without a JSON body; any other answer is returned, whatever its status.
+        Raises MeasurementError when the answer exceeds `limits`, when there is no complete JSON answer, and for 3xx,
+        401, 403, 404, 429 and 5xx without a JSON body; returns any other answer, of any status.
         """
         key = f"{connection.name} {connection.url}"
-        turn = self._semaphores.setdefault(key, asyncio.Semaphore(REQUESTS_PER_CONNECTION))
-        async with turn:
+        semaphore = self._semaphores.setdefault(key, asyncio.Semaphore(REQUESTS_PER_CONNECTION))
+        async with semaphore:
             url = URL(connection.url + _with_parameters(connection, path), encoded=True)
             try:
                 async with asyncio.timeout(connection.timeout_seconds):
@@ -121,9 +122,9 @@ class JsonClient:
                     ) as response,
                 ):
                     if response.status == 401:
-                        # One that was revoked is not kept until it ends.
+                        # A revoked token is not kept until it expires.
                         self._tokens.pop(connection.name, None)
-                    return await self._read_response(connection, response, _list_secrets(headers, connection), bounds)
+                    return await self._read_response(connection, response, _list_secrets(headers, connection), limits)
             except TimeoutError:
                 raise MeasurementError(
                     Reason.METRICS_SERVER_TIMEOUT,
@@ -169,26 +170,26 @@ class JsonClient:
             headers["Authorization"] = aiohttp.encode_basic_auth(connection.basic_auth.username, password)
         return headers
 
-    async def _get_token(self, connection: Connection, how: OAuth2) -> str:
-        """A token for the client's credentials; kept until it ends, or the client's secret changes."""
+    async def _get_token(self, connection: Connection, oauth2: OAuth2) -> str:
+        """Return a token for the client's credentials; cached until it expires, or the client's secret changes."""
         async with self._token_locks.setdefault(connection.name, asyncio.Lock()):
-            secret = _read_credential(connection, how.client_secret_file)
-            kept, now = self._tokens.get(connection.name), asyncio.get_running_loop().time()
-            if kept is None or kept.secret != secret or kept.until <= now:
-                kept = await self._fetch_token(connection, how, secret, now)
-                self._tokens[connection.name] = kept
-            return kept.token
+            secret = _read_credential(connection, oauth2.client_secret_file)
+            cached, now = self._tokens.get(connection.name), asyncio.get_running_loop().time()
+            if cached is None or cached.secret != secret or cached.until <= now:
+                cached = await self._fetch_token(connection, oauth2, secret, now)
+                self._tokens[connection.name] = cached
+            return cached.token
 
-    async def _fetch_token(self, connection: Connection, how: OAuth2, secret: str, now: float) -> _Token:
-        form = {"grant_type": "client_credentials", **how.parameters}
-        if how.scopes:
-            form["scope"] = " ".join(how.scopes)
-        client = aiohttp.encode_basic_auth(quote_plus(how.client_id), quote_plus(secret))
+    async def _fetch_token(self, connection: Connection, oauth2: OAuth2, secret: str, now: float) -> _Token:
+        form = {"grant_type": "client_credentials", **oauth2.parameters}
+        if oauth2.scopes:
+            form["scope"] = " ".join(oauth2.scopes)
+        client = aiohttp.encode_basic_auth(quote_plus(oauth2.client_id), quote_plus(secret))
         async with self._open_session().post(
-            how.token_url,
+            oauth2.token_url,
             data=form,
             headers={"Authorization": client},
-            ssl=self._tls_context(connection, how.ca_file),
+            ssl=self._tls_context(connection, oauth2.ca_file),
             allow_redirects=False,
         ) as response:
             body = await response.content.read(_TOKEN_BYTES)
@@ -202,7 +203,7 @@ class JsonClient:
             document = None
         answer = document if isinstance(document, dict) else {}
         if status != 200:
-            # Nothing else of the answer: it may quote the request.
+            # Only the code is repeated: the answer may quote the request.
             code = str(answer.get("error", ""))
             why = f" ({code})" if code in _OAUTH2_ERRORS else ""
             denied = status in (400, 401, 403)
@@ -212,32 +213,32 @@ class JsonClient:
         usable = isinstance(token, str) and token and token.isascii() and token.isprintable()
         if not usable or kind.lower() != "bearer":
             raise MeasurementError(Reason.METRICS_ANSWER_INVALID, f"{source} gave no bearer token")
-        given = answer.get("expires_in")
-        lives = _TOKEN_SECONDS
-        if isinstance(given, int | float) and not isinstance(given, bool) and given >= 0:
-            lives = float(min(given, _MAX_TOKEN_SECONDS))
-        return _Token(str(token), secret, now + lives - min(_TOKEN_LEEWAY, lives / 2))
+        expires_in = answer.get("expires_in")
+        lifetime = _TOKEN_SECONDS
+        if isinstance(expires_in, int | float) and not isinstance(expires_in, bool) and expires_in >= 0:
+            lifetime = float(min(expires_in, _MAX_TOKEN_SECONDS))
+        return _Token(str(token), secret, now + lifetime - min(_TOKEN_LEEWAY, lifetime / 2))
 
     def _tls_context(self, connection: Connection, ca_file: str | None) -> ssl.SSLContext | bool:
-        """TLS settings; made anew when the CA file has changed."""
+        """Return TLS settings, built again when the CA file has changed."""
         if ca_file is None:
             return True
         try:
-            seen = os.stat(ca_file)
-            stamp = (seen.st_mtime_ns, seen.st_size)
-            kept = self._tls.get(ca_file)
-            if kept is None or kept[0] != stamp:
-                kept = (stamp, ssl.create_default_context(cafile=ca_file))
-                self._tls[ca_file] = kept
+            file_stat = os.stat(ca_file)
+            stamp = (file_stat.st_mtime_ns, file_stat.st_size)
+            cached = self._tls.get(ca_file)
+            if cached is None or cached[0] != stamp:
+                cached = (stamp, ssl.create_default_context(cafile=ca_file))
+                self._tls[ca_file] = cached
         except OSError as error:  # ssl.SSLError is one
             raise MeasurementError(
                 Reason.CREDENTIALS_UNREADABLE,
                 f"connection {connection.name}: caFile {ca_file}: {_describe_os_error(error)}",
             ) from None
-        return kept[1]
+        return cached[1]
 
     async def _read_response(
-        self, connection: Connection, response: aiohttp.ClientResponse, secrets: list[bytes], bounds: JsonLimits
+        self, connection: Connection, response: aiohttp.ClientResponse, secrets: list[bytes], limits: JsonLimits
     ) -> JsonResponse:
         name, status = connection.name, response.status
         if 300 <= status < 400:
@@ -252,17 +253,17 @@ class JsonClient:
         body = bytearray()
         async for chunk in response.content.iter_chunked(64 * 1024):
             body += chunk
-            if len(body) > bounds.size:
-                # What is left would have to be read before the connection could be used again.
+            if len(body) > limits.size:
+                # The connection could only be used again after the rest was read.
                 response.close()
                 raise MeasurementError(
                     Reason.METRICS_ANSWER_TOO_LARGE,
-                    f"connection {name}: the answer is larger than {bounds.size} bytes",
+                    f"connection {name}: the answer is larger than {limits.size} bytes",
                 )
         if status >= 400:
             body = _mask_secrets(body, secrets)
         try:
-            document = untrusted_json.parse_json(body, bounds) if body else None
+            document = untrusted_json.parse_json(body, limits) if body else None
         except DocumentTooLarge as error:
             raise MeasurementError(Reason.METRICS_ANSWER_TOO_LARGE, f"connection {name}: the answer {error}") from None
         except DocumentError:
@@ -284,8 +285,10 @@ def _read_credential(connection: Connection, path: str) -> str:
         with Path(path).open("rb") as file:
             text = file.read(_CREDENTIAL_BYTES).decode().strip()
     except (OSError, UnicodeDecodeError) as error:
-        told = _describe_os_error(error) if isinstance(error, OSError) else "is no text"
-        raise MeasurementError(Reason.CREDENTIALS_UNREADABLE, f"connection {connection.name}: {path}: {told}") from None
+        reason = _describe_os_error(error) if isinstance(error, OSError) else "is no text"
+        raise MeasurementError(
+            Reason.CREDENTIALS_UNREADABLE, f"connection {connection.name}: {path}: {reason}"
+        ) from None
     if not text or not text.isprintable():
         raise MeasurementError(
             Reason.CREDENTIALS_UNREADABLE, f"connection {connection.name}: {path} is empty or more than one line"
@@ -298,7 +301,7 @@ def _describe_os_error(error: OSError) -> str:
 
 
 def _describe_error(error: Exception) -> str:
-    """What went wrong, without the headers that some of aiohttp's errors carry."""
+    """Describe an error without the headers that some of aiohttp's errors carry."""
     if isinstance(error, aiohttp.ClientConnectorError):
         return f"can't connect to {error.host}:{error.port}: {error.os_error.strerror or error.os_error}"
     if isinstance(error, aiohttp.ServerDisconnectedError):
@@ -311,28 +314,28 @@ def _describe_error(error: Exception) -> str:
 
 
 def _with_parameters(connection: Connection, path: str) -> str:
-    """`path` with the connection's query parameters, which a policy's own can't contradict."""
+    """Add the connection's query parameters to `path`; a policy can't set one of them itself."""
     if not connection.query_parameters:
         return path
-    place, _, query = path.partition("?")
+    base, _, query = path.partition("?")
     given = {name for name, _ in parse_qsl(query.replace(";", "&"), keep_blank_values=True)}
     if twice := sorted(given & connection.query_parameters.keys()):
         message = f"connection {connection.name} sets the query parameter {twice[0]}: leave it out of the path"
         raise MeasurementError(Reason.QUERY_REFUSED, message, permanent=True)
     added = urlencode(connection.query_parameters)
-    return f"{place}?{query}&{added}" if query else f"{place}?{added}"
+    return f"{base}?{query}&{added}" if query else f"{base}?{added}"
 
 
 def _list_secrets(headers: Mapping[str, str], connection: Connection) -> list[bytes]:
-    """What of a request must never be told, in the forms in which a server may quote it; the longest first."""
-    found = {value for value in headers.values() if len(value) >= _MIN_SECRET_CHARACTERS}
-    found |= {headers[name] for name in connection.header_files}
+    """List the secrets of a request in the forms in which a server may quote them, the longest first."""
+    secrets = {value for value in headers.values() if len(value) >= _MIN_SECRET_CHARACTERS}
+    secrets |= {headers[name] for name in connection.header_files}
     kind, _, credential = headers.get("Authorization", "").partition(" ")
-    found |= {credential} if credential else set()
+    secrets |= {credential} if credential else set()
     if kind == "Basic":
-        found.add(base64.b64decode(credential).decode().partition(":")[2])
-    quoted = {json.dumps(value)[1:-1] for value in found}
-    return [value.encode() for value in sorted(found | quoted, key=len, reverse=True) if value]
+        secrets.add(base64.b64decode(credential).decode().partition(":")[2])
+    quoted = {json.dumps(value)[1:-1] for value in secrets}
+    return [value.encode() for value in sorted(secrets | quoted, key=len, reverse=True) if value]
 
 
 def _mask_secrets(body: bytearray, secrets: list[bytes]) -> bytearray:

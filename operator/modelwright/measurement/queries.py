@@ -1,7 +1,7 @@
-"""Users' PromQL: placeholders filled in, plain selectors kept apart from queries, a label demanded of every selector.
+"""Reads users' PromQL: fills placeholders, tells plain selectors from queries, enforces a label on every selector.
 
-The text is bounded here, and read in the sandbox: its parser takes time and memory that grow with the square of what is
-nested, and with the cube when it is printed.
+This module bounds the text; the sandbox parses it, because time and memory of the parser grow with the square of the
+nesting depth, and with the cube when it prints.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from modelwright.sandbox.process import SANDBOX, NoAnswer
 
 PLACEHOLDERS = ("NAMESPACE", "MODEL", "VERSION", "REVISION", "PODS")
 _PLACEHOLDER = re.compile(r"\$\(([^()]*)\)")
-# The one function that reads series which no selector of the query names.
+# info() is the one function that reads series which no selector of the query names.
 _FORBIDDEN_FUNCTIONS = frozenset({"info"})
 MatchSign = Literal["=", "!=", "=~", "!~"]
 MAX_CHARACTERS = 16 << 10
-"""Of a query whose placeholders are filled in."""
+"""Characters in a query whose placeholders are filled in."""
 MAX_OPERATORS = 128
-"""Operators in a query, since each is nested in the next one."""
-# Each alternative for a text reaches its end, or the query's, so that none is tried again from within.
+"""Operators in a query; each is nested in the next one."""
+# Each alternative for a string reaches its end, or that of the query, so that none is tried again from its middle.
 _TOKEN = re.compile(
     r"""(?P<text>"(?:[^"\\]|\\.?)*+"?|'(?:[^'\\]|\\.?)*+'?|`[^`]*+`?|\#[^\n]*+)
     |(?P<open>[(\[{])|(?P<close>[)\]}])|(?P<space>\s++)|(?P<sign>[-+])
@@ -47,48 +47,48 @@ class LabelMatcher:
         return f'{self.label}{self.sign}"{_escape_string(self.value)}"'
 
 
-def build_placeholders(ask: MeasurementRequest, target: RevisionTarget) -> dict[str, str]:
-    """What the placeholders stand for."""
-    values = (ask.namespace, ask.model, target.version, target.revision, target.pod_pattern)
+def build_placeholders(request: MeasurementRequest, target: RevisionTarget) -> dict[str, str]:
+    """Build the values of the placeholders by name."""
+    values = (request.namespace, request.model, target.version, target.revision, target.pod_pattern)
     return dict(zip(PLACEHOLDERS, values, strict=True))
 
 
-def fill_placeholders(text: str, known: Mapping[str, str]) -> str:
-    """`text` with its placeholders filled in. Raises Fault, permanent, for one that is not known."""
+def fill_placeholders(text: str, values: Mapping[str, str]) -> str:
+    """Fill the placeholders of `text`. Raises MeasurementError, permanent, for an unknown one."""
 
-    def value(found: re.Match[str]) -> str:
-        if found[1] not in known:
-            listed = ", ".join(f"$({name})" for name in known)
+    def fill_one(match: re.Match[str]) -> str:
+        if match[1] not in values:
+            listed = ", ".join(f"$({name})" for name in values)
             raise MeasurementError(
-                Reason.QUERY_REFUSED, f"$({found[1]}) is no placeholder; known are {listed}", permanent=True
+                Reason.QUERY_REFUSED, f"$({match[1]}) is no placeholder; known are {listed}", permanent=True
             )
-        return _escape_string(known[found[1]])
+        return _escape_string(values[match[1]])
 
-    return _PLACEHOLDER.sub(value, text)
+    return _PLACEHOLDER.sub(fill_one, text)
 
 
 def distinguishes_revisions(text: str) -> bool:
     """Whether `text` has a placeholder whose value differs from revision to revision."""
-    return any(found in REVISION_PLACEHOLDERS for found in _PLACEHOLDER.findall(text))
+    return any(name in REVISION_PLACEHOLDERS for name in _PLACEHOLDER.findall(text))
 
 
 @dataclass(frozen=True, slots=True)
 class Selector:
-    """A selector of a query: its matchers, of which one may be for `__name__`, and its text for people."""
+    """A selector of a query: its matchers, of which one may be for `__name__`, and its text for messages."""
 
     name: str
     matchers: tuple[LabelMatcher, ...]
     text: str
     alternatives: bool = False
-    """Whether it has `or` between matchers, which Prometheus doesn't know."""
+    """Whether it has `or` between matchers, which Prometheus doesn't support."""
 
 
 @dataclass(frozen=True, slots=True)
 class ParsedQuery:
-    """What the sandbox says of a query."""
+    """A query as the sandbox has parsed it."""
 
     printed: str | None
-    """The query in one line; None when that would be read as another one."""
+    """The query in one line; None when that text would parse to another query."""
     selectors: tuple[Selector, ...]
     functions: frozenset[str]
     is_selector: bool
@@ -96,69 +96,71 @@ class ParsedQuery:
     always_gives_number: bool
     """Whether it gives a number when none of its selectors finds a series, as `... or vector(0)` does."""
     presence_query: str
-    """A query that gives something exactly when a selector finds a series; empty without any selector."""
+    """A query with a result exactly when a selector finds a series; empty without any selector."""
 
 
-async def parse_query(text: str, what: str, who: str, *, wait: bool = True) -> ParsedQuery:
-    """The parsed query. Raises Fault, permanent, when it is none; `what` names its place in the policy. `who`:
-    namespace whose text it is. Without `wait`, as for a pass, raises Busy while the sandbox reads for that namespace.
+async def parse_query(text: str, field: str, namespace: str, *, wait: bool = True) -> ParsedQuery:
+    """Parse a query. Raises MeasurementError, permanent, when it is none.
+
+    `field`: its place in the policy, for messages. `namespace`: whose text it is. Without `wait`, as in a
+    reconciliation, raises SandboxBusy while the sandbox reads for that namespace.
     """
-    found = await _read_query(text, what, who, wait)
-    if isinstance(found, str):
-        raise MeasurementError(Reason.QUERY_REFUSED, f"{what} is no PromQL that can be read: {found}", permanent=True)
-    return found
+    parsed = await _read_query(text, field, namespace, wait)
+    if isinstance(parsed, str):
+        raise MeasurementError(Reason.QUERY_REFUSED, f"{field} is no PromQL that can be read: {parsed}", permanent=True)
+    return parsed
 
 
-async def try_parse_query(text: str, what: str, who: str, *, wait: bool = True) -> ParsedQuery | None:
-    """As `parse`, and None for what only the server can read: it may be newer than our parser."""
-    found = await _read_query(text, what, who, wait)
-    return None if isinstance(found, str) else found
+async def try_parse_query(text: str, field: str, namespace: str, *, wait: bool = True) -> ParsedQuery | None:
+    """As `parse_query`, and None for a query that only the server can read: it may be newer than our parser."""
+    parsed = await _read_query(text, field, namespace, wait)
+    return None if isinstance(parsed, str) else parsed
 
 
-def check_size(text: str, what: str) -> None:
-    """Raises Fault, permanent, for a query that is longer or nested deeper than any that is sent or read. Takes time in
-    proportion to its length."""
-    if wrong := _describe_excess(text):
-        raise MeasurementError(Reason.QUERY_REFUSED, f"{what} {wrong}", permanent=True)
+def check_size(text: str, field: str) -> None:
+    """Raise MeasurementError, permanent, for a query beyond the bounds of length and nesting. Takes time in proportion
+    to its length."""
+    if excess := _describe_excess(text):
+        raise MeasurementError(Reason.QUERY_REFUSED, f"{field} {excess}", permanent=True)
 
 
-async def _read_query(text: str, what: str, who: str, wait: bool) -> ParsedQuery | str:
-    """The query; or why it is none, as the parser says."""
+async def _read_query(text: str, field: str, namespace: str, wait: bool) -> ParsedQuery | str:
+    """Parse a query in the sandbox, or return the parser's reason why it is none."""
     question = {"query": text}
-    known = SANDBOX.get_cached("promql", question)
-    if known is None:
-        check_size(text, what)
+    answer = SANDBOX.get_cached("promql", question)
+    if answer is None:
+        check_size(text, field)
         turn = SANDBOX.run_in_turn if wait else SANDBOX.run_if_free
-        known = await turn(who, SANDBOX.send_question, "promql", question, keep=True)
-    if isinstance(known, NoAnswer):
-        raise MeasurementError(Reason.QUERY_REFUSED, f"{what} can't be read: {known.why}; write it shorter")
-    if "error" in known:
-        return str(known["error"])
-    selectors = tuple(_parse_selector(one) for one in known["selectors"])
+        answer = await turn(namespace, SANDBOX.send_question, "promql", question, keep=True)
+    if isinstance(answer, NoAnswer):
+        raise MeasurementError(Reason.QUERY_REFUSED, f"{field} can't be read: {answer.why}; write it shorter")
+    if "error" in answer:
+        return str(answer["error"])
+    selectors = tuple(_parse_selector(one) for one in answer["selectors"])
     return ParsedQuery(
-        known["printed"], selectors, frozenset(known["functions"]), known["plain"], known["always"], known["data"]
+        answer["printed"], selectors, frozenset(answer["functions"]), answer["plain"], answer["always"], answer["data"]
     )
 
 
 def _parse_selector(parsed: Mapping[str, Any]) -> Selector:
-    matches = tuple(LabelMatcher(label, value, sign) for label, value, sign in parsed["matches"])
-    return Selector(parsed["name"], matches, parsed["text"], parsed["alternatives"])
+    matchers = tuple(LabelMatcher(label, value, sign) for label, value, sign in parsed["matches"])
+    return Selector(parsed["name"], matchers, parsed["text"], parsed["alternatives"])
 
 
 def _describe_excess(text: str) -> str:
-    """What of a query is more than the bounds; empty when nothing is."""
+    """Describe which bound a query exceeds; empty when none."""
     if len(text) > MAX_CHARACTERS:
         return f"has {len(text)} characters with its placeholders filled in, and may have {MAX_CHARACTERS}"
     depth = signs = operators = 0
     braces = False
-    for found in _TOKEN.finditer(text):
-        kind = found.lastgroup
-        if kind == "space" or (kind == "text" and text[found.start()] == "#"):
+    for token in _TOKEN.finditer(text):
+        kind = token.lastgroup
+        if kind == "space" or (kind == "text" and text[token.start()] == "#"):
             continue
         signs = signs + 1 if kind == "sign" else 0
         operators += (kind == "sign" or kind == "operator") and not braces
         if kind in ("open", "close"):
-            braces = found[0] == "{"
+            braces = token[0] == "{"
             depth += 1 if kind == "open" else -1
         if depth > MAX_BRACKETS:
             return f"has more than {MAX_BRACKETS} brackets in each other"
@@ -168,71 +170,79 @@ def _describe_excess(text: str) -> str:
 
 
 async def extend_selector(
-    text: str, what: str, who: str, more: Iterable[LabelMatcher] = (), *, wait: bool = True
+    text: str, field: str, namespace: str, more: Iterable[LabelMatcher] = (), *, wait: bool = True
 ) -> str:
-    """`text`, which must be a plain selector, with the matchers `more`. Raises Fault, permanent, when it is anything
-    else than a selector."""
-    found = await parse_query(text, what, who, wait=wait)
-    if not found.is_selector:
-        message = f"{what} must be a plain selector of counters, without functions, range, offset or @, and is {text}"
+    """Add the matchers `more` to `text`, which must be a plain selector.
+
+    Raises MeasurementError, permanent, when it is anything else. Other parameters as of `parse_query`.
+    """
+    parsed = await parse_query(text, field, namespace, wait=wait)
+    if not parsed.is_selector:
+        message = f"{field} must be a plain selector of counters, without functions, range, offset or @, and is {text}"
         raise MeasurementError(Reason.QUERY_REFUSED, message, permanent=True)
-    (selector,) = found.selectors
-    return build_selector(selector.name, [*_require_plain_matchers(selector, what), *more])
+    (selector,) = parsed.selectors
+    return build_selector(selector.name, [*_require_plain_matchers(selector, field), *more])
 
 
-def build_selector(name: str, matches: Sequence[LabelMatcher]) -> str:
-    """The selector of the metric `name` (may be empty: then a matcher names it) with these matchers."""
-    return f"{name}{{{','.join(map(str, matches))}}}"
+def build_selector(name: str, matchers: Sequence[LabelMatcher]) -> str:
+    """Build the selector of the metric `name` (may be empty: then a matcher names it) with these matchers."""
+    return f"{name}{{{','.join(map(str, matchers))}}}"
 
 
-async def split_matchers(text: str, what: str, who: str) -> tuple[tuple[LabelMatcher, ...], tuple[LabelMatcher, ...]]:
-    """The matchers of a plain selector: those of the metric's name, and the others."""
-    (selector,) = (await parse_query(text, what, who)).selectors
-    others = _require_plain_matchers(selector, what)
+async def split_matchers(
+    text: str, field: str, namespace: str
+) -> tuple[tuple[LabelMatcher, ...], tuple[LabelMatcher, ...]]:
+    """Split the matchers of a plain selector into those of the metric's name, and the others."""
+    (selector,) = (await parse_query(text, field, namespace)).selectors
+    others = _require_plain_matchers(selector, field)
     names = [LabelMatcher("__name__", selector.name)] if selector.name else []
-    names += [match for match in others if match.label == "__name__"]
-    return tuple(names), tuple(match for match in others if match.label != "__name__")
+    names += [matcher for matcher in others if matcher.label == "__name__"]
+    return tuple(names), tuple(matcher for matcher in others if matcher.label != "__name__")
 
 
 def escape_pattern(text: str) -> str:
-    """`text` as an RE2 pattern of itself."""
-    # RE2 knows no escaped letters of other scripts, and needs none.
+    """Escape `text` as an RE2 pattern that matches it alone."""
+    # RE2 refuses escaped letters of other scripts, and needs none.
     return "".join(char if char.isalnum() or char in "_-:" or not char.isascii() else f"\\{char}" for char in text)
 
 
-async def enforce_label(text: str, label: str, value: str, what: str) -> str:
-    """`text` when every selector in it has `label="value"`, else Fault, permanent. `value` is the namespace.
+async def enforce_label(text: str, label: str, namespace: str, field: str) -> str:
+    """Require `label="namespace"` of every selector in `text`; else raise MeasurementError, permanent.
 
-    It is printed again from what was parsed, so that the server reads what was checked.
+    Returns the query as printed from the parsed one, so that the server reads the query that was checked.
     """
-    found = await parse_query(text, what, value)
-    for function in sorted(found.functions & _FORBIDDEN_FUNCTIONS):
+    parsed = await parse_query(text, field, namespace)
+    for function in sorted(parsed.functions & _FORBIDDEN_FUNCTIONS):
         raise MeasurementError(
-            Reason.QUERY_REFUSED, f"{what} must not use {function}() on this connection", permanent=True
+            Reason.QUERY_REFUSED, f"{field} must not use {function}() on this connection", permanent=True
         )
-    for selector in found.selectors:
-        if LabelMatcher(label, value) not in _require_plain_matchers(selector, what):
-            message = f'{what}: on this connection every selector needs {label}="{value}", and {selector.text} does not'
+    for selector in parsed.selectors:
+        if LabelMatcher(label, namespace) not in _require_plain_matchers(selector, field):
+            message = (
+                f'{field}: on this connection every selector needs {label}="{namespace}", and {selector.text} does not'
+            )
             raise MeasurementError(
                 Reason.QUERY_REFUSED, f'{message} have it; write {label}="$(NAMESPACE)"', permanent=True
             )
-    if found.printed is None:
+    if parsed.printed is None:
         raise MeasurementError(
-            Reason.QUERY_REFUSED, f"{what} can't be printed again as it was read: write it more plainly", permanent=True
+            Reason.QUERY_REFUSED,
+            f"{field} can't be printed again as it was read: write it more plainly",
+            permanent=True,
         )
-    return found.printed
+    return parsed.printed
 
 
-def _require_plain_matchers(selector: Selector, what: str) -> tuple[LabelMatcher, ...]:
+def _require_plain_matchers(selector: Selector, field: str) -> tuple[LabelMatcher, ...]:
     if selector.alternatives:
         raise MeasurementError(
-            Reason.QUERY_REFUSED, f"{what}: `or` between matchers is not PromQL of Prometheus", permanent=True
+            Reason.QUERY_REFUSED, f"{field}: `or` between matchers is not PromQL of Prometheus", permanent=True
         )
     return selector.matchers
 
 
 def _escape_string(text: str) -> str:
-    """`text` as it stands between double quotes."""
+    """Escape `text` as it stands between double quotes."""
     return "".join(
         f"\\{char}" if char in '\\"' else char if char.isprintable() else f"\\U{ord(char):08x}" for char in text
     )

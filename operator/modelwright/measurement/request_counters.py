@@ -1,4 +1,4 @@
-"""Where the requests of a revision are counted: the gateways that the operator knows, and the runtime's own counters.
+"""Counters of a revision's requests: those of the gateways that the operator knows, and the runtime's own.
 
 Traefik's are tested against Traefik, Envoy Gateway's against recorded answers of Envoy; Istio's are written from its
 documentation, and untested.
@@ -30,17 +30,17 @@ errors."""
 
 @dataclass(frozen=True, slots=True)
 class SeriesSelector:
-    """Series of plain selectors, of which those are meant whose labels match (whole values).
+    """Selects series by plain selectors, and then by patterns of the full values of their labels.
 
-    `selectors`: alternatives, of which the first that has any series holds.
+    `selectors`: alternatives, of which the first that has any series is used.
     """
 
     selectors: tuple[str, ...]
     label_patterns: tuple[tuple[tuple[str, ...], str], ...] = ()
-    """(names of a label, the first that is there holds; pattern of its value)"""
+    """(names of a label, of which the first present one is used; pattern of its value)"""
 
     def select_series(self, series: Iterable[Series]) -> tuple[Series, ...]:
-        """Those that are meant."""
+        """Select the series whose labels match."""
         return tuple(
             one
             for one in series
@@ -50,7 +50,7 @@ class SeriesSelector:
 
 @dataclass(frozen=True, slots=True)
 class RequestCounters:
-    """Where the requests of one revision are counted. `unit`: seconds in one unit of the histogram's bounds."""
+    """Counters of one revision's requests. `seconds_per_unit`: seconds in one unit of the histogram's bounds."""
 
     name: str
     all_requests: SeriesSelector
@@ -60,20 +60,20 @@ class RequestCounters:
 
 
 async def find_counters(
-    ask: MeasurementRequest, wanted: str, target: RevisionTarget, *, errors: bool = False
+    request: MeasurementRequest, source: str, target: RevisionTarget, *, errors: bool = False
 ) -> RequestCounters:
-    """Where the requests of `target` are counted; `wanted` is the policy's Auto, Gateway or Runtime.
+    """Find the counters of the requests of `target`. `source`: Auto, Gateway or Runtime, as in the policy.
 
-    Auto is the gateway where it is a known one that always tells revisions apart, else the runtime. `errors`: the bad
-    ones must be distinguished from the good. Raises Fault, permanent, where nothing counts.
+    Auto is a known gateway that always tells revisions apart, else the runtime. `errors`: the counters must tell bad
+    requests from good ones. Raises MeasurementError, permanent, where nothing counts.
     """
-    controller = ask.gateway.controller if ask.gateway is not None else ""
-    known = GATEWAY_COUNTERS.get(controller)
-    if known is not None and (wanted == "Gateway" or (wanted == "Auto" and controller not in OPT_IN_GATEWAYS)):
-        found = known(ask, target)
-        if not errors or found.bad_requests is not None:
-            return found
-        if wanted == "Gateway":
+    controller = request.gateway.controller if request.gateway is not None else ""
+    build_counters = GATEWAY_COUNTERS.get(controller)
+    if build_counters is not None and (source == "Gateway" or (source == "Auto" and controller not in OPT_IN_GATEWAYS)):
+        gateway_counters = build_counters(request, target)
+        if not errors or gateway_counters.bad_requests is not None:
+            return gateway_counters
+        if source == "Gateway":
             message = (
                 f"source Gateway, but {_GATEWAY_NAMES[controller]} counts gRPC calls that went well and "
                 "failed ones alike"
@@ -81,109 +81,115 @@ async def find_counters(
             raise MeasurementError(
                 Reason.METRIC_SOURCE_MISSING, f"{message}: use source Runtime, or a metric of your own", permanent=True
             )
-    if wanted == "Gateway":
-        if ask.gateway is None:
+    if source == "Gateway":
+        if request.gateway is None:
             message = "source Gateway, but the Model has no endpoint"
         else:
-            message = f"source Gateway, but counters of {ask.gateway.controller} are not known to tell revisions apart"
+            message = (
+                f"source Gateway, but counters of {request.gateway.controller} are not known to tell revisions apart"
+            )
         raise MeasurementError(
             Reason.METRIC_SOURCE_MISSING, f"{message}: use source Runtime, or a metric of your own", permanent=True
         )
     if target.metrics is None:
         message = f"the runtime of version {target.version} names no counters (spec.metrics)"
-        if wanted == "Auto" and controller in OPT_IN_GATEWAYS:
+        if source == "Auto" and controller in OPT_IN_GATEWAYS:
             message += f"; {_GATEWAY_NAMES[controller]} can count its requests: use source Gateway"
-        elif wanted == "Auto":
+        elif source == "Auto":
             message += ", and no gateway that is known counts its requests"
         raise MeasurementError(Reason.METRIC_SOURCE_MISSING, message, permanent=True)
-    return await _runtime_counters(ask, target)
+    return await _runtime_counters(request, target)
 
 
-def _list_targets(ask: MeasurementRequest) -> tuple[RevisionTarget, ...]:
-    return (ask.candidate,) if ask.serving is None else (ask.candidate, ask.serving)
+def _list_targets(request: MeasurementRequest) -> tuple[RevisionTarget, ...]:
+    return (request.candidate,) if request.serving is None else (request.candidate, request.serving)
 
 
-def _traefik_counters(ask: MeasurementRequest, target: RevisionTarget) -> RequestCounters:
-    def services(targets: Iterable[RevisionTarget]) -> str:
+def _traefik_counters(request: MeasurementRequest, target: RevisionTarget) -> RequestCounters:
+    def service_pattern(targets: Iterable[RevisionTarget]) -> str:
         # Named by a route, or by a TraefikService; from 3.7.9 on with the route's name in front.
-        named = "|".join(queries.escape_pattern(f"{ask.namespace}-{one.service}") for one in targets)
-        return f"(.*-svc-)?({named})(-http)?-[0-9]+(-grpc)?@kubernetes(gateway|crd)"
+        names = "|".join(queries.escape_pattern(f"{request.namespace}-{one.service}") for one in targets)
+        return f"(.*-svc-)?({names})(-http)?-[0-9]+(-grpc)?@kubernetes(gateway|crd)"
 
     # Prometheus calls it exported_service where it has put a label service of its own, as for a ServiceMonitor.
     labels = ("exported_service", "service")
 
-    def counted(metric: str) -> SeriesSelector:
-        pattern = services(_list_targets(ask))
+    def select_metric(metric: str) -> SeriesSelector:
+        pattern = service_pattern(_list_targets(request))
         selectors = tuple(
             queries.build_selector(metric, [LabelMatcher(label, pattern, "=~")]) for label in reversed(labels)
         )
-        return SeriesSelector(selectors, ((labels, services((target,))),))
+        return SeriesSelector(selectors, ((labels, service_pattern((target,))),))
 
-    every = counted("traefik_service_requests_total")
-    # Traefik 3.6 reads a gRPC status from the headers only. One in the trailers, as of every call that went well, it
-    # counts as 2 (Unknown), like a call without an answer: tried.
-    grpc = ask.gateway is not None and ask.gateway.grpc
+    all_requests = select_metric("traefik_service_requests_total")
+    # Traefik 3.6 reads a gRPC status from the headers only. It counts one in the trailers, as
+    # of every successful call, as 2 (Unknown), like a call without an answer: tried.
+    grpc = request.gateway is not None and request.gateway.grpc
     return RequestCounters(
         "Gateway",
-        all_requests=every,
+        all_requests=all_requests,
         bad_requests=None
         if grpc
-        else replace(every, label_patterns=(*every.label_patterns, (("code",), BAD_HTTP_CODES))),
-        latency=counted("traefik_service_request_duration_seconds_bucket"),
+        else replace(all_requests, label_patterns=(*all_requests.label_patterns, (("code",), BAD_HTTP_CODES))),
+        latency=select_metric("traefik_service_request_duration_seconds_bucket"),
     )
 
 
-def _istio_counters(ask: MeasurementRequest, target: RevisionTarget) -> RequestCounters:
-    names = "|".join(queries.escape_pattern(one.service) for one in _list_targets(ask))
+def _istio_counters(request: MeasurementRequest, target: RevisionTarget) -> RequestCounters:
+    names = "|".join(queries.escape_pattern(one.service) for one in _list_targets(request))
     matches = [
         LabelMatcher("reporter", "source"),
-        LabelMatcher("destination_service_namespace", ask.namespace),
+        LabelMatcher("destination_service_namespace", request.namespace),
         LabelMatcher("destination_service_name", names, "=~"),
     ]
     label = ("destination_service_name",)
 
-    def counted(metric: str) -> SeriesSelector:
+    def select_metric(metric: str) -> SeriesSelector:
         return SeriesSelector(
             (queries.build_selector(metric, matches),), ((label, queries.escape_pattern(target.service)),)
         )
 
-    every = counted("istio_requests_total")
-    if ask.gateway is not None and ask.gateway.grpc:
+    all_requests = select_metric("istio_requests_total")
+    if request.gateway is not None and request.gateway.grpc:
         bad = (("grpc_response_status",), BAD_GRPC_CODES)
     else:
         # 0: the caller, or the server, broke off before an answer.
         bad = (("response_code",), f"{BAD_HTTP_CODES}|0")
     return RequestCounters(
         "Gateway",
-        all_requests=every,
-        bad_requests=replace(every, label_patterns=(*every.label_patterns, bad)),
-        latency=counted("istio_request_duration_milliseconds_bucket"),
+        all_requests=all_requests,
+        bad_requests=replace(all_requests, label_patterns=(*all_requests.label_patterns, bad)),
+        latency=select_metric("istio_request_duration_milliseconds_bucket"),
         seconds_per_unit=0.001,
     )
 
 
-def _envoy_counters(ask: MeasurementRequest, target: RevisionTarget) -> RequestCounters:
+def _envoy_counters(request: MeasurementRequest, target: RevisionTarget) -> RequestCounters:
     label = ("envoy_cluster_name",)
 
-    def clusters(targets: Iterable[RevisionTarget]) -> str:
-        # One for each port of a Service, with mergeBackends; what it speaks may follow.
-        named = "|".join(queries.escape_pattern(one.service) for one in targets)
-        return f"service/{queries.escape_pattern(ask.namespace)}/({named})/[0-9]+(/[a-z0-9]+)?"
+    def cluster_pattern(targets: Iterable[RevisionTarget]) -> str:
+        # One cluster for each port of a Service, with mergeBackends; its protocol may follow.
+        names = "|".join(queries.escape_pattern(one.service) for one in targets)
+        return f"service/{queries.escape_pattern(request.namespace)}/({names})/[0-9]+(/[a-z0-9]+)?"
 
-    def counted(metric: str) -> SeriesSelector:
-        selector = queries.build_selector(metric, [LabelMatcher(label[0], clusters(_list_targets(ask)), "=~")])
-        return SeriesSelector((selector,), ((label, clusters((target,))),))
+    def select_metric(metric: str) -> SeriesSelector:
+        selector = queries.build_selector(
+            metric, [LabelMatcher(label[0], cluster_pattern(_list_targets(request)), "=~")]
+        )
+        return SeriesSelector((selector,), ((label, cluster_pattern((target,))),))
 
-    every = counted("envoy_cluster_upstream_rq")
+    all_requests = select_metric("envoy_cluster_upstream_rq")
     # Envoy counts HTTP codes here, and a gRPC call that failed has code 200.
-    grpc = ask.gateway is not None and ask.gateway.grpc
+    grpc = request.gateway is not None and request.gateway.grpc
     return RequestCounters(
         "Gateway",
-        all_requests=every,
+        all_requests=all_requests,
         bad_requests=None
         if grpc
-        else replace(every, label_patterns=(*every.label_patterns, (("envoy_response_code",), BAD_HTTP_CODES))),
-        latency=counted("envoy_cluster_upstream_rq_time_bucket"),
+        else replace(
+            all_requests, label_patterns=(*all_requests.label_patterns, (("envoy_response_code",), BAD_HTTP_CODES))
+        ),
+        latency=select_metric("envoy_cluster_upstream_rq_time_bucket"),
         seconds_per_unit=0.001,
     )
 
@@ -196,37 +202,39 @@ GATEWAY_COUNTERS: Mapping[str, Callable[[MeasurementRequest, RevisionTarget], Re
 """By controllerName of the GatewayClass."""
 
 OPT_IN_GATEWAYS = frozenset({ENVOY})
-"""Those that tell revisions apart only when their platform team has asked them to (Envoy Gateway: `mergeBackends` in
-its EnvoyProxy), which this operator has no right to see: a policy names them, Auto does not take them."""
+"""Gateways that tell revisions apart only when their platform team has configured it (Envoy Gateway: `mergeBackends` in
+its EnvoyProxy). The operator has no right to read that, so a policy must name them: Auto does not choose them."""
 
 _GATEWAY_NAMES = {TRAEFIK: "Traefik", ISTIO: "Istio", ENVOY: "Envoy Gateway"}
 
 
-async def _runtime_counters(ask: MeasurementRequest, target: RevisionTarget) -> RequestCounters:
+async def _runtime_counters(request: MeasurementRequest, target: RevisionTarget) -> RequestCounters:
     metrics = target.metrics
     assert metrics is not None  # noqa: S101
-    more = (LabelMatcher("namespace", ask.namespace), LabelMatcher("pod", target.pod_pattern, "=~"))
+    more = (LabelMatcher("namespace", request.namespace), LabelMatcher("pod", target.pod_pattern, "=~"))
 
-    async def counted(text: str | None, field: str) -> SeriesSelector | None:
+    async def build_selector(text: str | None, member: str) -> SeriesSelector | None:
         if text is None:
             return None
-        what = f"spec.metrics.{field} of the runtime of {target.version}"
-        return SeriesSelector((await queries.extend_selector(text, what, ask.namespace, more),))
+        field = f"spec.metrics.{member} of the runtime of {target.version}"
+        return SeriesSelector((await queries.extend_selector(text, field, request.namespace, more),))
 
-    every = await counted(metrics.requests, "requests")
-    assert every is not None  # noqa: S101
-    errors, latency = await counted(metrics.errors, "errors"), await counted(metrics.latency, "latency")
-    return RequestCounters("Runtime", every, errors, latency)
+    all_requests = await build_selector(metrics.requests, "requests")
+    assert all_requests is not None  # noqa: S101
+    errors, latency = await build_selector(metrics.errors, "errors"), await build_selector(metrics.latency, "latency")
+    return RequestCounters("Runtime", all_requests, errors, latency)
 
 
-async def build_in_flight_query(ask: MeasurementRequest, target: RevisionTarget) -> str | None:
-    """The query for the requests that have not ended at a revision; None when its runtime names no gauges of them. The
-    gateways that are known have none that tell revisions apart. Raises Fault for a selector that is none."""
+async def build_in_flight_query(request: MeasurementRequest, target: RevisionTarget) -> str | None:
+    """Build the query for the unfinished requests of a revision; None when its runtime names no gauge of them.
+
+    No known gateway has one that tells revisions apart. Raises MeasurementError for an invalid selector.
+    """
     if target.metrics is None or target.metrics.in_flight is None:
         return None
-    more = (LabelMatcher("namespace", ask.namespace), LabelMatcher("pod", target.pod_pattern, "=~"))
-    what = f"spec.metrics.inFlight of the runtime of {target.version}"
-    return f"sum({await queries.extend_selector(target.metrics.in_flight, what, ask.namespace, more)})"
+    more = (LabelMatcher("namespace", request.namespace), LabelMatcher("pod", target.pod_pattern, "=~"))
+    field = f"spec.metrics.inFlight of the runtime of {target.version}"
+    return f"sum({await queries.extend_selector(target.metrics.in_flight, field, request.namespace, more)})"
 
 
 def _label_matches(labels: Mapping[str, str], names: Iterable[str], pattern: str) -> bool:

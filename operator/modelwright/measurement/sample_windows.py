@@ -1,7 +1,7 @@
-"""Counter samples since a step began, kept small: what was read once is not asked for again.
+"""Counter samples since a step began, kept small, so that no sample is requested twice.
 
-A long step has more samples than may be read at each look, so each look reads what is new, and of what was read only
-the samples are kept that decide what was counted (`core.analysis.scrapes`). After a restart all is read again.
+A long step has more samples than one round may read. So each round reads the new ones, and keeps only the samples that
+decide the growth (`core.analysis.scraped_counters`). After a restart all samples are read again.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from modelwright.core.analysis.scraped_counters import (
 )
 
 LOOKBACK_SECONDS = 300.0
-"""Seconds before a step's begin that are read for the baseline: Prometheus' own idea of how old a sample may be."""
+"""Seconds before a step's start that are read for the baseline: Prometheus' default age of a usable sample."""
 OVERLAP_SECONDS = 60.0
-"""Seconds that are read again, because samples may come late."""
+"""Seconds that are read again, because samples may arrive late."""
 THINNING_THRESHOLD = 50
-"""Samples of a series that are kept before the first are left out; later as many again as were kept."""
+"""Samples that a series keeps before the first thinning; after it, as many more as it had kept."""
 STALE_SCRAPES = 4
 MIN_STALE_SECONDS = 60.0
 
@@ -42,8 +42,8 @@ class _KeptSeries:
 
 @dataclass(slots=True)
 class SampleWindow:
-    """What some selectors, which are read together, gave from `start` (unix seconds; the baseline before it included)
-    up to `read_to`."""
+    """Samples of selectors that are read together, from `start` (unix seconds; with the baseline before it) up to
+    `read_to`."""
 
     start: float
     selectors: tuple[str, ...]
@@ -51,22 +51,19 @@ class SampleWindow:
     scrape_interval: float | None = None
     """Smallest time between two samples of a series, in seconds."""
     baselines: dict[ScrapeTarget, float | None] = field(default_factory=dict)
-    """Of targets that were asked about: the moment from which on what is new there counts from 0; None: not known."""
+    """By target that was queried: the time from which on its new series count from 0; None when unknown."""
     _series: dict[tuple[str, str], _KeptSeries] = field(default_factory=dict)
     _thinned_to: int = 0
 
     def next_start(self) -> float:
-        """From when on to read next, unix seconds."""
-        return (
-            self.start - LOOKBACK_SECONDS
-            if self.read_to is None
-            else max(self.read_to - OVERLAP_SECONDS, self.start - LOOKBACK_SECONDS)
-        )
+        """Return the start of the next read, in unix seconds."""
+        earliest = self.start - LOOKBACK_SECONDS
+        return earliest if self.read_to is None else max(self.read_to - OVERLAP_SECONDS, earliest)
 
-    def add_series(self, found: Mapping[str, Iterable[Series]], read_to: float) -> None:
-        """Take up what was read of each selector, up to `read_to`. Samples that are known already are passed over."""
-        for selector, every in found.items():
-            for one in every:
+    def add_series(self, series: Mapping[str, Iterable[Series]], read_to: float) -> None:
+        """Add the series of each selector as read up to `read_to`; known samples are skipped."""
+        for selector, group in series.items():
+            for one in group:
                 name = json.dumps(one.labels, sort_keys=True)
                 kept = self._series.setdefault((selector, name), _KeptSeries(selector, dict(one.labels)))
                 self._append_samples(kept.samples, one.samples)
@@ -77,41 +74,43 @@ class SampleWindow:
             self._thin_samples()
 
     def compute_counts(self) -> CounterGrowth:
-        """What was counted since the step began, for each selector."""
+        """Compute the growth since the step began, for each selector."""
         groups = [
             [Series(kept.labels, tuple(kept.samples)) for kept in self._series.values() if kept.selector == selector]
             for selector in self.selectors
         ]
-        watched = {found: since for found, since in self.baselines.items() if since is not None}
-        return count_growth(groups, self.start, watched=watched)
+        baselines = {target: since for target, since in self.baselines.items() if since is not None}
+        return count_growth(groups, self.start, watched=baselines)
 
     def list_unknown_targets(self) -> Mapping[ScrapeTarget, float]:
-        """Targets whose first sample was taken after `start`, and when; of which nothing else is known yet."""
+        """List targets without a baseline whose first sample was taken after `start`, with the time of that sample."""
         first: dict[ScrapeTarget, float] = {}
         for kept in self._series.values():
-            found = scrape_target(kept.labels)
-            if found is not None and kept.samples:
-                first[found] = min(first.get(found, kept.samples[0][0]), kept.samples[0][0])
-        return {found: at for found, at in first.items() if at > self.start and found not in self.baselines}
+            target = scrape_target(kept.labels)
+            if target is not None and kept.samples:
+                first[target] = min(first.get(target, kept.samples[0][0]), kept.samples[0][0])
+        return {target: at for target, at in first.items() if at > self.start and target not in self.baselines}
 
     def stale_since(self, now: float, selector: str) -> float | None:
-        """When the last sample of a selector was taken, when that is too long ago for counters that are still scraped;
-        None without any."""
-        last = [kept.samples[-1][0] for kept in self._series.values() if kept.selector == selector and kept.samples]
-        if not last:
+        """Return the time of a selector's last sample when its counters can't be scraped any more; else None, also
+        without any sample."""
+        last_samples = [
+            kept.samples[-1][0] for kept in self._series.values() if kept.selector == selector and kept.samples
+        ]
+        if not last_samples:
             return None
-        patience = (
+        max_age = (
             max(STALE_SCRAPES * self.scrape_interval, MIN_STALE_SECONDS) if self.scrape_interval else LOOKBACK_SECONDS
         )
-        newest = max(last)
-        return newest if now - newest > patience else None
+        newest = max(last_samples)
+        return newest if now - newest > max_age else None
 
     def _thin_samples(self) -> None:
-        of_targets: dict[tuple[str, ...], list[_KeptSeries]] = defaultdict(list)
+        by_process: dict[tuple[str, ...], list[_KeptSeries]] = defaultdict(list)
         for (_, name), kept in self._series.items():
-            of_targets[scraped_process(kept.labels) or (name,)].append(kept)
-        for same in of_targets.values():
-            for kept, samples in zip(same, thin_samples([one.samples for one in same], self.start), strict=True):
+            by_process[scraped_process(kept.labels) or (name,)].append(kept)
+        for group in by_process.values():
+            for kept, samples in zip(group, thin_samples([one.samples for one in group], self.start), strict=True):
                 kept.samples = samples
         self._thinned_to = self._count_samples()
 

@@ -1,4 +1,4 @@
-"""Where passes ask for evidence and never wait: looks run in the background, and wake the Model when they end."""
+"""Schedules measurements in the background; a reconciliation reads the latest ones and never waits."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ from modelwright.obs.read_child import record_bug
 MEASUREMENT_TIMEOUT = 60.0
 """Seconds after which a metric that has not been measured counts as failed."""
 NOTIFY_GRACE = 1.0
-"""Seconds for which a metric that has been measured waits for the others of its look."""
+"""Seconds for which the result of a metric waits for the others of its round."""
 RETRY_SECONDS = 10.0
-"""Seconds until a failed metric is looked at again, unless the interval is shorter."""
+"""Seconds until a failed metric is measured again, unless the interval is shorter."""
 RANGE_TIMEOUT = 300.0
 """Seconds for which the end of an A/B test waits for a server that fails."""
 IDLE_INTERVALS = 3
 IDLE_MIN = timedelta(minutes=1)
-"""An ask that nobody has asked for so long, and so many intervals, is forgotten."""
+"""A request that was not repeated for this time, and for this number of intervals, is dropped."""
 
 
 @dataclass(slots=True)
 class _ScheduledRequest:
-    """One ask: what its metrics last gave, and what goes on. Moments are of the monotonic clock."""
+    """A request with its latest results and its running tasks. Times are of the monotonic clock."""
 
     request: MeasurementRequest
     state: MeasurementState
@@ -52,12 +52,12 @@ class _ScheduledRequest:
     points: ValuePairs | None = None
     range_task: asyncio.Task[None] | None = None
     has_result: bool = False
-    """Whether a look has ended, so that there is something to show."""
+    """Whether a round has ended, so that there are results to return."""
     next_run: Timer | None = None
     notify_timer: Timer | None = None
 
     def cancel_tasks(self) -> list[asyncio.Task[None]]:
-        """Let nothing more happen; the tasks that have yet to end."""
+        """Cancel timers and tasks; return the tasks that have yet to end."""
         for timer in (self.next_run, self.notify_timer):
             if timer is not None:
                 timer.cancel()
@@ -69,78 +69,79 @@ class _ScheduledRequest:
 
 
 class MeasurementScheduler:
-    """The latest measurements of every ask. Belongs to one event loop; only `close` waits.
+    """Holds the latest measurements of every request. Belongs to one event loop; only `close` waits.
 
-    Looks repeat every `ask.interval`, those that failed sooner, for as long as the ask is asked for. `wake` is called
-    at the end of each; metrics that hang keep it back for PATIENCE only. How many requests one server gets at once is
-    bounded in `Web`, so that a server that hangs keeps no other's looks waiting. Jobs go on at their own pace.
+    Metrics are measured every `request.interval`, failed ones sooner, as long as the request is repeated. `notify` is
+    called at the end of each round; a metric that hangs delays it by NOTIFY_GRACE only. `JsonClient` bounds the
+    requests to one server at a time, so a server that hangs delays no metric of another. Jobs run at their own pace.
     """
 
     def __init__(
         self,
         connections: Connections,
-        wake: Callable[[Key], None],
+        notify: Callable[[Key], None],
         *,
         clock: Clock | None = None,
         jobs: JobRunner | None = None,
         comparer_url: ComparerUrl | None = None,
-        look_timeout: float = MEASUREMENT_TIMEOUT,
+        measurement_timeout: float = MEASUREMENT_TIMEOUT,
     ) -> None:
         self._web = JsonClient()
         self._measurer = Measurer(
             connections, self._web, jobs=jobs, comparer_url=comparer_url or comparer_client.comparer_service_url
         )
-        self._notify = wake
+        self._notify = notify
         self._clock: Clock = clock or SystemClock()
-        self._measurement_timeout = look_timeout
+        self._measurement_timeout = measurement_timeout
         self._entries: dict[str, _ScheduledRequest] = {}
         self._ending: set[asyncio.Task[None]] = set()
 
-    def get_measurements(self, ask: MeasurementRequest) -> tuple[Measurement, ...] | None:
-        """The latest measurements, in the order of `ask.metrics`; None until the first look has ended.
+    def get_measurements(self, request: MeasurementRequest) -> tuple[Measurement, ...] | None:
+        """Return the latest measurements, in the order of `request.metrics`; None until the first round has ended.
 
-        What the step can't measure, and what has not answered yet, is left out. Another ask under the same key
-        replaces the old one, and what was found for it is forgotten.
+        Leaves out metrics that the step can't measure, and those without a result yet. Another request under the same
+        key replaces the former one and its results.
         """
-        entry = self._entries.get(ask.key)
-        if entry is None or not _is_same_request(entry.request, ask):
-            self._drop_entry(ask.key)
-            entry = self._entries[ask.key] = _ScheduledRequest(
-                ask, MeasurementState.for_request(ask), self._clock.monotonic()
+        entry = self._entries.get(request.key)
+        if entry is None or not _is_same_request(entry.request, request):
+            self._drop_entry(request.key)
+            entry = self._entries[request.key] = _ScheduledRequest(
+                request, MeasurementState.for_request(request), self._clock.monotonic()
             )
-        entry.request, entry.requested_at = ask, self._clock.monotonic()
+        entry.request, entry.requested_at = request, self._clock.monotonic()
         self._start_due_metrics(entry)
         if not entry.has_result:
             return None
-        return tuple(entry.measurements[metric.name] for metric in ask.metrics if metric.name in entry.measurements)
+        return tuple(entry.measurements[metric.name] for metric in request.metrics if metric.name in entry.measurements)
 
-    def get_range_points(self, ask: MeasurementRequest, metric: Metric, end: datetime) -> ValuePairs | None:
-        """The values that the query of `metric` had from `ask.since` to `end`, for both revisions; None until they are
-        there, which wakes the Model. `ask` must have been looked at before, and `end` have passed.
+    def get_range_points(self, request: MeasurementRequest, metric: Metric, end: datetime) -> ValuePairs | None:
+        """Return the values that the query of `metric` had from `request.since` to `end`, for both revisions.
 
-        Asked for once. A server that fails is asked again for SERIES_PATIENCE; then its failure is the answer.
+        None until they have been read, which calls `notify`. Needs a `get_measurements` of the same request before,
+        and an `end` in the past. Read once; a server that fails is retried for RANGE_TIMEOUT, then its failure is
+        returned.
         """
-        entry = self._entries.get(ask.key)
-        if entry is None or not _is_same_request(entry.request, ask):
+        entry = self._entries.get(request.key)
+        if entry is None or not _is_same_request(entry.request, request):
             return None
         entry.requested_at = self._clock.monotonic()
         if entry.range_task is None:
             entry.range_task = asyncio.ensure_future(self._run_range(entry, metric, end))
         return entry.points
 
-    def get_observed_weight(self, ask: MeasurementRequest) -> int | None:
-        """Percent of the requests that went to the candidate since the step began, as of the last look; None when the
-        gateway's counters don't tell, or have seen too few."""
-        entry = self._entries.get(ask.key)
-        return entry.observed_weight if entry is not None and _is_same_request(entry.request, ask) else None
+    def get_observed_weight(self, request: MeasurementRequest) -> int | None:
+        """Return the candidate's percentage of the requests since the step began, as of the last round; None when the
+        gateway's counters can't tell, or have counted too few."""
+        entry = self._entries.get(request.key)
+        return entry.observed_weight if entry is not None and _is_same_request(entry.request, request) else None
 
     def forget_except(self, keep: Container[str]) -> None:
-        """Stop all looks but those of the keys in `keep`."""
+        """Drop all requests but those of the keys in `keep`."""
         for key in [key for key in self._entries if key not in keep]:
             self._drop_entry(key)
 
     async def close(self) -> None:
-        """Stop all looks, and wait until they have ended."""
+        """Drop all requests, and wait until their tasks have ended."""
         self.forget_except(())
         await asyncio.gather(*self._ending, return_exceptions=True)
         await self._web.close()
@@ -152,7 +153,7 @@ class MeasurementScheduler:
             task.add_done_callback(self._ending.discard)
 
     def _start_due_metrics(self, entry: _ScheduledRequest) -> None:
-        """Look at every metric that is due."""
+        """Start to measure every metric that is due."""
         now = self._clock.monotonic()
         due = [
             metric
@@ -162,70 +163,66 @@ class MeasurementScheduler:
             and entry.due_at.get(metric.name, now) <= now
         ]
         if due:
-            look = MeasurementRound(entry.request, entry.state, self._clock.now())
+            current = MeasurementRound(entry.request, entry.state, self._clock.now())
             for metric in due:
-                entry.metric_tasks[metric.name] = asyncio.ensure_future(self._run_metric(entry, look, metric))
+                entry.metric_tasks[metric.name] = asyncio.ensure_future(self._run_metric(entry, current, metric))
             if entry.weight_task is None:
-                entry.weight_task = asyncio.ensure_future(self._run_weight(entry, look))
+                entry.weight_task = asyncio.ensure_future(self._run_weight(entry, current))
         elif not entry.metric_tasks and not entry.measurements:
             entry.has_result = True  # none of the metrics can be measured at this step
         self._schedule_next_run(entry)
 
-    async def _run_metric(self, entry: _ScheduledRequest, look: MeasurementRound, metric: Metric) -> None:
-        began = self._clock.monotonic()
+    async def _run_metric(self, entry: _ScheduledRequest, current: MeasurementRound, metric: Metric) -> None:
+        started = self._clock.monotonic()
         try:
             async with asyncio.timeout(self._measurement_timeout if metric.job is None else None):
-                found = await self._measurer.measure_metric(look, metric)
+                measurement = await self._measurer.measure_metric(current, metric)
         except TimeoutError:
             failure = MeasurementFailure(
                 Reason.METRICS_SERVER_TIMEOUT, f"not measured within {self._measurement_timeout:g} s"
             )
-            found = Measurement(metric.name, look.measured_at, failure)
+            measurement = Measurement(metric.name, current.measured_at, failure)
         except Exception as error:
-            # A metric that can't be read must not end the looks that follow.
+            # A bug in one measurement must not end those that follow.
             text = record_bug(_log_reference(entry.request, metric), error)
-            found = Measurement(metric.name, look.measured_at, MeasurementFailure(Reason.INTERNAL_ERROR, text))
+            failure = MeasurementFailure(Reason.INTERNAL_ERROR, text)
+            measurement = Measurement(metric.name, current.measured_at, failure)
         ended, interval = self._clock.monotonic(), entry.request.interval.total_seconds()
-        own.LOOKS.labels(_outcome_label(found)).inc()
-        own.LOOK_SECONDS.observe(ended - began)
-        entry.measurements[metric.name] = found
-        # Counted from the begin, so that metrics of one pace stay in one look.
-        again = (
-            ended + min(interval, RETRY_SECONDS)
-            if isinstance(found.result, MeasurementFailure)
-            else max(began + interval, ended)
-        )
-        entry.due_at[metric.name] = again
+        own.LOOKS.labels(_outcome_label(measurement)).inc()
+        own.LOOK_SECONDS.observe(ended - started)
+        entry.measurements[metric.name] = measurement
+        if isinstance(measurement.result, MeasurementFailure):
+            entry.due_at[metric.name] = ended + min(interval, RETRY_SECONDS)
+        else:
+            # Counted from the start, so that metrics of one interval stay in one round.
+            entry.due_at[metric.name] = max(started + interval, ended)
         del entry.metric_tasks[metric.name]
         self._notify_when_done(entry)
         self._schedule_next_run(entry)
 
     async def _run_range(self, entry: _ScheduledRequest, metric: Metric, end: datetime) -> None:
-        began = self._clock.monotonic()
+        started = self._clock.monotonic()
         while True:
             try:
                 async with asyncio.timeout(self._measurement_timeout):
-                    found = await self._measurer.measure_range(entry.request, metric, end)
+                    points = await self._measurer.measure_range(entry.request, metric, end)
             except TimeoutError:
                 text = f"not measured within {self._measurement_timeout:g} s"
-                found = ValuePairs(failure=MeasurementFailure(Reason.METRICS_SERVER_TIMEOUT, text))
+                points = ValuePairs(failure=MeasurementFailure(Reason.METRICS_SERVER_TIMEOUT, text))
             except Exception as error:
-                found = ValuePairs(
-                    failure=MeasurementFailure(
-                        Reason.INTERNAL_ERROR, record_bug(_log_reference(entry.request, metric), error)
-                    )
-                )
-            failure, waited = found.failure, self._clock.monotonic() - began
+                text = record_bug(_log_reference(entry.request, metric), error)
+                points = ValuePairs(failure=MeasurementFailure(Reason.INTERNAL_ERROR, text))
+            failure, waited = points.failure, self._clock.monotonic() - started
             if failure is None or failure.permanent or waited >= RANGE_TIMEOUT:
                 break
             await self._clock.sleep(RETRY_SECONDS)
-        entry.points = found
+        entry.points = points
         self._notify_now(entry)
 
-    async def _run_weight(self, entry: _ScheduledRequest, look: MeasurementRound) -> None:
+    async def _run_weight(self, entry: _ScheduledRequest, current: MeasurementRound) -> None:
         try:
             async with asyncio.timeout(self._measurement_timeout):
-                entry.observed_weight = await self._measurer.measure_weight(look)
+                entry.observed_weight = await self._measurer.measure_weight(current)
         except TimeoutError:
             entry.observed_weight = None
         except Exception as error:
@@ -235,7 +232,7 @@ class MeasurementScheduler:
             entry.weight_task = None
 
     def _notify_when_done(self, entry: _ScheduledRequest) -> None:
-        """Wake the Model once the look has ended, or after PATIENCE."""
+        """Notify once the round has ended, or after NOTIFY_GRACE."""
         waiting = any(one.job is None and one.name in entry.metric_tasks for one in entry.request.metrics)
         if not waiting:
             self._notify_now(entry)
@@ -250,7 +247,7 @@ class MeasurementScheduler:
             self._notify(entry.request.notify_key)
 
     def _schedule_next_run(self, entry: _ScheduledRequest) -> None:
-        """Look again when the next metric is due; forget the ask when nobody asks any more."""
+        """Set the timer for the next metric that is due; drop a request that is not repeated any more."""
         if entry.next_run is not None:
             entry.next_run.cancel()
             entry.next_run = None
@@ -261,9 +258,9 @@ class MeasurementScheduler:
             if not entry.metric_tasks:
                 self._drop_entry(entry.request.key)
             return
-        moments = [moment for name, moment in entry.due_at.items() if name not in entry.metric_tasks]
-        if moments:
-            entry.next_run = self._clock.call_later(max(0.0, min(moments) - now), lambda: self._run_due(entry))
+        times = [time for name, time in entry.due_at.items() if name not in entry.metric_tasks]
+        if times:
+            entry.next_run = self._clock.call_later(max(0.0, min(times) - now), lambda: self._run_due(entry))
 
     def _run_due(self, entry: _ScheduledRequest) -> None:
         entry.next_run = None
@@ -271,20 +268,20 @@ class MeasurementScheduler:
 
 
 def _is_same_request(one: MeasurementRequest, other: MeasurementRequest) -> bool:
-    """Whether what was measured for one is good for the other."""
+    """Whether results for one are valid for the other."""
     parts = ("namespace", "model", "candidate", "serving", "since", "metrics", "mirror", "gateway")
     return all(getattr(one, part) == getattr(other, part) for part in parts)
 
 
-def _outcome_label(found: Measurement) -> str:
-    if isinstance(found.result, MeasurementFailure):
-        return found.result.reason
-    if isinstance(found.result, MetricValue) and found.result.candidate is None:
+def _outcome_label(measurement: Measurement) -> str:
+    if isinstance(measurement.result, MeasurementFailure):
+        return measurement.result.reason
+    if isinstance(measurement.result, MetricValue) and measurement.result.candidate is None:
         return "no data"
     return "measured"
 
 
-def _log_reference(ask: MeasurementRequest, metric: Metric | None = None) -> dict[str, Any]:
-    """What is measured, as logs name it."""
-    name = f"{ask.model}/{metric.name}" if metric is not None else ask.model
-    return {"kind": "Metric", "metadata": {"namespace": ask.namespace, "name": name}}
+def _log_reference(request: MeasurementRequest, metric: Metric | None = None) -> dict[str, Any]:
+    """Build the reference by which logs name a metric, or all metrics of a Model."""
+    name = f"{request.model}/{metric.name}" if metric is not None else request.model
+    return {"kind": "Metric", "metadata": {"namespace": request.namespace, "name": name}}

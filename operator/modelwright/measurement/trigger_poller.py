@@ -1,4 +1,4 @@
-"""Looks of Prometheus triggers: one query for each in its interval, spread over it, for as long as the policy wants."""
+"""Polls Prometheus triggers: one query each per interval, at a phase of the policy's own."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class PolledTrigger:
-    """A trigger that is to be looked at. `known`: what the placeholders of its query stand for."""
+    """A trigger to poll. `placeholders`: values of the placeholders of its query, by name."""
 
     trigger: PrometheusTrigger
     placeholders: Mapping[str, str]
@@ -32,8 +32,8 @@ class PolledTrigger:
 
 @dataclass(frozen=True, slots=True)
 class BreachStreak:
-    """Looks in a row that were beyond the limit, as of the last look. `value`: what it gave; `problem`: why it gave
-    nothing (reason, message)."""
+    """Consecutive polls beyond the limit. `value`: result of the last poll; `problem`: why it has none (reason,
+    message)."""
 
     count: int = 0
     value: float | None = None
@@ -48,41 +48,41 @@ class _TriggerEntry:
 
 
 class TriggerPoller:
-    """The rows of every trigger that is watched. Belongs to one event loop; only `close` waits.
+    """Holds the streak of every polled trigger. Belongs to one event loop; only `close` waits.
 
-    `wake` is called when a row is long enough to fire, and when a trigger begins or ceases to give a number. Rows are
-    not kept anywhere else: after a restart they begin anew, so that nothing has to be written for a look.
+    `notify` is called when a streak is long enough to fire, and when a trigger starts or ceases to give a number.
+    Streaks are kept in memory only and restart from 0 with the operator, so that no poll needs a write.
     """
 
-    def __init__(self, connections: Connections, wake: Callable[[Key], None], *, clock: Clock | None = None) -> None:
+    def __init__(self, connections: Connections, notify: Callable[[Key], None], *, clock: Clock | None = None) -> None:
         self._connections = connections
-        self._notify = wake
+        self._notify = notify
         self._clock: Clock = clock or SystemClock()
         self._web = JsonClient()
         self._entries: dict[Key, dict[str, _TriggerEntry]] = {}
         self._ending: set[asyncio.Task[None]] = set()
 
     def sync_triggers(self, policy: Key, uid: str, wanted: Mapping[str, PolledTrigger]) -> Mapping[str, BreachStreak]:
-        """Look at these triggers of a policy, by name, and at no others; the rows as they are now."""
+        """Poll exactly these triggers of a policy, by name; return their streaks."""
         entries = self._entries.setdefault(policy, {})
         for name in [name for name, entry in entries.items() if wanted.get(name) != entry.polled]:
             self._stop_entry(entries.pop(name))
-        for name, watch in wanted.items():
+        for name, polled in wanted.items():
             if name not in entries:
-                run = asyncio.ensure_future(self._poll_trigger(policy, uid, name))
-                entries[name] = _TriggerEntry(watch, run)
+                task = asyncio.ensure_future(self._poll_trigger(policy, uid, name))
+                entries[name] = _TriggerEntry(polled, task)
         if not entries:
             del self._entries[policy]
         return {name: entry.streak for name, entry in entries.items()}
 
     def reset_streak(self, policy: Key, name: str) -> None:
-        """The row of a trigger has fired: it begins anew."""
+        """Restart the streak of a trigger that has fired."""
         entry = self._entries.get(policy, {}).get(name)
         if entry is not None:
             entry.streak = BreachStreak(0, entry.streak.value, entry.streak.problem)
 
     async def close(self) -> None:
-        """Stop all looks, and wait until they have ended."""
+        """Stop all polls, and wait until they have ended."""
         for policy in list(self._entries):
             self.sync_triggers(policy, "", {})
         await asyncio.gather(*self._ending, return_exceptions=True)
@@ -94,11 +94,11 @@ class TriggerPoller:
         entry.task.add_done_callback(self._ending.discard)
 
     async def _poll_trigger(self, policy: Key, uid: str, name: str) -> None:
-        # The entry is there once the caller has gone on.
+        # The caller adds the entry after this task was created.
         await asyncio.sleep(0)
         entry = self._entries[policy][name]
         interval = parse_duration(entry.polled.trigger.interval)
-        # Where in the interval a policy looks follows from its uid: a thousand of them don't look at once.
+        # The phase follows from the policy's uid, so that a thousand policies don't poll at once.
         await self._clock.sleep(_phase_share(uid, name) * interval)
         due = self._clock.monotonic()
         while True:
@@ -116,18 +116,18 @@ class TriggerPoller:
             value, why = await self._query_value(entry.polled, policy.namespace)
             if value is None:
                 problem = (str(Reason.NO_DATA), why)
-        except MeasurementError as fault:
-            value, problem = None, (fault.failure.reason, fault.failure.message)
+        except MeasurementError as error:
+            value, problem = None, (error.failure.reason, error.failure.message)
         except Exception as error:
-            # A look that can't be made must not end those that follow.
-            log.exception("a trigger of %s could not be looked at", policy)
+            # A bug in one poll must not end those that follow.
+            log.exception("a trigger of %s could not be polled", policy)
             value, problem = None, (str(Reason.INTERNAL_ERROR), repr(error))
         return BreachStreak(triggers.update_breach_streak(trigger, entry.streak.count, value), value, problem)
 
-    async def _query_value(self, watch: PolledTrigger, namespace: str) -> tuple[float | None, str]:
-        trigger = watch.trigger
+    async def _query_value(self, polled: PolledTrigger, namespace: str) -> tuple[float | None, str]:
+        trigger = polled.trigger
         connection = servers.find_connection(self._connections, trigger.provider, "Prometheus", namespace)
-        query = queries.fill_placeholders(trigger.query, watch.placeholders)
+        query = queries.fill_placeholders(trigger.query, polled.placeholders)
         if connection.enforced_label is not None:
             query = await queries.enforce_label(query, connection.enforced_label, namespace, "prometheus.query")
         else:
@@ -136,5 +136,5 @@ class TriggerPoller:
 
 
 def _phase_share(uid: str, name: str) -> float:
-    """A share of the interval, 0 to 1, that is the policy's own."""
+    """Derive a share of the interval, 0 to 1, from the policy and the trigger."""
     return zlib.crc32(f"{uid}/{name}".encode()) / 2**32

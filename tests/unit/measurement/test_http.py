@@ -30,7 +30,7 @@ DOCUMENT = {"a": {"b": [1, 2.5, "x"]}, "": 3, "c/d": 4, "e~f": 5, "t": True, "n"
         ("/a/b/2", None, "is a text, not a number"),
         ("/t", None, "is true or false, not a number"),
         ("/n", None, "is null, not a number"),
-        ("", None, "what is at the top of the document is an object"),
+        ("", None, "the value at the top of the document is an object"),
     ],
 )
 async def test_a_pointer_gives_a_number_or_why_there_is_none(

@@ -124,7 +124,7 @@ async def test_only_one_look_of_an_ask_goes_on(office: Office, server: FakeServe
 
 
 async def test_a_metric_that_takes_too_long_is_a_failure(server: FakeServer) -> None:
-    office = Office(server, look_timeout=0.1)
+    office = Office(server, measurement_timeout=0.1)
     server.handler = server.hang
     (late,) = await office.look(ask(QUERY))
     assert isinstance(late.result, MeasurementFailure)

@@ -1,4 +1,4 @@
-"""Expressions in CEL over an object of another controller: a policy author's, so that the sandbox evaluates them."""
+"""CEL expressions of a policy's author over an object of another controller; the sandbox evaluates them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Final
 from modelwright.sandbox.process import SANDBOX, NoAnswer
 
 ExpressionValue = Any
-"""What an expression gives, as JSON has it; or Unknown."""
+"""The value of an expression, as JSON has it; or NoAnswer."""
 
 VALUE_BYTES: Final = 64 << 10
 """Longest value of an expression, as JSON."""
@@ -16,8 +16,10 @@ EXPRESSION_CHARACTERS: Final = 1024
 
 
 def evaluate_expressions(expressions: Sequence[str], live: Mapping[str, Any]) -> list[ExpressionValue | NoAnswer]:
-    """What each of `expressions` gives for `object`, the live object without metadata.managedFields. Blocks as
-    `Sandbox.ask` does."""
+    """Evaluate each of `expressions` with `object` as the live object without metadata.managedFields.
+
+    Blocks as `Sandbox.send_question` does.
+    """
     metadata = {key: value for key, value in (live.get("metadata") or {}).items() if key != "managedFields"}
     question = {"expressions": list(expressions), "object": {**live, "metadata": metadata}}
     answer = SANDBOX.send_question("cel", question, about=list(expressions))
@@ -27,15 +29,19 @@ def evaluate_expressions(expressions: Sequence[str], live: Mapping[str, Any]) ->
 
 
 def check_expressions(expressions: Sequence[str]) -> list[str | None]:
-    """What is wrong with each of `expressions`, whatever the object: its syntax, a name or function that doesn't exist.
-    None when nothing is. Blocks as `evaluate` does, once for all of them; what is known already takes no time."""
-    long = [len(text) > EXPRESSION_CHARACTERS for text in expressions]
-    question = {"check": [text for text, too in zip(expressions, long, strict=True) if not too]}
+    """Check each of `expressions` for errors in its syntax, names and functions; None for a valid one.
+
+    Blocks as `evaluate_expressions` does, once for all of them; a cached answer takes no time.
+    """
+    too_long = [len(text) > EXPRESSION_CHARACTERS for text in expressions]
+    question = {"check": [text for text, is_long in zip(expressions, too_long, strict=True) if not is_long]}
     answer = SANDBOX.get_cached("cel", question) or SANDBOX.send_question("cel", question, keep=True)
-    told = iter([answer] * len(expressions) if isinstance(answer, NoAnswer) else answer)
+    answers = iter([answer] * len(expressions) if isinstance(answer, NoAnswer) else answer)
     return [
-        f"it has {len(text)} characters, and may have {EXPRESSION_CHARACTERS}" if too else _entry_problem(next(told))
-        for text, too in zip(expressions, long, strict=True)
+        f"it has {len(text)} characters, and may have {EXPRESSION_CHARACTERS}"
+        if is_long
+        else _entry_problem(next(answers))
+        for text, is_long in zip(expressions, too_long, strict=True)
     ]
 
 

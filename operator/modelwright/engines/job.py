@@ -1,4 +1,4 @@
-"""Stages that a Job (batch/v1) does."""
+"""Runs stages as Jobs (batch/v1)."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ LABEL_QUEUE = "kueue.x-k8s.io/queue-name"
 
 
 class JobEngine:
-    """Reads what the Job's controller and the kubelet say; `SuccessCriteriaMet` and `FailureTarget` end nothing yet."""
+    """Reads the status of the Job and of its pods. `SuccessCriteriaMet` and `FailureTarget` are no end of a Job yet."""
 
     def resolve_kind(self, work: Work) -> tuple[str, str]:
-        """batch/v1 and Job, whatever the work."""
+        """Return batch/v1 and Job for any work."""
         del work
         return "batch/v1", "Job"
 
@@ -35,26 +35,29 @@ class JobEngine:
         return training_stages.stage_job(run, stage, work, inputs)
 
     def pod_selector(self, live: Json, work: Work) -> str | None:
-        """Its own pods, and none of an earlier Job of the same name."""
+        """Select the Job's own pods, and none of an earlier Job of the same name."""
         del work
         return f"batch.kubernetes.io/controller-uid={live['metadata']['uid']}"
 
     def read_stage(self, live: Json, pods: Sequence[Json], work: Work, now: datetime) -> StageReading:
-        """A pod that has succeeded is the end, also before the Job says so: it may be deleted in between. `pods`: those
-        that are believed. A Job that has failed is overruled by none."""
-        done = [pod for pod in pods if pod.get("status", {}).get("phase") == "Succeeded"]
-        left = find_report(done, work)
-        if left.report is not None and not gate_results.has_failed(live):
-            return StageReading(StageState.SUCCEEDED, report=left.report, image=left.image)
-        found = gate_results.read_job_outcome(live, pods)
+        """Read the state of the stage; `pods` are the trusted ones.
+
+        A successful pod with a report ends the stage before the Job's status does, because the Job may be deleted in
+        between. No pod overrules a failed Job.
+        """
+        succeeded = [pod for pod in pods if pod.get("status", {}).get("phase") == "Succeeded"]
+        pod_report = find_report(succeeded, work)
+        if pod_report.report is not None and not gate_results.has_failed(live):
+            return StageReading(StageState.SUCCEEDED, report=pod_report.report, image=pod_report.image)
+        outcome = gate_results.read_job_outcome(live, pods)
         name = live["metadata"]["name"]
-        if isinstance(found, GateResult):
-            if found.reason in (Reason.REPORT_MISSING, Reason.REPORT_TOO_LARGE):
+        if isinstance(outcome, GateResult):
+            if outcome.reason in (Reason.REPORT_MISSING, Reason.REPORT_TOO_LARGE):
                 return StageReading(
-                    StageState.SUCCEEDED, left.reason, problem=f"Job {name} ended well, but {left.problem}"
+                    StageState.SUCCEEDED, pod_report.reason, problem=f"Job {name} ended well, but {pod_report.problem}"
                 )
-            reason = Reason.STAGE_FAILED if found.reason == Reason.JOB_FAILED else found.reason
-            return StageReading(StageState.FAILED, reason, found.message)
+            reason = Reason.STAGE_FAILED if outcome.reason == Reason.JOB_FAILED else outcome.reason
+            return StageReading(StageState.FAILED, reason, outcome.message)
         if is_suspended(live):
             return read_suspended(live, "Job")
         failure = gate_results.find_start_failure(pods, now)
@@ -62,26 +65,26 @@ class JobEngine:
             return StageReading(StageState.FAILED, failure.reason, f"Job {name}: {failure.message}")
         running = any(pod.get("status", {}).get("phase") == "Running" for pod in pods)
         state = StageState.RUNNING if running else StageState.PENDING
-        return StageReading(state, message=found.message if isinstance(found, gate_results.GateRunning) else "")
+        return StageReading(state, message=outcome.message if isinstance(outcome, gate_results.GateRunning) else "")
 
     def validate_work(self, work: Work) -> str | None:
-        """A Job's template is looked at when it is made."""
+        """Return None: a Job's template is checked when the Job is created."""
         del work
         return None
 
 
 def is_suspended(live: Mapping[str, Any]) -> bool:
-    """Whether an object is, or is about to be, suspended: by spec.suspend or its condition Suspended."""
+    """Whether an object is suspended, or about to be, by spec.suspend or its condition Suspended."""
     status = live.get("status")
-    told = isinstance(status, Mapping) and any(
+    is_reported = isinstance(status, Mapping) and any(
         condition.get("type") == "Suspended" and condition.get("status") == "True"
         for condition in list_entries(status, "conditions")
     )
-    return told or (live.get("spec") or {}).get("suspend") is True
+    return is_reported or (live.get("spec") or {}).get("suspend") is True
 
 
 def read_suspended(live: Mapping[str, Any], kind: str) -> StageReading:
-    """A suspended object: queued when it has a queue, which then decides when it goes on."""
+    """Read a suspended object: queued when it has a queue, which then decides when it resumes."""
     metadata = live["metadata"]
     queue = (metadata.get("labels") or {}).get(LABEL_QUEUE)
     if queue:

@@ -1,4 +1,4 @@
-"""What pods leave behind: the report, the image it is from, or why there is none."""
+"""Reads the report that the pods of a stage leave in a termination message."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NO_REPORT = "no container left a report (a JSON object) in its termination messa
 
 @dataclass(frozen=True, slots=True)
 class PodReport:
-    """What containers that ended well have left. `reason` and `problem` say why there is no report."""
+    """The report of successful containers. `reason` and `problem` say why there is none."""
 
     report: Json | None = None
     image: str | None = None
@@ -28,12 +28,12 @@ class PodReport:
 
 
 def find_report(pods: Iterable[Json], work: Work | None = None) -> PodReport:
-    """The report in the newest pod that has one. Only containers with exit code 0 count.
+    """Find the report of the newest pod that has one. Only containers with exit code 0 count.
 
-    `work`: the stage, whose gates say what its report is asked for.
+    `work`: the stage, whose gates name the metrics of its report.
     """
     metrics = work.gates if isinstance(work, Evaluate) else ()
-    found: PodReport | None = None
+    unreadable: PodReport | None = None
     for pod in sorted(pods, key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")), reverse=True):
         for status in pod.get("status", {}).get("containerStatuses", []):
             ended = status.get("state", {}).get("terminated") or {}
@@ -43,14 +43,14 @@ def find_report(pods: Iterable[Json], work: Work | None = None) -> PodReport:
             report = pod_states.parse_termination_report(message)
             if report is not None:
                 return PodReport(report, _running_image(status))
-            found = found or _describe_unreadable(pod, str(status.get("name", "")), message, metrics)
-    return found or PodReport(reason=Reason.REPORT_MISSING, problem=NO_REPORT)
+            unreadable = unreadable or _describe_unreadable(pod, str(status.get("name", "")), message, metrics)
+    return unreadable or PodReport(reason=Reason.REPORT_MISSING, problem=NO_REPORT)
 
 
 def _running_image(status: Json) -> str | None:
-    """The image that ran, with its digest where the node has told one."""
-    told = str(status.get("imageID", "")).removeprefix("docker-pullable://")
-    return told if "@sha256:" in told else status.get("image") or None
+    """Return the image that ran, with its digest where the node has reported one."""
+    image_id = str(status.get("imageID", "")).removeprefix("docker-pullable://")
+    return image_id if "@sha256:" in image_id else status.get("image") or None
 
 
 def _describe_unreadable(pod: Json, container: str, message: str, metrics: Sequence[EvaluationMetric]) -> PodReport:

@@ -1,4 +1,4 @@
-"""What an engine can do: make the object of a stage, say which pods tell of it, and read where it stands."""
+"""The port of engines: each runs stages of a TrainingRun as one kind of object."""
 
 from __future__ import annotations
 
@@ -14,24 +14,25 @@ Json = dict[str, Any]
 
 
 class Engine(Protocol):
-    """Does stages by one kind of object. It never changes an object that is there: it only makes and reads them."""
+    """Renders and reads the objects of stages. It never changes an existing object."""
 
     def resolve_kind(self, work: Work) -> tuple[str, str]:
-        """apiVersion and kind of the object. Raises MergeError, naming the field, when the manifest has none."""
+        """Return apiVersion and kind of the object. Raises MergeError, with the field, when the manifest has none."""
         ...
 
     def render_manifest(self, run: Json, stage: str, work: Work, inputs: StageInputs) -> Json:
-        """The object to be made for this stage of this run. Raises MergeError, naming the field of the policy."""
+        """Render the object of a stage of a run. Raises MergeError, with the field of the policy."""
         ...
 
     def pod_selector(self, live: Json, work: Work) -> str | None:
-        """Label selector of the pods that `read` wants to see; None when it needs none."""
+        """Return the label selector of the pods that `read_stage` needs; None when it needs none."""
         ...
 
     def read_stage(self, live: Json, pods: Sequence[Json], work: Work, now: datetime) -> StageReading:
-        """Where the live object stands, by itself and its pods (core/v1). What is not understood is never success."""
+        """Read the state of a stage from its live object and the object's pods (core/v1). An unknown state is never
+        success."""
         ...
 
     def validate_work(self, work: Work) -> str | None:
-        """What a person has to change before the work can be done, by field below the stage; None when nothing."""
+        """Return what users must change before the work can start, by field below the stage; None when nothing."""
         ...

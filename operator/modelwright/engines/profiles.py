@@ -1,7 +1,7 @@
-"""How the states of known kinds are read: Trainer's TrainJob, JobSet, RayJob, Argo's Workflow, SparkApplication.
+"""Reads the states of known kinds: Trainer's TrainJob, JobSet, RayJob, Argo's Workflow, SparkApplication.
 
 States are those of trainer v2.0, jobset v0.10, ray-operator v1.5, argo-workflows v3.7 and spark-operator v2.3, and of
-newer ones where they are known. A state that is not listed here is Unknown: it ends nothing, and is never success.
+newer ones where they are known. A state that is not listed here is Unknown: it neither ends a stage nor is success.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ Outputs = Mapping[str, Any] | str
 
 @dataclass(frozen=True, slots=True)
 class EngineState:
-    """What an object's own status says. `reason` and `message` are its controller's. `outputs`: its result, when the
-    kind has a place for one."""
+    """State of an object by its own status. `reason` and `message` are its controller's. `outputs`: its result, when
+    the kind has a field for one."""
 
     state: StageState
     reason: str = ""
@@ -32,8 +32,10 @@ class EngineState:
 
 @dataclass(frozen=True, slots=True)
 class KindProfile:
-    """A known kind: how its states are read, and which label its pods carry with its name. `between`: kinds that may
-    stand between it and its pods, beside Jobs, which the operator may have no right to read."""
+    """A known kind: the reader of its states, and the label that its pods carry with its name.
+
+    `intermediate_kinds`: kinds that may own its pods, beside Jobs, and that the operator may have no right to read.
+    """
 
     read_state: Callable[[Object], EngineState]
     pod_label: str
@@ -41,21 +43,21 @@ class KindProfile:
 
 
 def _condition_reader(success: str, failure: str, terminal: str = "") -> Callable[[Object], EngineState]:
-    """Kinds that end by a condition that is True; `terminal` is a member of the status that says it once more."""
+    """Build the reader of kinds that end with a True condition; `terminal` is a status member that repeats it."""
 
-    def read(live: Object) -> EngineState:
+    def read_state(live: Object) -> EngineState:
         status = _get_mapping(live, "status")
-        told = list_entries(status, "conditions")
-        held = {str(entry.get("type")): entry for entry in told if entry.get("status") == "True"}
+        conditions = list_entries(status, "conditions")
+        true_conditions = {str(entry.get("type")): entry for entry in conditions if entry.get("status") == "True"}
         ended = {str(status.get(terminal))} if terminal else set()
         for type_, state in ((failure, StageState.FAILED), (success, StageState.SUCCEEDED)):
-            if type_ in held or type_ in ended:
-                by = held.get(type_, {})
-                return EngineState(state, str(by.get("reason", "")), str(by.get("message", "")))
-        begun = bool(status.get("jobsStatus") or status.get("replicatedJobsStatus"))
-        return EngineState(StageState.RUNNING if begun else StageState.PENDING)
+            if type_ in true_conditions or type_ in ended:
+                condition = true_conditions.get(type_, {})
+                return EngineState(state, str(condition.get("reason", "")), str(condition.get("message", "")))
+        has_started = bool(status.get("jobsStatus") or status.get("replicatedJobsStatus"))
+        return EngineState(StageState.RUNNING if has_started else StageState.PENDING)
 
-    return read
+    return read_state
 
 
 _RAY_DEPLOYMENT = {
@@ -67,22 +69,24 @@ _RAY_DEPLOYMENT = {
     "Suspending": StageState.SUSPENDED,
     "Suspended": StageState.SUSPENDED,
     "Failed": StageState.FAILED,
-    # KubeRay itself doesn't count it as an end, and does nothing more.
+    # KubeRay does not count this as an end, but does nothing more.
     "ValidationFailed": StageState.FAILED,
 }
 _RAY_ENDS = {"SUCCEEDED": StageState.SUCCEEDED, "FAILED": StageState.FAILED, "STOPPED": StageState.FAILED}
 
 
 def _read_ray_job(live: Object) -> EngineState:
-    """Complete says that Ray's own job has ended, and nothing of how."""
+    """Read a RayJob. Complete only says that Ray's own job has ended, and not how."""
     status = _get_mapping(live, "status")
     deployment, job = str(status.get("jobDeploymentStatus") or ""), str(status.get("jobStatus") or "")
     if deployment == "Complete":
         state = _RAY_ENDS.get(job, StageState.UNKNOWN)
     else:
         state = _RAY_DEPLOYMENT.get(deployment, StageState.UNKNOWN)
-    said = "" if state is not StageState.UNKNOWN else f"jobDeploymentStatus {deployment!r} with jobStatus {job!r}"
-    return EngineState(state, str(status.get("reason") or ""), str(status.get("message") or said))
+    unknown_state = (
+        "" if state is not StageState.UNKNOWN else f"jobDeploymentStatus {deployment!r} with jobStatus {job!r}"
+    )
+    return EngineState(state, str(status.get("reason") or ""), str(status.get("message") or unknown_state))
 
 
 _WORKFLOW_PHASES = {
@@ -99,7 +103,7 @@ RESULT_PARAMETER = "result"
 
 
 def _read_workflow(live: Object) -> EngineState:
-    """`status.nodes` is not looked at: it may be compressed, or kept elsewhere."""
+    """Read a Workflow, without `status.nodes`, which may be compressed or stored elsewhere."""
     status = _get_mapping(live, "status")
     phase = str(status.get("phase") or "")
     state = _WORKFLOW_PHASES.get(phase, StageState.UNKNOWN)
@@ -108,9 +112,9 @@ def _read_workflow(live: Object) -> EngineState:
         if parameter.get("name") == RESULT_PARAMETER and parameter.get("value") is not None:
             value = parameter["value"]
             outputs = value if isinstance(value, str) else json.dumps(value)
-    said = "" if state is not StageState.UNKNOWN else f"phase {phase!r}"
+    unknown_state = "" if state is not StageState.UNKNOWN else f"phase {phase!r}"
     reason = phase if state is StageState.FAILED else ""
-    return EngineState(state, reason, str(status.get("message") or said), outputs)
+    return EngineState(state, reason, str(status.get("message") or unknown_state), outputs)
 
 
 _SPARK_STATES = {
@@ -118,7 +122,7 @@ _SPARK_STATES = {
     "SUBMITTED": StageState.PENDING,
     "PENDING_RERUN": StageState.PENDING,
     "RESUMING": StageState.PENDING,
-    # Both go on to a new try, or to FAILED once restartPolicy is spent.
+    # Both lead to a new attempt, or to FAILED once restartPolicy is exhausted.
     "SUBMISSION_FAILED": StageState.PENDING,
     "FAILING": StageState.RUNNING,
     "RUNNING": StageState.RUNNING,
@@ -134,15 +138,15 @@ _SPARK_STATES = {
 
 def _read_spark(live: Object) -> EngineState:
     application = _get_mapping(_get_mapping(live, "status"), "applicationState")
-    told = str(application.get("state") or "")
-    state = _SPARK_STATES.get(told, StageState.UNKNOWN)
-    said = "" if state is not StageState.UNKNOWN else f"applicationState {told!r}"
-    reason = told if state is StageState.FAILED else ""
-    return EngineState(state, reason, str(application.get("errorMessage") or said))
+    phase = str(application.get("state") or "")
+    state = _SPARK_STATES.get(phase, StageState.UNKNOWN)
+    unknown_state = "" if state is not StageState.UNKNOWN else f"applicationState {phase!r}"
+    reason = phase if state is StageState.FAILED else ""
+    return EngineState(state, reason, str(application.get("errorMessage") or unknown_state))
 
 
 def list_entries(of: Object, key: str) -> list[Object]:
-    """The objects of a list; none where something else is."""
+    """List the objects of the list at `key`; none where it is no list."""
     value = of.get(key)
     return [entry for entry in value if isinstance(entry, Mapping)] if isinstance(value, list) else []
 
@@ -156,10 +160,10 @@ _JOB_SET_LABEL = "jobset.sigs.k8s.io/jobset-name"
 
 PROFILES: Mapping[Profile, KindProfile] = MappingProxyType(
     {
-        # Its JobSet has its name.
+        # The JobSet has the name of the TrainJob.
         "TrainJob": KindProfile(_condition_reader("Complete", "Failed"), _JOB_SET_LABEL, frozenset({"JobSet"})),
         "JobSet": KindProfile(_condition_reader("Completed", "Failed", "terminalState"), _JOB_SET_LABEL),
-        # The pod that submits: its Job has the RayJob's name.
+        # Selects the pod that submits; its Job has the name of the RayJob.
         "RayJob": KindProfile(_read_ray_job, "job-name"),
         "Workflow": KindProfile(_read_workflow, "workflows.argoproj.io/workflow"),
         "SparkApplication": KindProfile(_read_spark, "sparkoperator.k8s.io/app-name"),

@@ -26,7 +26,7 @@ def read(status: Json | None, pods: tuple[Json, ...] = (), spec: Json | None = N
 
 
 CASES = [
-    ("that is new", None, None, {}, "Pending", "success says nothing"),
+    ("that is new", None, None, {}, "Pending", "success has no result"),
     ("that goes on", {"phase": "Going", "why": "step 3"}, {"paused": False}, {}, "Running", "step 3"),
     ("that is paused", {"phase": "Going", "why": ""}, {"paused": True}, {}, "Suspended", "is suspended"),
     ("that is done", {"phase": "Done", "why": ""}, {}, {}, "Succeeded", ""),
@@ -115,7 +115,7 @@ def test_declared_outputs_are_a_map_or_a_text_with_json(outputs: str, report: Js
     ("outputs", "problem"),
     [
         ("object.status.phase", "is no JSON object: 'Done'"),
-        ("object.status.nothing", "outputs says nothing"),
+        ("object.status.nothing", "outputs has no result"),
         ("object.status.n", "no container left a report"),
     ],
 )

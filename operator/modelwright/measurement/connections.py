@@ -88,7 +88,7 @@ def _check_plain_url(url: str) -> str:
     if parts.query or parts.fragment:
         raise ValueError("must have no query and no fragment: use queryParameters")
     if addresses.is_forbidden(host):
-        raise ValueError(f"{host} is a link-local or metadata address, which is never requested")
+        raise ValueError(f"{host} is a link-local or metadata address, which is never contacted")
     return url
 
 

@@ -126,7 +126,9 @@ class GuardedResolver(AbstractResolver):
             if not addresses.is_forbidden(str(address[0]))
         ]
         if not kept:
-            raise OSError(errno.EACCES, f"{host} leads to link-local or metadata addresses only, which are never asked")
+            raise OSError(
+                errno.EACCES, f"{host} leads to link-local or metadata addresses only, which are never contacted"
+            )
         return kept
 
     async def close(self) -> None:

@@ -1,1 +1,1 @@
-"""Moving requests between revisions: one file per way of doing it, behind the port in `port.py`."""
+"""Splits requests between revisions: the port is in `port.py`, each other module is one provider or a part of it."""

@@ -1,4 +1,4 @@
-"""Traffic through a gateway: one HTTPRoute or GRPCRoute of the Model's own, beside its Service for callers inside."""
+"""Traffic through a gateway: one HTTPRoute or GRPCRoute per Model, and its Service for callers inside the cluster."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from modelwright.traffic.port import Json, ObservedSplit, RouteStatus, RoutingOb
 from modelwright.traffic.service import ServiceRouter
 
 if TYPE_CHECKING:
-    # The plugin asks what a gateway can do, and has no HTTP client.
+    # The plugin reads the features of a gateway, and has no HTTP client.
     from modelwright.traffic.gateway_probe import GatewayProbe, ProbeResponse
 
 MARK_FEATURE = "HTTPRouteResponseHeaderModification"
@@ -32,7 +32,8 @@ FILTER_FEATURES = {"ResponseHeaderModifier": MARK_FEATURE, "CORS": CORS_FEATURE}
 
 
 class GatewayRouter:
-    """`features` are the gateway class's supportedFeatures; `probe` None trusts the route's status alone."""
+    """Routes through any gateway. `features`: the gateway class's supportedFeatures. `probe`: None trusts the route's
+    status alone."""
 
     def __init__(self, probe: GatewayProbe | None, features: frozenset[str]) -> None:
         self._probe = probe
@@ -40,12 +41,12 @@ class GatewayRouter:
         self._can_mark = MARK_FEATURE in features
         self._features = features
 
-    def observe_split(self, scene: RoutingObjects) -> ObservedSplit:
-        """The route's rules; callers inside count in `named`."""
-        inside = self._service_router.observe_split(scene).targets
-        if scene.route is None:
+    def observe_split(self, objects: RoutingObjects) -> ObservedSplit:
+        """Read the route's rules; revisions for callers inside the cluster are in `targets` only."""
+        inside = self._service_router.observe_split(objects).targets
+        if objects.route is None:
             return ObservedSplit(targets=inside)
-        view = routes.read_route(scene.route, scene.model["metadata"]["name"])
+        view = routes.read_route(objects.route, objects.model["metadata"]["name"])
         return ObservedSplit(
             weights=view.weights,
             matched=next(iter(view.matched), None),
@@ -55,118 +56,118 @@ class GatewayRouter:
             targets=inside | view.weights.keys() | view.matched.keys() | view.fallback.keys(),
         )
 
-    def list_unsupported_needs(self, scene: RoutingObjects, needs: TrafficRequirements) -> tuple[str, ...]:
-        """Copies that the gateway doesn't say it can make, and sticky callers, which the Gateway API doesn't know."""
-        found = []
-        if needs.mirror and is_grpc(scene):
-            found.append(NO_GRPC_MIRROR)
-        elif needs.mirror and MIRROR_FEATURE not in self._features:
-            found.append(f"spec.strategy.steps.mirror: {_missing_feature(MIRROR_FEATURE)}")
-        elif needs.mirror_percent_below_100 and MIRROR_PERCENT_FEATURE not in self._features:
-            text = f"{_missing_feature(MIRROR_PERCENT_FEATURE)}; only 100 can be had"
-            found.append(f"spec.strategy.steps.mirror.percent: {text}")
-        if needs.observe_percent and is_grpc(scene):
-            found.append(NO_GRPC_OBSERVER)
-        elif needs.observe_percent and MIRROR_FEATURE not in self._features:
-            found.append(f"spec.monitoring: {_missing_feature(MIRROR_FEATURE)}")
-        elif 0 < needs.observe_percent < 100 and MIRROR_PERCENT_FEATURE not in self._features:
-            text = f"{_missing_feature(MIRROR_PERCENT_FEATURE)}; only 100 can be had"
-            found.append(f"spec.monitoring.mirrorPercent: {text}")
-        if needs.sticky:
+    def list_unsupported_needs(self, objects: RoutingObjects, requirements: TrafficRequirements) -> tuple[str, ...]:
+        """List mirroring that the gateway class does not list, and sticky callers, which the Gateway API lacks."""
+        unsupported = []
+        if requirements.mirror and is_grpc(objects):
+            unsupported.append(NO_GRPC_MIRROR)
+        elif requirements.mirror and MIRROR_FEATURE not in self._features:
+            unsupported.append(f"spec.strategy.steps.mirror: {_missing_feature(MIRROR_FEATURE)}")
+        elif requirements.mirror_percent_below_100 and MIRROR_PERCENT_FEATURE not in self._features:
+            text = f"{_missing_feature(MIRROR_PERCENT_FEATURE)}; only 100 is possible"
+            unsupported.append(f"spec.strategy.steps.mirror.percent: {text}")
+        if requirements.observe_percent and is_grpc(objects):
+            unsupported.append(NO_GRPC_OBSERVER)
+        elif requirements.observe_percent and MIRROR_FEATURE not in self._features:
+            unsupported.append(f"spec.monitoring: {_missing_feature(MIRROR_FEATURE)}")
+        elif 0 < requirements.observe_percent < 100 and MIRROR_PERCENT_FEATURE not in self._features:
+            text = f"{_missing_feature(MIRROR_PERCENT_FEATURE)}; only 100 is possible"
+            unsupported.append(f"spec.monitoring.mirrorPercent: {text}")
+        if requirements.sticky:
             text = "the Gateway API has no sticky cookie; of the gateways known here, only Traefik's can keep a caller"
-            found.append(f"{sticky_field(needs)}: {text}")
-        return tuple(found)
+            unsupported.append(f"{sticky_field(requirements)}: {text}")
+        return tuple(unsupported)
 
-    def list_unsupported_settings(self, scene: RoutingObjects) -> tuple[str, ...]:
-        """requestTimeout and filters that the gateway's class does not list. Some gateways refuse a route with them."""
-        endpoint, found = scene.endpoint, []
+    def list_unsupported_settings(self, objects: RoutingObjects) -> tuple[str, ...]:
+        """List requestTimeout and filters that the class does not list; some gateways refuse a route with them."""
+        endpoint, unsupported = objects.endpoint, []
         if endpoint is not None and endpoint.request_timeout is not None and TIMEOUT_FEATURE not in self._features:
-            found.append(f"spec.endpoint.requestTimeout: {_missing_feature(TIMEOUT_FEATURE)}")
+            unsupported.append(f"spec.endpoint.requestTimeout: {_missing_feature(TIMEOUT_FEATURE)}")
         for index, entry in enumerate(endpoint.filters if endpoint is not None else ()):
             needed = FILTER_FEATURES.get(entry.type)
             if needed is not None and needed not in self._features:
-                found.append(f"spec.endpoint.filters[{index}]: {_missing_feature(needed)}")
-        return tuple(found)
+                unsupported.append(f"spec.endpoint.filters[{index}]: {_missing_feature(needed)}")
+        return tuple(unsupported)
 
     def _supported_endpoint(self, endpoint: Endpoint) -> Endpoint:
-        """The endpoint without what the gateway's class does not list."""
+        """Copy the endpoint without the settings that the gateway class does not list."""
         needed = ((entry, FILTER_FEATURES.get(entry.type)) for entry in endpoint.filters)
         filters = tuple(entry for entry, feature in needed if feature is None or feature in self._features)
         timeout = endpoint.request_timeout if TIMEOUT_FEATURE in self._features else None
         return endpoint.model_copy(update={"filters": filters, "request_timeout": timeout})
 
     def render_revision_objects(self, model: Json, revision: Revision, ports: Mapping[str, int]) -> list[Json]:
-        """The Service that the route names as its backend."""
+        """Render the Service that the route names as its backend."""
         return [routes.revision_service(model, revision, ports)]
 
     def render_manifests(
-        self, scene: RoutingObjects, routing: TrafficSplit, ports: Mapping[str, Mapping[str, int]]
+        self, objects: RoutingObjects, split: TrafficSplit, ports: Mapping[str, Mapping[str, int]]
     ) -> list[Json]:
-        """The Service and the route; no route while an older Model has the place, or a revision can't speak gRPC."""
-        service = self._service_router.render_manifests(scene, routing, ports)
-        speechless = is_grpc(scene) and any("grpc" not in ports[key] for key in routing.revision_hashes)
-        if scene.endpoint is None or scene.problem is not None or speechless:
+        """Render the Service and the route; no route in a conflict with an older Model, or if a revision lacks gRPC."""
+        service = self._service_router.render_manifests(objects, split, ports)
+        lacks_grpc = is_grpc(objects) and any("grpc" not in ports[key] for key in split.revision_hashes)
+        if objects.endpoint is None or objects.problem is not None or lacks_grpc:
             return service
-        return [*service, *self._render_backends(scene, routing), self._render_route(scene, routing)]
+        return [*service, *self._render_backends(objects, split), self._render_route(objects, split)]
 
-    def _render_route(self, scene: RoutingObjects, routing: TrafficSplit) -> Json:
-        assert scene.endpoint is not None  # noqa: S101
-        marked = self._can_mark and not is_grpc(scene)
-        through = self._traefik_backend(scene, routing)
-        copied = routing.mirror_percent or routing.observed_percent
-        if through is None and copied and not self._can_mirror(scene, copied):
-            # A gateway that doesn't know the filter answers callers with 500.
-            routing = replace(routing, mirror_percent=0, observe_percent=0)
-        endpoint = self._supported_endpoint(scene.endpoint)
-        wanted = routes.render_route(scene.model, endpoint, routing, marked=marked, through=through)
-        return routes.without_timeouts(wanted, scene.route) if endpoint.request_timeout is None else wanted
+    def _render_route(self, objects: RoutingObjects, split: TrafficSplit) -> Json:
+        assert objects.endpoint is not None  # noqa: S101
+        marked = self._can_mark and not is_grpc(objects)
+        traefik_service = self._traefik_backend(objects, split)
+        copied = split.mirror_percent or split.observed_percent
+        if traefik_service is None and copied and not self._can_mirror(objects, copied):
+            # A gateway without the filter answers callers with 500.
+            split = replace(split, mirror_percent=0, observe_percent=0)
+        endpoint = self._supported_endpoint(objects.endpoint)
+        route = routes.render_route(objects.model, endpoint, split, marked=marked, through=traefik_service)
+        return routes.without_timeouts(route, objects.route) if endpoint.request_timeout is None else route
 
-    def _can_mirror(self, scene: RoutingObjects, percent: int) -> bool:
+    def _can_mirror(self, objects: RoutingObjects, percent: int) -> bool:
         needed = {MIRROR_FEATURE} if percent == 100 else {MIRROR_FEATURE, MIRROR_PERCENT_FEATURE}
-        return needed <= self._features and not is_grpc(scene)
+        return needed <= self._features and not is_grpc(objects)
 
-    def _traefik_backend(self, scene: RoutingObjects, routing: TrafficSplit) -> str | None:
-        """The TraefikService that the route's main rule is to name."""
+    def _traefik_backend(self, objects: RoutingObjects, split: TrafficSplit) -> str | None:
+        """Name the TraefikService that the route's main rule uses as its backend."""
         return None
 
-    def _render_backends(self, scene: RoutingObjects, routing: TrafficSplit) -> list[Json]:
-        """What the route names beside Services, in the order of applying."""
+    def _render_backends(self, objects: RoutingObjects, split: TrafficSplit) -> list[Json]:
+        """Render the backends of the route beside Services, in the order to apply them."""
         return []
 
-    def list_obsolete(self, scene: RoutingObjects, routing: TrafficSplit) -> list[tuple[Kind, str]]:
-        """TraefikServices that the route has no use for."""
-        wanted = {manifest["metadata"]["name"] for manifest in self._render_backends(scene, routing)}
-        return [(kinds.TRAEFIK_SERVICE, name) for name in sorted(scene.traefik) if name not in wanted]
+    def list_obsolete(self, objects: RoutingObjects, split: TrafficSplit) -> list[tuple[Kind, str]]:
+        """List the TraefikServices that the route does not use."""
+        used = {manifest["metadata"]["name"] for manifest in self._render_backends(objects, split)}
+        return [(kinds.TRAEFIK_SERVICE, name) for name in sorted(objects.traefik) if name not in used]
 
-    async def check_routing(self, scene: RoutingObjects, readiness_path: str | None) -> RouteStatus:
-        """Accepted and resolved at the current generation, and requests through the gateway answered by this route's
-        latest rules: the main one, and the match on headers when these can be sent.
+    async def check_routing(self, objects: RoutingObjects, readiness_path: str | None) -> RouteStatus:
+        """Check that the route is accepted and resolved at its current generation, and that its latest rules answer
+        requests through the gateway: the main rule, and the header match when its headers can be sent.
 
-        A gateway that this operator may not look at (a namespaced install) has accepted the route, so it is there; its
-        word is then all there is.
+        A gateway that this operator may not read (a namespaced install) has accepted the route, so it exists; the
+        route's status is the only evidence then.
         """
-        if scene.problem is not None:
-            return RouteStatus(False, scene.problem)
-        if scene.endpoint is None or scene.route is None:
+        if objects.problem is not None:
+            return RouteStatus(False, objects.problem)
+        if objects.endpoint is None or objects.route is None:
             return RouteStatus(False)
-        problem = attachment.route_problem(scene.route)
+        problem = attachment.route_problem(objects.route)
         if problem is not None:
             return RouteStatus(False, problem)
-        unasked = is_grpc(scene) or scene.endpoint.proof == "Status"
-        if self._probe is None or unasked or not scene.gateways:
+        trusts_status = is_grpc(objects) or objects.endpoint.proof == "Status"
+        if self._probe is None or trusts_status or not objects.gateways:
             return RouteStatus(True)
-        address = self._find_address(scene)
+        address = self._find_address(objects)
         if address is None:
             text = (
                 "none of the gateways in spec.endpoint.parentRefs has an address, and a listener for its hostnames yet"
             )
             return RouteStatus(False, Problem(Reason.WAITING_FOR_ROUTE, text))
-        view = routes.read_route(scene.route, scene.model["metadata"]["name"])
-        questions: list[tuple[str, Mapping[str, str]]] = [("", {})]
+        view = routes.read_route(objects.route, objects.model["metadata"]["name"])
+        probes: list[tuple[str, Mapping[str, str]]] = [("", {})]
         if view.headers and not any(header.regex for header in view.headers):
-            questions.append((routes.MATCH_MARK, {header.name: header.value for header in view.headers}))
-        for suffix, headers in questions:
-            problem = await self._probe_route(self._probe, scene, address, readiness_path, suffix, headers)
+            probes.append((routes.MATCH_MARK, {header.name: header.value for header in view.headers}))
+        for suffix, headers in probes:
+            problem = await self._probe_route(self._probe, objects, address, readiness_path, suffix, headers)
             if problem is not None:
                 return RouteStatus(False, problem)
         return RouteStatus(True)
@@ -174,49 +175,56 @@ class GatewayRouter:
     async def _probe_route(
         self,
         probe: GatewayProbe,
-        scene: RoutingObjects,
+        objects: RoutingObjects,
         address: attachment.ListenerAddress,
         readiness_path: str | None,
         suffix: str,
         headers: Mapping[str, str],
     ) -> Problem | None:
-        assert scene.endpoint is not None  # noqa: S101
-        assert scene.route is not None  # noqa: S101
-        answer = await probe.send_probe(address, path=_public_path(scene, readiness_path), headers=headers)
-        mark, marked = routes.route_mark(scene.route), answer.headers.get(routes.HEADER_ROUTE_MARK.lower())
-        seen = marked == mark + suffix if mark is not None else answer.status not in (404, 502, 503, 504)
-        if seen and mark is not None and answer.status in _REFUSED_STATUSES:
-            # The route sets the mark, so it is in force, whoever asks for credentials then.
+        """Send one request through the gateway; return why its answer does not confirm the latest route.
+
+        `suffix`: the end of the mark that the probed rule sets; empty for the main rule.
+        """
+        assert objects.endpoint is not None  # noqa: S101
+        assert objects.route is not None  # noqa: S101
+        response = await probe.send_probe(address, path=_public_path(objects, readiness_path), headers=headers)
+        latest_mark, mark = routes.route_mark(objects.route), response.headers.get(routes.HEADER_ROUTE_MARK.lower())
+        if latest_mark is not None:
+            is_latest = mark == latest_mark + suffix
+        else:
+            is_latest = response.status not in (404, 502, 503, 504)
+        if is_latest and latest_mark is not None and response.status in _REFUSED_STATUSES:
+            # The route sets the mark, so it is in force, even though a filter or the model requires credentials.
             return None
-        wrong = ""
-        if answer.status == 0 or not seen or (readiness_path is not None and answer.status != 200):
-            wrong = answer.error or f"status {answer.status}"
-            wrong += _suggest_fix(answer.status)
-        if mark is not None and marked == mark + routes.FALLBACK_MARK:
-            wrong = TRAEFIK_SERVICE_NOT_BUILT
-        elif not seen:
-            wrong += ", not from the latest route"
-        if not wrong and not suffix:
-            wrong = self._explain_mismatch(scene, answer)
-        if not wrong:
+        why = ""
+        if response.status == 0 or not is_latest or (readiness_path is not None and response.status != 200):
+            why = response.error or f"status {response.status}"
+            why += _suggest_fix(response.status)
+        if latest_mark is not None and mark == latest_mark + routes.FALLBACK_MARK:
+            why = TRAEFIK_SERVICE_NOT_BUILT
+        elif not is_latest:
+            why += ", not from the latest route"
+        if not why and not suffix:
+            why = self._explain_mismatch(objects, response)
+        if not why:
             return None
-        text = f"a request through the gateway ({address.origin}) got: {wrong}"
+        text = f"a request through the gateway ({address.origin}) got: {why}"
         return Problem(Reason.ROUTE_NOT_PROGRAMMED, text)
 
-    def _explain_mismatch(self, scene: RoutingObjects, answer: ProbeResponse) -> str:
-        """Why an answer that follows the route isn't from what the route names; empty when it is."""
+    def _explain_mismatch(self, objects: RoutingObjects, response: ProbeResponse) -> str:
+        """Explain why a response of the latest route is not from the route's backends; empty when it is."""
         return ""
 
-    def resolve_url(self, scene: RoutingObjects) -> str | None:
-        """The route's hostname or the gateway's address, with the path prefix."""
-        return attachment.endpoint_url(scene.endpoint, self._find_address(scene)) if scene.endpoint else None
+    def resolve_url(self, objects: RoutingObjects) -> str | None:
+        """Return the route's hostname or the gateway's address, with the path prefix."""
+        return attachment.endpoint_url(objects.endpoint, self._find_address(objects)) if objects.endpoint else None
 
-    def _find_address(self, scene: RoutingObjects) -> attachment.ListenerAddress | None:
-        assert scene.endpoint is not None  # noqa: S101
-        for ref in scene.endpoint.parent_refs:
-            namespace = scene.model["metadata"]["namespace"]
-            gateway = scene.gateways.get((ref.namespace or namespace, ref.name))
-            address = attachment.find_listener_address(gateway, namespace, scene.endpoint) if gateway else None
+    def _find_address(self, objects: RoutingObjects) -> attachment.ListenerAddress | None:
+        assert objects.endpoint is not None  # noqa: S101
+        for ref in objects.endpoint.parent_refs:
+            namespace = objects.model["metadata"]["namespace"]
+            gateway = objects.gateways.get((ref.namespace or namespace, ref.name))
+            address = attachment.find_listener_address(gateway, namespace, objects.endpoint) if gateway else None
             if address is not None:
                 return address
         return None
@@ -232,12 +240,12 @@ _REDIRECT_STATUSES = dict.fromkeys((301, 302, 303, 307, 308), "the listener redi
 
 
 def _suggest_fix(status: int) -> str:
-    """What to do when a gateway answers by itself; empty for other answers."""
+    """Suggest what to change when the gateway answers instead of the model; empty for other answers."""
     cause = (_REFUSED_STATUSES | _REDIRECT_STATUSES).get(status)
     if cause is None:
         return ""
-    cure = "let the user agent modelwright-probe through, or trust the route's status with spec.endpoint.proof: Status"
-    return f" ({cause}: {cure})"
+    fix = "let the user agent modelwright-probe through, or trust the route's status with spec.endpoint.proof: Status"
+    return f" ({cause}: {fix})"
 
 
 TRAEFIK_SERVICE_NOT_BUILT = (
@@ -246,9 +254,9 @@ TRAEFIK_SERVICE_NOT_BUILT = (
 )
 
 
-def sticky_field(needs: TrafficRequirements) -> str:
-    """The field of a policy that asks for sticky callers."""
-    return "spec.strategy.abTest.sticky" if needs.ab_test else "spec.strategy.sticky"
+def sticky_field(requirements: TrafficRequirements) -> str:
+    """Name the field of a policy that requires sticky callers."""
+    return "spec.strategy.abTest.sticky" if requirements.ab_test else "spec.strategy.sticky"
 
 
 NO_GRPC_MIRROR = "spec.strategy.steps.mirror: copies are compared by HTTP, and spec.endpoint.protocol is GRPC"
@@ -259,15 +267,15 @@ def _missing_feature(feature: str) -> str:
     return f"the gateway class does not list {feature} in its status.supportedFeatures"
 
 
-def is_grpc(scene: RoutingObjects) -> bool:
-    """Whether the Model is reached by gRPC."""
-    return scene.endpoint is not None and scene.endpoint.protocol == "GRPC"
+def is_grpc(objects: RoutingObjects) -> bool:
+    """Whether the endpoint's protocol is gRPC."""
+    return objects.endpoint is not None and objects.endpoint.protocol == "GRPC"
 
 
-def _public_path(scene: RoutingObjects, readiness_path: str | None) -> str:
-    """The path a caller uses for the runtime's readiness path."""
-    assert scene.endpoint is not None  # noqa: S101
-    prefix, inner = scene.endpoint.path_prefix.rstrip("/"), readiness_path or "/"
-    if scene.endpoint.strip_path_prefix:
+def _public_path(objects: RoutingObjects, readiness_path: str | None) -> str:
+    """Return the path by which a caller reaches the runtime's readiness path."""
+    assert objects.endpoint is not None  # noqa: S101
+    prefix, inner = objects.endpoint.path_prefix.rstrip("/"), readiness_path or "/"
+    if objects.endpoint.strip_path_prefix:
         return prefix + inner
     return inner if inner.startswith(prefix) else prefix + "/"

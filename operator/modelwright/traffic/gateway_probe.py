@@ -1,4 +1,4 @@
-"""Asks a gateway a question as a caller would, to see what it really does."""
+"""Sends requests to a gateway as a caller would, to check which rules are in force."""
 
 import ssl
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ TIMEOUT = aiohttp.ClientTimeout(total=3, sock_connect=2)
 
 @dataclass(frozen=True, slots=True)
 class ProbeResponse:
-    """`status` 0 means that there was no answer; `error` says why. Header names are in lower case. `cookies`: each
+    """Response to a probe. `status` 0: no response; `error` says why. Header names are in lower case. `cookies`: each
     Set-Cookie."""
 
     status: int
@@ -25,45 +25,48 @@ class ProbeResponse:
 
 
 class GatewayProbe:
-    """One short GET per question over a connection of its own, so that no old connection answers from the past."""
+    """Sends each probe as a short GET on a new connection: an open one may still use former rules."""
 
     def __init__(self) -> None:
-        # Whether the route is programmed is what is asked; whose certificate the gateway shows is the caller's matter.
+        # A probe only checks the route. Callers verify the gateway's certificate themselves.
         self._lookups = DnsLookups()
         self._tls = ssl.create_default_context()
         self._tls.check_hostname = False
         self._tls.verify_mode = ssl.CERT_NONE
 
     async def send_probe(self, address: ListenerAddress, *, path: str, headers: Mapping[str, str]) -> ProbeResponse:
-        """GET `path` with `headers` from the listener at `address`, for its hostname when it has one; a wildcard stands
-        for one name. Of several hosts (a gateway with IPv4 and IPv6) the first that answers counts."""
-        answer = ProbeResponse(0)
+        """GET `path` with `headers` from the listener at `address`, for its hostname when it has one.
+
+        A wildcard is replaced by a name. Of several hosts (a gateway with IPv4 and IPv6), the first response counts.
+        """
+        response = ProbeResponse(0)
         for host in address.hosts:
-            answer = await self._send_to_host(address, host, path, headers)
-            if answer.status:
-                return answer
-        return answer
+            response = await self._send_to_host(address, host, path, headers)
+            if response.status:
+                return response
+        return response
 
     async def _send_to_host(
-        self, address: ListenerAddress, target: str, path: str, headers: Mapping[str, str]
+        self, address: ListenerAddress, host: str, path: str, headers: Mapping[str, str]
     ) -> ProbeResponse:
-        host = (address.hostname or bracket_host(target)).replace("*", "modelwright-probe")
-        url = f"{address.scheme}://{bracket_host(target)}:{address.port}{path}"
-        if addresses.is_forbidden(target):
-            return ProbeResponse(0, error=f"{target} is a link-local or metadata address, which is never asked")
+        host_header = (address.hostname or bracket_host(host)).replace("*", "modelwright-probe")
+        url = f"{address.scheme}://{bracket_host(host)}:{address.port}{path}"
+        if addresses.is_forbidden(host):
+            return ProbeResponse(0, error=f"{host} is a link-local or metadata address, which is never contacted")
         try:
             connector = aiohttp.TCPConnector(force_close=True, resolver=GuardedResolver(self._lookups))
             async with (
                 aiohttp.ClientSession(timeout=TIMEOUT, connector=connector) as session,
                 session.get(
                     url,
-                    headers={**headers, "Host": host, "User-Agent": "modelwright-probe"},
+                    headers={**headers, "Host": host_header, "User-Agent": "modelwright-probe"},
                     ssl=self._tls,
-                    server_hostname=host if address.scheme == "https" else None,
+                    server_hostname=host_header if address.scheme == "https" else None,
                     allow_redirects=False,
                 ) as response,
             ):
-                found = {key.lower(): value for key, value in response.headers.items()}
-                return ProbeResponse(response.status, found, cookies=tuple(response.headers.getall("Set-Cookie", ())))
+                lower_headers = {key.lower(): value for key, value in response.headers.items()}
+                cookies = tuple(response.headers.getall("Set-Cookie", ()))
+                return ProbeResponse(response.status, lower_headers, cookies=cookies)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             return ProbeResponse(0, error=str(error) or type(error).__name__)

@@ -1,4 +1,4 @@
-"""What every way of moving traffic offers. One contract suite (`tests/unit/traffic`) runs against all of them."""
+"""The port of traffic routers. One contract suite (`tests/unit/traffic`) runs against every provider."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class RoutingObjects:
-    """The Model, its endpoint, and the live objects that say where its requests go."""
+    """A Model, its endpoint, and the live objects that route its requests."""
 
     model: Json
     endpoint: Endpoint | None
@@ -25,20 +25,20 @@ class RoutingObjects:
     gateways: Mapping[tuple[str, str], Json]
     """Gateways by (namespace, name)."""
     problem: Problem | None = None
-    """Why the endpoint can't be had (a conflict with an older Model)."""
+    """Why the endpoint is not available (a conflict with an older Model)."""
     traefik: Mapping[str, Json] = field(default_factory=dict)
     """The Model's own TraefikServices by name."""
     ready_pods: Mapping[str, int] = field(default_factory=dict)
-    """Ready pods by revision hash, of every revision that has or asks for any: a Service that selects all follows."""
+    """Ready pods by revision hash, of revisions that have or request any: the weights of a Service that selects all."""
 
 
 @dataclass(frozen=True, slots=True)
 class ObservedSplit:
     """Where the live objects send requests.
 
-    `weights`: percent of callers' requests by revision hash, above 0 only, as written (a hand-made edit need not sum to
-    100). `matched`: the revision that the header match sends to. `named`: every revision that callers may come to, by
-    weight, match, fallback or the Model's Service.
+    `weights`: percent of callers' requests by revision hash, above 0 only, as written (a manual edit need not sum to
+    100). `matched`: the revision of the header match. `targets`: every revision that callers may reach, by weight,
+    match, fallback or the Model's Service.
     """
 
     weights: Mapping[str, int] = field(default_factory=dict)
@@ -52,10 +52,10 @@ class ObservedSplit:
 
 @dataclass(frozen=True, slots=True)
 class TrafficRequirements:
-    """What a policy, or the Model, asks of a way of moving traffic.
+    """Features of a router that a policy, or the Model, requires.
 
-    `weights`: those of a policy's steps, in percent; `replicas`: pods that 100 % of the requests need. `observe`:
-    percent of the requests that the Model wants copied to its observer.
+    `weights`: those of a policy's steps, in percent; `replicas`: pods that 100 % of the requests need.
+    `observe_percent`: percent of the requests to copy to the Model's drift monitor.
     """
 
     weights: tuple[int, ...] = ()
@@ -70,7 +70,7 @@ class TrafficRequirements:
 
     @classmethod
     def from_steps(cls, steps: Sequence[RolloutStep], *, ab_test: bool, replicas: int, autoscaling: bool) -> Self:
-        """What the steps of a policy ask for, on a Model with so many replicas."""
+        """Build the requirements of a policy's steps, for a Model with this number of replicas."""
         return cls(
             weights=tuple(step.weight for step in steps if step.kind is StepKind.WEIGHT and 0 < step.weight < 100),
             mirror=any(step.mirror for step in steps),
@@ -85,49 +85,53 @@ class TrafficRequirements:
 
 @dataclass(frozen=True, slots=True)
 class RouteStatus:
-    """Whether the latest configuration is in force. `problem` says what is missing."""
+    """Whether the latest configuration is in force; `problem` says why not."""
 
     confirmed: bool
     problem: Problem | None = None
 
 
 class TrafficRouter(Protocol):
-    """A way of moving traffic."""
+    """Routes the requests of a Model to its revisions."""
 
-    def observe_split(self, scene: RoutingObjects) -> ObservedSplit:
-        """What the live configuration says, whoever has written it."""
+    def observe_split(self, objects: RoutingObjects) -> ObservedSplit:
+        """Read the split of the live configuration, of any writer."""
         ...
 
-    def list_unsupported_needs(self, scene: RoutingObjects, needs: TrafficRequirements) -> tuple[str, ...]:
-        """What `needs` asks for and can't be had, each naming the field. Empty: all can be had."""
+    def list_unsupported_needs(self, objects: RoutingObjects, requirements: TrafficRequirements) -> tuple[str, ...]:
+        """List the requirements that are not supported, each with its field; empty when all are."""
         ...
 
-    def list_unsupported_settings(self, scene: RoutingObjects) -> tuple[str, ...]:
-        """What requestTimeout and filters of the endpoint ask for and can't be had, each naming the field."""
+    def list_unsupported_settings(self, objects: RoutingObjects) -> tuple[str, ...]:
+        """List requestTimeout and filters of the endpoint that are not supported, each with its field."""
         ...
 
     def render_revision_objects(self, model: Json, revision: Revision, ports: Mapping[str, int]) -> list[Json]:
-        """Manifests that a revision needs of its own to be sent traffic, in the order of applying."""
+        """Render the objects that one revision needs to receive requests, in the order to apply them."""
         ...
 
     def render_manifests(
-        self, scene: RoutingObjects, routing: TrafficSplit, ports: Mapping[str, Mapping[str, int]]
+        self, objects: RoutingObjects, split: TrafficSplit, ports: Mapping[str, Mapping[str, int]]
     ) -> list[Json]:
-        """Manifests that make it so, in the order of applying. `ports` by revision hash, of all in `routing.hashes`.
+        """Render the manifests of a split, in the order to apply them.
 
-        The same for the same routing, but for what takes a surplus out of the live objects.
+        `ports`: by revision hash, of all in `split.revision_hashes`. The same split gives the same manifests, but for
+        members that remove a surplus from the live objects.
         """
         ...
 
-    def list_obsolete(self, scene: RoutingObjects, routing: TrafficSplit) -> list[tuple[Kind, str]]:
-        """Live objects, by kind and name, that `routing` has no use for. To be removed once it is confirmed; sooner
-        loses no request, but may send some to the serving revision alone."""
+    def list_obsolete(self, objects: RoutingObjects, split: TrafficSplit) -> list[tuple[Kind, str]]:
+        """List the live objects, by kind and name, that `split` does not use.
+
+        They may be removed once the split is confirmed. Sooner loses no request, but may send some to the serving
+        revision only.
+        """
         ...
 
-    async def check_routing(self, scene: RoutingObjects, readiness_path: str | None) -> RouteStatus:
-        """Whether requests really go where the live configuration says. Never raises for what a gateway does."""
+    async def check_routing(self, objects: RoutingObjects, readiness_path: str | None) -> RouteStatus:
+        """Check whether requests follow the live configuration. Never raises for any answer of a gateway."""
         ...
 
-    def resolve_url(self, scene: RoutingObjects) -> str | None:
-        """Where callers find the Model; None while that isn't known."""
+    def resolve_url(self, objects: RoutingObjects) -> str | None:
+        """Return the URL of the Model for callers; None while it is unknown."""
         ...

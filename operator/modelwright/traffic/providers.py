@@ -1,4 +1,4 @@
-"""Chooses the way of moving traffic for a Model."""
+"""Chooses the traffic router of a Model."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ Json = Mapping[str, Any]
 def choose_router(
     endpoint: Endpoint | None, classes: Collection[Json | None], served: Collection[Kind], probe: GatewayProbe | None
 ) -> TrafficRouter:
-    """The way for an endpoint: by its Service, by any gateway, or by Traefik.
+    """Choose the router of an endpoint: by its Service, by any gateway, or by Traefik.
 
-    `classes`: the GatewayClass of each gateway in parentRefs, None for one that can't be looked at. What not all of
-    them can do can't be had; with none known only what every gateway can.
+    `classes`: the GatewayClass of each gateway in parentRefs, None for one that can't be read. A feature must be
+    listed by all of them; with an unread class, only features of every gateway are used.
     """
     if endpoint is None:
         return ServiceRouter()
-    known = [found for found in classes if found is not None]
-    told = [_list_features(found) for found in known]
-    features = frozenset.intersection(*told) if told and len(known) == len(classes) else frozenset[str]()
-    controllers = {str((found or {}).get("spec", {}).get("controllerName", "")) for found in classes}
+    features_by_class = [_list_features(one) for one in classes if one is not None]
+    all_known = bool(features_by_class) and len(features_by_class) == len(classes)
+    features = frozenset.intersection(*features_by_class) if all_known else frozenset[str]()
+    controllers = {str((one or {}).get("spec", {}).get("controllerName", "")) for one in classes}
     if controllers == {CONTROLLER} and kinds.TRAEFIK_SERVICE in served and kinds.HTTP_ROUTE in served:
         return TraefikRouter(probe, features)
     return GatewayRouter(probe, features)
@@ -45,5 +45,5 @@ UNLISTED_FEATURES: Mapping[str, frozenset[str]] = {envoy.CONTROLLER: envoy.FEATU
 
 def _list_features(gateway_class: Json) -> frozenset[str]:
     listed = gateway_class.get("status", {}).get("supportedFeatures") or []
-    found = frozenset(entry["name"] if isinstance(entry, dict) else str(entry) for entry in listed)
-    return found or UNLISTED_FEATURES.get(str(gateway_class.get("spec", {}).get("controllerName", "")), found)
+    features = frozenset(entry["name"] if isinstance(entry, dict) else str(entry) for entry in listed)
+    return features or UNLISTED_FEATURES.get(str(gateway_class.get("spec", {}).get("controllerName", "")), features)

@@ -14,62 +14,64 @@ NEEDS_GATEWAY = "needs a gateway, and the Model has no spec.endpoint"
 
 
 class ServiceRouter:
-    """The Service's selector decides. It is in force once written; kube-proxy's delay is covered by the settle time."""
+    """Routes by the Service's selector, which is in force once written; the settle time covers kube-proxy's delay."""
 
-    def observe_split(self, scene: RoutingObjects) -> ObservedSplit:
-        """Everything to the one revision selected; else each revision's share of the ready pods."""
-        if scene.service is None:
+    def observe_split(self, objects: RoutingObjects) -> ObservedSplit:
+        """Return 100 percent for the one selected revision; else each revision's share of the ready pods."""
+        if objects.service is None:
             return ObservedSplit()
-        selected = routes.selected_revision(scene.service)
+        selected = routes.selected_revision(objects.service)
         if selected is not None:
             return ObservedSplit({selected: 100}, targets=frozenset({selected}))
-        if not routes.selects_all(scene.service):
+        if not routes.selects_all(objects.service):
             return ObservedSplit()
-        return ObservedSplit(achieved_shares(scene.ready_pods), targets=frozenset(scene.ready_pods))
+        return ObservedSplit(achieved_shares(objects.ready_pods), targets=frozenset(objects.ready_pods))
 
-    def list_unsupported_needs(self, scene: RoutingObjects, needs: TrafficRequirements) -> tuple[str, ...]:
-        """All that looks at requests; and weights that so many pods can't make."""
+    def list_unsupported_needs(self, objects: RoutingObjects, requirements: TrafficRequirements) -> tuple[str, ...]:
+        """List every feature that reads requests, and weights that this number of pods can't achieve."""
         fields = {
-            "spec.strategy.steps.mirror": needs.mirror,
-            "spec.strategy.steps.match": needs.match,
-            "spec.strategy.sticky": needs.sticky and not needs.ab_test,
-            "spec.strategy.abTest": needs.ab_test,
-            "spec.monitoring": needs.observe_percent > 0,
+            "spec.strategy.steps.mirror": requirements.mirror,
+            "spec.strategy.steps.match": requirements.match,
+            "spec.strategy.sticky": requirements.sticky and not requirements.ab_test,
+            "spec.strategy.abTest": requirements.ab_test,
+            "spec.monitoring": requirements.observe_percent > 0,
         }
-        found = [f"{field} {NEEDS_GATEWAY}" for field, wanted in fields.items() if wanted]
-        parts = [weight for weight in needs.weights if 0 < weight < 100]
-        if parts and needs.autoscaling:
+        unsupported = [f"{field} {NEEDS_GATEWAY}" for field, is_required in fields.items() if is_required]
+        weights = [weight for weight in requirements.weights if 0 < weight < 100]
+        if weights and requirements.autoscaling:
             text = "without a gateway the numbers of pods make the weights, and spec.serving.autoscaling changes them"
-            found.append(f"spec.strategy.steps.weight: {text}; use replicas, or give the Model an endpoint")
-        elif parts:
-            found += [refusal for weight in parts if (refusal := _explain_weight(weight, needs.replicas))]
-        return tuple(found)
+            unsupported.append(f"spec.strategy.steps.weight: {text}; use replicas, or give the Model an endpoint")
+        elif weights:
+            unsupported += [
+                problem for weight in weights if (problem := _explain_weight(weight, requirements.replicas))
+            ]
+        return tuple(unsupported)
 
-    def list_unsupported_settings(self, scene: RoutingObjects) -> tuple[str, ...]:
-        """Nothing: there is no endpoint."""
+    def list_unsupported_settings(self, objects: RoutingObjects) -> tuple[str, ...]:
+        """Return nothing: there is no endpoint."""
         return ()
 
     def render_revision_objects(self, model: Json, revision: Revision, ports: Mapping[str, int]) -> list[Json]:
-        """Nothing."""
+        """Return nothing: the Service selects pods."""
         return []
 
     def render_manifests(
-        self, scene: RoutingObjects, routing: TrafficSplit, ports: Mapping[str, Mapping[str, int]]
+        self, objects: RoutingObjects, split: TrafficSplit, ports: Mapping[str, Mapping[str, int]]
     ) -> list[Json]:
-        """The Service."""
-        return [routes.model_service(scene.model, routing, ports, scene.service)]
+        """Render the Service."""
+        return [routes.model_service(objects.model, split, ports, objects.service)]
 
-    def list_obsolete(self, scene: RoutingObjects, routing: TrafficSplit) -> list[tuple[Kind, str]]:
-        """TraefikServices of an endpoint that is no more."""
-        return [(kinds.TRAEFIK_SERVICE, name) for name in sorted(scene.traefik)]
+    def list_obsolete(self, objects: RoutingObjects, split: TrafficSplit) -> list[tuple[Kind, str]]:
+        """List the TraefikServices of a removed endpoint."""
+        return [(kinds.TRAEFIK_SERVICE, name) for name in sorted(objects.traefik)]
 
-    async def check_routing(self, scene: RoutingObjects, readiness_path: str | None) -> RouteStatus:
-        """Confirmed when the Service is there."""
-        return RouteStatus(scene.service is not None)
+    async def check_routing(self, objects: RoutingObjects, readiness_path: str | None) -> RouteStatus:
+        """Confirm the split when the Service exists."""
+        return RouteStatus(objects.service is not None)
 
-    def resolve_url(self, scene: RoutingObjects) -> str | None:
-        """The Service's name in the cluster's DNS."""
-        metadata = scene.model["metadata"]
+    def resolve_url(self, objects: RoutingObjects) -> str | None:
+        """Return the URL of the Service inside the cluster."""
+        metadata = objects.model["metadata"]
         return f"http://{metadata['name']}.{metadata['namespace']}.svc"
 
 

@@ -1,9 +1,9 @@
-"""Traffic through Traefik: as by any gateway, and copies of requests and sticky callers by TraefikServices.
+"""Traffic through Traefik: routed as any gateway, with TraefikServices for mirroring and sticky callers.
 
-A TraefikService that names a Service without ready endpoints isn't built, nor one that Traefik hasn't read yet, and
-every router that needs it is then dropped. So a route that names one has a second rule with the same match behind it,
-which sends everything to the serving revision: that answers in any order of writes, and when the candidate or the
-comparer loses its pods.
+Traefik does not build a TraefikService that it has not read yet, or that names a Service without ready endpoints, and
+drops every router that needs it. So a route that names one has a second rule with the same match, which sends all
+requests to the serving revision. It answers in any order of writes, and when the candidate or the comparer loses its
+pods.
 """
 
 from __future__ import annotations
@@ -23,83 +23,94 @@ CONTROLLER = "traefik.io/gateway-controller"
 
 
 class TraefikRouter(GatewayRouter):
-    """For gateways whose classes' controllerName is CONTROLLER, where TraefikServices can be had."""
+    """Routes through gateways whose class has the controllerName CONTROLLER, where TraefikServices are served."""
 
-    def observe_split(self, scene: RoutingObjects) -> ObservedSplit:
-        """The route's rules, and what the TraefikServices that it names do."""
-        told = super().observe_split(scene)
-        route = routes.read_route(scene.route, _model_name(scene)) if scene.route is not None else None
+    def observe_split(self, objects: RoutingObjects) -> ObservedSplit:
+        """Read the route's rules, and the TraefikServices that it names."""
+        observed = super().observe_split(objects)
+        route = routes.read_route(objects.route, _model_name(objects)) if objects.route is not None else None
         if route is None or route.through is None:
-            return told
-        view = routes.read_traefik(scene.traefik, route.through, _model_name(scene))
+            return observed
+        view = routes.read_traefik(objects.traefik, route.through, _model_name(objects))
         if view is None:
-            return replace(told, weights=route.fallback)
+            return replace(observed, weights=route.fallback)
         return ObservedSplit(
             weights=view.weights,
-            matched=told.matched,
+            matched=observed.matched,
             mirror_percent=view.mirror_percent,
             observe_percent=view.observe_percent,
-            copy_token=told.copy_token,
+            copy_token=observed.copy_token,
             sticky=view.cookie is not None,
-            targets=told.targets | view.weights.keys(),
+            targets=observed.targets | view.weights.keys(),
         )
 
-    def list_unsupported_needs(self, scene: RoutingObjects, needs: TrafficRequirements) -> tuple[str, ...]:
-        """Copies and sticky callers of a Model that is reached by gRPC."""
-        found = []
-        if is_grpc(scene) and needs.mirror:
-            found.append(NO_GRPC_MIRROR)
-        if is_grpc(scene) and needs.sticky:
-            found.append(f"{sticky_field(needs)}: TraefikServices serve HTTP, and spec.endpoint.protocol is GRPC")
-        if is_grpc(scene) and needs.observe_percent:
-            found.append(NO_GRPC_OBSERVER)
-        return tuple(found)
+    def list_unsupported_needs(self, objects: RoutingObjects, requirements: TrafficRequirements) -> tuple[str, ...]:
+        """List mirroring and sticky callers of an endpoint whose protocol is gRPC."""
+        unsupported = []
+        if is_grpc(objects) and requirements.mirror:
+            unsupported.append(NO_GRPC_MIRROR)
+        if is_grpc(objects) and requirements.sticky:
+            unsupported.append(
+                f"{sticky_field(requirements)}: TraefikServices serve HTTP, and spec.endpoint.protocol is GRPC"
+            )
+        if is_grpc(objects) and requirements.observe_percent:
+            unsupported.append(NO_GRPC_OBSERVER)
+        return tuple(unsupported)
 
-    def _traefik_backend(self, scene: RoutingObjects, routing: TrafficSplit) -> str | None:
-        if is_grpc(scene):
+    def _traefik_backend(self, objects: RoutingObjects, split: TrafficSplit) -> str | None:
+        if is_grpc(objects):
             return None
-        if routing.mirror_percent:
-            return routes.mirror_name(_model_name(scene))
-        if _mirrors_to_monitor(routing):
-            return routes.observe_name(_model_name(scene))
-        return routes.weighted_name(_model_name(scene)) if _needs_weighted_service(routing) else None
+        if split.mirror_percent:
+            return routes.mirror_name(_model_name(objects))
+        if _mirrors_to_monitor(split):
+            return routes.observe_name(_model_name(objects))
+        return routes.weighted_name(_model_name(objects)) if _needs_weighted_service(split) else None
 
-    def _render_backends(self, scene: RoutingObjects, routing: TrafficSplit) -> list[Json]:
-        if scene.endpoint is None or is_grpc(scene):
+    def _render_backends(self, objects: RoutingObjects, split: TrafficSplit) -> list[Json]:
+        if objects.endpoint is None or is_grpc(objects):
             return []
-        found = []
-        if _needs_weighted_service(routing):
-            found.append(routes.weighted_service(scene.model, scene.endpoint, routing))
-        if routing.mirror_percent or _mirrors_to_monitor(routing):
-            found.append(routes.mirroring_service(scene.model, routing))
-        return found
+        backends = []
+        if _needs_weighted_service(split):
+            backends.append(routes.weighted_service(objects.model, objects.endpoint, split))
+        if split.mirror_percent or _mirrors_to_monitor(split):
+            backends.append(routes.mirroring_service(objects.model, split))
+        return backends
 
-    def _explain_mismatch(self, scene: RoutingObjects, answer: ProbeResponse) -> str:
-        """The mark shows the route; the cookie's lifetime, which weights of a sticky TraefikService are in force."""
-        assert scene.route is not None  # noqa: S101
-        through = routes.read_route(scene.route, _model_name(scene)).through
-        view = routes.read_traefik(scene.traefik, through, _model_name(scene)) if through is not None else None
+    def _explain_mismatch(self, objects: RoutingObjects, response: ProbeResponse) -> str:
+        """Explain that a sticky TraefikService is not in force: the lifetime of its cookie identifies its weights."""
+        assert objects.route is not None  # noqa: S101
+        traefik_service = routes.read_route(objects.route, _model_name(objects)).through
+        view = (
+            routes.read_traefik(objects.traefik, traefik_service, _model_name(objects))
+            if traefik_service is not None
+            else None
+        )
         if view is None or view.cookie is None:
             return ""
         name, seconds = view.cookie
-        for cookie in answer.cookies:
+        for cookie in response.cookies:
             parts = [part.strip().lower() for part in cookie.split(";")]
             if parts[0].startswith(f"{name.lower()}=") and f"max-age={seconds}" in parts:
                 return ""
-        return f"no cookie {name} of the latest weights, so Traefik does not follow TraefikService {through} yet"
+        return (
+            f"no cookie {name} of the latest weights, so Traefik does not follow TraefikService {traefik_service} yet"
+        )
 
 
-def _model_name(scene: RoutingObjects) -> str:
-    name: str = scene.model["metadata"]["name"]
+def _model_name(objects: RoutingObjects) -> str:
+    name: str = objects.model["metadata"]["name"]
     return name
 
 
-def _mirrors_to_monitor(routing: TrafficSplit) -> bool:
-    """Whether the observer gets copies. It rests while requests are divided: the route's own weights prove that they
-    are in force, those of a TraefikService don't, and no share may hang on the observer's pod."""
-    return routing.observed_percent > 0 and len(routing.weights) == 1
+def _mirrors_to_monitor(split: TrafficSplit) -> bool:
+    """Whether the drift monitor gets copies.
+
+    It gets none while requests are split: the route's own weights prove that they are in force, those of a
+    TraefikService don't, and no share of the requests may depend on the drift monitor's pod.
+    """
+    return split.observed_percent > 0 and len(split.weights) == 1
 
 
-def _needs_weighted_service(routing: TrafficSplit) -> bool:
-    """Whether the shares need a TraefikService: the route itself can only weigh."""
-    return len(routing.weights) > 1 and (routing.sticky or routing.mirror_percent > 0)
+def _needs_weighted_service(split: TrafficSplit) -> bool:
+    """Whether the split needs a TraefikService: the route itself supports weights only."""
+    return len(split.weights) > 1 and (split.sticky or split.mirror_percent > 0)

@@ -46,7 +46,7 @@ async def test_a_name_is_found_with_its_port(dns: Dns) -> None:
 
 
 async def test_a_metadata_address_is_not_found(dns: Dns) -> None:
-    with pytest.raises(OSError, match="never asked"):
+    with pytest.raises(OSError, match="never contacted"):
         await GuardedResolver().resolve("metadata", 80)
 
 

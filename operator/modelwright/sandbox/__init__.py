@@ -1,1 +1,1 @@
-"""Tenants' languages, read where they can do no harm: in a process of its own with bounds on time and memory."""
+"""Reads tenants' languages in a separate process with limits on time and memory."""

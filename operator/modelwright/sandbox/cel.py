@@ -1,4 +1,4 @@
-"""Expressions in CEL over an object of another controller. Runs in the sandbox's process.
+"""Evaluates CEL expressions over an object of another controller. Runs in the sandbox's process.
 
 A question is {"expressions": [...], "object": {...}}, or {"check": [...]}; an answer a list of {"value"} or {"error"}.
 cel-expr-python is Google's own runtime for CEL: it parses to a depth of 32, and its loops end after 10,000 steps. It
@@ -19,8 +19,8 @@ _VALUE_BYTES = 64 << 10
 _ENVIRONMENT = cel.NewEnv(variables={"object": cel.Type.DYN})
 
 
-def answer(question: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The answers to one question, in the order of its expressions."""
+def answer_question(question: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Answer one question, in the order of its expressions."""
     if "check" in question:
         return [_check_expression(expression) for expression in question["check"]]
     return [_evaluate_expression(expression, question["object"]) for expression in question["expressions"]]
@@ -39,19 +39,19 @@ def _evaluate_expression(expression: str, live: Mapping[str, Any]) -> dict[str, 
         value = _ENVIRONMENT.compile(expression).eval(data={"object": live})
         if value.type() == cel.Type.ERROR:
             return {"error": _format_error(value.value())}
-        found = _to_json(value.plain_value())
-        size = len(json.dumps(found).encode())
+        result = _to_json(value.plain_value())
+        size = len(json.dumps(result).encode())
     except MemoryError:
         return {"error": "it needs more memory than it may have"}
     except (RuntimeError, ValueError, TypeError) as error:
         return {"error": _format_error(error)}
     if size > _VALUE_BYTES:
-        return {"error": f"what it gives takes {size} bytes as JSON, more than {_VALUE_BYTES}"}
-    return {"value": found}
+        return {"error": f"its value takes {size} bytes as JSON, more than {_VALUE_BYTES}"}
+    return {"value": result}
 
 
 def _to_json(value: Any) -> Any:
-    """`value` as JSON has it; ValueError for what it has no form for."""
+    """Convert `value` to JSON's types; raises ValueError for one that JSON lacks."""
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, float):
@@ -70,6 +70,6 @@ def _to_json(value: Any) -> Any:
 
 
 def _format_error(error: object) -> str:
-    """What the library says, in one line, without the picture of the expression and its own codes."""
+    """Format the library's message in one line, without its excerpt of the expression and its own codes."""
     text = str(error).partition("\n")[0].removeprefix("INVALID_ARGUMENT: ").removeprefix("ERROR: ")
     return text.strip()[:300]

@@ -1,4 +1,4 @@
-"""What the sandbox's process may use, and the languages it reads."""
+"""Limits of the sandbox's process, and the languages that it reads."""
 
 from typing import Final, Literal, get_args
 
@@ -6,21 +6,21 @@ Language = Literal["cel", "patterns", "promql"]
 LANGUAGES: Final[tuple[Language, ...]] = get_args(Language)
 
 MEMORY_BYTES: Final = 128 << 20
-"""Memory of the process; it is the pod's, which the operator needs."""
+"""Memory of the process, which shares that of the operator's pod."""
 MAX_ANSWER_BYTES: Final = 1 << 20
-"""Longest answer to one question, as JSON."""
+"""Maximum size of one answer, as JSON."""
 QUESTION_CPU_SECONDS: Final = 1.0
-"""Most CPU time for one question."""
+"""Maximum CPU time of one question."""
 QUESTION_SECONDS: Final = 10.0
-"""Longest time for one question, on a host that has much else to do."""
+"""Maximum time of one question, for a busy host."""
 START_SECONDS: Final = 30.0
-"""Longest time for the process to start, and to load a language, on a host that has much else to do."""
+"""Maximum time to start the process, or to load a language, for a busy host."""
 CACHE_BYTES: Final = 4 << 20
-"""Answers that are kept, as JSON."""
+"""Maximum size of all cached answers, as JSON."""
 MAX_FAILED_QUESTIONS: Final = 4096
-"""Questions that are kept because they broke the bounds."""
+"""Maximum number of remembered questions that exceeded the limits."""
 FAILED_QUESTION_SECONDS: Final = 600.0
-"""A question that broke the bounds is not asked again for this time. It may have been the host's fault, so that it is
-asked again after it."""
+"""Time for which a question that exceeded the limits is not sent again. The host may have caused it, so the time
+ends."""
 BUSY_RETRY_SECONDS: Final = 1.0
-"""After this time a pass asks again that found the sandbox busy with its namespace."""
+"""Delay before a reconciliation that raised SandboxBusy is retried."""

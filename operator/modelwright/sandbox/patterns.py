@@ -1,4 +1,4 @@
-"""Regular expressions on texts. Runs in the sandbox's process: a pattern may take for ever on a text of 30 characters.
+"""Matches regular expressions. Runs in the sandbox's process: a pattern may never end on a text of 30 characters.
 
 A question is {"pattern": "...", "texts": [...]}; an answer a list of true and false, whether the pattern matches the
 whole of each text, or null for a pattern that Python can't read.
@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 
 
-def answer(question: Mapping[str, Any]) -> list[bool] | None:
-    """The answer to one question."""
+def answer_question(question: Mapping[str, Any]) -> list[bool] | None:
+    """Answer one question."""
     try:
         pattern = re.compile(question["pattern"])
     except (re.error, OverflowError, RecursionError):

@@ -1,8 +1,8 @@
-"""Asks the process that reads tenants' languages, in turns, and keeps what it answered.
+"""Sends questions to the process that reads tenants' languages, one at a time, and caches its answers.
 
-Parsers of languages are native code that bounds neither memory nor time, or Python that holds the event loop. So they
-run in one process with a bound on memory, which is ended when an answer takes too long. It starts with the first
-question, and is kept, since most answers take less than a millisecond.
+Parsers of languages are native code without bounds on memory or time, or Python that blocks the event loop. So they
+run in one process with bounded memory, which is killed when an answer takes too long. It starts with the first
+question, and keeps running, since most answers take less than a millisecond.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class NoAnswer:
-    """A question without an answer: why, for people ("it took ...")."""
+    """The result of a question without an answer; `why` is for messages ("it took ...")."""
 
     why: str
 
 
 class SandboxBusy(Exception):
-    """A question of the same namespace has its turn already."""
+    """Another question of the same namespace is being answered."""
 
 
 class PriorityLock:
-    """One place, and who waits for it: those with `last` after all others, each in the order in which they came."""
+    """A lock with two queues of waiters, first in, first out: those with `last` come after all others."""
 
     def __init__(self) -> None:
         self._is_held = False
@@ -52,14 +52,14 @@ class PriorityLock:
 
     @asynccontextmanager
     async def acquire_place(self, last: bool) -> AsyncIterator[None]:
-        """Hold the place."""
+        """Hold the lock."""
         if self._is_held:
-            mine = asyncio.get_running_loop().create_future()
-            self._waiting[last].append(mine)
+            turn = asyncio.get_running_loop().create_future()
+            self._waiting[last].append(turn)
             try:
-                await mine
+                await turn
             except asyncio.CancelledError:
-                if mine.done() and not mine.cancelled():
+                if turn.done() and not turn.cancelled():
                     self._pass_on()
                 raise
         self._is_held = True
@@ -69,26 +69,26 @@ class PriorityLock:
             self._pass_on()
 
     def _pass_on(self) -> None:
-        """Give the place to the next, who has it from now on: nobody comes between."""
+        """Hand the lock to the next waiter, without a moment at which another task could take it."""
         for waiting in self._waiting:
             while waiting:
-                mine = waiting.popleft()
-                if not mine.done() and not mine.get_loop().is_closed():
-                    mine.set_result(None)
+                turn = waiting.popleft()
+                if not turn.done() and not turn.get_loop().is_closed():
+                    turn.set_result(None)
                     return
         self._is_held = False
 
 
 class Sandbox:
-    """The process, one question at a time; what it answered; and whose turn it is.
+    """The process, which answers one question at a time; the cache of its answers; and the turns of namespaces.
 
-    `ask` and `known` may be called from any thread; the rest belongs to one event loop at a time.
+    `send_question` and `get_cached` may be called from any thread; the rest belongs to one event loop at a time.
     """
 
     def __init__(self) -> None:
         self._exchange_lock = threading.Lock()
         self._cache_lock = threading.Lock()
-        """Held for moments only: the event loop may wait for it."""
+        """Held briefly only: the event loop may wait for it."""
         self._process: subprocess.Popen[bytes] | None = None
         self._loaded: set[Language] = set()
         self._thread: ThreadPoolExecutor | None = None
@@ -98,13 +98,13 @@ class Sandbox:
         self._cache_bytes = 0
         self._queue = PriorityLock()
         self._violations = 0
-        """Questions that broke the bounds."""
+        """Number of questions that exceeded the limits."""
         self._violators: OrderedDict[str, float] = OrderedDict()
-        """Namespaces that asked them, and until when that counts."""
+        """Namespaces of such questions, with the end of their last place in the queue."""
         self._failures: OrderedDict[bytes, tuple[float, str]] = OrderedDict()
 
     def get_cached(self, language: Language, question: Any) -> Any | NoAnswer | None:
-        """The answer to a question that was asked with `keep`, None when it is not kept (any more)."""
+        """Return the cached answer to a question that was sent with `keep`; None when there is none (any more)."""
         key = _question_key(language, question)
         with self._cache_lock:
             answer = self._cache.get(key)
@@ -115,18 +115,18 @@ class Sandbox:
     def send_question(
         self, language: Language, question: Any, *, keep: bool = False, about: Any = None
     ) -> Any | NoAnswer:
-        """The answer, or why there is none. Blocks for CPU_SECONDS of that process at most (ANSWER_SECONDS on the
-        clock), and for START_SECONDS more when it has to be started.
+        """Return the answer, or why there is none.
 
-        `keep`: the answer follows from the question alone, and may be asked for again. `about`: what of the question is
-        the tenant's text: once it broke the bounds, no question about it is asked for ENDED_SECONDS. When None, all of
-        the question.
+        Blocks for at most QUESTION_CPU_SECONDS of the process (QUESTION_SECONDS on the clock), and for START_SECONDS
+        more when the process must be started. `keep`: the answer depends on the question only, and is cached.
+        `about`: the tenant's text in the question, by default all of it. Once it has exceeded the limits, no question
+        about it is sent for FAILED_QUESTION_SECONDS.
         """
         key = _question_key(language, about if about is not None else question)
         line = json.dumps([language, question]).encode() + b"\n"
         with self._exchange_lock:
-            if (ended := self._recent_failure(key)) is not None:
-                return ended
+            if (failure := self._recent_failure(key)) is not None:
+                return failure
             try:
                 answer = self._exchange_line(self._ensure_process(language), line, limits.QUESTION_SECONDS)
             except TimeoutError:
@@ -141,44 +141,50 @@ class Sandbox:
                 self._cache_answer(key, answer)
         return json.loads(answer)
 
-    async def run_in_turn(self, who: str, function: Callable[P, T], /, *args: P.args, **options: P.kwargs) -> T:
-        """Call `function`, which asks, in the sandbox's one thread, when it is the turn of the namespace `who`. Each
-        namespace has one turn at a time, so that none waits for more than one question of each other one; and those
-        whose questions broke the bounds lately come after all others, so that nobody waits for them again."""
-        turn = self._namespace_locks.setdefault(who, asyncio.Lock())
-        self._waiting[who] += 1
+    async def run_in_turn(self, namespace: str, function: Callable[P, T], /, *args: P.args, **options: P.kwargs) -> T:
+        """Call `function`, which sends questions, in the sandbox's one thread, in the turn of `namespace`.
+
+        Each namespace has one turn at a time, so that none waits for more than one question of each other one.
+        Namespaces whose questions have recently exceeded the limits come after all others, which then don't wait for
+        them again.
+        """
+        lock = self._namespace_locks.setdefault(namespace, asyncio.Lock())
+        self._waiting[namespace] += 1
         try:
-            async with turn, self._queue.acquire_place(self._violated_recently(who)):
+            async with lock, self._queue.acquire_place(self._violated_recently(namespace)):
                 if self._thread is None:
                     self._thread = ThreadPoolExecutor(1, "sandbox")
                 return await asyncio.get_running_loop().run_in_executor(
-                    self._thread, self._run_and_note, who, partial(function, *args, **options)
+                    self._thread, self._run_and_note, namespace, partial(function, *args, **options)
                 )
         finally:
-            self._waiting[who] -= 1
-            if not self._waiting[who]:
-                del self._namespace_locks[who], self._waiting[who]
+            self._waiting[namespace] -= 1
+            if not self._waiting[namespace]:
+                del self._namespace_locks[namespace], self._waiting[namespace]
 
-    async def run_if_free(self, who: str, function: Callable[P, T], /, *args: P.args, **options: P.kwargs) -> T:
-        """As `in_turn`, for a pass, which has a worker of the queue: raises Busy instead of waiting for another
-        question of the same namespace, so that no namespace holds more than one worker here."""
-        if self._waiting[who]:
+    async def run_if_free(self, namespace: str, function: Callable[P, T], /, *args: P.args, **options: P.kwargs) -> T:
+        """As `run_in_turn`, for a reconciliation, which holds a worker of the queue.
+
+        Raises SandboxBusy instead of waiting for another question of the same namespace, so that no namespace blocks
+        more than one worker here.
+        """
+        if self._waiting[namespace]:
             raise SandboxBusy
-        return await self.run_in_turn(who, function, *args, **options)
+        return await self.run_in_turn(namespace, function, *args, **options)
 
-    def _violated_recently(self, who: str) -> bool:
-        return time.monotonic() < self._violators.get(who, 0.0)
+    def _violated_recently(self, namespace: str) -> bool:
+        return time.monotonic() < self._violators.get(namespace, 0.0)
 
-    def _run_and_note(self, who: str, function: Callable[[], T]) -> T:
-        """Call `function` in the sandbox's thread, and note when a question of it breaks the bounds."""
-        broken = self._violations
+    def _run_and_note(self, namespace: str, function: Callable[[], T]) -> T:
+        """Call `function` in the sandbox's thread, and record when one of its questions exceeds the limits."""
+        violations_before = self._violations
         try:
             return function()
         finally:
-            if self._violations != broken:
+            if self._violations != violations_before:
                 with self._cache_lock:
-                    self._violators[who] = time.monotonic() + limits.FAILED_QUESTION_SECONDS
-                    self._violators.move_to_end(who)
+                    self._violators[namespace] = time.monotonic() + limits.FAILED_QUESTION_SECONDS
+                    self._violators.move_to_end(namespace)
                     if len(self._violators) > limits.MAX_FAILED_QUESTIONS:
                         self._violators.popitem(last=False)
 
@@ -218,18 +224,18 @@ class Sandbox:
             )
             os.set_blocking(process.stdin.fileno(), False)  # type: ignore[union-attr]
             os.set_blocking(process.stdout.fileno(), False)  # type: ignore[union-attr]
-            # Its first line says that it is ready.
+            # The first line of the process reports that it is ready.
             self._exchange_line(process, b"", limits.START_SECONDS)
         if language not in self._loaded:
             self._exchange_line(process, json.dumps([language, None]).encode() + b"\n", limits.START_SECONDS)
             self._loaded.add(language)
         return process
 
-    def _exchange_line(self, process: subprocess.Popen[bytes], line: bytes, patience: float) -> bytes:
-        """Write `line`, and read one. Raises TimeoutError, EOFError, OSError."""
+    def _exchange_line(self, process: subprocess.Popen[bytes], line: bytes, timeout: float) -> bytes:
+        """Write `line`, and read one. Raises TimeoutError after `timeout` seconds, EOFError and OSError."""
         assert process.stdin is not None and process.stdout is not None  # noqa: S101, PT018 - both are pipes
         source, sink = process.stdout.fileno(), process.stdin.fileno()
-        deadline, rest, answer = time.monotonic() + patience, memoryview(line), bytearray()
+        deadline, rest, answer = time.monotonic() + timeout, memoryview(line), bytearray()
         with selectors.DefaultSelector() as selector:
             selector.register(source, selectors.EVENT_READ)
             if rest:
@@ -252,7 +258,7 @@ class Sandbox:
         return bytes(answer)
 
     def _exit_signal(self) -> int | None:
-        """What has ended the process, None while it runs."""
+        """Return the signal that has ended the process; None while it runs."""
         if self._process is None:
             return None
         with suppress(subprocess.TimeoutExpired):
@@ -278,4 +284,4 @@ def _question_key(language: Language, question: Any) -> bytes:
 
 
 SANDBOX = Sandbox()
-"""The one of this process."""
+"""The sandbox of this process."""

@@ -1,6 +1,6 @@
-"""What a query in PromQL reads and gives, as plain data. Runs in the sandbox's process.
+"""Describes a PromQL query as plain data. Runs in the sandbox's process.
 
-A question is {"query": "..."}; an answer {"error": "..."}, or what `analysis.promql.Query` has.
+A question is {"query": "..."}; an answer {"error": "..."}, or the fields of `measurement.queries.ParsedQuery`.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from promql_parser import (
 
 Json = dict[str, Any]
 
-# What gives a number for no series; scalar() gives NaN, which a comparison makes a number.
+# Functions that give a number without any series; scalar() gives NaN, which a comparison turns into a number.
 _CONSTANT_FUNCTIONS = frozenset({"absent", "absent_over_time", "scalar", "vector"})
 _SIGNS = ((MatchOp.Equal, "="), (MatchOp.NotEqual, "!="), (MatchOp.Re, "=~"), (MatchOp.NotRe, "!~"))
 _LINE_END = re.compile(r"\s*\n\s*")
 
 
-def answer(question: Mapping[str, Any]) -> Json:
-    """The answer to one question."""
+def answer_question(question: Mapping[str, Any]) -> Json:
+    """Answer one question."""
     try:
         return _describe_query(promql_parser.parse(question["query"]))
     except ValueError as error:
@@ -44,11 +44,11 @@ def answer(question: Mapping[str, Any]) -> Json:
         return {"error": "it is nested too deep"}
 
 
-def _describe_query(found: Expr) -> Json:
+def _describe_query(query: Expr) -> Json:
     selectors: list[Json] = []
     functions: set[str] = set()
     counts: list[str] = []
-    nodes = [(found, False)]
+    nodes = [(query, False)]
     while nodes:
         node, in_range = nodes.pop()
         if isinstance(node, Call):
@@ -59,21 +59,23 @@ def _describe_query(found: Expr) -> Json:
             selectors.append(_describe_selector(node))
             if not in_range:
                 counts.append(f"count({selectors[-1]['text']})")
-        nodes += [(below, isinstance(node, MatrixSelector)) for below in reversed(_list_children(node))]
-    plain = isinstance(found, VectorSelector) and found.offset is None and found.at is None
+        nodes += [(child, isinstance(node, MatrixSelector)) for child in reversed(_list_children(node))]
+    plain = isinstance(query, VectorSelector) and query.offset is None and query.at is None
     return {
-        "printed": _print_faithfully(found),
+        "printed": _print_faithfully(query),
         "selectors": selectors,
         "functions": sorted(functions),
         "plain": plain,
-        "always": _always_gives_number(found),
+        "always": _always_gives_number(query),
         "data": " or ".join(dict.fromkeys(counts)),
     }
 
 
 def _list_children(node: Expr) -> list[Expr]:
-    """The expressions that `node` is made of. The library's own walk copies what is below each node again, which takes
-    minutes where this takes milliseconds. ValueError for a node that is not known here."""
+    """List the expressions that `node` consists of. Raises ValueError for an unknown kind of node.
+
+    The library's own walk copies the subtree of every node again: minutes where this takes milliseconds.
+    """
     if isinstance(node, Call):
         return list(node.args)
     if isinstance(node, BinaryExpr):
@@ -90,16 +92,19 @@ def _list_children(node: Expr) -> list[Expr]:
 
 
 def _print_node(node: Expr) -> str:
-    """`node` in one line. The library's pretty print, because its compact one (`str`) doesn't escape what stands
-    between quotes, so that it may read as another query. Strings have no line's end: it is escaped."""
+    """Print `node` in one line.
+
+    Uses the library's pretty print, because its compact one (`str`) doesn't escape strings, and may print another
+    query. The pretty print escapes line ends in strings.
+    """
     return _LINE_END.sub(" ", node.prettify()).strip()
 
 
-def _print_faithfully(found: Expr) -> str | None:
-    """The query as it is printed, None when that would be read as another one."""
-    text = _print_node(found)
+def _print_faithfully(query: Expr) -> str | None:
+    """Print the query; None when that text would parse to another query."""
+    text = _print_node(query)
     try:
-        return text if promql_parser.parse(text).prettify() == found.prettify() else None
+        return text if promql_parser.parse(text).prettify() == query.prettify() else None
     except ValueError:
         return None
 
@@ -119,7 +124,7 @@ def _match_sign(op: MatchOp) -> str:
 
 
 def _always_gives_number(node: Expr) -> bool:
-    """Whether it gives a number when none of its selectors finds a series, as `... or vector(0)` does."""
+    """Whether `node` gives a number when none of its selectors finds a series, as `... or vector(0)` does."""
     if isinstance(node, VectorSelector | MatrixSelector):
         return False
     if isinstance(node, Call):

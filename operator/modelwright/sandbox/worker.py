@@ -1,7 +1,8 @@
-"""The sandbox's process: one question a line on stdin, one answer a line on stdout. It ends when stdin does.
+"""The sandbox's process: reads one question per line from stdin, writes one answer per line. It ends with stdin.
 
-A question is [language, question]. A language is loaded when it is first asked for: a cluster without expressions in
-CEL doesn't pay for them. Nothing else of Modelwright is imported, so that the bound on memory may be small.
+A question is [language, question]. A language is loaded by its first question, so that a cluster without CEL
+expressions needs no memory for them. The process imports nothing else of Modelwright, so that its memory limit can be
+small.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from modelwright.sandbox.limits import LANGUAGES, MEMORY_BYTES, QUESTION_CPU_SEC
 
 
 def main() -> None:
-    """Answer until stdin ends."""
+    """Answer questions until stdin ends."""
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     print("ready", flush=True)
@@ -25,9 +26,9 @@ def main() -> None:
         if name not in LANGUAGES:
             raise ValueError(f"no language of the sandbox: {name}")
         language = importlib.import_module(f"modelwright.sandbox.{name}")
-        # Its signal ends the process, whatever native code is at work. CPU time, so that a busy host refuses nobody.
+        # The timer kills the process, even in native code. It counts CPU time, so a busy host fails no question.
         signal.setitimer(signal.ITIMER_PROF, QUESTION_CPU_SECONDS if question is not None else 0)
-        answer = json.dumps(None if question is None else language.answer(question))
+        answer = json.dumps(None if question is None else language.answer_question(question))
         signal.setitimer(signal.ITIMER_PROF, 0)
         print(answer, flush=True)
 

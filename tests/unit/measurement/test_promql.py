@@ -203,4 +203,6 @@ def test_every_selector_of_a_query_is_seen(text: str) -> None:
     promql_parser.walk(
         found, pre_visit=lambda node: every.append(node.prettify()) if isinstance(node, VectorSelector) else None
     )
-    assert [one["text"] for one in sandboxed.answer({"query": text})["selectors"]] == [one.strip() for one in every]
+    assert [one["text"] for one in sandboxed.answer_question({"query": text})["selectors"]] == [
+        one.strip() for one in every
+    ]

@@ -1,7 +1,7 @@
-"""Reads JSON of strangers: its bytes, depth and number of values are bounded before any of it becomes an object.
+"""Parses untrusted JSON: its size, depth and number of values are bounded before any of it becomes an object.
 
-A byte of JSON can become 26 bytes of objects (`[[],[],...]`). Counting first costs less than parsing: only methods of
-bytes that run in C look at every byte.
+A byte of JSON can become 26 bytes of objects (`[[],[],...]`). Counting first costs less than parsing, because every
+byte is only read by methods of bytes, which run in C.
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ _OBJECT_WEIGHT = 4
 
 @dataclass(frozen=True, slots=True)
 class JsonLimits:
-    """What is read of a document. `values`: members, elements and lists count once, objects four times, which is what
-    they take of memory: at most 80 bytes each, beside the text itself. `depth`: lists and objects within each other.
+    """Limits of a document. `size`: in bytes. `depth`: nesting of lists and objects.
+
+    `values`: members, elements and lists count once, objects four times, in proportion to their memory: at most 80
+    bytes each, beside the text itself.
     """
 
     size: int
@@ -30,29 +32,29 @@ class JsonLimits:
 
 
 class DocumentError(ValueError):
-    """A document that is not read; the message says why, as the end of a sentence about it."""
+    """A document that can't be parsed; the message is the end of a sentence about it."""
 
 
 class DocumentTooLarge(DocumentError):
-    """It is beyond a bound."""
+    """The document exceeds a limit."""
 
 
-def parse_json(document: bytes | bytearray | str, bounds: JsonLimits) -> Any:
-    """The value of a JSON text (bytes: in UTF-8). Raises TooLarge, and DocumentError for what is no JSON."""
+def parse_json(document: bytes | bytearray | str, limits: JsonLimits) -> Any:
+    """Parse a JSON text (bytes: in UTF-8). Raises DocumentTooLarge, and DocumentError for an invalid one."""
     raw = document.encode("utf-8", "surrogatepass") if isinstance(document, str) else document
-    if len(raw) > bounds.size:
-        raise DocumentTooLarge(f"is larger than {bounds.size} bytes")
+    if len(raw) > limits.size:
+        raise DocumentTooLarge(f"is larger than {limits.size} bytes")
     marks = _structural_bytes(raw)
     values = marks.count(b",") + marks.count(b"[") + _OBJECT_WEIGHT * marks.count(b"{")
-    if values > bounds.values:
-        raise DocumentTooLarge(f"has more than {bounds.values} values")
+    if values > limits.values:
+        raise DocumentTooLarge(f"has more than {limits.values} values")
     nested = marks.translate(_LEVELS, b",")
-    for _ in range(bounds.depth):
+    for _ in range(limits.depth):
         if not nested:
             break
         nested = nested.replace(b"[]", b"")
     if nested.count(b"[") > 0 and nested.find(b"[]") >= 0:
-        raise DocumentTooLarge(f"is nested deeper than {bounds.depth} levels")
+        raise DocumentTooLarge(f"is nested deeper than {limits.depth} levels")
     if nested:
         raise DocumentError("is no JSON: its brackets don't match")
     try:
@@ -64,14 +66,14 @@ def parse_json(document: bytes | bytearray | str, bounds: JsonLimits) -> Any:
 
 
 def _structural_bytes(raw: bytes | bytearray) -> bytes | bytearray:
-    """The brackets and commas that are in no string."""
+    """Extract the brackets and commas outside of strings."""
     if b"\\" in raw:
         raw = raw.replace(b"\\\\", b"").replace(b'\\"', b"")
-    # Strings that hold no mark are empty then; two strings side by side become one, which changes nothing.
+    # Strings without a mark are empty then; two adjacent strings become one, which changes no count.
     raw = raw.translate(None, _OTHER_BYTES).replace(b'""', b"")
-    found, inside = bytearray(), 0
+    outside, in_string = bytearray(), 0
     for start in range(0, len(raw), _PIECE_BYTES):
         parts = raw[start : start + _PIECE_BYTES].split(b'"')
-        found += b"".join(parts[inside::2])
-        inside ^= len(parts) % 2 ^ 1
-    return found
+        outside += b"".join(parts[in_string::2])
+        in_string ^= len(parts) % 2 ^ 1
+    return outside

@@ -1,7 +1,6 @@
-"""Network addresses that nobody may make us ask: link-local ones and the clouds' metadata services; and how an
-artifact's address is told.
+"""Addresses that Modelwright never contacts: link-local ones and the clouds' metadata services. Redacts URIs.
 
-Pure, and beside `core` since both images hold it: the operator's, and fetch's, which has nothing else of the operator.
+Pure: the operator's image and the fetcher's hold it, and the fetcher's has nothing else of the operator.
 """
 
 import unicodedata
@@ -9,7 +8,7 @@ from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 METADATA_HOSTS = frozenset({"metadata", "metadata.google.internal", "metadata.goog", "instance-data"})
-"""Names under which clouds give instance credentials to whoever asks from the inside."""
+"""Names under which clouds give instance credentials to any client on the instance."""
 
 _FORBIDDEN = tuple(
     ip_network(text)
@@ -24,11 +23,11 @@ _FORBIDDEN = tuple(
         "192.0.0.192/32",  # Oracle Cloud
     )
 )
-# Where the 32 bits of an IPv4 address begin in an IPv6 address of these networks, counted from the left. RFC 6052
+# Where the 32 bits of an IPv4 address start in an IPv6 address of these networks, counted from the left. RFC 6052
 # leaves bits 64 to 71 out of those that would cross them.
 _EMBEDDED = tuple(
-    (ip_network(text), begin)
-    for text, begin in (
+    (ip_network(text), first_bit)
+    for text, first_bit in (
         ("::/96", 96),  # IPv4-compatible
         ("::ffff:0:0/96", 96),  # IPv4-mapped
         ("::ffff:0:0:0/96", 96),  # IPv4-translated
@@ -44,17 +43,17 @@ _TEREDO = ip_network("2001::/32")
 
 
 def is_forbidden(host: str) -> bool:
-    """Whether a host name or address, in any spelling that a resolver takes, is one that must never be asked."""
+    """Whether a host name or address, in any spelling that a resolver accepts, must never be contacted."""
     name = unicodedata.normalize("NFKC", host).replace("。", ".").strip("[]").partition("%")[0].rstrip(".").lower()
     if name in METADATA_HOSTS:
         return True
-    found = _parse_address(name)
-    return found is not None and any(_is_in_forbidden_network(address) for address in (found, *_list_embedded(found)))
+    address = _parse_address(name)
+    return address is not None and any(map(_is_in_forbidden_network, (address, *_list_embedded(address))))
 
 
 def redact_uri(uri: str) -> str:
-    """An artifact's address for messages and other objects: without its query, which may be a signature, and without a
-    user."""
+    """Redact an artifact's URI for messages and other objects: without its query, which may be a signature, and without
+    a user."""
     scheme, separator, rest = uri.partition("://")
     if scheme not in ("http", "https"):
         return uri
@@ -74,13 +73,13 @@ def _is_in_forbidden_network(address: IPv4Address | IPv6Address) -> bool:
 
 
 def _list_embedded(address: IPv4Address | IPv6Address) -> Iterator[IPv4Address]:
-    """Every IPv4 address that an IPv6 address may stand for, by its bits."""
+    """List every IPv4 address that an IPv6 address may embed, by its bits."""
     if isinstance(address, IPv4Address):
         return
     bits = int(address)
-    for network, begin in _EMBEDDED:
+    for network, first_bit in _EMBEDDED:
         if address in network:
-            yield IPv4Address(bits >> (96 - begin) & 0xFFFFFFFF)
+            yield IPv4Address(bits >> (96 - first_bit) & 0xFFFFFFFF)
     if address in _TEREDO:
         yield IPv4Address(~bits & 0xFFFFFFFF)
     # An interface identifier of ISATAP, in any network.
@@ -88,14 +87,14 @@ def _list_embedded(address: IPv4Address | IPv6Address) -> Iterator[IPv4Address]:
         yield IPv4Address(bits & 0xFFFFFFFF)
     if address in _LOCAL_NAT64:
         text = f"{bits:0128b}"
-        for begin in (48, 56, 64, 96):
-            around = text[begin:64] + text[72:] if begin <= 64 else text[begin:]
+        for first_bit in (48, 56, 64, 96):
+            around = text[first_bit:64] + text[72:] if first_bit <= 64 else text[first_bit:]
             yield IPv4Address(int(around[:32], 2))
 
 
 def _parse_legacy(name: str) -> IPv4Address | None:
-    """An IPv4 address as inet_aton reads it: one to four numbers, decimal, octal or hexadecimal, the last one filling
-    the bytes that are left."""
+    """Parse an IPv4 address as inet_aton does: one to four numbers, decimal, octal or hexadecimal, of which the last
+    fills the remaining bytes."""
     try:
         numbers = [_parse_number(part) for part in name.split(".")]
     except ValueError:

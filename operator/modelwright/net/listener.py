@@ -1,7 +1,7 @@
-"""The guard of every HTTP server of ours: what strangers can cost is bounded before a request of theirs is read.
+"""Listener of every HTTP server of Modelwright: bounds the cost of clients before it reads a request.
 
-A connection that has not sent a whole head is the first to go when there are too many, then one that is idle. One with
-a request under way is never closed for another's sake, so a flood of half-sent requests keeps nobody out.
+With too many connections, it closes first one that has not sent a complete head, then an idle one. It never closes one
+with a request in progress in favour of another, so a flood of half-sent requests locks no client out.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ _ACCEPT_RETRY_SECONDS = 0.2
 
 @dataclass(frozen=True, slots=True)
 class ConnectionLimits:
-    """What one server gives to those who connect. Sizes in bytes, times in seconds.
+    """Limits of the connections to one server. Sizes in bytes, times in seconds.
 
-    `connections` in all, and `per_address`. `head_seconds`: from the first byte of a request, or from the connection's
-    begin, to the end of its head; a TLS handshake has the same time. `request_seconds`: from there to the end of the
-    answer. `keepalive_seconds`: how long a connection may be idle after a request.
+    `max_connections` in total, and `max_per_address`. `head_seconds`: from the first byte of a request, or from the
+    start of the connection, to the end of its head; a TLS handshake has the same time. `request_seconds`: from there
+    to the end of the response. `keepalive_seconds`: maximum idle time after a request.
     """
 
     max_connections: int = 128
@@ -53,10 +53,10 @@ class ConnectionLimits:
 
 
 class Listener:
-    """A server that listens. `refused`: connections that were closed to keep the bounds."""
+    """A listening server. `refused_connections`: connections that were closed to keep the limits."""
 
-    def __init__(self, room: ConnectionLimits) -> None:
-        self._limits = room
+    def __init__(self, limits: ConnectionLimits) -> None:
+        self._limits = limits
         self._all_connections = _ConnectionGroup()
         self._addresses: dict[str, _ConnectionGroup] = {}
         self._by_transport: dict[asyncio.BaseTransport, _Connection] = {}
@@ -74,24 +74,27 @@ class Listener:
         app: web.Application,
         host: str,
         port: int,
-        room: ConnectionLimits,
+        limits: ConnectionLimits,
         *,
         decompress: bool = False,
         backlog: int = 128,
         tls: Callable[[], ssl.SSLContext] | None = None,
     ) -> Listener:
-        """Serve `app`, which must not be frozen yet. An empty `host` is all addresses, IPv4 and IPv6 alike; `port` 0 is
-        any that is free. `tls` gives what the next connection is met with. Raises OSError when the port is taken."""
-        self = cls(room)
+        """Serve `app`, which must not be frozen yet. Raises OSError when the port is taken.
+
+        An empty `host` is all addresses, IPv4 and IPv6; `port` 0 is any free one. `tls` returns the context of the
+        next connection.
+        """
+        self = cls(limits)
         app.middlewares.append(self._track_request)
         self._runner = web.AppRunner(
             app,
             access_log=None,
             handle_signals=False,
             auto_decompress=decompress,
-            max_line_size=room.head_bytes,
-            max_field_size=room.head_bytes,
-            max_headers=room.max_headers,
+            max_line_size=limits.head_bytes,
+            max_field_size=limits.head_bytes,
+            max_headers=limits.max_headers,
             logger=_RequestErrorLogger(self._log_throttle),
         )
         await self._runner.setup()
@@ -108,7 +111,7 @@ class Listener:
         return self
 
     async def close(self) -> None:
-        """No more connections; requests under way get the time that aiohttp gives them, then all is closed."""
+        """Accept no more connections; close all, after the time that aiohttp gives to requests in progress."""
         for task in (self._accepting, *self._opening):
             if task is not None:
                 task.cancel()
@@ -120,7 +123,7 @@ class Listener:
 
     @property
     def open_connections(self) -> int:
-        """Connections that are open."""
+        """Number of open connections."""
         return len(self._all_connections)
 
     async def _accept_connections(
@@ -173,25 +176,25 @@ class Listener:
         try:
             return await handler(request)
         except web.RequestPayloadError:
-            return web.Response(status=400, text="the body is not what its head says")
+            return web.Response(status=400, text="the body does not match its head")
         finally:
             if connection is not None:
                 connection.finish_request()
 
     def _make_room(self, address: str) -> bool:
-        """Whether one more connection of `address` may be open; closes a weaker one for it, if need be."""
-        here = self._addresses.get(address)
-        for crowd, most in (
-            (here, self._limits.max_per_address),
+        """Whether `address` may open one more connection; closes a less active one for it if necessary."""
+        same_address = self._addresses.get(address)
+        for group, limit in (
+            (same_address, self._limits.max_per_address),
             (self._all_connections, self._limits.max_connections),
         ):
-            if crowd is None or len(crowd) < most:
+            if group is None or len(group) < limit:
                 continue
-            weakest = crowd.pick_to_close()
-            if weakest is None:
+            victim = group.pick_to_close()
+            if victim is None:
                 return False
-            self._count_refusal(weakest.address)
-            weakest.close_now()
+            self._count_refusal(victim.address)
+            victim.close_now()
         return True
 
     def _count_refusal(self, address: str) -> None:
@@ -199,24 +202,24 @@ class Listener:
         self._log_throttle.warn_throttled("too many connections: one was closed", address)
 
     def _add_connection(self, connection: _Connection) -> None:
-        for crowd in (self._all_connections, self._addresses.setdefault(connection.address, _ConnectionGroup())):
-            crowd.waiting[connection] = None
+        for group in (self._all_connections, self._addresses.setdefault(connection.address, _ConnectionGroup())):
+            group.waiting[connection] = None
 
     def _register_transport(self, connection: _Connection, transport: asyncio.BaseTransport) -> None:
         self._by_transport[transport] = connection
 
-    def _change_state(self, connection: _Connection, where: str) -> None:
-        for crowd in (self._all_connections, self._addresses.get(connection.address)):
-            if crowd is not None:
-                crowd.remove(connection)
-                getattr(crowd, where)[connection] = None
+    def _change_state(self, connection: _Connection, state: str) -> None:
+        for group in (self._all_connections, self._addresses.get(connection.address)):
+            if group is not None:
+                group.remove(connection)
+                getattr(group, state)[connection] = None
 
     def _forget_connection(self, connection: _Connection) -> None:
         self._all_connections.remove(connection)
-        here = self._addresses.get(connection.address)
-        if here is not None:
-            here.remove(connection)
-            if not len(here):
+        same_address = self._addresses.get(connection.address)
+        if same_address is not None:
+            same_address.remove(connection)
+            if not len(same_address):
                 del self._addresses[connection.address]
         if connection.transport is not None:
             self._by_transport.pop(connection.transport, None)
@@ -227,14 +230,14 @@ def _bind_socket(host: str, port: int, backlog: int) -> socket.socket:
         try:
             return socket.create_server(("::", port), family=socket.AF_INET6, backlog=backlog, dualstack_ipv6=True)
         except (ValueError, OSError):
-            # A node without IPv6. When the port is taken, the next attempt says so.
+            # A node without IPv6. The next attempt raises if the port is taken.
             host = "0.0.0.0"  # noqa: S104 - callers come from outside the pod
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     return socket.create_server((host, port), family=family, backlog=backlog)
 
 
 class _ConnectionGroup:
-    """Open connections by what they do, each in the order in which they began to."""
+    """Open connections by state, each in the order in which they entered it."""
 
     def __init__(self) -> None:
         self.waiting: dict[_Connection, None] = {}
@@ -245,16 +248,16 @@ class _ConnectionGroup:
         return len(self.waiting) + len(self.idle) + len(self.busy)
 
     def pick_to_close(self) -> _Connection | None:
-        """The one that is missed least; None when all have a request under way."""
+        """Return the connection to close first; None when all have a request in progress."""
         return next(iter(self.waiting), None) or next(iter(self.idle), None)
 
     def remove(self, connection: _Connection) -> None:
-        for part in (self.waiting, self.idle, self.busy):
-            part.pop(connection, None)
+        for state in (self.waiting, self.idle, self.busy):
+            state.pop(connection, None)
 
 
 class _Connection(asyncio.Protocol):
-    """Stands before aiohttp's protocol, and ends the connection when a time or the bound of the head is over."""
+    """Wraps aiohttp's protocol, and closes the connection when a time or the size of the head exceeds its limit."""
 
     def __init__(self, listener: Listener, address: str, inner: asyncio.Protocol) -> None:
         self.address = address
@@ -298,20 +301,20 @@ class _Connection(asyncio.Protocol):
         self._inner.resume_writing()
 
     def start_request(self, request: web.BaseRequest) -> None:
-        """A whole head has come."""
+        """Record that a complete head has arrived."""
         self._content = request.content
         self._expects_head = False
         self._listener._change_state(self, "busy")
         self._set_deadline(self._limits.request_seconds)
 
     def finish_request(self) -> None:
-        """The answer is made: the next request may come."""
+        """Record the end of the response; the next request may arrive."""
         self._expects_head, self._request_started, self._head_length, self._tail = True, False, 0, b""
         self._listener._change_state(self, "idle")
         self._set_deadline(self._limits.keepalive_seconds)
 
     def close_now(self) -> None:
-        """Close it at once."""
+        """Close the connection at once."""
         self._listener._forget_connection(self)
         if self.transport is not None:
             self.transport.abort()
@@ -319,27 +322,27 @@ class _Connection(asyncio.Protocol):
             self.opening.cancel()
 
     def _accept_head(self, data: bytes) -> bool:
-        """Whether what comes while a head is waited for is within its bound."""
+        """Whether `data`, which arrives before the end of a head, is within the limit of the head."""
         if self._content is not None and not self._content.is_eof():
-            # The rest of a body that nobody has read; aiohttp bounds the time for it.
+            # The rest of an unread body; aiohttp bounds the time for it.
             return True
         if not self._request_started:
             self._request_started = True
             self._set_deadline(self._limits.head_seconds)
         if self._head_length == 0:
-            # Empty lines before a request are no end of a head.
+            # Empty lines before a request don't end a head.
             data = data.lstrip(b"\r\n")
-        seen = self._tail + data
-        end = seen.find(_HEAD_END)
+        received = self._tail + data
+        end = received.find(_HEAD_END)
         self._head_length += len(data) if end < 0 else end + len(_HEAD_END) - len(self._tail)
         if self._head_length > self._limits.head_bytes:
             if self.transport is not None:
                 self.transport.write(_HEAD_TOO_LONG_RESPONSE)
                 self.transport.close()
             return False
-        # What follows the end is a body, or the next request.
+        # A body, or the next request, follows the end.
         self._expects_head = end < 0
-        self._tail = seen[1 - len(_HEAD_END) :]
+        self._tail = received[1 - len(_HEAD_END) :]
         return True
 
     def _set_deadline(self, seconds: float) -> None:
@@ -349,7 +352,7 @@ class _Connection(asyncio.Protocol):
 
 
 class LogThrottle:
-    """Warnings that strangers can cause: one a minute of each kind, with how often it happened meanwhile."""
+    """Logs warnings that any client can cause: one a minute of each kind, with the number of suppressed ones."""
 
     def __init__(self, logger: logging.Logger, now: Callable[[], float] = time.monotonic) -> None:
         self._log = logger
@@ -358,18 +361,18 @@ class LogThrottle:
         self._suppressed: dict[str, int] = {}
 
     def warn_throttled(self, message: str, why: str) -> None:
-        """Log `message`, a text of ours, with `why`; or count it only."""
+        """Log `message`, a constant text, with `why`; or only count it."""
         last = self._last_logged.get(message)
         if last is not None and self._now() - last < _LOG_INTERVAL_SECONDS:
             self._suppressed[message] = self._suppressed.get(message, 0) + 1
             return
         self._last_logged[message] = self._now()
-        more = self._suppressed.pop(message, 0)
-        self._log.warning(message, extra={"why": why[:200], "not_logged_before": more})
+        suppressed = self._suppressed.pop(message, 0)
+        self._log.warning(message, extra={"why": why[:200], "not_logged_before": suppressed})
 
 
 class _RequestErrorLogger(logging.LoggerAdapter[logging.Logger]):
-    """aiohttp's logger of errors: what is the sender's fault is one line a minute, not a traceback each."""
+    """aiohttp's error logger: an error of the sender is one line a minute, without a traceback."""
 
     def __init__(self, noise: LogThrottle) -> None:
         super().__init__(log, {})
@@ -385,9 +388,9 @@ class _RequestErrorLogger(logging.LoggerAdapter[logging.Logger]):
 
 
 class TlsCertificate:
-    """The TLS context of a folder with tls.crt and tls.key, as a Secret is mounted; read again when they change.
+    """TLS context of a folder with tls.crt and tls.key, as of a mounted Secret; loaded again when they change.
 
-    Raises OSError (ssl.SSLError is one) when it can't be read at first; later the former one stays in use.
+    Raises OSError (ssl.SSLError is one) when the first load fails; after a later failure the former one stays in use.
     """
 
     def __init__(self, folder: str, now: Callable[[], float] = time.monotonic) -> None:
@@ -399,7 +402,7 @@ class TlsCertificate:
         self._checked_at = now()
 
     def get_context(self) -> ssl.SSLContext:
-        """What the next connection is met with; the files are read every 10 s."""
+        """Return the context of the next connection; checks the files every 10 s."""
         if self._now() - self._checked_at >= _CERTIFICATE_CHECK_SECONDS:
             self._checked_at = self._now()
             try:
@@ -421,5 +424,5 @@ class TlsCertificate:
         return context
 
     def _read_stamp(self) -> tuple[tuple[int, int, int], ...]:
-        found = (os.stat(os.path.join(self._folder, name)) for name in (CERTIFICATE, KEY))
-        return tuple((one.st_ino, one.st_mtime_ns, one.st_size) for one in found)
+        stats = (os.stat(os.path.join(self._folder, name)) for name in (CERTIFICATE, KEY))
+        return tuple((one.st_ino, one.st_mtime_ns, one.st_size) for one in stats)

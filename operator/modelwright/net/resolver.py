@@ -1,5 +1,7 @@
-"""The resolver of the operator's own HTTP clients: what it finds is what is connected to, some is never found, and a
-slow DNS takes no more than it is given."""
+"""DNS resolver of the operator's HTTP clients: never returns forbidden addresses, and bounds the cost of a slow DNS.
+
+aiohttp connects to the addresses that it returns, so no second lookup can bypass the check.
+"""
 
 from __future__ import annotations
 
@@ -15,21 +17,21 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from modelwright.net import addresses
 
 LOOKUP_SECONDS = 5.0
-"""How long a name is waited for; the lookup itself goes on, since nothing can end it."""
+"""Timeout of a lookup for its callers; the lookup itself continues, since nothing can cancel it."""
 MAX_CONCURRENT_LOOKUPS = 4
 MAX_WAITING_LOOKUPS = 1000
 SLOW_SECONDS = 60.0
-"""How long a name that took longer isn't looked up again."""
+"""Time for which a name whose lookup timed out is not looked up again."""
 
 AddressInfo = list[tuple[Any, Any, int, str, Any]]
 
 
 class DnsLookups:
-    """Lookups of names in a few threads of their own.
+    """Looks names up in a few threads of its own.
 
-    `getaddrinfo` can't be ended, and takes half a minute when a server of the zone doesn't answer. In the threads that
-    a loop has for everybody, four such names would keep all others, and the API server's, from being found. So each
-    purpose has its own threads, a name is looked up once at a time, and one that was slow has to wait.
+    `getaddrinfo` can't be cancelled, and takes half a minute when a server of the zone doesn't answer. In the event
+    loop's shared threads, four such names would block all other lookups, that of the API server included. So each
+    purpose has its own threads, a name is looked up once at a time, and a slow name is not retried at once.
     """
 
     def __init__(self) -> None:
@@ -38,9 +40,9 @@ class DnsLookups:
         self._slots: asyncio.Semaphore | None = None
 
     async def resolve_name(self, host: str, family: Any) -> AddressInfo:
-        """The addresses of a name. Raises OSError, within LOOKUP_SECONDS."""
+        """Return the addresses of a name. Raises OSError within LOOKUP_SECONDS."""
         if time.monotonic() < self._slow.get(host, 0.0):
-            raise OSError(errno.ETIMEDOUT, f"the DNS took too long for {host}: it is asked again in a minute")
+            raise OSError(errno.ETIMEDOUT, f"the DNS took too long for {host}: it is looked up again in a minute")
         try:
             async with asyncio.timeout(LOOKUP_SECONDS):
                 return await asyncio.shield(self._start_lookup(host, family))
@@ -54,7 +56,7 @@ class DnsLookups:
             if len(self._running) >= MAX_WAITING_LOOKUPS:
                 raise OSError(errno.EAGAIN, f"{host} is not looked up: too many names wait for the DNS")
             task = self._running[host, family] = asyncio.create_task(self._run_lookup(host, family))
-            # Its exception is the waiter's, and there may be none any more.
+            # Retrieve the exception: its waiter may have been cancelled.
             task.add_done_callback(lambda done: done.cancelled() or done.exception())
         return task
 
@@ -79,41 +81,40 @@ class DnsLookups:
 
 
 async def _resolve_in_thread(host: str, family: Any) -> AddressInfo:
-    """In a thread that the process does not wait for at its end."""
+    """Look a name up in a daemon thread, which the process does not wait for at its end."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[AddressInfo] = loop.create_future()
 
-    def told(found: AddressInfo | None, error: Exception | None) -> None:
+    def set_outcome(infos: AddressInfo | None, error: Exception | None) -> None:
         if future.done():
             return
         if error is not None:
             future.set_exception(error)
         else:
-            future.set_result(found or [])
+            future.set_result(infos or [])
 
-    def look() -> None:
-        found, failed = None, None
+    def look_up() -> None:
+        infos, failure = None, None
         try:
-            found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, family=family, flags=socket.AI_ADDRCONFIG)
+            infos = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, family=family, flags=socket.AI_ADDRCONFIG)
         except (OSError, UnicodeError) as error:
-            failed = error if isinstance(error, OSError) else OSError(errno.EINVAL, f"{host!r} is no name: {error}")
+            failure = error if isinstance(error, OSError) else OSError(errno.EINVAL, f"{host!r} is no name: {error}")
         if not loop.is_closed():
-            loop.call_soon_threadsafe(told, found, failed)
+            loop.call_soon_threadsafe(set_outcome, infos, failure)
 
-    threading.Thread(target=look, name="dns", daemon=True).start()
+    threading.Thread(target=look_up, name="dns", daemon=True).start()
     return await future
 
 
 class GuardedResolver(AbstractResolver):
-    """Leaves out addresses that must not be asked, whatever name leads to them. Those with the same `lookups` share
-    their threads."""
+    """Leaves out forbidden addresses, by any name. Resolvers with the same `lookups` share their threads."""
 
     def __init__(self, lookups: DnsLookups | None = None) -> None:
         self._lookups = lookups or DnsLookups()
 
     async def resolve(self, host: str, port: int = 0, family: Any = socket.AF_UNSPEC) -> list[ResolveResult]:
-        found = await self._lookups.resolve_name(host, family)
-        kept = [
+        resolved = await self._lookups.resolve_name(host, family)
+        allowed = [
             ResolveResult(
                 hostname=host,
                 host=address[0],
@@ -122,14 +123,14 @@ class GuardedResolver(AbstractResolver):
                 proto=proto,
                 flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
             )
-            for kind, _, proto, _, address in found
+            for kind, _, proto, _, address in resolved
             if not addresses.is_forbidden(str(address[0]))
         ]
-        if not kept:
+        if not allowed:
             raise OSError(
                 errno.EACCES, f"{host} leads to link-local or metadata addresses only, which are never contacted"
             )
-        return kept
+        return allowed
 
     async def close(self) -> None:
         return

@@ -1,4 +1,4 @@
-"""A metrics server that answers as the test says, and the requests for measurements it gets."""
+"""A fake metrics server, and requests for measurements."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ def metric(**fields: Any) -> Metric:
     return Metric.model_validate({"name": "m", **limit, **fields})
 
 
-def ask(*metrics: Metric, **changes: Any) -> MeasurementRequest:
-    """An ask for the metrics, about digits-v2 beside digits-v1, behind Traefik."""
+def make_request(*metrics: Metric, **changes: Any) -> MeasurementRequest:
+    """A request for the metrics of digits-v2 beside digits-v1, behind Traefik."""
     fields: dict[str, Any] = {
         "key": "uid/1",
         "notify_key": Key("Model", "vision", "digits"),
@@ -135,7 +135,7 @@ class FakeServer:
 
     @staticmethod
     async def endless(request: web.Request) -> web.StreamResponse:
-        """Sends more than anybody reads."""
+        """Sends a body without end."""
         response = web.StreamResponse()
         await response.prepare(request)
         with contextlib.suppress(ConnectionError):
@@ -173,10 +173,14 @@ class Bench:
     def measurer(self) -> Measurer:
         return Measurer(self.connections(), self.web, jobs=self.jobs, comparer_url=lambda *_: self.server.url)
 
-    def look(self, asked: MeasurementRequest, seconds: float = 60) -> MeasurementRound:
-        self.memory = self.memory or MeasurementState.for_request(asked)
-        return MeasurementRound(asked, self.memory, asked.since + timedelta(seconds=seconds))
+    def start_round(self, measurement_request: MeasurementRequest, seconds: float = 60) -> MeasurementRound:
+        self.memory = self.memory or MeasurementState.for_request(measurement_request)
+        return MeasurementRound(
+            measurement_request, self.memory, measurement_request.since + timedelta(seconds=seconds)
+        )
 
-    async def measure(self, asked: MeasurementRequest, seconds: float = 60) -> Measurement:
-        """The first metric of the ask, `seconds` after the step began."""
-        return await self.measurer().measure_metric(self.look(asked, seconds), asked.metrics[0])
+    async def measure(self, measurement_request: MeasurementRequest, seconds: float = 60) -> Measurement:
+        """Measure the first metric of the request, `seconds` after the step began."""
+        return await self.measurer().measure_metric(
+            self.start_round(measurement_request, seconds), measurement_request.metrics[0]
+        )

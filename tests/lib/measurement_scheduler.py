@@ -15,8 +15,8 @@ from modelwright.obs.clock import FakeClock
 from tests.lib.measurement import SINCE, FakeServer
 
 
-class Office:
-    """A desk before the fake server, and whom it has woken."""
+class SchedulerHarness:
+    """A scheduler of measurements from the fake server, and the keys that it has notified."""
 
     def __init__(self, server: FakeServer, **options: Any) -> None:
         self.server, self.clock = server, FakeClock(SINCE + timedelta(seconds=60))
@@ -25,24 +25,24 @@ class Office:
             {"name": "default", "type": "Prometheus", "url": server.url},
             {"name": "json", "type": "HTTP", "url": server.url},
         ]
-        self.desk = MeasurementScheduler(
+        self.scheduler = MeasurementScheduler(
             parse_connections({"connections": entries}, "test"), self.woken.put_nowait, clock=self.clock, **options
         )
 
-    async def look(self, asked: MeasurementRequest) -> tuple[Measurement, ...]:
-        """The measurements, once the look has ended."""
-        assert self.desk.get_measurements(asked) is None
-        assert await self.woken.get() == asked.notify_key
-        found = self.desk.get_measurements(asked)
-        assert found is not None
-        return found
+    async def measure_once(self, measurement_request: MeasurementRequest) -> tuple[Measurement, ...]:
+        """Return the measurements once the round has ended."""
+        assert self.scheduler.get_measurements(measurement_request) is None
+        assert await self.woken.get() == measurement_request.notify_key
+        actual = self.scheduler.get_measurements(measurement_request)
+        assert actual is not None
+        return actual
 
     async def pass_by(self, seconds: float) -> None:
-        """Let time pass, and what is started then get to its requests."""
+        """Let time pass, and let started tasks reach their requests."""
         self.clock.advance(seconds)
         for _ in range(20):
             await asyncio.sleep(0)
 
     @property
-    def asked(self) -> int:
+    def request_count(self) -> int:
         return len(self.server.requests)

@@ -35,20 +35,20 @@ def metric(name: str = "m", **fields: Any) -> Metric:
     return Metric.model_validate({"name": name, "max": "1", **fields})
 
 
-class Office:
-    """A desk that looks when it is told to."""
+class PrometheusHarness:
+    """Measures once by a new scheduler, from a real Prometheus."""
 
     def __init__(self, url: str) -> None:
         self.url = url
         self.since = datetime.now(UTC)
 
-    def _desk(self) -> tuple[MeasurementScheduler, asyncio.Event]:
-        """A desk of this server, and what tells of its looks."""
+    def _build_scheduler(self) -> tuple[MeasurementScheduler, asyncio.Event]:
+        """Build a scheduler of this server, and an event of its notifications."""
         woken = asyncio.Event()
         entries = [{"name": "default", "type": "Prometheus", "url": self.url}]
         return MeasurementScheduler(parse_connections({"connections": entries}, "test"), lambda _: woken.set()), woken
 
-    def _ask(self, *metrics: Metric) -> MeasurementRequest:
+    def _make_request(self, *metrics: Metric) -> MeasurementRequest:
         return MeasurementRequest(
             key="k",
             notify_key=Key("Model", "vision", "digits"),
@@ -62,35 +62,35 @@ class Office:
         )
 
     async def measure(self, *metrics: Metric, **changes: Any) -> tuple[Measurement, ...]:
-        """One look of an operator that knows nothing from before."""
-        desk, woken = self._desk()
-        asked = replace(self._ask(*metrics), **changes)
+        """Measure one round as an operator without former state."""
+        scheduler, woken = self._build_scheduler()
+        measurement_request = replace(self._make_request(*metrics), **changes)
         try:
-            desk.get_measurements(asked)
+            scheduler.get_measurements(measurement_request)
             await woken.wait()
-            found = desk.get_measurements(asked)
-            assert found is not None
-            return found
+            actual = scheduler.get_measurements(measurement_request)
+            assert actual is not None
+            return actual
         finally:
-            await desk.close()
+            await scheduler.close()
 
     async def series(self, wanted: Metric, end: datetime) -> ValuePairs:
         """The values of a query from `since` to `end`, at the pace of the scrapes."""
-        desk, woken = self._desk()
-        asked = replace(self._ask(), interval=timedelta(seconds=SCRAPE_SECONDS))
+        scheduler, woken = self._build_scheduler()
+        measurement_request = replace(self._make_request(), interval=timedelta(seconds=SCRAPE_SECONDS))
         try:
-            desk.get_measurements(asked)
-            assert desk.get_range_points(asked, wanted, end) is None
+            scheduler.get_measurements(measurement_request)
+            assert scheduler.get_range_points(measurement_request, wanted, end) is None
             await woken.wait()
-            found = desk.get_range_points(asked, wanted, end)
-            assert found is not None
-            return found
+            actual = scheduler.get_range_points(measurement_request, wanted, end)
+            assert actual is not None
+            return actual
         finally:
-            await desk.close()
+            await scheduler.close()
 
     async def result(self, wanted: Metric, **changes: Any) -> Any:
-        (found,) = await self.measure(wanted, **changes)
-        return found.result
+        (actual,) = await self.measure(wanted, **changes)
+        return actual.result
 
 
 @contextlib.contextmanager
@@ -117,11 +117,11 @@ async def infer(session: aiohttp.ClientSession, url: str, times: int) -> None:
                 await response.read()
 
 
-async def stored(office: Office, query: str, least: float) -> None:
+async def stored(harness: PrometheusHarness, query: str, least: float) -> None:
     """Wait until Prometheus has it."""
     wanted = metric(prometheus={"query": query})
     while True:
-        found = await office.result(wanted, serving=None)
-        if isinstance(found, MetricValue) and (found.candidate or 0) >= least:
+        actual = await harness.result(wanted, serving=None)
+        if isinstance(actual, MetricValue) and (actual.candidate or 0) >= least:
             return
         await asyncio.sleep(0.1)

@@ -34,16 +34,16 @@ class Counting:
         if "count(" in query:
             self.counts.append(query)
             return await FakeServer.vector(*(["1"] if self._has(query, end) else []))(request)
-        found = re.fullmatch(r"(\w*\{.*\})\[(\d+)s\]", query)
-        assert found is not None, query
-        start = end - int(found[2])
-        self.asked.append((found[1], start, end))
+        actual = re.fullmatch(r"(\w*\{.*\})\[(\d+)s\]", query)
+        assert actual is not None, query
+        start = end - int(actual[2])
+        self.asked.append((actual[1], start, end))
         if end - start > self.largest:
             return await error("execution", "query processing would load too many samples", 422)(request)
         result = []
         for labels, samples in self.series:
             values = [[START + at, str(value)] for at, value in samples if start <= START + at <= end]
-            if values and self._matches(labels, found[1]):
+            if values and self._matches(labels, actual[1]):
                 result.append({"metric": labels, "values": values})
         return await FakeServer.reply(data("matrix", result))(request)
 
@@ -83,5 +83,5 @@ def traefik(revision: str, code: str, *samples: tuple[float, float], instance: s
 
 def runtime(revision: str, code: str, *samples: tuple[float, float], **labels: str) -> Any:
     """Of the runtime's own counter, in the one pod that the revision has."""
-    found = {"__name__": "v2_requests_total", "job": "pods", "instance": revision, "code": code, "namespace": "vision"}
-    return found | {"pod": f"digits-{revision * 10}-x-y"} | labels, list(samples)
+    actual = {"__name__": "v2_requests_total", "job": "pods", "instance": revision, "code": code, "namespace": "vision"}
+    return actual | {"pod": f"digits-{revision * 10}-x-y"} | labels, list(samples)

@@ -141,11 +141,11 @@ class Cluster:
         if route is None:
             return
         seen = route["metadata"]["generation"] - lag
-        told = [
+        conditions = [
             {"type": t, "status": accepted, "reason": "R", "message": "m", "observedGeneration": seen}
             for t in ("Accepted", "ResolvedRefs")
         ]
-        status = {"parents": [{"parentRef": {"name": "g"}, "conditions": told}]}
+        status = {"parents": [{"parentRef": {"name": "g"}, "conditions": conditions}]}
         self.scene = replace(self.scene, route=route | {"status": status})
 
     def proxy_follows(self) -> None:

@@ -19,7 +19,7 @@ from modelwright.core.analysis.ab_winner import NEEDED_POINTS, decide_winner
 from modelwright.core.analysis.evidence import Arm, Histogram, MeasurementFailure, MetricValue, Outcome, RequestShares
 from modelwright.measurement.request import Gateway
 from tests.lib.prometheus import SCRAPE_SECONDS, Exporter, Job, answers, prometheus, traefik
-from tests.lib.real_prometheus import CANDIDATE, ROOT, SERVING, Office, infer, metric, stored, v2_server
+from tests.lib.real_prometheus import CANDIDATE, ROOT, SERVING, PrometheusHarness, infer, metric, stored, v2_server
 
 pytestmark = pytest.mark.metrics
 
@@ -31,12 +31,12 @@ def bad_of_total(which: str) -> Metric:
 
 
 @contextlib.asynccontextmanager
-async def scraping(folder: Path, exporter: Exporter) -> AsyncIterator[Office]:
+async def scraping(folder: Path, exporter: Exporter) -> AsyncIterator[PrometheusHarness]:
     async with exporter.serving() as where:
         with prometheus(folder, [Job("jobs", where)]) as url:
             await answers(f"{url}/-/ready")
             await exporter.scraped()
-            yield Office(url)
+            yield PrometheusHarness(url)
 
 
 def jobs(won: int, lost: int | None, kind: str = "x") -> str:
@@ -46,34 +46,34 @@ def jobs(won: int, lost: int | None, kind: str = "x") -> str:
     return "\n".join(lines)
 
 
-async def test_counts_are_exact_through_a_reset_and_a_series_that_appears(tmp_path: Path) -> None:
+async def test_counts_are_exact_through_resets_and_new_series(tmp_path: Path) -> None:
     exporter = Exporter()
     exporter.text = jobs(1000, 7)
-    async with scraping(tmp_path, exporter) as office:
+    async with scraping(tmp_path, exporter) as harness:
         exporter.text = jobs(1040, 9)
         await exporter.scraped()
-        assert await office.result(bad_of_total("x"), serving=None) == RequestShares(Arm(42, 2), None)
+        assert await harness.result(bad_of_total("x"), serving=None) == RequestShares(Arm(42, 2), None)
         # The process starts again, and counts from nothing.
         exporter.text = jobs(5, 1)
         await exporter.scraped()
-        assert await office.result(bad_of_total("x"), serving=None) == RequestShares(Arm(48, 3), None)
+        assert await harness.result(bad_of_total("x"), serving=None) == RequestShares(Arm(48, 3), None)
         # A label that was never seen: its first sample is already 4.
         exporter.text = jobs(15, 1) + "\n" + jobs(20, 4, kind="y")
         await exporter.scraped()
-        assert await office.result(bad_of_total("y"), serving=None) == RequestShares(Arm(24, 4), None)
+        assert await harness.result(bad_of_total("y"), serving=None) == RequestShares(Arm(24, 4), None)
         # A target that vanishes and comes back with its counters has lost nothing.
         exporter.text = None
         await exporter.scraped()
         exporter.text = jobs(25, 1) + "\n" + jobs(30, 5, kind="y")
         await exporter.scraped()
-        assert await office.result(bad_of_total("x"), serving=None) == RequestShares(Arm(68, 3), None)
-        assert await office.result(bad_of_total("y"), serving=None) == RequestShares(Arm(35, 5), None)
+        assert await harness.result(bad_of_total("x"), serving=None) == RequestShares(Arm(68, 3), None)
+        assert await harness.result(bad_of_total("y"), serving=None) == RequestShares(Arm(35, 5), None)
 
 
-async def test_a_bad_selector_that_can_match_nothing_is_found_by_its_name(tmp_path: Path) -> None:
+async def test_a_bad_selector_without_any_series_is_detected(tmp_path: Path) -> None:
     exporter = Exporter()
     exporter.text = jobs(1000, None)
-    async with scraping(tmp_path, exporter) as office:
+    async with scraping(tmp_path, exporter) as harness:
         exporter.text = jobs(1040, None) + '\nlost_total{kind="z"} 1'
         await exporter.scraped()
         for bad, known in (
@@ -82,35 +82,33 @@ async def test_a_bad_selector_that_can_match_nothing_is_found_by_its_name(tmp_pa
             ("lost_total{k='x'}", False),
         ):
             wanted = metric(prometheus={"bad": bad, "total": 'jobs_total{kind="x"}'})
-            found = await office.result(wanted, serving=None)
-            assert found == RequestShares(Arm(40, 0), None) if known else found.reason == "BadSelectorMatchesNothing", (
-                bad
-            )
+            actual = await harness.result(wanted, serving=None)
+            assert (
+                actual == RequestShares(Arm(40, 0), None) if known else actual.reason == "BadSelectorMatchesNothing"
+            ), bad
 
 
 @pytest.mark.parametrize(("started_in_the_step", "trials"), [(False, 25), (True, 45)])
-async def test_the_first_errors_of_a_target_that_is_first_scraped_in_the_step_count(
-    tmp_path: Path, started_in_the_step: bool, trials: int
-) -> None:
+async def test_first_errors_of_a_new_target_count(tmp_path: Path, started_in_the_step: bool, trials: int) -> None:
     exporter = Exporter()
     exporter.text = None
     async with exporter.serving() as where:
         # Two jobs scrape the same target, which counts once.
         with prometheus(tmp_path, [Job("jobs", where), Job("again", where)]) as url:
             await answers(f"{url}/-/ready")
-            office = Office(url)
-            start = office.since.timestamp() + (0.001 if started_in_the_step else -1000)
+            harness = PrometheusHarness(url)
+            start = harness.since.timestamp() + (0.001 if started_in_the_step else -1000)
             exporter.text = f"{jobs(20, None)}\nprocess_start_time_seconds {start:f}"
             await exporter.scraped()
             exporter.text = f"{jobs(40, 5)}\nprocess_start_time_seconds {start:f}"
             await exporter.scraped()
-            assert await office.result(bad_of_total("x"), serving=None) == RequestShares(Arm(trials, 5), None)
+            assert await harness.result(bad_of_total("x"), serving=None) == RequestShares(Arm(trials, 5), None)
 
 
 async def test_what_it_refuses_and_what_it_has_not(tmp_path: Path) -> None:
     exporter = Exporter()
     exporter.text = 'a{n="1"} 1\na{n="2"} 2'
-    async with scraping(tmp_path, exporter) as office:
+    async with scraping(tmp_path, exporter) as harness:
         why = "the query gives a number without any data, and none of its series is there"
         without_data = MetricValue(None, why=why, reason="ValueWithoutData")
         queries: list[tuple[str, Any]] = [
@@ -131,8 +129,8 @@ async def test_what_it_refuses_and_what_it_has_not(tmp_path: Path) -> None:
             ('sum(last_over_time(a{n="1"}[5m])) or vector(8)', MetricValue(1.0)),
         ]
         metrics = [metric(f"m{index}", prometheus={"query": text}) for index, (text, _) in enumerate(queries)]
-        found = await office.measure(*metrics, serving=None)
-        for (text, expected), one in zip(queries, found, strict=True):
+        actual = await harness.measure(*metrics, serving=None)
+        for (text, expected), one in zip(queries, actual, strict=True):
             if isinstance(one.result, MeasurementFailure):
                 assert (one.result.reason, one.result.permanent) == expected, text
             else:
@@ -158,28 +156,28 @@ async def test_builtin_metrics_from_traefik_and_from_the_runtime(tmp_path: Path)
                 Job("pods-2", bad_metrics, {"namespace": "vision", "pod": "digits-bbbbbbbbbb-x-y"}),
             ],
         ) as url,
-        contextlib.nullcontext(Office(url)) as office,
+        contextlib.nullcontext(PrometheusHarness(url)) as harness,
     ):
         await answers(f"{url}/-/ready")
         await answers(f"{good}/v2/health/live")
         await answers(f"{bad}/v2/health/live")
         await answers(f"http://{front_metrics}/ping")
-        await stored(office, "count(up == 1)", 3)
+        await stored(harness, "count(up == 1)", 3)
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session:
             await infer(session, f"{front}/{names['a']}", 3)
-            await stored(office, 'sum(traefik_service_requests_total{service=~".*aaaaaaaaaa.*"})', 3)
-            await stored(office, "sum(v2_requests_total)", 3)
-            office.since = datetime.now(UTC)
+            await stored(harness, 'sum(traefik_service_requests_total{service=~".*aaaaaaaaaa.*"})', 3)
+            await stored(harness, "sum(v2_requests_total)", 3)
+            harness.since = datetime.now(UTC)
             await infer(session, f"{front}/{names['a']}", 90)
             await infer(session, f"{front}/{names['b']}", 10)
-        await stored(office, "sum(traefik_service_requests_total)", 103)
-        await stored(office, "sum(v2_requests_total)", 103)
+        await stored(harness, "sum(traefik_service_requests_total)", 103)
+        await stored(harness, "sum(v2_requests_total)", 103)
         wanted = (
             metric("errors", builtin="error-rate"),
             metric("latency", builtin="latency-over", threshold="100ms"),
         )
         behind = {"gateway": Gateway("traefik.io/gateway-controller")}
-        errors, latency = await office.measure(*wanted, **behind)
+        errors, latency = await harness.measure(*wanted, **behind)
         assert errors.result == RequestShares(Arm(10, 10), Arm(90, 0))
         assert isinstance(latency.result, Histogram)
         assert latency.result.candidate[0] == (0.1, 0)
@@ -190,7 +188,7 @@ async def test_builtin_metrics_from_traefik_and_from_the_runtime(tmp_path: Path)
             "candidate": replace(CANDIDATE, metrics=runtime().spec.metrics),
             "serving": replace(SERVING, metrics=runtime().spec.metrics),
         }
-        errors, latency = await office.measure(*wanted, **own)
+        errors, latency = await harness.measure(*wanted, **own)
         # The first scrape with a pod's series may have come after the first requests, which then count: it was up.
         assert errors.result == RequestShares(Arm(10, 10), Arm(90, 0))
         assert isinstance(latency.result, Histogram)
@@ -207,18 +205,18 @@ async def test_traefik_counts_every_request_that_got_no_answer(tmp_path: Path) -
             tmp_path, [Job("traefik", front_metrics, renamed=("service", "(.*)@file", "$1@kubernetesgateway"))]
         ) as url,
     ):
-        office = Office(url)
+        harness = PrometheusHarness(url)
         for where in (f"{url}/-/ready", f"{aborting}/v2/health/live", f"{hanging}/v2/health/live"):
             await answers(where)
         await answers(f"http://{front_metrics}/ping")
-        await stored(office, "count(up == 1)", 1)
-        office.since = datetime.now(UTC)
+        await stored(harness, "count(up == 1)", 1)
+        harness.since = datetime.now(UTC)
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=0.3)) as session:
             await infer(session, f"{front}/{names['a']}", 5)
             await infer(session, f"{front}/{names['b']}", 4)
-        await stored(office, "sum(traefik_service_requests_total)", 9)
-        found = await office.result(metric(builtin="error-rate"), gateway=Gateway("traefik.io/gateway-controller"))
-        assert found == RequestShares(Arm(4, 4), Arm(5, 5))
+        await stored(harness, "sum(traefik_service_requests_total)", 9)
+        actual = await harness.result(metric(builtin="error-rate"), gateway=Gateway("traefik.io/gateway-controller"))
+        assert actual == RequestShares(Arm(4, 4), Arm(5, 5))
 
 
 async def test_the_values_over_a_test_decide_it(tmp_path: Path) -> None:
@@ -228,19 +226,19 @@ async def test_the_values_over_a_test_decide_it(tmp_path: Path) -> None:
 
     exporter = Exporter()
     exporter.text = sales(0)
-    async with scraping(tmp_path, exporter) as office:
-        office.since = datetime.now(UTC)
-        number, end = 0, office.since
-        while end - office.since < 35 * timedelta(seconds=SCRAPE_SECONDS):
+    async with scraping(tmp_path, exporter) as harness:
+        harness.since = datetime.now(UTC)
+        number, end = 0, harness.since
+        while end - harness.since < 35 * timedelta(seconds=SCRAPE_SECONDS):
             number += 1
             exporter.text = sales(number)
             await exporter.scraped()
             end = datetime.now(UTC)
-        found = await office.series(metric(prometheus={"query": 'sum(sales{revision="$(REVISION)"})'}), end)
-        assert found.failure is None
-        assert len(found.pairs) >= NEEDED_POINTS
-        assert set(found.pairs) == {(5, 3), (6, 4), (7, 5)}
-        verdict = decide_winner("sales", found.pairs, alpha=0.05, higher_is_better=True)
+        actual = await harness.series(metric(prometheus={"query": 'sum(sales{revision="$(REVISION)"})'}), end)
+        assert actual.failure is None
+        assert len(actual.pairs) >= NEEDED_POINTS
+        assert set(actual.pairs) == {(5, 3), (6, 4), (7, 5)}
+        verdict = decide_winner("sales", actual.pairs, alpha=0.05, higher_is_better=True)
         assert verdict.outcome is Outcome.PASS
         assert verdict.message.startswith("candidate higher by 2 ")
         queries: list[tuple[str, Any]] = [
@@ -249,10 +247,10 @@ async def test_the_values_over_a_test_decide_it(tmp_path: Path) -> None:
             ('sum(sales{revision="$(REVISION)"}', "QueryRefused"),
             ('sales{revision="$(REVISION)"}[5m]', "QueryRefused"),
         ]
-        for query, told in queries:
-            found = await office.series(metric(prometheus={"query": query}), end)
-            assert found.pairs == ()
-            assert found.why.startswith(told) if found.failure is None else found.failure.reason == told
+        for query, why in queries:
+            actual = await harness.series(metric(prometheus={"query": query}), end)
+            assert actual.pairs == ()
+            assert actual.why.startswith(why) if actual.failure is None else actual.failure.reason == why
 
 
 async def test_a_prometheus_that_is_stopped_and_goes_on(tmp_path: Path) -> None:
@@ -262,9 +260,9 @@ async def test_a_prometheus_that_is_stopped_and_goes_on(tmp_path: Path) -> None:
         with prometheus(tmp_path, [Job("jobs", where)]) as url:
             await answers(f"{url}/-/ready")
             await exporter.scraped()
-            office = Office(url)
+            harness = PrometheusHarness(url)
             wanted = metric(prometheus={"query": "sum(a)"})
-            assert await office.result(wanted) == MetricValue(1.0)
-        gone = await office.result(wanted)
+            assert await harness.result(wanted) == MetricValue(1.0)
+        gone = await harness.result(wanted)
         assert isinstance(gone, MeasurementFailure)
         assert (gone.reason, gone.permanent) == ("MetricsServerUnreachable", False)

@@ -52,17 +52,17 @@ def matchers(node: VectorSelector) -> dict[str, str]:
 
 
 def selector(text: str) -> VectorSelector:
-    found = promql_parser.parse(text)
-    assert isinstance(found, VectorSelector), text
-    return found
+    actual = promql_parser.parse(text)
+    assert isinstance(actual, VectorSelector), text
+    return actual
 
 
 @given(hostile, st.sampled_from(["=", "!="]))
 @example('"} or vector(1) #', "=")
 def test_a_matcher_reads_as_its_value(value: str, sign: Any) -> None:
-    found = selector(queries.build_selector("a", [LabelMatcher("l", value, sign)]))
-    assert shape(found) == shape(selector(queries.build_selector("a", [LabelMatcher("l", "x", sign)])))
-    assert matchers(found) == {"l": value}
+    actual = selector(queries.build_selector("a", [LabelMatcher("l", value, sign)]))
+    assert shape(actual) == shape(selector(queries.build_selector("a", [LabelMatcher("l", "x", sign)])))
+    assert matchers(actual) == {"l": value}
 
 
 QUERIES = (
@@ -88,8 +88,8 @@ async def test_an_enforced_label_can_not_be_got_round_by_a_value(namespace: str,
 
 
 async def counted(asked: MeasurementRequest, wanted: str, target: RevisionTarget) -> list[VectorSelector]:
-    found = await request_counters.find_counters(asked, wanted, target)
-    parts = [part for part in (found.all_requests, found.bad_requests, found.latency) if part is not None]
+    actual = await request_counters.find_counters(asked, wanted, target)
+    parts = [part for part in (actual.all_requests, actual.bad_requests, actual.latency) if part is not None]
     return [selector(text) for part in parts for text in part.selectors]
 
 
@@ -104,10 +104,10 @@ async def test_selectors_of_a_gateway_keep_their_shape(
         return ask(namespace=of, gateway=gateway, **changes), target
 
     given_, target = asked(namespace, candidate, serving)
-    found = await counted(given_, "Gateway", target)
+    actual = await counted(given_, "Gateway", target)
     other = await counted(asked("n", "c", "s")[0], "Gateway", target)
-    assert [shape(one) for one in found] == [shape(one) for one in other]
-    for one in found:
+    assert [shape(one) for one in actual] == [shape(one) for one in other]
+    for one in actual:
         values = matchers(one)
         if gateway is ISTIO:
             assert values["destination_service_namespace"] == namespace
@@ -125,15 +125,15 @@ async def test_selectors_of_a_gateway_keep_their_shape(
 async def test_selectors_of_a_runtime_are_narrowed_in_shape(namespace: str, label: str, pods: str) -> None:
     text = queries.build_selector("requests_total", [LabelMatcher("model", label)])
     target = replace(CANDIDATE, pod_pattern=pods, metrics=RuntimeMetrics(requests=text, errors=text, latency=text))
-    for found in await counted(ask(namespace=namespace, candidate=target, gateway=None), "Runtime", target):
-        assert found.name == "requests_total"
-        assert matchers(found) == {"model": label, "namespace": namespace, "pod": pods}
+    for actual in await counted(ask(namespace=namespace, candidate=target, gateway=None), "Runtime", target):
+        assert actual.name == "requests_total"
+        assert matchers(actual) == {"model": label, "namespace": namespace, "pod": pods}
 
 
 @given(hostile | st.text(st.characters(exclude_categories=["Cs"]), max_size=20))
 def test_an_instance_is_matched_by_itself_only(instance: str) -> None:
     pattern = queries.escape_pattern(instance)
-    found = selector(queries.build_selector("up", [LabelMatcher("instance", pattern, "=~")]))
-    assert matchers(found) == {"instance": pattern}
+    actual = selector(queries.build_selector("up", [LabelMatcher("instance", pattern, "=~")]))
+    assert matchers(actual) == {"instance": pattern}
     assert re.fullmatch(pattern, instance)
     assert not re.fullmatch(pattern, instance + "x")

@@ -35,7 +35,7 @@ def depth(value: Any) -> int:
 
 
 @given(VALUES, st.sampled_from([None, 1]), st.booleans())
-def test_what_is_within_the_bounds_is_read_and_one_less_is_too_little(value: Any, indent: int | None, ascii: bool):
+def test_a_document_at_the_limits_is_read_and_beyond_is_not(value: Any, indent: int | None, ascii: bool):
     text = json.dumps(value, indent=indent, ensure_ascii=ascii)
     size, values, levels = len(text.encode()), count(value), depth(value)
     assert untrusted_json.parse_json(text, JsonLimits(size, values, levels)) == value

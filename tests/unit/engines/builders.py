@@ -12,8 +12,8 @@ DIGEST = "sha256:" + "e" * 64
 
 def live(kind: str, status: Json | None = None, spec: Json | None = None, **metadata: Any) -> Json:
     """An object of this kind as the API server gives it."""
-    found: Json = {"kind": kind, "metadata": {"name": "train-digits", "uid": "child-uid", **metadata}}
-    return found | ({"spec": spec} if spec is not None else {}) | ({"status": status} if status is not None else {})
+    actual: Json = {"kind": kind, "metadata": {"name": "train-digits", "uid": "child-uid", **metadata}}
+    return actual | ({"spec": spec} if spec is not None else {}) | ({"status": status} if status is not None else {})
 
 
 def condition(type_: str, reason: str = "", message: str = "", status: str = "True") -> Json:

@@ -55,16 +55,16 @@ def test_an_expression_gives_what_it_says(expression: str, gives: Any) -> None:
     ],
 )
 def test_an_expression_that_gives_nothing_says_why(expression: str, why: str) -> None:
-    (found,) = evaluate_expressions([expression], LIVE)
-    assert isinstance(found, NoAnswer)
-    assert why in found.why
-    assert "\n" not in found.why
+    (actual,) = evaluate_expressions([expression], LIVE)
+    assert isinstance(actual, NoAnswer)
+    assert why in actual.why
+    assert "\n" not in actual.why
 
 
 def test_one_that_gives_nothing_takes_nothing_from_the_others() -> None:
-    found = evaluate_expressions(["true", "object.nothing", "object.status.replicas"], LIVE)
-    assert (found[0], found[2]) == (True, 3)
-    assert isinstance(found[1], NoAnswer)
+    actual = evaluate_expressions(["true", "object.nothing", "object.status.replicas"], LIVE)
+    assert (actual[0], actual[2]) == (True, 3)
+    assert isinstance(actual[1], NoAnswer)
 
 
 DOUBLING = ".map(x, x + x)"
@@ -83,8 +83,8 @@ HOSTILE = [
 
 @pytest.mark.parametrize("expression", [row[1] for row in HOSTILE], ids=[row[0] for row in HOSTILE])
 def test_a_hostile_expression_ends_and_the_next_one_is_answered(expression: str) -> None:
-    (found,) = evaluate_expressions([expression], LIVE)
-    assert isinstance(found, NoAnswer | bool)
+    (actual,) = evaluate_expressions([expression], LIVE)
+    assert isinstance(actual, NoAnswer | bool)
     assert evaluate_expressions(["1 + 1"], LIVE) == [2]
 
 
@@ -111,6 +111,6 @@ def test_a_process_that_was_killed_is_started_again() -> None:
         ("[" * 200 + "]" * 200, "recursion"),
     ],
 )
-def test_what_can_not_be_compiled_is_refused_before_there_is_an_object(expression: str, problem: str | None) -> None:
-    (found,) = check_expressions([expression])
-    assert found is None if problem is None else problem in str(found)
+def test_an_invalid_expression_is_refused_without_an_object(expression: str, problem: str | None) -> None:
+    (actual,) = check_expressions([expression])
+    assert actual is None if problem is None else problem in str(actual)

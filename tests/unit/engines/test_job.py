@@ -15,8 +15,8 @@ QUEUE = {"kueue.x-k8s.io/queue-name": "gpus"}
 PULL = container(waiting={"reason": "ImagePullBackOff", "message": "not found"})
 
 
-def conditions(*told: Json) -> Json:
-    return {"conditions": list(told)}
+def conditions(*entries: Json) -> Json:
+    return {"conditions": list(entries)}
 
 
 CASES = [
@@ -103,12 +103,14 @@ CASES = [
 
 
 @pytest.mark.parametrize(
-    ("status", "pods", "state", "reason", "said"), [case[1:] for case in CASES], ids=[f"a Job {c[0]}" for c in CASES]
+    ("status", "pods", "state", "reason", "expected"),
+    [case[1:] for case in CASES],
+    ids=[f"a Job {c[0]}" for c in CASES],
 )
-def test_a_job_is_read_as(status: Json, pods: list[Json], state: str, reason: str, said: str) -> None:
+def test_a_job_is_read_as(status: Json, pods: list[Json], state: str, reason: str, expected: str) -> None:
     reading = ENGINE.read_stage(live("Job", status), pods, JOB, NOW)
     assert (reading.state, reading.reason) == (state, reason)
-    assert said in reading.message
+    assert expected in reading.message
     assert (reading.report is not None) == (state == "Succeeded")
 
 
@@ -136,11 +138,13 @@ def test_a_job_that_succeeds_without_a_result_says_what_it_left(message: str, pr
         assert problem in str(reading.problem)
 
 
-def test_of_an_evaluation_whose_report_was_cut_off_the_first_figure_that_did_not_fit_is_named() -> None:
+def test_a_cut_off_report_names_the_first_missing_figure() -> None:
     gated = [{"name": "accuracy", "min": "0.9", "slices": ["night"]}]
-    asked = Evaluate.model_validate({"job": {"template": {}}, "gates": gated})
+    stage_work = Evaluate.model_validate({"job": {"template": {}}, "gates": gated})
     message = '{"metrics": [{"name": "accuracy", "candidate": 1}, {"name": "f1", "candidate": ' + "1" * 5000
-    reading = ENGINE.read_stage(live("Job", conditions(condition("Complete"))), [succeeded(message[:4096])], asked, NOW)
+    reading = ENGINE.read_stage(
+        live("Job", conditions(condition("Complete"))), [succeeded(message[:4096])], stage_work, NOW
+    )
     assert (reading.state, reading.reason, reading.report) == ("Succeeded", "ReportTooLarge", None)
     assert "accuracy of slice night is the first figure that did not fit" in str(reading.problem)
 
@@ -151,13 +155,13 @@ def test_a_complete_job_without_pods_has_no_result() -> None:
     assert "no container left a report" in str(reading.problem)
 
 
-def test_the_newest_report_is_taken_and_none_of_a_pod_that_failed() -> None:
+def test_the_newest_report_of_a_successful_pod_counts() -> None:
     failed = pod("Failed", container(**ended(1, '{"artifact": 0}')), seconds=1)
     old, new = succeeded('{"artifact": 1}', 500), succeeded('{"artifact": 2}', 400)
     assert ENGINE.read_stage(live("Job"), [old, failed, new], JOB, NOW).report == {"artifact": 2}
 
 
-def test_a_container_beside_the_one_that_trains_is_in_nobodys_way() -> None:
+def test_a_sidecar_does_not_hinder_the_training_container() -> None:
     two = pod("Succeeded", container("log", **ended(0, "bye")), container("train", **ended(0, '{"artifact": 1}')))
     assert ENGINE.read_stage(live("Job"), [two], JOB, NOW).report == {"artifact": 1}
 
@@ -172,7 +176,7 @@ def test_a_container_beside_the_one_that_trains_is_in_nobodys_way() -> None:
         ("", "example.com/t:1"),
     ],
 )
-def test_the_image_is_told_with_its_digest_where_the_node_knows_it(image_id: str, image: str) -> None:
+def test_the_image_has_its_digest_where_the_node_knows_it(image_id: str, image: str) -> None:
     assert ENGINE.read_stage(live("Job"), [succeeded(image_id=image_id)], JOB, NOW).image == image
 
 

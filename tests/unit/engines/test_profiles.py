@@ -14,8 +14,8 @@ Json = dict[str, Any]
 SUSPEND: Json = {"suspend": True}
 
 
-def conditions(*told: Json, **more: Any) -> Json:
-    return {"conditions": list(told), **more}
+def conditions(*entries: Json, **more: Any) -> Json:
+    return {"conditions": list(entries), **more}
 
 
 def ray(deployment: str, job: str = "", **more: Any) -> Json:
@@ -117,8 +117,8 @@ CASES = [
     ids=[f"a {kind} {what}" for kind, what, *_ in CASES],
 )
 def test_a_state_is_read_as(kind: str, status: Json | None, spec: Json | None, state: str) -> None:
-    asked = work(profile=kind)
-    reading = choose_engine(asked).read_stage(live(kind, status, spec), [], asked, NOW)
+    stage_work = work(profile=kind)
+    reading = choose_engine(stage_work).read_stage(live(kind, status, spec), [], stage_work, NOW)
     assert reading.state == StageState(state)
     assert reading.report is None
 
@@ -126,15 +126,15 @@ def test_a_state_is_read_as(kind: str, status: Json | None, spec: Json | None, s
 @pytest.mark.parametrize("kind", NAMES)
 @pytest.mark.parametrize("spec", [None, SUSPEND])
 def test_a_queued_object_waits_for_its_queue(kind: str, spec: Json | None) -> None:
-    asked = work(profile=kind)
+    stage_work = work(profile=kind)
     queued = live(kind, None, spec, labels={"kueue.x-k8s.io/queue-name": "gpus"})
-    reading = choose_engine(asked).read_stage(queued, [], asked, NOW)
+    reading = choose_engine(stage_work).read_stage(queued, [], stage_work, NOW)
     assert reading.state == (StageState.QUEUED if spec else StageState.PENDING)
     assert ("waits for quota in LocalQueue gpus" in reading.message) == bool(spec)
 
 
 @pytest.mark.parametrize(
-    ("kind", "status", "said"),
+    ("kind", "status", "expected"),
     [
         ("TrainJob", conditions(condition("Failed", "DeadlineExceeded", "took 2h")), "DeadlineExceeded; took 2h"),
         ("RayJob", ray("Complete", "FAILED", reason="AppFailed", message="exit 1"), "AppFailed; exit 1"),
@@ -144,10 +144,10 @@ def test_a_queued_object_waits_for_its_queue(kind: str, spec: Json | None) -> No
         ("Workflow", {"phase": "Omitted"}, "phase 'Omitted'"),
     ],
 )
-def test_the_message_has_the_controllers_own_words(kind: str, status: Json, said: str) -> None:
-    asked = work(profile=kind)
-    reading = choose_engine(asked).read_stage(live(kind, status), [], asked, NOW)
-    assert said in reading.message
+def test_the_message_has_the_controllers_own_words(kind: str, status: Json, expected: str) -> None:
+    stage_work = work(profile=kind)
+    reading = choose_engine(stage_work).read_stage(live(kind, status), [], stage_work, NOW)
+    assert expected in reading.message
     assert f"{kind} train-digits" in reading.message
 
 
@@ -162,8 +162,8 @@ def test_the_message_has_the_controllers_own_words(kind: str, status: Json, said
     ],
 )
 def test_the_pods_of_a_kind_are_found_by_its_label(kind: str, selector: str) -> None:
-    asked = work(profile=kind)
-    assert choose_engine(asked).pod_selector(live(kind), asked) == selector
+    stage_work = work(profile=kind)
+    assert choose_engine(stage_work).pod_selector(live(kind), stage_work) == selector
 
 
 def test_every_profile_of_the_api_is_known() -> None:

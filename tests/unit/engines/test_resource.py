@@ -21,8 +21,8 @@ DECLARED: Json = {
 
 
 def read(status: Json | None, pods: tuple[Json, ...] = (), spec: Json | None = None, **resource: Any) -> Any:
-    asked = work(**{**DECLARED, **resource})
-    return choose_engine(asked).read_stage(live("Thing", status, spec), pods, asked, NOW)
+    stage_work = work(**{**DECLARED, **resource})
+    return choose_engine(stage_work).read_stage(live("Thing", status, spec), pods, stage_work, NOW)
 
 
 CASES = [
@@ -40,16 +40,16 @@ CASES = [
 
 
 @pytest.mark.parametrize(
-    ("status", "spec", "resource", "state", "said"),
+    ("status", "spec", "resource", "state", "expected"),
     [case[1:] for case in CASES],
     ids=[f"an object {c[0]}" for c in CASES],
 )
 def test_an_object_is_read_by_its_expressions(
-    status: Json | None, spec: Json | None, resource: Json, state: str, said: str
+    status: Json | None, spec: Json | None, resource: Json, state: str, expected: str
 ) -> None:
     reading = read(status, (), spec, **resource)
     assert reading.state == state
-    assert said in reading.message
+    assert expected in reading.message
 
 
 @pytest.mark.parametrize(
@@ -66,8 +66,8 @@ def test_an_object_is_read_by_its_expressions(
     ],
 )
 def test_beside_a_profile_success_needs_both_and_failure_either(phase: str, resource: Json, state: str) -> None:
-    asked = work(profile="Workflow", **resource)
-    assert choose_engine(asked).read_stage(live("Workflow", {"phase": phase}), [], asked, NOW).state == state
+    stage_work = work(profile="Workflow", **resource)
+    assert choose_engine(stage_work).read_stage(live("Workflow", {"phase": phase}), [], stage_work, NOW).state == state
 
 
 def test_a_hostile_expression_is_not_success_and_is_told() -> None:
@@ -83,19 +83,19 @@ def workflow(value: Any) -> Json:
 
 
 def test_a_workflow_gives_its_result_as_a_global_output() -> None:
-    asked = work(profile="Workflow")
+    stage_work = work(profile="Workflow")
     pods = [succeeded('{"artifact": "of a pod"}', image_id=f"x@{DIGEST}")]
-    reading = choose_engine(asked).read_stage(workflow('{"artifact": 1}'), pods, asked, NOW)
+    reading = choose_engine(stage_work).read_stage(workflow('{"artifact": 1}'), pods, stage_work, NOW)
     assert (reading.report, reading.image, reading.problem) == ({"artifact": 1}, f"x@{DIGEST}", None)
     without = live("Workflow", {"phase": "Succeeded"})
-    assert choose_engine(asked).read_stage(without, pods, asked, NOW).report == {"artifact": "of a pod"}
+    assert choose_engine(stage_work).read_stage(without, pods, stage_work, NOW).report == {"artifact": "of a pod"}
 
 
 def test_a_workflow_that_failed_gives_none() -> None:
-    asked = work(profile="Workflow")
+    stage_work = work(profile="Workflow")
     broken = workflow('{"artifact": 1}')
     broken["status"]["phase"] = "Failed"
-    reading = choose_engine(asked).read_stage(broken, [], asked, NOW)
+    reading = choose_engine(stage_work).read_stage(broken, [], stage_work, NOW)
     assert (reading.state, reading.report) == ("Failed", None)
 
 
@@ -126,21 +126,21 @@ def test_outputs_that_can_not_be_read_are_no_result(outputs: str, problem: str) 
 
 
 @pytest.mark.parametrize(
-    ("pods", "reason", "said"),
+    ("pods", "reason", "expected"),
     [
         ([pod("Failed", container(**ended(137, reason="OOMKilled")))], "ContainerOOMKilled", "memory"),
         ([pod("Failed", container(**ended(2, "KeyError: label")))], "StageFailed", "exit code 2: KeyError: label"),
         ([], "StageFailed", "Broken down"),
     ],
 )
-def test_why_it_failed_is_told_by_object_and_pods(pods: list[Json], reason: str, said: str) -> None:
+def test_why_it_failed_is_told_by_object_and_pods(pods: list[Json], reason: str, expected: str) -> None:
     reading = read({"phase": "Broken", "why": "Broken down"}, tuple(pods))
     assert (reading.state, reading.reason) == ("Failed", reason)
-    assert said in reading.message
+    assert expected in reading.message
     assert "Broken down" in reading.message
 
 
-def test_an_image_that_can_not_be_pulled_ends_it_unless_another_pod_runs() -> None:
+def test_a_failed_image_pull_ends_it_unless_another_pod_runs() -> None:
     stuck = pod("Pending", container(waiting={"reason": "ErrImagePull", "message": "not found"}), seconds=121)
     assert (read({"phase": "Going"}, (stuck,)).state, read({"phase": "Going"}, (stuck,)).reason) == (
         "Failed",
@@ -158,19 +158,19 @@ def test_an_image_that_can_not_be_pulled_ends_it_unless_another_pod_runs() -> No
     ],
 )
 def test_pods_are_those_of_the_selector(resource: Json, selector: str | None) -> None:
-    asked = work(**{**DECLARED, **resource})
-    assert choose_engine(asked).pod_selector(live("Thing"), asked) == selector
+    stage_work = work(**{**DECLARED, **resource})
+    assert choose_engine(stage_work).pod_selector(live("Thing"), stage_work) == selector
 
 
 def test_the_kind_is_the_manifests() -> None:
-    asked = work(**DECLARED)
-    assert choose_engine(asked).resolve_kind(asked) == ("x/v1", "Thing")
+    stage_work = work(**DECLARED)
+    assert choose_engine(stage_work).resolve_kind(stage_work) == ("x/v1", "Thing")
     nameless = work(**DECLARED, manifest={"apiVersion": "x/v1"})
     with pytest.raises(MergeError, match="kind: must be given"):
         choose_engine(nameless).resolve_kind(nameless)
 
 
-def test_an_expression_that_can_not_be_compiled_is_refused_by_its_field() -> None:
+def test_an_invalid_expression_is_refused_with_its_field() -> None:
     assert choose_engine(work(**DECLARED)).validate_work(work(**DECLARED)) is None
     broken = work(**{**DECLARED, "failure": "object.status.("})
     assert str(choose_engine(broken).validate_work(broken)).startswith("resource.failure: ")

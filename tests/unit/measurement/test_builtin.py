@@ -26,7 +26,7 @@ from modelwright.core.revision import Revision
 from modelwright.measurement import request_counters
 from modelwright.measurement.json_client import MeasurementError
 from modelwright.measurement.request import Gateway, MeasurementRequest, RevisionTarget
-from tests.lib.measurement import CANDIDATE, RUNTIME, SERVING, SINCE, TRAEFIK, Bench, FakeServer, ask, metric
+from tests.lib.measurement import CANDIDATE, RUNTIME, SERVING, SINCE, TRAEFIK, Bench, FakeServer, make_request, metric
 
 ISTIO = Gateway("istio.io/gateway-controller")
 ENVOY = Gateway("gateway.envoyproxy.io/gatewayclass-controller")
@@ -54,11 +54,11 @@ def meant(counted: request_counters.SeriesSelector | None, **labels: str) -> boo
     ],
 )
 async def test_the_source(wanted: str, changes: dict[str, Any], name: str) -> None:
-    assert (await request_counters.find_counters(ask(**changes), wanted, CANDIDATE)).name == name
+    assert (await request_counters.find_counters(make_request(**changes), wanted, CANDIDATE)).name == name
 
 
 @pytest.mark.parametrize(
-    ("wanted", "changes", "target", "told"),
+    ("wanted", "changes", "target", "fragment"),
     [
         ("Gateway", {"gateway": None}, CANDIDATE, "source Gateway, but the Model has no endpoint"),
         ("Gateway", {"gateway": OTHER}, CANDIDATE, "counters of example.com/any"),
@@ -68,13 +68,13 @@ async def test_the_source(wanted: str, changes: dict[str, Any], name: str) -> No
     ],
 )
 async def test_where_nothing_counts_the_policy_must_be_changed(
-    wanted: str, changes: dict[str, Any], target: RevisionTarget, told: str
+    wanted: str, changes: dict[str, Any], target: RevisionTarget, fragment: str
 ) -> None:
     with pytest.raises(MeasurementError) as refused:
-        await request_counters.find_counters(ask(**changes), wanted, target)
+        await request_counters.find_counters(make_request(**changes), wanted, target)
     assert refused.value.failure.permanent
     assert refused.value.failure.reason == "MetricSourceMissing"
-    assert told in refused.value.failure.message
+    assert fragment in refused.value.failure.message
 
 
 @pytest.mark.parametrize(
@@ -82,9 +82,9 @@ async def test_where_nothing_counts_the_policy_must_be_changed(
 )
 @pytest.mark.parametrize("serving", [SERVING, None])
 async def test_every_selector_is_promql(gateway: Gateway, serving: RevisionTarget | None) -> None:
-    asked = ask(gateway=gateway, serving=serving)
-    found = await request_counters.find_counters(asked, "Gateway", CANDIDATE)
-    for counted in (found.all_requests, found.bad_requests, found.latency):
+    measurement_request = make_request(gateway=gateway, serving=serving)
+    actual = await request_counters.find_counters(measurement_request, "Gateway", CANDIDATE)
+    for counted in (actual.all_requests, actual.bad_requests, actual.latency):
         for selector in counted.selectors if counted is not None else ():
             assert isinstance(promql_parser.parse(selector), promql_parser.VectorSelector)
 
@@ -107,11 +107,11 @@ async def test_every_selector_is_promql(gateway: Gateway, serving: RevisionTarge
 async def test_traefiks_names_of_services(service: str, candidate: bool, serving: bool, label: str) -> None:
     # A ServiceMonitor puts the name of Traefik's own metrics Service into `service`.
     labels = {"service": "traefik-metrics"} | {label: service}
-    asked = ask()
+    measurement_request = make_request()
     for target, expected in ((CANDIDATE, candidate), (SERVING, serving)):
-        found = await request_counters.find_counters(asked, "Gateway", target)
-        assert meant(found.all_requests, **labels) is expected
-        selectors = [promql_parser.parse(text).matchers.matchers for text in found.all_requests.selectors]
+        actual = await request_counters.find_counters(measurement_request, "Gateway", target)
+        assert meant(actual.all_requests, **labels) is expected
+        selectors = [promql_parser.parse(text).matchers.matchers for text in actual.all_requests.selectors]
         asked_for = any(re.fullmatch(one.value, labels.get(one.name, "")) for matchers in selectors for one in matchers)
         assert asked_for is (candidate or serving)
 
@@ -123,37 +123,41 @@ async def test_traefiks_names_of_services(service: str, candidate: bool, serving
 async def test_what_counts_as_an_error(code: str, bad: bool) -> None:
     service = "vision-digits-bbbbbbbbbb-http-80@kubernetesgateway"
     assert (
-        meant((await request_counters.find_counters(ask(), "Auto", CANDIDATE)).bad_requests, service=service, code=code)
+        meant(
+            (await request_counters.find_counters(make_request(), "Auto", CANDIDATE)).bad_requests,
+            service=service,
+            code=code,
+        )
         is bad
     )
-    found = await request_counters.find_counters(ask(gateway=ISTIO), "Auto", CANDIDATE)
-    assert meant(found.bad_requests, destination_service_name="digits-bbbbbbbbbb", response_code=code) is bad
+    actual = await request_counters.find_counters(make_request(gateway=ISTIO), "Auto", CANDIDATE)
+    assert meant(actual.bad_requests, destination_service_name="digits-bbbbbbbbbb", response_code=code) is bad
 
 
 @pytest.mark.parametrize(
     ("code", "bad"), [("0", False), ("1", False), ("2", True), ("5", False), ("13", True), ("14", True)]
 )
 async def test_what_counts_as_an_error_of_grpc(code: str, bad: bool) -> None:
-    found = await request_counters.find_counters(ask(gateway=replace(ISTIO, grpc=True)), "Auto", CANDIDATE)
-    assert meant(found.bad_requests, destination_service_name="digits-bbbbbbbbbb", grpc_response_status=code) is bad
+    actual = await request_counters.find_counters(make_request(gateway=replace(ISTIO, grpc=True)), "Auto", CANDIDATE)
+    assert meant(actual.bad_requests, destination_service_name="digits-bbbbbbbbbb", grpc_response_status=code) is bad
 
 
 @pytest.mark.parametrize(("gateway", "name"), [(TRAEFIK, "Traefik"), (ENVOY, "Envoy Gateway")])
 async def test_some_do_not_tell_errors_of_grpc_so_the_runtime_does(gateway: Gateway, name: str) -> None:
-    asked = ask(gateway=replace(gateway, grpc=True))
-    assert (await request_counters.find_counters(asked, "Auto", CANDIDATE, errors=True)).name == "Runtime"
-    assert (await request_counters.find_counters(asked, "Gateway", CANDIDATE)).name == "Gateway"
+    measurement_request = make_request(gateway=replace(gateway, grpc=True))
+    assert (await request_counters.find_counters(measurement_request, "Auto", CANDIDATE, errors=True)).name == "Runtime"
+    assert (await request_counters.find_counters(measurement_request, "Gateway", CANDIDATE)).name == "Gateway"
     with pytest.raises(MeasurementError, match=f"{name} counts gRPC calls that went well") as refused:
-        await request_counters.find_counters(asked, "Gateway", CANDIDATE, errors=True)
+        await request_counters.find_counters(measurement_request, "Gateway", CANDIDATE, errors=True)
     assert refused.value.failure.permanent
 
 
 async def test_a_runtimes_counters_are_narrowed_to_the_revisions_pods() -> None:
-    found = await request_counters.find_counters(ask(gateway=None), "Auto", CANDIDATE)
+    actual = await request_counters.find_counters(make_request(gateway=None), "Auto", CANDIDATE)
     pods = 'namespace="vision",pod=~"digits-bbbbbbbbbb-[a-z0-9-]+"'
-    assert found.all_requests.selectors == (f"v2_requests_total{{{pods}}}",)
-    assert found.bad_requests is not None
-    assert found.bad_requests.selectors == (f'v2_requests_total{{code=~"5..",{pods}}}',)
+    assert actual.all_requests.selectors == (f"v2_requests_total{{{pods}}}",)
+    assert actual.bad_requests is not None
+    assert actual.bad_requests.selectors == (f'v2_requests_total{{code=~"5..",{pods}}}',)
 
 
 @pytest.mark.parametrize("model", ["a", "m" * 30, "m" * 46, "m" * 50])
@@ -169,10 +173,10 @@ def test_pods_are_matched_as_the_api_server_names_them(model: str) -> None:
 async def test_a_runtime_that_does_not_count_it_is_told(bench: Bench, field: str) -> None:
     target = replace(CANDIDATE, metrics=RuntimeMetrics(requests="a"))
     wanted = metric(builtin="error-rate") if field == "errors" else metric(builtin="latency-over", threshold="1s")
-    found = (await bench.measure(ask(wanted, gateway=None, candidate=target))).result
-    assert isinstance(found, MeasurementFailure)
-    assert found.permanent
-    assert f"(spec.metrics.{field})" in found.message
+    actual = (await bench.measure(make_request(wanted, gateway=None, candidate=target))).result
+    assert isinstance(actual, MeasurementFailure)
+    assert actual.permanent
+    assert f"(spec.metrics.{field})" in actual.message
 
 
 KNOWING = RUNTIME.model_copy(update={"in_flight": 'v2_requests_in_progress{method="POST"}'})
@@ -195,18 +199,18 @@ CANDIDATES = {
 
 
 @pytest.mark.parametrize("case", CANDIDATES)
-async def test_requests_in_flight_are_told_where_the_runtime_knows_them_and_else_not_asked_for(
+async def test_in_flight_requests_are_read_only_from_runtime_gauges(
     bench: Bench, server: FakeServer, case: str
 ) -> None:
-    candidate, serving, told, queries = CANDIDATES[case]
+    candidate, serving, in_flight, queries = CANDIDATES[case]
     server.handler = server.vector("7")
     metrics = (metric(builtin="error-rate"), metric(name="slow", builtin="latency-over", threshold="1s"))
-    look = bench.look(ask(*metrics, candidate=candidate, serving=serving))
-    assert [await bench.measurer()._describe_in_flight(look, one) for one in metrics] == [told, told]
-    asked = [form["query"] for _, form, _ in server.requests]
-    assert len(asked) == queries
+    look = bench.start_round(make_request(*metrics, candidate=candidate, serving=serving))
+    assert [await bench.measurer()._describe_in_flight(look, one) for one in metrics] == [in_flight, in_flight]
+    measurement_request = [form["query"] for _, form, _ in server.requests]
+    assert len(measurement_request) == queries
     pods = 'namespace="vision",pod=~"digits-bbbbbbbbbb-[a-z0-9-]+"'
-    assert asked[:1] == ([f'sum(v2_requests_in_progress{{method="POST",{pods}}})'] if queries else [])
+    assert measurement_request[:1] == ([f'sum(v2_requests_in_progress{{method="POST",{pods}}})'] if queries else [])
 
 
 SHIPPED = {
@@ -220,45 +224,43 @@ SHIPPED = {
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-async def test_shipped_runtimes_name_their_gauges_of_requests_in_flight(name: str) -> None:
+async def test_shipped_runtimes_name_their_in_flight_gauges(name: str) -> None:
     text = (RUNTIMES / f"{name}.yaml").read_text()
     metrics = ClusterModelRuntime.parse(yaml.safe_load(text)).spec.metrics
     query = await request_counters.build_in_flight_query(
-        ask(metric(builtin="error-rate")), replace(CANDIDATE, metrics=metrics)
+        make_request(metric(builtin="error-rate")), replace(CANDIDATE, metrics=metrics)
     )
     head = SHIPPED[name]
     assert query == (head and f'sum({head}namespace="vision",pod=~"digits-bbbbbbbbbb-[a-z0-9-]+"}})')
     if metrics is not None:
         source = await request_counters.find_counters(
-            ask(gateway=None), "Runtime", replace(CANDIDATE, metrics=metrics), errors=True
+            make_request(gateway=None), "Runtime", replace(CANDIDATE, metrics=metrics), errors=True
         )
         assert (source.name, source.bad_requests is not None) == ("Runtime", True)
 
 
 async def test_requests_in_flight_that_can_not_be_had_are_left_out(bench: Bench, server: FakeServer) -> None:
     server.handler = server.reply({"status": "error", "error": "no"}, status=500)
-    look = bench.look(ask(metric(builtin="error-rate"), candidate=replace(CANDIDATE, metrics=KNOWING)))
+    look = bench.start_round(make_request(metric(builtin="error-rate"), candidate=replace(CANDIDATE, metrics=KNOWING)))
     assert await bench.measurer()._describe_in_flight(look, look.request.metrics[0]) == ""
 
 
-async def test_in_a_mirror_step_the_newest_comparer_knows_the_copies_in_flight(
-    bench: Bench, server: FakeServer
-) -> None:
-    asked = ask(metric(builtin="error-rate"), mirror=True)
+async def test_the_newest_comparer_knows_the_copies_in_flight(bench: Bench, server: FakeServer) -> None:
+    measurement_request = make_request(metric(builtin="error-rate"), mirror=True)
     later = {"startedAt": (SINCE + timedelta(seconds=40)).isoformat(), "received": 14}
     later |= {"ignored": 0, "compared": 10, "uncomparable": 0}
-    for summary, told in ((SUMMARY | {"received": 137}, "7 copies"), (SUMMARY | later, "4 copies")):
+    for summary, in_flight in ((SUMMARY | {"received": 137}, "7 copies"), (SUMMARY | later, "4 copies")):
         server.handler = server.reply(summary)
-        assert (await bench.measure(asked)).in_flight == told
+        assert (await bench.measure(measurement_request)).in_flight == in_flight
     assert [path for path, _, _ in server.requests] == ["/summary"] * 2
 
 
 async def test_a_runtimes_selector_that_is_none_is_told_with_its_field(bench: Bench) -> None:
     target = replace(CANDIDATE, metrics=RuntimeMetrics(requests="rate(a[5m])"))
-    found = (await bench.measure(ask(metric(builtin="throughput"), gateway=None, candidate=target))).result
-    assert isinstance(found, MeasurementFailure)
-    assert found.permanent
-    assert "spec.metrics.requests of the runtime of digits-v2 must be a plain selector" in found.message
+    actual = (await bench.measure(make_request(metric(builtin="throughput"), gateway=None, candidate=target))).result
+    assert isinstance(actual, MeasurementFailure)
+    assert actual.permanent
+    assert "spec.metrics.requests of the runtime of digits-v2 must be a plain selector" in actual.message
 
 
 SUMMARY: dict[str, Any] = {
@@ -298,35 +300,33 @@ async def test_in_a_mirror_step_the_comparer_measures(
     bench: Bench, server: FakeServer, fields: dict[str, Any], result: Any
 ) -> None:
     server.handler = server.reply(SUMMARY)
-    assert (await bench.measure(ask(metric(**fields), mirror=True), 60)).result == result
+    assert (await bench.measure(make_request(metric(**fields), mirror=True), 60)).result == result
     assert [path for path, _, _ in server.requests] == ["/summary"]
 
 
-async def test_copies_that_all_lack_the_token_are_no_evidence_and_the_verdict_names_the_cause(
-    bench: Bench, server: FakeServer
-) -> None:
+async def test_copies_without_the_token_are_no_evidence(bench: Bench, server: FakeServer) -> None:
     nothing = {key: value for key, value in SUMMARY.items() if key in ("startedAt", "pair")}
     server.handler = server.reply(nothing | {"refused": 305})
-    found = await bench.measure(ask(metric(builtin="error-rate"), mirror=True), 60)
-    assert isinstance(found.result, MetricValue)
-    assert found.result.candidate is None
-    assert "305 requests without the token" in repr(found)
-    assert "settings.copyToken" in repr(found)
+    actual = await bench.measure(make_request(metric(builtin="error-rate"), mirror=True), 60)
+    assert isinstance(actual.result, MetricValue)
+    assert actual.result.candidate is None
+    assert "305 requests without the token" in repr(actual)
+    assert "settings.copyToken" in repr(actual)
     server.handler = server.reply(SUMMARY | {"refused": 305})
-    assert isinstance((await bench.measure(ask(metric(builtin="error-rate"), mirror=True), 60)).result, RequestShares)
+    assert isinstance(
+        (await bench.measure(make_request(metric(builtin="error-rate"), mirror=True), 60)).result, RequestShares
+    )
 
 
-async def test_what_the_comparer_counted_in_an_earlier_mirror_step_is_no_evidence_of_this_one(
-    bench: Bench, server: FakeServer
-) -> None:
-    asked = ask(
+async def test_counts_of_an_earlier_mirror_step_are_no_evidence(bench: Bench, server: FakeServer) -> None:
+    measurement_request = make_request(
         metric(builtin="error-rate"),
         metric(name="a", builtin="agreement", min="0.9"),
         metric(name="slow", builtin="latency-over", threshold="100ms"),
         mirror=True,
         pods_requested_at=SINCE + timedelta(seconds=1),
     )
-    memory = bench.look(asked).state
+    memory = bench.start_round(measurement_request).state
     later = SUMMARY | {
         "received": 140,
         "compared": 118,
@@ -335,12 +335,14 @@ async def test_what_the_comparer_counted_in_an_earlier_mirror_step_is_no_evidenc
         "answers": {"count": 118, "differing": [[0, 101], [0.5, 8], [1, 9]]},
         "latency": SUMMARY["latency"] | {"candidate": {"count": 5, "sum": 3, "buckets": [["0.1", 1], ["+Inf", 5]]}},
     }
-    found = []
+    actual = []
     for summary in (SUMMARY, later):
         server.handler = server.reply(summary)
-        look = replace(bench.look(asked), state=memory)
-        found.append([(await bench.measurer().measure_metric(look, one)).result for one in asked.metrics])
-    none, new = found
+        look = replace(bench.start_round(measurement_request), state=memory)
+        actual.append(
+            [(await bench.measurer().measure_metric(look, one)).result for one in measurement_request.metrics]
+        )
+    none, new = actual
     assert [none[0], none[1].size] == [RequestShares(Arm(0, 0), Arm(0, 0)), 0]
     assert new[0] == RequestShares(Arm(10, 3), Arm(10, 0))
     assert new[1] == ValueSample(0.0, 1.0, ((1.0, 1.0), (0.5, 0.0), (0.0, 7.0)))
@@ -349,32 +351,34 @@ async def test_what_the_comparer_counted_in_an_earlier_mirror_step_is_no_evidenc
 
 async def test_the_comparer_is_asked_once_a_look(bench: Bench, server: FakeServer) -> None:
     server.handler = server.reply(SUMMARY)
-    asked = ask(metric(builtin="error-rate"), metric(name="a", builtin="agreement", min="0.9"), mirror=True)
-    look, measurer = bench.look(asked), bench.measurer()
-    for wanted in asked.metrics:
+    measurement_request = make_request(
+        metric(builtin="error-rate"), metric(name="a", builtin="agreement", min="0.9"), mirror=True
+    )
+    look, measurer = bench.start_round(measurement_request), bench.measurer()
+    for wanted in measurement_request.metrics:
         await measurer.measure_metric(look, wanted)
     assert len(server.requests) == 1
 
 
 async def test_what_a_comparer_counted_is_not_lost_with_its_pod(bench: Bench, server: FakeServer) -> None:
-    asked = ask(metric(builtin="error-rate"), mirror=True)
+    measurement_request = make_request(metric(builtin="error-rate"), mirror=True)
     after = SUMMARY | {"startedAt": (SINCE + timedelta(seconds=40)).isoformat(), "received": 11, "compared": 10}
-    told = [SUMMARY, SUMMARY, after, after | {"received": 12, "compared": 11}, after, SUMMARY | {"received": 129}]
-    found = []
-    for summary in told:
+    summaries = [SUMMARY, SUMMARY, after, after | {"received": 12, "compared": 11}, after, SUMMARY | {"received": 129}]
+    actual = []
+    for summary in summaries:
         server.handler = server.reply(summary | {"uncomparable": 0})
-        found.append(await bench.measure(asked))
-    trials = [one.result.candidate.trials for one in found if isinstance(one.result, RequestShares)]
+        actual.append(await bench.measure(measurement_request))
+    trials = [one.result.candidate.trials for one in actual if isinstance(one.result, RequestShares)]
     assert trials == [110, 110, 120, 121, 121, 121]
 
 
 async def test_in_a_mirror_step_the_runtime_can_be_chosen(bench: Bench, server: FakeServer) -> None:
-    await bench.measure(ask(metric(builtin="error-rate", source="Runtime"), mirror=True))
+    await bench.measure(make_request(metric(builtin="error-rate", source="Runtime"), mirror=True))
     assert {path for path, _, _ in server.requests} == {"/api/v1/query"}
 
 
 @pytest.mark.parametrize(
-    ("document", "told"),
+    ("document", "fragment"),
     [
         (SUMMARY | {"pair": {"serving": "aaaaaaaaaa", "candidate": "cccccccccc"}}, "its pod is being replaced"),
         (SUMMARY | {"rows": -1}, "rows"),
@@ -384,23 +388,23 @@ async def test_in_a_mirror_step_the_runtime_can_be_chosen(bench: Bench, server: 
     ],
 )
 async def test_a_summary_that_is_no_evidence_is_a_failure(
-    bench: Bench, server: FakeServer, document: Any, told: str
+    bench: Bench, server: FakeServer, document: Any, fragment: str
 ) -> None:
     server.handler = server.reply(document)
-    found = (await bench.measure(ask(metric(builtin="agreement", min="0.9"), mirror=True))).result
-    assert isinstance(found, MeasurementFailure)
-    assert (found.reason, found.permanent) == ("ComparerUnreachable", False)
-    assert told in found.message
+    actual = (await bench.measure(make_request(metric(builtin="agreement", min="0.9"), mirror=True))).result
+    assert isinstance(actual, MeasurementFailure)
+    assert (actual.reason, actual.permanent) == ("ComparerUnreachable", False)
+    assert fragment in actual.message
 
 
 async def test_nothing_is_compared_while_nothing_serves(bench: Bench) -> None:
-    asked: MeasurementRequest = ask(metric(builtin="error-rate"), mirror=True, serving=None)
-    found = (await bench.measure(asked)).result
-    assert isinstance(found, MeasurementFailure)
-    assert "nothing serves yet" in found.message
+    measurement_request: MeasurementRequest = make_request(metric(builtin="error-rate"), mirror=True, serving=None)
+    actual = (await bench.measure(measurement_request)).result
+    assert isinstance(actual, MeasurementFailure)
+    assert "nothing serves yet" in actual.message
 
 
 async def test_a_comparer_that_has_only_just_started_has_no_rate(bench: Bench, server: FakeServer) -> None:
     server.handler = server.reply(SUMMARY | {"startedAt": (SINCE + timedelta(minutes=2)).isoformat()})
-    found = (await bench.measure(ask(metric(builtin="throughput", min="1"), mirror=True))).result
-    assert found == MetricValue(None, why="the comparer has only just started")
+    actual = (await bench.measure(make_request(metric(builtin="throughput", min="1"), mirror=True))).result
+    assert actual == MetricValue(None, why="the comparer has only just started")

@@ -15,7 +15,7 @@ from modelwright.core.analysis.judge import MetricLimits, judge_metric
 from modelwright.core.analysis.planning import Levels
 from modelwright.measurement import evidence_checks, queries
 from modelwright.measurement.queries import LabelMatcher
-from tests.lib.measurement import CANDIDATE, SINCE, Bench, FakeServer, ask, metric
+from tests.lib.measurement import CANDIDATE, SINCE, Bench, FakeServer, make_request, metric
 from tests.lib.scrape_counters import Counting, runtime, traefik
 
 LEVELS = Levels(0.05, 0.0125)
@@ -24,8 +24,8 @@ PODS = 'pod=~"$(PODS)"'
 
 
 def orders(revision: str, *samples: tuple[float, float], name: str = "orders_total", **labels: str) -> Any:
-    found = {"__name__": name, "job": "orders", "instance": revision, "pod": f"digits-{revision * 10}-x-y"}
-    return found | labels, list(samples)
+    actual = {"__name__": name, "job": "orders", "instance": revision, "pod": f"digits-{revision * 10}-x-y"}
+    return actual | labels, list(samples)
 
 
 def own(bad: str, total: str = f"orders_total{{{PODS}}}") -> Metric:
@@ -54,9 +54,9 @@ async def test_a_bad_selector_that_can_match_nothing_is_no_evidence(
     bench: Bench, server: FakeServer, bad: str, series: tuple[Any, ...], reported: str
 ) -> None:
     server.handler = Counting(*series)
-    found = await bench.measure(ask(own(bad)))
-    assert isinstance(found.result, MetricValue)
-    verdict = judge_metric(MetricLimits("m", margin=0.02), found, levels=LEVELS)
+    actual = await bench.measure(make_request(own(bad)))
+    assert isinstance(actual.result, MetricValue)
+    verdict = judge_metric(MetricLimits("m", margin=0.02), actual, levels=LEVELS)
     assert (verdict.outcome, verdict.reason) == (Outcome.INCONCLUSIVE, "BadSelectorMatchesNothing")
     assert verdict.message.startswith("prometheus.bad is ")
     assert reported in verdict.message
@@ -81,21 +81,21 @@ async def test_a_bad_selector_that_can_match_nothing_is_no_evidence(
         "a class of Unicode",
     ],
 )
-async def test_no_bad_requests_are_evidence_where_the_selector_can_match(
+async def test_no_bad_requests_pass_if_the_selector_can_match(
     bench: Bench, server: FakeServer, bad: str, series: tuple[Any, ...]
 ) -> None:
     server.handler = Counting(*series)
-    assert (await bench.measure(ask(own(bad)))).result == RequestShares(Arm(4000, 0), Arm(4000, 0))
+    assert (await bench.measure(make_request(own(bad)))).result == RequestShares(Arm(4000, 0), Arm(4000, 0))
 
 
 async def test_a_name_that_is_known_is_asked_for_once(bench: Bench, server: FakeServer) -> None:
     server.handler = Counting(*GOOD)
-    asked = ask(own(f"old_total{{{PODS}}}"))
+    measurement_request = make_request(own(f"old_total{{{PODS}}}"))
     for seconds in (50, 60):
-        assert isinstance((await bench.measure(asked, seconds)).result, MetricValue)
+        assert isinstance((await bench.measure(measurement_request, seconds)).result, MetricValue)
     server.handler = counting = Counting(*GOOD, OVER)
     for seconds in (70, 80):
-        assert isinstance((await bench.measure(asked, seconds)).result, RequestShares)
+        assert isinstance((await bench.measure(measurement_request, seconds)).result, RequestShares)
     assert counting.counts == [
         " or ".join(f'count(old_total{{pod!=""}}{past})' for past in ("", " offset 1h", " offset 1d"))
     ]
@@ -106,21 +106,21 @@ async def test_a_name_is_looked_for_in_ones_own_namespace_only(bench: Bench, ser
     namespace = 'namespace="$(NAMESPACE)"'
     server.handler = Counting(*((labels | {"namespace": "vision"}, samples) for labels, samples in GOOD), ELSEWHERE)
     wanted = own(f"lost_total{{{namespace}}}", f"orders_total{{{namespace},{PODS}}}")
-    found = (await bench.measure(ask(wanted))).result
-    assert isinstance(found, MetricValue)
-    assert found.reason == "BadSelectorMatchesNothing"
-    assert 'namespace="vision"' in found.why
+    actual = (await bench.measure(make_request(wanted))).result
+    assert isinstance(actual, MetricValue)
+    assert actual.reason == "BadSelectorMatchesNothing"
+    assert 'namespace="vision"' in actual.why
 
 
 async def test_a_runtimes_errors_that_can_match_nothing_are_reported(bench: Bench, server: FakeServer) -> None:
     server.handler = Counting(*(runtime(which, "200", (-5, 0), (50, 400)) for which in "ab"))
     metrics = RuntimeMetrics(requests="v2_requests_total", errors='v2_requests_total{cod=~"5.."}')
     wanted = metric(builtin="error-rate", source="Runtime")
-    found = (await bench.measure(ask(wanted, candidate=replace(CANDIDATE, metrics=metrics)))).result
-    assert isinstance(found, MetricValue)
-    assert found.reason == "BadSelectorMatchesNothing"
-    assert found.why.startswith("spec.metrics.errors of the runtime of digits-v2 is v2_requests_total{cod=~")
-    assert (await bench.measure(ask(wanted))).result == RequestShares(Arm(400, 0), Arm(400, 0))
+    actual = (await bench.measure(make_request(wanted, candidate=replace(CANDIDATE, metrics=metrics)))).result
+    assert isinstance(actual, MetricValue)
+    assert actual.reason == "BadSelectorMatchesNothing"
+    assert actual.why.startswith("spec.metrics.errors of the runtime of digits-v2 is v2_requests_total{cod=~")
+    assert (await bench.measure(make_request(wanted))).result == RequestShares(Arm(400, 0), Arm(400, 0))
 
 
 COPY = {"job": "podmonitor", "endpoint": "metrics"}
@@ -133,8 +133,8 @@ async def test_a_pod_under_two_jobs_is_counted_once(bench: Bench, server: FakeSe
         runtime("b", "200", (-4, 100), (51, 203), **COPY),
         runtime("b", "500", (51, 3), **COPY),
     )
-    asked = ask(metric(builtin="error-rate", source="Runtime"), serving=None)
-    assert (await bench.measure(asked)).result == RequestShares(Arm(106, 3), None)
+    measurement_request = make_request(metric(builtin="error-rate", source="Runtime"), serving=None)
+    assert (await bench.measure(measurement_request)).result == RequestShares(Arm(106, 3), None)
 
 
 async def test_two_jobs_that_differ_are_reported(bench: Bench, server: FakeServer) -> None:
@@ -142,8 +142,8 @@ async def test_two_jobs_that_differ_are_reported(bench: Bench, server: FakeServe
         *(runtime("b", code, (-5, 100), (50, 200)) for code in ("200", "404")),
         *(runtime("b", "", (-4, 100), (51, 200), **COPY, status=code) for code in ("200", "404")),
     )
-    found = await bench.measure(ask(metric(builtin="throughput", min="1", source="Runtime"), serving=None))
-    assert found.result == MetricValue(
+    actual = await bench.measure(make_request(metric(builtin="throughput", min="1", source="Runtime"), serving=None))
+    assert actual.result == MetricValue(
         None,
         why='pod digits-bbbbbbbbbb-x-y is scraped twice, with job="podmonitor" and with job="pods", and the counters '
         "differ: let one job of one Prometheus scrape it, or name that job in the selector",
@@ -155,10 +155,10 @@ async def test_bad_requests_that_are_no_part_of_all_are_reported(bench: Bench, s
     server.handler = Counting(
         *GOOD, *(orders(which, (-5, 0), (50, 9000), name="lost_total", status="500") for which in "ab")
     )
-    found = (await bench.measure(ask(own(f"lost_total{{{PODS}}}")))).result
-    assert isinstance(found, MetricValue)
-    assert found.reason == "MoreBadThanAll"
-    assert found.why.startswith("9000 bad requests were counted, and 4000 in all")
+    actual = (await bench.measure(make_request(own(f"lost_total{{{PODS}}}")))).result
+    assert isinstance(actual, MetricValue)
+    assert actual.reason == "MoreBadThanAll"
+    assert actual.why.startswith("9000 bad requests were counted, and 4000 in all")
 
 
 QUERIES = [
@@ -187,8 +187,8 @@ QUERIES = [
 
 @pytest.mark.parametrize(("query", "gives"), QUERIES)
 async def test_which_queries_give_a_number_without_data(query: str, gives: bool) -> None:
-    found = await queries.try_parse_query(query, "q", "vision")
-    assert (found is not None and found.always_gives_number) is gives
+    actual = await queries.try_parse_query(query, "q", "vision")
+    assert (actual is not None and actual.always_gives_number) is gives
 
 
 async def test_the_data_of_a_query_are_all_its_series() -> None:
@@ -230,8 +230,8 @@ async def test_a_value_without_data_is_no_evidence(
     bench: Bench, server: FakeServer, case: str, series: tuple[Any, ...], query: str, expected: str
 ) -> None:
     server.handler = Fallback(*series)
-    found = await bench.measure(ask(metric(prometheus={"query": query}, max="0.1")))
-    verdict = judge_metric(MetricLimits("m", max=0.1), found, levels=LEVELS)
+    actual = await bench.measure(make_request(metric(prometheus={"query": query}, max="0.1")))
+    verdict = judge_metric(MetricLimits("m", max=0.1), actual, levels=LEVELS)
     assert (verdict.outcome, verdict.reason) == (Outcome.INCONCLUSIVE, "ValueWithoutData")
     assert expected in verdict.message
 
@@ -240,16 +240,16 @@ async def test_a_value_without_data_is_no_evidence(
 async def test_a_value_with_data_is_taken_as_it_is(bench: Bench, server: FakeServer, requests: tuple[Any, ...]) -> None:
     server.handler = Fallback(*(orders(which, (50, 0), name="errors") for which in "ab"), *requests)
     gateway = {} if requests else {"gateway": None, "candidate": replace(CANDIDATE, metrics=None)}
-    asked = ask(metric(prometheus={"query": ERRORS}, margin="0.1"), **gateway)
-    assert (await bench.measure(asked)).result == MetricValue(0.0, 0.0)
+    measurement_request = make_request(metric(prometheus={"query": ERRORS}, margin="0.1"), **gateway)
+    assert (await bench.measure(measurement_request)).result == MetricValue(0.0, 0.0)
 
 
-async def test_a_value_of_the_serving_revision_without_data_is_no_evidence(bench: Bench, server: FakeServer) -> None:
+async def test_a_serving_value_without_data_is_no_evidence(bench: Bench, server: FakeServer) -> None:
     server.handler = Fallback(orders("b", (50, 0), name="errors"), traefik("b", "200", (-5, 7), (50, 8)))
-    found = await bench.measure(ask(metric(prometheus={"query": ERRORS}, margin="0.1")))
-    assert isinstance(found.result, MetricValue)
-    assert (found.result.candidate, found.result.serving) == (0.0, None)
-    assert judge_metric(MetricLimits("m", margin=0.1), found, levels=LEVELS).reason == "NoServingData"
+    actual = await bench.measure(make_request(metric(prometheus={"query": ERRORS}, margin="0.1")))
+    assert isinstance(actual.result, MetricValue)
+    assert (actual.result.candidate, actual.result.serving) == (0.0, None)
+    assert judge_metric(MetricLimits("m", margin=0.1), actual, levels=LEVELS).reason == "NoServingData"
 
 
 async def test_a_course_without_data_decides_no_test(bench: Bench, server: FakeServer) -> None:
@@ -262,10 +262,10 @@ async def test_a_course_without_data_decides_no_test(bench: Bench, server: FakeS
 
     server.handler = handle
     wanted = metric(prometheus={"query": ERRORS}, margin="0.1")
-    found = await bench.measurer().measure_range(ask(wanted), wanted, SINCE + timedelta(hours=1))
-    assert isinstance(found, ValuePairs)
-    assert found.pairs == ()
-    assert "none of its series is there; serving revision: " in found.why
+    actual = await bench.measurer().measure_range(make_request(wanted), wanted, SINCE + timedelta(hours=1))
+    assert isinstance(actual, ValuePairs)
+    assert actual.pairs == ()
+    assert "none of its series is there; serving revision: " in actual.why
 
 
 async def test_shares_come_by_blocks_of_time_too(bench: Bench, server: FakeServer) -> None:
@@ -274,17 +274,17 @@ async def test_shares_come_by_blocks_of_time_too(bench: Bench, server: FakeServe
     server.handler = Counting(
         *(orders(which, *zip(times, values, strict=True), status=code) for (which, code), values in counted.items())
     )
-    found = (await bench.measure(ask(own(f'orders_total{{{PODS},status=~"5.."}}')))).result
-    assert found == RequestShares(Arm(40, 2), Arm(360, 0))
-    assert isinstance(found, RequestShares)
-    assert found.blocks is not None
-    candidate, serving = ([(block.trials, block.events) for block in arm] for arm in found.blocks)
+    actual = (await bench.measure(make_request(own(f'orders_total{{{PODS},status=~"5.."}}')))).result
+    assert actual == RequestShares(Arm(40, 2), Arm(360, 0))
+    assert isinstance(actual, RequestShares)
+    assert actual.blocks is not None
+    candidate, serving = ([(block.trials, block.events) for block in arm] for arm in actual.blocks)
     assert candidate == [(10, 0), (10, 1), (10, 1), (10, 0)]
     assert serving == [(90, 0)] * 4
-    assert [block.end - SINCE.timestamp() for block in found.blocks[0]] == [15, 30, 45, 60]
+    assert [block.end - SINCE.timestamp() for block in actual.blocks[0]] == [15, 30, 45, 60]
 
 
-async def test_a_pattern_that_goes_back_for_ever_holds_nothing_and_proves_nothing(prompt_loop: None) -> None:
+async def test_a_backtracking_pattern_blocks_and_proves_nothing(prompt_loop: None) -> None:
     series = [Series({"code": "a" * 40}, ())]
     assert (
         await evidence_checks._explain_impossible_match(LabelMatcher("code", "(a|aa)+!", "=~"), series, "vision") == ""

@@ -28,12 +28,12 @@ connections:
 - {name: json, type: HTTP, url: "http://10.0.0.1:80", basicAuth: {username: u, passwordFile: /p}}
 """
     )
-    found = load_connections(str(file))
-    assert list(found) == ["default", "tenant", "json"]
-    assert found["tenant"].for_namespace("vision").query_parameters == {"namespace": "vision"}
-    assert found["default"].url == "https://prometheus.example.com/base"
-    assert found["default"].timeout_seconds == 3
-    assert found["json"].timeout_seconds == 10
+    actual = load_connections(str(file))
+    assert list(actual) == ["default", "tenant", "json"]
+    assert actual["tenant"].for_namespace("vision").query_parameters == {"namespace": "vision"}
+    assert actual["default"].url == "https://prometheus.example.com/base"
+    assert actual["default"].timeout_seconds == 3
+    assert actual["json"].timeout_seconds == 10
 
 
 @pytest.mark.parametrize("text", ["", "connections: []", "connections:"])
@@ -48,7 +48,7 @@ def test_no_file() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "expected"),
     [
         ({"url": None}, "connections[0] (default): url: "),
         ({"name": "De fault"}, "connections[0] (De fault): name: "),
@@ -94,12 +94,12 @@ def test_no_file() -> None:
         ({"bearerToken": "hunter2"}, "bearerToken: Extra inputs are not permitted"),
     ],
 )
-def test_a_bad_entry_is_refused_naming_it_without_its_secrets(changes: dict[str, Any], told: str) -> None:
+def test_a_bad_entry_is_refused_naming_it_without_its_secrets(changes: dict[str, Any], expected: str) -> None:
     entry = {key: value for key, value in (GOOD | changes).items() if value is not None}
     with pytest.raises(ConnectionsError) as refused:
         parse_connections({"connections": [entry]}, "c.yaml")
     assert str(refused.value).startswith("c.yaml: connections[0]")
-    assert told in str(refused.value)
+    assert expected in str(refused.value)
     assert "hunter2" not in str(refused.value)
 
 
@@ -109,7 +109,7 @@ def test_a_name_is_used_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
         ("connections: {a: b}", "which is a list"),
         ("[]", "which is a list"),
@@ -118,12 +118,12 @@ def test_a_name_is_used_once() -> None:
         ("a: b: hunter2", "is no YAML, line 1"),
     ],
 )
-def test_a_bad_file_is_refused(tmp_path: Path, text: str, told: str) -> None:
+def test_a_bad_file_is_refused(tmp_path: Path, text: str, expected: str) -> None:
     file = tmp_path / "c.yaml"
     file.write_text(text)
     with pytest.raises(ConnectionsError) as refused:
         load_connections(str(file))
-    assert told in str(refused.value)
+    assert expected in str(refused.value)
     assert "hunter2" not in str(refused.value)
 
 

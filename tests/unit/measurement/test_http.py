@@ -8,7 +8,7 @@ import pytest
 
 from modelwright.core.analysis.evidence import MeasurementFailure, MetricValue
 from modelwright.measurement import http_json
-from tests.lib.measurement import CANDIDATE, Bench, FakeServer, ask, metric
+from tests.lib.measurement import CANDIDATE, Bench, FakeServer, make_request, metric
 
 DOCUMENT = {"a": {"b": [1, 2.5, "x"]}, "": 3, "c/d": 4, "e~f": 5, "t": True, "n": None, "big": 10**400}
 
@@ -37,34 +37,36 @@ async def test_a_pointer_gives_a_number_or_why_there_is_none(
     bench: Bench, server: FakeServer, pointer: str, value: float | None, why: str
 ) -> None:
     server.handler = server.reply({key: part for key, part in DOCUMENT.items() if key != "big"})
-    found = (await bench.measure(ask(metric(http={"provider": "json", "path": "/score", "value": pointer})))).result
-    assert isinstance(found, MetricValue)
-    assert found.candidate == value
-    assert why in found.why
+    actual = (
+        await bench.measure(make_request(metric(http={"provider": "json", "path": "/score", "value": pointer})))
+    ).result
+    assert isinstance(actual, MetricValue)
+    assert actual.candidate == value
+    assert why in actual.why
     assert server.requests[0][0] == "/api/score"
 
 
 @pytest.mark.parametrize(
-    ("body", "told"), [("NaN", "is nan"), ("Infinity", "is inf"), ("1e999", "is inf"), ("9" * 400, "is too large")]
+    ("body", "expected"), [("NaN", "is nan"), ("Infinity", "is inf"), ("1e999", "is inf"), ("9" * 400, "is too large")]
 )
-async def test_what_is_not_finite_is_no_number(bench: Bench, server: FakeServer, body: str, told: str) -> None:
+async def test_what_is_not_finite_is_no_number(bench: Bench, server: FakeServer, body: str, expected: str) -> None:
     server.handler = server.text(body)
-    found = (await bench.measure(ask(metric(http={"provider": "json", "path": "/", "value": ""})))).result
-    assert isinstance(found, MetricValue)
-    assert found.candidate is None
-    assert told in found.why
+    actual = (await bench.measure(make_request(metric(http={"provider": "json", "path": "/", "value": ""})))).result
+    assert isinstance(actual, MetricValue)
+    assert actual.candidate is None
+    assert expected in actual.why
 
 
 async def test_an_empty_answer_has_no_number(bench: Bench, server: FakeServer) -> None:
     server.handler = server.text("", status=204)
-    found = (await bench.measure(ask(metric(http={"provider": "json", "path": "/", "value": "/a"})))).result
-    assert found == MetricValue(None, why="the document has nothing at /a")
+    actual = (await bench.measure(make_request(metric(http={"provider": "json", "path": "/", "value": "/a"})))).result
+    assert actual == MetricValue(None, why="the document has nothing at /a")
 
 
-async def test_both_revisions_are_asked_for_where_the_path_tells_them_apart(bench: Bench, server: FakeServer) -> None:
+async def test_both_revisions_are_requested_if_the_path_names_one(bench: Bench, server: FakeServer) -> None:
     server.handler = server.reply(7)
     own = {"provider": "json", "path": "/$(NAMESPACE)/$(MODEL)?v=$(VERSION)&r=$(REVISION)", "value": ""}
-    assert (await bench.measure(ask(metric(http=own, margin="1")))).result == MetricValue(7.0, 7.0)
+    assert (await bench.measure(make_request(metric(http=own, margin="1")))).result == MetricValue(7.0, 7.0)
     assert [path for path, _, _ in server.requests] == [
         "/api/vision/digits?v=digits-v2&r=bbbbbbbbbb",
         "/api/vision/digits?v=digits-v1&r=aaaaaaaaaa",
@@ -72,7 +74,7 @@ async def test_both_revisions_are_asked_for_where_the_path_tells_them_apart(benc
 
 
 @pytest.mark.parametrize(
-    ("path", "told"),
+    ("path", "expected"),
     [
         ("/$(PODS)", "$(PODS) is no placeholder of http"),
         ("/../admin", "must not go up"),
@@ -86,16 +88,16 @@ async def test_both_revisions_are_asked_for_where_the_path_tells_them_apart(benc
         ("/a#b", "fragment"),
     ],
 )
-async def test_a_path_that_leaves_the_connections_own_is_refused_for_good(
-    bench: Bench, server: FakeServer, path: str, told: str
+async def test_a_path_outside_of_the_connections_is_refused(
+    bench: Bench, server: FakeServer, path: str, expected: str
 ) -> None:
-    found = (await bench.measure(ask(metric(http={"provider": "json", "path": path, "value": ""})))).result
-    assert isinstance(found, MeasurementFailure)
-    assert (found.reason, found.permanent) == ("QueryRefused", True)
-    assert told in found.message
+    actual = (await bench.measure(make_request(metric(http={"provider": "json", "path": path, "value": ""})))).result
+    assert isinstance(actual, MeasurementFailure)
+    assert (actual.reason, actual.permanent) == ("QueryRefused", True)
+    assert expected in actual.message
     assert server.requests == []
 
 
 def test_values_are_encoded() -> None:
     odd: Any = CANDIDATE.__class__("a/b?c", "x", "y", "z")
-    assert http_json.fill_path("/v/$(VERSION)", ask(), odd) == "/v/a%2Fb%3Fc"
+    assert http_json.fill_path("/v/$(VERSION)", make_request(), odd) == "/v/a%2Fb%3Fc"

@@ -22,7 +22,7 @@ from modelwright.render.images import Images
 from modelwright.render.metric_job import render_metric_job
 from modelwright.render.strategic_merge import MergeError
 from tests.lib import objects
-from tests.lib.measurement import SINCE, ask, metric
+from tests.lib.measurement import SINCE, make_request, metric
 from tests.lib.simulated import SimulatedApi
 
 Object = dict[str, Any]
@@ -63,17 +63,17 @@ class Cluster:
                 self.store.apply(kind, "DELETED", gone)
 
     @property
-    def ask(self) -> MeasurementRequest:
-        return ask(score(), key=f"{self.rollout['metadata']['uid']}/2")
+    def make_request(self) -> MeasurementRequest:
+        return make_request(score(), key=f"{self.rollout['metadata']['uid']}/2")
 
     @property
     def jobs(self) -> list[Object]:
         return [obj for (kind, _, _), obj in self.api.objects.items() if kind == kinds.JOB]
 
     def measure(self) -> asyncio.Task[Figure | MetricValue | MeasurementFailure]:
-        asked = self.ask
+        measurement_request = self.make_request
         measurer = MetricJobRunner(self.api, self.store, self.clock, IMAGES)  # type: ignore[arg-type]
-        return asyncio.create_task(measurer.run_metric_job(asked, asked.metrics[0]))
+        return asyncio.create_task(measurer.run_metric_job(measurement_request, measurement_request.metrics[0]))
 
     async def pass_by(self, seconds: float = POLL_SECONDS) -> None:
         for _ in range(5):
@@ -86,26 +86,26 @@ class Cluster:
     def end(self, condition: str, report: Any = None) -> None:
         (job,) = self.jobs
         if report is not None:
-            told = {"terminated": {"exitCode": 0, "message": json.dumps(report)}}
+            state = {"terminated": {"exitCode": 0, "message": json.dumps(report)}}
             self.api.set_status(
                 self.api.user_create(objects.pod_of(job, "p")),
-                {"phase": "Succeeded", "containerStatuses": [{"name": "score", "image": "i", "state": told}]},
+                {"phase": "Succeeded", "containerStatuses": [{"name": "score", "image": "i", "state": state}]},
             )
         self.api.set_status(job, {"conditions": [{"type": condition, "status": "True", "reason": "x"}]})
 
 
 def test_a_job_is_the_authors_template_told_of_the_revisions() -> None:
-    asked = score({**CONTAINER, "env": [{"name": "MODEL_NAME", "value": "forged"}, {"name": "OWN", "value": "1"}]})
-    assert asked.job is not None
+    job_metric = score({**CONTAINER, "env": [{"name": "MODEL_NAME", "value": "forged"}, {"name": "OWN", "value": "1"}]})
+    assert job_metric.job is not None
     rollout = {**ROLLOUT, "metadata": {**ROLLOUT["metadata"], "uid": "u"}}
     made = render_metric_job(
         rollout,
         "score",
-        asked.job,
+        job_metric.job,
         key="u/1",
         version="digits-v2",
         attempt="1",
-        environment=jobs.build_environment(ask()),
+        environment=jobs.build_environment(make_request()),
         images=IMAGES,
     )
     assert made["spec"]["backoffLimit"] == 0
@@ -137,7 +137,7 @@ def test_a_job_is_the_authors_template_told_of_the_revisions() -> None:
 
 
 @pytest.mark.parametrize(
-    ("template", "told"),
+    ("template", "expected"),
     [
         ({}, "job.template.spec.containers: at least one container is needed"),
         ({"spec": []}, "job.template.spec: must be an object"),
@@ -147,18 +147,20 @@ def test_a_job_is_the_authors_template_told_of_the_revisions() -> None:
         ({"spec": {"containers": [CONTAINER]}, "metadata": "x"}, "job.template.metadata: must be an object"),
     ],
 )
-def test_what_is_no_pod_template_is_told_with_its_field(template: Object, told: str) -> None:
-    asked = metric(name="score", job={"template": {}, "value": "accuracy"}).job
-    assert asked is not None
-    asked = asked.model_copy(update={"template": template})
+def test_what_is_no_pod_template_is_told_with_its_field(template: Object, expected: str) -> None:
+    job_metric = metric(name="score", job={"template": {}, "value": "accuracy"}).job
+    assert job_metric is not None
+    job_metric = job_metric.model_copy(update={"template": template})
     rollout = {**ROLLOUT, "metadata": {**ROLLOUT["metadata"], "uid": "u"}}
     with pytest.raises(MergeError) as refused:
-        render_metric_job(rollout, "score", asked, key="u/1", version="v", attempt="1", environment={}, images=IMAGES)
-    assert told in str(refused.value)
+        render_metric_job(
+            rollout, "score", job_metric, key="u/1", version="v", attempt="1", environment={}, images=IMAGES
+        )
+    assert expected in str(refused.value)
 
 
 @pytest.mark.parametrize(
-    ("content", "found"),
+    ("content", "expected"),
     [
         ({"candidate": 0.9, "serving": "0.8"}, Figure("accuracy", Decimal("0.9"), Decimal("0.8"))),
         ({"candidate": "0.9"}, Figure("accuracy", Decimal("0.9"))),
@@ -179,7 +181,7 @@ def test_what_is_no_pod_template_is_told_with_its_field(template: Object, told: 
         ({}, MetricValue(None, None, "accuracy is None for the candidate, which is no finite number")),
     ],
 )
-async def test_a_job_is_run_read_and_taken_away(content: Object, found: Figure | MetricValue) -> None:
+async def test_a_job_is_run_read_and_taken_away(content: Object, expected: Figure | MetricValue) -> None:
     cluster = Cluster()
     task = cluster.measure()
     await cluster.pass_by()
@@ -187,37 +189,37 @@ async def test_a_job_is_run_read_and_taken_away(content: Object, found: Figure |
     assert not task.done()
     cluster.end("Complete", {"metrics": [{"name": "accuracy", **content}, {"name": "other", "candidate": 1}]})
     await cluster.pass_by()
-    assert await task == found
+    assert await task == expected
     assert cluster.jobs == []
 
 
 @pytest.mark.parametrize("code", [0, 1])
-async def test_a_job_whose_pod_a_sidecar_keeps_running_is_read_and_taken_away(code: int) -> None:
+async def test_a_job_with_a_running_sidecar_is_read_and_removed(code: int) -> None:
     cluster = Cluster()
     task = cluster.measure()
     await cluster.pass_by()
     (job,) = cluster.jobs
     report = json.dumps({"metrics": [{"name": "accuracy", "candidate": 0.9}]})
-    told = {"terminated": {"exitCode": code, "message": report if code == 0 else "no such file"}}
+    state = {"terminated": {"exitCode": code, "message": report if code == 0 else "no such file"}}
     statuses = [
         {"name": "istio-proxy", "image": "p", "state": {"running": {}}},
-        {"name": "score", "image": "i", "state": told},
+        {"name": "score", "image": "i", "state": state},
     ]
     pod = cluster.api.user_create(objects.pod_of(job, "p"))
     cluster.api.set_status(pod, {"phase": "Running", "containerStatuses": statuses})
     while not task.done():
         await cluster.pass_by(5)
-    found = await task
+    actual = await task
     if code == 0:
-        assert found == Figure("accuracy", Decimal("0.9"))
+        assert actual == Figure("accuracy", Decimal("0.9"))
     else:
-        assert isinstance(found, MeasurementFailure)
-        assert "no such file" in found.message
+        assert isinstance(actual, MeasurementFailure)
+        assert "no such file" in actual.message
     assert cluster.jobs == [], "its pod would run on, and the next measurement would wait for it"
 
 
 @pytest.mark.parametrize(
-    ("condition", "report", "told"),
+    ("condition", "report", "expected"),
     [
         ("Failed", None, "failed"),
         ("Complete", None, "no container left a report"),
@@ -226,23 +228,21 @@ async def test_a_job_whose_pod_a_sidecar_keeps_running_is_read_and_taken_away(co
         ("Complete", {"metrics": [{"name": "accuracy", "candidate": 1}] * 2}, "accuracy is in the report 2 times"),
     ],
 )
-async def test_a_job_without_a_figure_is_a_failure_and_is_kept_for_people(
-    condition: str, report: Any, told: str
-) -> None:
+async def test_a_job_without_a_figure_is_a_failure_and_is_kept(condition: str, report: Any, expected: str) -> None:
     cluster = Cluster()
     task = cluster.measure()
     await cluster.pass_by()
     cluster.end(condition, report)
     await cluster.pass_by()
-    found = await task
-    assert isinstance(found, MeasurementFailure)
-    assert (found.reason, found.permanent) == ("MetricJobFailed", False)
-    assert told in found.message
+    actual = await task
+    assert isinstance(actual, MeasurementFailure)
+    assert (actual.reason, actual.permanent) == ("MetricJobFailed", False)
+    assert expected in actual.message
     assert len(cluster.jobs) == 1
     assert cluster.jobs[0]["spec"]["ttlSecondsAfterFinished"] == 600
 
 
-async def test_a_job_that_an_earlier_operator_has_started_is_waited_for() -> None:
+async def test_a_job_of_an_earlier_operator_is_waited_for() -> None:
     cluster = Cluster()
     first = cluster.measure()
     await cluster.pass_by()
@@ -263,9 +263,9 @@ async def test_a_job_that_is_deleted_is_a_failure() -> None:
     await cluster.pass_by()
     cluster.api.user_delete(kinds.JOB, "vision", cluster.jobs[0]["metadata"]["name"])
     await cluster.pass_by()
-    found = await task
-    assert isinstance(found, MeasurementFailure)
-    assert "was deleted before it ended" in found.message
+    actual = await task
+    assert isinstance(actual, MeasurementFailure)
+    assert "was deleted before it ended" in actual.message
 
 
 async def test_a_job_that_never_ends_is_given_up() -> None:
@@ -273,13 +273,13 @@ async def test_a_job_that_never_ends_is_given_up() -> None:
     task = cluster.measure()
     for _ in range(160):
         await cluster.pass_by()
-    found = await task
-    assert isinstance(found, MeasurementFailure)
-    assert "has not ended by its deadline" in found.message
+    actual = await task
+    assert isinstance(actual, MeasurementFailure)
+    assert "has not ended by its deadline" in actual.message
 
 
 @pytest.mark.parametrize(
-    ("error", "permanent", "told"),
+    ("error", "permanent", "expected"),
     [
         (
             api_errors.Invalid(422, "Invalid", "spec.template.spec.containers[0].image: Required value"),
@@ -290,22 +290,24 @@ async def test_a_job_that_never_ends_is_given_up() -> None:
         (api_errors.Transient(503, "ServiceUnavailable", "busy"), False, "busy"),
     ],
 )
-async def test_a_job_that_cannot_be_made_is_a_failure(error: api_errors.ApiError, permanent: bool, told: str) -> None:
+async def test_a_job_that_cannot_be_made_is_a_failure(
+    error: api_errors.ApiError, permanent: bool, expected: str
+) -> None:
     cluster = Cluster()
 
     def refuse(*_: Any) -> None:
         raise error
 
     cluster.api.before_write = refuse
-    found = await cluster.measure()
-    assert isinstance(found, MeasurementFailure)
-    assert found.permanent is permanent
-    assert told in found.message
+    actual = await cluster.measure()
+    assert isinstance(actual, MeasurementFailure)
+    assert actual.permanent is permanent
+    assert expected in actual.message
 
 
 async def test_without_its_rollout_no_job_is_made() -> None:
     cluster = Cluster()
     cluster.api.user_delete(kinds.MODEL_ROLLOUT, "vision", "digits-1")
     cluster.follow()
-    found = await cluster.measure()
-    assert found == MeasurementFailure("MetricJobFailed", "the ModelRollout is gone")
+    actual = await cluster.measure()
+    assert actual == MeasurementFailure("MetricJobFailed", "the ModelRollout is gone")

@@ -45,8 +45,8 @@ class Post:
             await asyncio.sleep(0.001)
 
     def drifted(self) -> bool | None:
-        told = self.observers.sync_model(MODEL, "v1", None)
-        return told.drifted if told is not None else None
+        reported = self.observers.sync_model(MODEL, "v1", None)
+        return reported.drifted if reported is not None else None
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ async def post(server: FakeServer) -> AsyncIterator[Post]:
     await post.observers.close()
 
 
-async def test_a_model_is_woken_when_a_feature_begins_or_ceases_to_drift(post: Post, server: FakeServer) -> None:
+async def test_a_model_is_notified_when_a_feature_starts_or_ends_drift(post: Post, server: FakeServer) -> None:
     for excess, woken, drifted in ((0.2, 1, False), (0.9, 1, False), (2, 2, True), (0.9, 2, True), (0.5, 3, False)):
         server.handler = answer(excess)
         post.drifted()
@@ -87,18 +87,16 @@ async def test_what_the_status_tells_is_known_after_a_restart(post: Post, server
     server.handler = answer(2)
     post.drifted()
     await post.looks(1)
-    told = post.observers.sync_model(MODEL, "v1", None)
+    reported = post.observers.sync_model(MODEL, "v1", None)
     other = Post(server)
     server.handler = answer(0.9)
-    assert other.observers.sync_model(MODEL, "v1", told) == told
+    assert other.observers.sync_model(MODEL, "v1", reported) == reported
     await other.looks(1)
     assert (other.woken, other.drifted()) == ([], True)
     await other.observers.close()
 
 
-async def test_another_version_begins_without_figures_and_what_is_forgotten_is_not_asked(
-    post: Post, server: FakeServer
-) -> None:
+async def test_another_version_starts_empty_and_a_dropped_one_ends(post: Post, server: FakeServer) -> None:
     server.handler = answer(2)
     post.drifted()
     await post.looks(1)

@@ -8,7 +8,7 @@ import pytest
 from aiohttp import web
 
 from modelwright.core.analysis.evidence import Arm, Histogram, MeasurementFailure, MetricValue, RequestShares
-from tests.lib.measurement import START, Bench, FakeServer, ask, metric
+from tests.lib.measurement import START, Bench, FakeServer, make_request, metric
 from tests.lib.scrape_counters import Counting, data, error, runtime, traefik
 
 QUERY = {"query": "sum(a)"}
@@ -34,14 +34,14 @@ async def test_a_query_gives_one_number_or_why_there_is_none(
     bench: Bench, server: FakeServer, answer: Any, value: float | None, why: str
 ) -> None:
     server.handler = server.reply(answer)
-    found = await bench.measure(ask(metric(prometheus=QUERY)))
-    assert found.result == MetricValue(value, why=why)
-    assert found.query == "sum(a)"
-    assert found.metric == "m"
+    actual = await bench.measure(make_request(metric(prometheus=QUERY)))
+    assert actual.result == MetricValue(value, why=why)
+    assert actual.query == "sum(a)"
+    assert actual.metric == "m"
 
 
 @pytest.mark.parametrize(
-    ("handler", "reason", "permanent", "told"),
+    ("handler", "reason", "permanent", "expected"),
     [
         (error("bad_data", "1:4: parse error", 400), "QueryRefused", True, "parse error"),
         (error("execution", "many-to-many", 422), "QueryFailed", False, "many-to-many"),
@@ -63,42 +63,44 @@ async def test_a_query_gives_one_number_or_why_there_is_none(
     ],
 )
 async def test_what_is_no_number_is_a_failure(
-    bench: Bench, server: FakeServer, handler: Any, reason: str, permanent: bool, told: str
+    bench: Bench, server: FakeServer, handler: Any, reason: str, permanent: bool, expected: str
 ) -> None:
     server.handler = handler
-    found = (await bench.measure(ask(metric(prometheus=QUERY)))).result
-    assert isinstance(found, MeasurementFailure)
-    assert (found.reason, found.permanent) == (reason, permanent)
-    assert told in found.message
+    actual = (await bench.measure(make_request(metric(prometheus=QUERY)))).result
+    assert isinstance(actual, MeasurementFailure)
+    assert (actual.reason, actual.permanent) == (reason, permanent)
+    assert expected in actual.message
 
 
 async def test_a_query_is_asked_for_the_moment_of_the_look(bench: Bench, server: FakeServer) -> None:
-    await bench.measure(ask(metric(prometheus=QUERY)), 45)
+    await bench.measure(make_request(metric(prometheus=QUERY)), 45)
     ((path, form, _),) = server.requests
     assert path == "/api/v1/query"
     assert form == {"query": "sum(a)", "time": f"{START + 45:.3f}", "limit": "2", "timeout": "5s"}
 
 
-async def test_both_revisions_are_asked_for_where_the_query_tells_them_apart(bench: Bench, server: FakeServer) -> None:
+async def test_both_revisions_are_queried_if_the_query_names_one(bench: Bench, server: FakeServer) -> None:
     server.handler = server.vector("3")
     query = {"query": 'sum(a{pod=~"$(PODS)"})'}
-    assert (await bench.measure(ask(metric(prometheus=query, margin="0.1")))).result == MetricValue(3.0, 3.0)
+    assert (await bench.measure(make_request(metric(prometheus=query, margin="0.1")))).result == MetricValue(3.0, 3.0)
     assert [form["query"] for _, form, _ in server.requests] == [
         'sum(a{pod=~"digits-bbbbbbbbbb-[a-z0-9-]+"})',
         'sum(a{pod=~"digits-aaaaaaaaaa-[a-z0-9-]+"})',
     ]
     server.requests.clear()
-    assert (await bench.measure(ask(metric(prometheus=query, versus="None")))).result == MetricValue(3.0)
-    assert (await bench.measure(ask(metric(prometheus=query, margin="0.1"), serving=None))).result == MetricValue(3.0)
-    assert (await bench.measure(ask(metric(prometheus=QUERY, max="4")))).result == MetricValue(3.0)
+    assert (await bench.measure(make_request(metric(prometheus=query, versus="None")))).result == MetricValue(3.0)
+    assert (
+        await bench.measure(make_request(metric(prometheus=query, margin="0.1"), serving=None))
+    ).result == MetricValue(3.0)
+    assert (await bench.measure(make_request(metric(prometheus=QUERY, max="4")))).result == MetricValue(3.0)
     assert len(server.requests) == 3
 
 
 async def test_a_margin_needs_a_query_that_tells_the_revisions_apart(bench: Bench) -> None:
-    found = (await bench.measure(ask(metric(prometheus=QUERY, margin="0.1")))).result
-    assert isinstance(found, MeasurementFailure)
-    assert found.permanent
-    assert "use $(REVISION), $(VERSION) or $(PODS)" in found.message
+    actual = (await bench.measure(make_request(metric(prometheus=QUERY, margin="0.1")))).result
+    assert isinstance(actual, MeasurementFailure)
+    assert actual.permanent
+    assert "use $(REVISION), $(VERSION) or $(PODS)" in actual.message
 
 
 async def test_what_is_wrong_with_the_serving_revision_is_told_as_such(bench: Bench, server: FakeServer) -> None:
@@ -107,8 +109,8 @@ async def test_what_is_wrong_with_the_serving_revision_is_told_as_such(bench: Be
         return await FakeServer.vector(*(["1"] if "bbbbbbbbbb" in query else []))(request)
 
     server.handler = handle
-    found = await bench.measure(ask(metric(prometheus={"query": 'a{r="$(REVISION)"}'}, margin="0.1")))
-    assert found.result == MetricValue(1.0, None, "serving revision: the query gives no data")
+    actual = await bench.measure(make_request(metric(prometheus={"query": 'a{r="$(REVISION)"}'}, margin="0.1")))
+    assert actual.result == MetricValue(1.0, None, "serving revision: the query gives no data")
 
 
 def up(instance: str, value: float = 1, at: float = -10) -> Any:
@@ -132,14 +134,12 @@ async def test_errors_are_counted_from_raw_samples(bench: Bench, server: FakeSer
         traefik("a", "500", (-5, 40), (20, 41), (50, 2)),
         traefik("c", "500", (-5, 0), (50, 99)),
     )
-    found = await bench.measure(ask(metric(builtin="error-rate")))
-    assert found.result == RequestShares(Arm(107, 5), Arm(903, 3))
-    assert found.query.startswith("Gateway: traefik_service_requests_total{service=~")
+    actual = await bench.measure(make_request(metric(builtin="error-rate")))
+    assert actual.result == RequestShares(Arm(107, 5), Arm(903, 3))
+    assert actual.query.startswith("Gateway: traefik_service_requests_total{service=~")
 
 
-async def test_a_series_that_first_appears_counts_from_zero_where_its_target_was_up(
-    bench: Bench, server: FakeServer
-) -> None:
+async def test_a_new_series_counts_from_zero_if_its_target_was_up(bench: Bench, server: FakeServer) -> None:
     server.handler = Counting(
         up("t"),
         up("sick", 0),
@@ -155,8 +155,8 @@ async def test_a_series_that_first_appears_counts_from_zero_where_its_target_was
         started("old", -4000),
         traefik("b", "200", (20, 5000), (50, 5007), instance="old"),
     )
-    found = (await bench.measure(ask(metric(builtin="error-rate")))).result
-    assert found == RequestShares(Arm(52 + 9 + 6 + 7, 6), Arm(0, 0))
+    actual = (await bench.measure(make_request(metric(builtin="error-rate")))).result
+    assert actual == RequestShares(Arm(52 + 9 + 6 + 7, 6), Arm(0, 0))
 
 
 async def test_errors_of_a_pod_that_is_first_scraped_in_the_step_count(bench: Bench, server: FakeServer) -> None:
@@ -166,9 +166,9 @@ async def test_errors_of_a_pod_that_is_first_scraped_in_the_step_count(bench: Be
         runtime("a", "200", (-5, 100), (10, 150), (25, 200)),
     )
     server.handler = counting
-    asked = ask(metric(builtin="error-rate", source="Runtime"))
-    assert (await bench.measure(asked, 30)).result == RequestShares(Arm(25, 5), Arm(100, 0))
-    assert (await bench.measure(asked, 60)).result == RequestShares(Arm(49, 9), Arm(100, 0))
+    measurement_request = make_request(metric(builtin="error-rate", source="Runtime"))
+    assert (await bench.measure(measurement_request, 30)).result == RequestShares(Arm(25, 5), Arm(100, 0))
+    assert (await bench.measure(measurement_request, 60)).result == RequestShares(Arm(49, 9), Arm(100, 0))
     assert [selector for selector, *_ in counting.asked if "instance=~" in selector] == [
         'up{instance=~"b"}',
         'process_start_time_seconds{instance=~"b"}',
@@ -181,29 +181,27 @@ async def test_targets_that_appear_hours_apart_are_asked_about_apart(bench: Benc
         *(traefik("b", "200", (at, 30), (19990, 40), instance=f"t{at}") for at in (30, 90, 8000)),
     )
     server.handler = counting
-    assert (await bench.measure(ask(metric(builtin="error-rate")), 20000)).result == RequestShares(
+    assert (await bench.measure(make_request(metric(builtin="error-rate")), 20000)).result == RequestShares(
         Arm(32, 0), Arm(0, 0)
     )
-    about = [(found, end - start) for found, start, end in counting.asked if found.startswith("up{")]
-    assert [found.partition("instance")[2] for found, _ in about] == ['=~"t30|t90"}', '=~"t8000"}']
+    about = [(actual, end - start) for actual, start, end in counting.asked if actual.startswith("up{")]
+    assert [actual.partition("instance")[2] for actual, _ in about] == ['=~"t30|t90"}', '=~"t8000"}']
     assert all(length < 400 for _, length in about)
 
 
-async def test_a_series_that_first_appears_counts_from_zero_beside_another_revisions(
-    bench: Bench, server: FakeServer
-) -> None:
+async def test_a_new_series_beside_another_revision_counts_from_zero(bench: Bench, server: FakeServer) -> None:
     server.handler = Counting(
         traefik("a", "200", (-5, 100), (50, 190)), traefik("b", "200", (20, 3), (50, 10)), traefik("b", "500", (50, 2))
     )
-    found = (await bench.measure(ask(metric(builtin="error-rate")))).result
-    assert found == RequestShares(Arm(12, 2), Arm(90, 0))
+    actual = (await bench.measure(make_request(metric(builtin="error-rate")))).result
+    assert actual == RequestShares(Arm(12, 2), Arm(90, 0))
 
 
-async def test_each_look_reads_what_is_new_and_a_new_operator_reads_all_again(bench: Bench, server: FakeServer) -> None:
+async def test_a_round_reads_new_samples_and_a_restart_reads_all(bench: Bench, server: FakeServer) -> None:
     counting = Counting(traefik("b", "200", (-5, 0), *((at, at) for at in range(5, 9000, 10))))
     server.handler = counting
-    asked = ask(metric(builtin="error-rate"))
-    first = (await bench.measure(asked, 8000)).result
+    measurement_request = make_request(metric(builtin="error-rate"))
+    first = (await bench.measure(measurement_request, 8000)).result
     assert first == RequestShares(Arm(7995, 0), Arm(0, 0))
     assert [(round(start - START), round(end - START)) for _, start, end in counting.asked] == [
         (-300, 3300),
@@ -211,32 +209,34 @@ async def test_each_look_reads_what_is_new_and_a_new_operator_reads_all_again(be
         (6840, 8000),
     ]
     counting.asked.clear()
-    assert (await bench.measure(asked, 8030)).result == RequestShares(Arm(8025, 0), Arm(0, 0))
+    assert (await bench.measure(measurement_request, 8030)).result == RequestShares(Arm(8025, 0), Arm(0, 0))
     assert [(round(start - START), round(end - START)) for _, start, end in counting.asked] == [(7940, 8030)]
     bench.memory = None
-    assert (await bench.measure(asked, 8030)).result == RequestShares(Arm(8025, 0), Arm(0, 0))
+    assert (await bench.measure(measurement_request, 8030)).result == RequestShares(Arm(8025, 0), Arm(0, 0))
 
 
 async def test_what_is_too_much_at_once_is_read_in_smaller_pieces(bench: Bench, server: FakeServer) -> None:
     counting = Counting(traefik("b", "200", (-5, 0), *((at, at) for at in range(5, 9000, 10))))
     counting.largest = 600
     server.handler = counting
-    assert (await bench.measure(ask(metric(builtin="error-rate")), 4000)).result == RequestShares(
+    assert (await bench.measure(make_request(metric(builtin="error-rate")), 4000)).result == RequestShares(
         Arm(3995, 0), Arm(0, 0)
     )
     counting.largest = 0
     bench.memory = None
-    found = (await bench.measure(ask(metric(builtin="error-rate")), 4000)).result
-    assert isinstance(found, MeasurementFailure)
-    assert found.reason == "QueryFailed"
+    actual = (await bench.measure(make_request(metric(builtin="error-rate")), 4000)).result
+    assert isinstance(actual, MeasurementFailure)
+    assert actual.reason == "QueryFailed"
 
 
 async def test_counters_that_nobody_scrapes_any_more_are_no_evidence(bench: Bench, server: FakeServer) -> None:
     server.handler = Counting(traefik("b", "200", (-5, 0), (10, 400), (25, 500)))
-    assert (await bench.measure(ask(metric(builtin="error-rate")), 60)).result == RequestShares(Arm(500, 0), Arm(0, 0))
-    found = (await bench.measure(ask(metric(builtin="error-rate")), 130)).result
-    assert isinstance(found, MeasurementFailure)
-    assert (found.reason, found.permanent) == ("MetricsStale", False)
+    assert (await bench.measure(make_request(metric(builtin="error-rate")), 60)).result == RequestShares(
+        Arm(500, 0), Arm(0, 0)
+    )
+    actual = (await bench.measure(make_request(metric(builtin="error-rate")), 130)).result
+    assert isinstance(actual, MeasurementFailure)
+    assert (actual.reason, actual.permanent) == ("MetricsStale", False)
 
 
 async def test_errors_of_a_pod_that_is_gone_still_count(bench: Bench, server: FakeServer) -> None:
@@ -249,26 +249,26 @@ async def test_errors_of_a_pod_that_is_gone_still_count(bench: Bench, server: Fa
         requests("old", "500", (-5, 0), (10, 3), (25, 3)),
         requests("new", "200", (-5, 0), (130, 60), (145, 60)),
     )
-    asked = ask(metric(builtin="error-rate"), gateway=None, serving=None)
-    assert (await bench.measure(asked, 150)).result == RequestShares(Arm(103, 3), None)
+    measurement_request = make_request(metric(builtin="error-rate"), gateway=None, serving=None)
+    assert (await bench.measure(measurement_request, 150)).result == RequestShares(Arm(103, 3), None)
 
 
 async def test_without_any_series_there_is_no_evidence(bench: Bench, server: FakeServer) -> None:
     server.handler = Counting()
     for wanted in (metric(builtin="error-rate"), metric(builtin="throughput", min="1")):
-        found = (await bench.measure(ask(wanted))).result
-        assert isinstance(found, MetricValue)
-        assert found.candidate is None
-        assert "Prometheus has no series of traefik_service_requests_total" in found.why
+        actual = (await bench.measure(make_request(wanted))).result
+        assert isinstance(actual, MetricValue)
+        assert actual.candidate is None
+        assert "Prometheus has no series of traefik_service_requests_total" in actual.why
     bad = {"bad": 'orders_total{result="lost"}', "total": "orders_total"}
-    found = (await bench.measure(ask(metric(prometheus=bad)))).result
-    assert found == MetricValue(None, why="Prometheus has no series of orders_total{}")
+    actual = (await bench.measure(make_request(metric(prometheus=bad)))).result
+    assert actual == MetricValue(None, why="Prometheus has no series of orders_total{}")
 
 
 async def test_throughput_is_requests_a_second_since_the_step_began(bench: Bench, server: FakeServer) -> None:
     server.handler = Counting(traefik("b", "200", (-5, 0), (40, 120)), traefik("a", "200", (-5, 0), (40, 600)))
-    assert (await bench.measure(ask(metric(builtin="throughput", min="1")))).result == MetricValue(2.0, 10.0)
-    assert (await bench.measure(ask(metric(builtin="throughput", min="1")), 0)).result == MetricValue(
+    assert (await bench.measure(make_request(metric(builtin="throughput", min="1")))).result == MetricValue(2.0, 10.0)
+    assert (await bench.measure(make_request(metric(builtin="throughput", min="1")), 0)).result == MetricValue(
         None, why="the step has only just begun"
     )
 
@@ -285,15 +285,15 @@ async def test_counters_of_ones_own(bench: Bench, server: FakeServer) -> None:
         orders("a", "won", (-5, 1), (50, 1000)),
     )
     own = {"bad": 'orders_total{result="lost",revision="$(REVISION)"}', "total": 'orders_total{revision="$(REVISION)"}'}
-    found = await bench.measure(ask(metric(prometheus=own, margin="0.1")))
-    assert found.result == RequestShares(Arm(100, 3), Arm(1000, 1))
-    assert found.query == (
+    actual = await bench.measure(make_request(metric(prometheus=own, margin="0.1")))
+    assert actual.result == RequestShares(Arm(100, 3), Arm(1000, 1))
+    assert actual.query == (
         'bad: orders_total{result="lost",revision="bbbbbbbbbb"}; total: orders_total{revision="bbbbbbbbbb"}'
     )
 
 
 @pytest.mark.parametrize(
-    ("own", "told"),
+    ("own", "expected"),
     [
         ({"bad": "rate(a[5m])", "total": "a"}, "prometheus.bad must be a plain selector"),
         ({"bad": "a", "total": "sum(a)"}, "prometheus.total must be a plain selector"),
@@ -302,29 +302,29 @@ async def test_counters_of_ones_own(bench: Bench, server: FakeServer) -> None:
     ],
 )
 async def test_a_query_that_is_wrong_in_itself_is_never_sent(
-    bench: Bench, server: FakeServer, own: dict[str, str], told: str
+    bench: Bench, server: FakeServer, own: dict[str, str], expected: str
 ) -> None:
-    found = (await bench.measure(ask(metric(prometheus=own)))).result
-    assert isinstance(found, MeasurementFailure)
-    assert (found.reason, found.permanent) == ("QueryRefused", True)
-    assert told in found.message
+    actual = (await bench.measure(make_request(metric(prometheus=own)))).result
+    assert isinstance(actual, MeasurementFailure)
+    assert (actual.reason, actual.permanent) == ("QueryRefused", True)
+    assert expected in actual.message
     assert server.requests == []
 
 
-async def test_an_enforced_label_is_demanded_of_users_and_not_of_builtin_metrics(
-    bench: Bench, server: FakeServer
-) -> None:
+async def test_an_enforced_label_is_not_required_of_builtin_metrics(bench: Bench, server: FakeServer) -> None:
     bench.options["enforcedLabel"] = "namespace"
     for own in ({"query": "sum(a)"}, {"bad": "a", "total": 'a{namespace="$(NAMESPACE)"}'}):
-        found = (await bench.measure(ask(metric(prometheus=own)))).result
-        assert isinstance(found, MeasurementFailure)
-        assert (found.reason, found.permanent) == ("QueryRefused", True)
-        assert 'needs namespace="vision", and a does not have it; write namespace="$(NAMESPACE)"' in found.message
+        actual = (await bench.measure(make_request(metric(prometheus=own)))).result
+        assert isinstance(actual, MeasurementFailure)
+        assert (actual.reason, actual.permanent) == ("QueryRefused", True)
+        assert 'needs namespace="vision", and a does not have it; write namespace="$(NAMESPACE)"' in actual.message
     assert server.requests == []
-    await bench.measure(ask(metric(prometheus={"query": 'sum(a{namespace="$(NAMESPACE)"})'})))
+    await bench.measure(make_request(metric(prometheus={"query": 'sum(a{namespace="$(NAMESPACE)"})'})))
     assert server.requests[0][1]["query"] == 'sum(a{namespace="vision"})'
     server.handler = Counting(traefik("b", "200", (-5, 0), (40, 120)))
-    assert (await bench.measure(ask(metric(builtin="error-rate")))).result == RequestShares(Arm(120, 0), Arm(0, 0))
+    assert (await bench.measure(make_request(metric(builtin="error-rate")))).result == RequestShares(
+        Arm(120, 0), Arm(0, 0)
+    )
 
 
 def bucket(name: str, le: str, *samples: tuple[float, float], **labels: str) -> Any:
@@ -340,26 +340,32 @@ async def test_latency_from_the_runtimes_own_counters(bench: Bench, server: Fake
         )
     )
     server.handler = counting
-    found = await bench.measure(ask(metric(builtin="latency-percentile", percentile="0.95", source="Runtime")))
-    assert found.result == Histogram(
+    actual = await bench.measure(
+        make_request(metric(builtin="latency-percentile", percentile="0.95", source="Runtime"))
+    )
+    assert actual.result == Histogram(
         ((0.1, 5), (0.25, 9), (float("inf"), 10)), ((0.1, 80), (0.25, 99), (float("inf"), 100))
     )
-    assert isinstance(found.result, Histogram)
-    assert found.result.blocks is not None
-    *empty, (_, candidate, serving) = found.result.blocks
-    assert (candidate, serving) == (found.result.candidate, found.result.serving)
+    assert isinstance(actual.result, Histogram)
+    assert actual.result.blocks is not None
+    *empty, (_, candidate, serving) = actual.result.blocks
+    assert (candidate, serving) == (actual.result.candidate, actual.result.serving)
     assert [one[-1][1] for _, *both in empty for one in both] == [0] * 6
-    assert found.query == ('Runtime: v2_request_seconds_bucket{namespace="vision",pod=~"digits-bbbbbbbbbb-[a-z0-9-]+"}')
+    assert actual.query == (
+        'Runtime: v2_request_seconds_bucket{namespace="vision",pod=~"digits-bbbbbbbbbb-[a-z0-9-]+"}'
+    )
 
 
 async def test_a_histogram_without_its_last_bucket_is_told(bench: Bench, server: FakeServer) -> None:
     server.handler = Counting(
         bucket("v2_request_seconds_bucket", "0.1", (-5, 0), (50, 1), namespace="vision", pod="digits-bbbbbbbbbb-x-y")
     )
-    asked = ask(metric(builtin="latency-over", threshold="100ms", source="Runtime"), serving=None)
-    found = (await bench.measure(asked)).result
-    assert isinstance(found, MeasurementFailure)
-    assert found.reason == "MetricsAnswerInvalid"
+    measurement_request = make_request(
+        metric(builtin="latency-over", threshold="100ms", source="Runtime"), serving=None
+    )
+    actual = (await bench.measure(measurement_request)).result
+    assert isinstance(actual, MeasurementFailure)
+    assert actual.reason == "MetricsAnswerInvalid"
 
 
 async def test_one_look_reads_the_same_counters_once(bench: Bench, server: FakeServer) -> None:
@@ -369,9 +375,9 @@ async def test_one_look_reads_the_same_counters_once(bench: Bench, server: FakeS
         traefik("a", "503", (-5, 0)),
     )
     server.handler = counting
-    asked = ask(metric(builtin="error-rate"), metric(name="t", builtin="throughput", min="1"))
-    look, measurer = bench.look(asked), bench.measurer()
-    for wanted in asked.metrics:
+    measurement_request = make_request(metric(builtin="error-rate"), metric(name="t", builtin="throughput", min="1"))
+    look, measurer = bench.start_round(measurement_request), bench.measurer()
+    for wanted in measurement_request.metrics:
         await measurer.measure_metric(look, wanted)
     assert await measurer.measure_weight(look) == 30
     assert len(counting.asked) == 1
@@ -397,9 +403,9 @@ async def test_the_weight_that_is_observed(
         traefik("b", "200", (-5, 0), (5, 7), (40, 7 + candidate)),
         traefik("a", "200", (-5, 0), (5, 900), (40, 900 + serving)),
     )
-    assert await bench.measurer().measure_weight(bench.look(ask(**changes))) == weight
+    assert await bench.measurer().measure_weight(bench.start_round(make_request(**changes))) == weight
 
 
 async def test_no_weight_is_observed_while_prometheus_is_down(bench: Bench, server: FakeServer) -> None:
     server.handler = server.text("oh", status=503)
-    assert await bench.measurer().measure_weight(bench.look(ask())) is None
+    assert await bench.measurer().measure_weight(bench.start_round(make_request())) is None

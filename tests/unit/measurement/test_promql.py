@@ -14,26 +14,26 @@ from modelwright.measurement import queries
 from modelwright.measurement.json_client import MeasurementError
 from modelwright.measurement.queries import LabelMatcher
 from modelwright.sandbox import promql as sandboxed
-from tests.lib.measurement import CANDIDATE, ask
+from tests.lib.measurement import CANDIDATE, make_request
 
 
 def test_placeholders_are_filled_in() -> None:
     text = 'a{n="$(NAMESPACE)",m="$(MODEL)",v="$(VERSION)",r="$(REVISION)",p=~"$(PODS)"}'
-    filled = queries.fill_placeholders(text, queries.build_placeholders(ask(), CANDIDATE))
+    filled = queries.fill_placeholders(text, queries.build_placeholders(make_request(), CANDIDATE))
     assert filled == ('a{n="vision",m="digits",v="digits-v2",r="bbbbbbbbbb",p=~"digits-bbbbbbbbbb-[a-z0-9-]+"}')
 
 
 def test_an_unknown_placeholder_is_refused_for_good() -> None:
     with pytest.raises(MeasurementError, match=r"\$\(POD\) is no placeholder; known are \$\(NAMESPACE\)") as refused:
-        queries.fill_placeholders('a{pod="$(POD)"}', queries.build_placeholders(ask(), CANDIDATE))
+        queries.fill_placeholders('a{pod="$(POD)"}', queries.build_placeholders(make_request(), CANDIDATE))
     assert refused.value.failure.permanent
 
 
 @given(st.text())
 def test_any_value_is_read_back_from_between_the_quotes(value: str) -> None:
     value = value.encode(errors="ignore").decode()
-    (found,) = promql_parser.parse(queries.build_selector("a", [LabelMatcher("l", value)])).matchers.matchers
-    assert found.value == value
+    (actual,) = promql_parser.parse(queries.build_selector("a", [LabelMatcher("l", value)])).matchers.matchers
+    assert actual.value == value
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ class Nesting(NamedTuple):
 
     what: str
     text: str
-    told: str
+    expected: str
 
 
 VISION = 'up{namespace="vision"}'
@@ -158,11 +158,11 @@ NESTED = [
 
 
 @pytest.mark.parametrize("row", NESTED, ids=[row.what for row in NESTED])
-async def test_a_query_that_is_nested_too_deep_is_refused_and_holds_nothing(row: Nesting, prompt_loop: None) -> None:
+async def test_a_query_nested_too_deep_is_refused_and_blocks_nothing(row: Nesting, prompt_loop: None) -> None:
     with pytest.raises(MeasurementError) as refused:
         await queries.enforce_label(row.text, "namespace", "vision", "prometheus.query")
     assert refused.value.failure.message.startswith("prometheus.query ")
-    assert row.told in refused.value.failure.message
+    assert row.expected in refused.value.failure.message
 
 
 LARGEST = [
@@ -196,12 +196,12 @@ EXPRESSIONS = st.recursive(
 @given(EXPRESSIONS)
 def test_every_selector_of_a_query_is_seen(text: str) -> None:
     try:
-        found = promql_parser.parse(text)
+        actual = promql_parser.parse(text)
     except ValueError:
         return
     every: list[str] = []
     promql_parser.walk(
-        found, pre_visit=lambda node: every.append(node.prettify()) if isinstance(node, VectorSelector) else None
+        actual, pre_visit=lambda node: every.append(node.prettify()) if isinstance(node, VectorSelector) else None
     )
     assert [one["text"] for one in sandboxed.answer_question({"query": text})["selectors"]] == [
         one.strip() for one in every

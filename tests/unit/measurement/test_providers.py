@@ -15,26 +15,28 @@ import pytest
 from modelwright.core.analysis.evidence import Measurement, MeasurementFailure, MetricValue
 from modelwright.measurement.json_client import JsonClient, MeasurementError
 from modelwright.measurement.request import MeasurementRequest
-from tests.lib.measurement import Bench, FakeServer, ask, metric
+from tests.lib.measurement import Bench, FakeServer, make_request, metric
 
 ASKS: dict[str, Callable[[], MeasurementRequest]] = {
-    "prometheus query": lambda: ask(metric(prometheus={"query": "sum(a)"})),
-    "prometheus counters": lambda: ask(metric(prometheus={"bad": 'a{code="500"}', "total": "a"})),
-    "builtin from a gateway": lambda: ask(metric(builtin="error-rate")),
-    "builtin from the runtime": lambda: ask(metric(builtin="latency-over", threshold="250ms", source="Runtime")),
-    "http": lambda: ask(metric(http={"provider": "json", "path": "/score", "value": "/score"})),
-    "comparer": lambda: ask(metric(builtin="error-rate"), mirror=True),
+    "prometheus query": lambda: make_request(metric(prometheus={"query": "sum(a)"})),
+    "prometheus counters": lambda: make_request(metric(prometheus={"bad": 'a{code="500"}', "total": "a"})),
+    "builtin from a gateway": lambda: make_request(metric(builtin="error-rate")),
+    "builtin from the runtime": lambda: make_request(
+        metric(builtin="latency-over", threshold="250ms", source="Runtime")
+    ),
+    "http": lambda: make_request(metric(http={"provider": "json", "path": "/score", "value": "/score"})),
+    "comparer": lambda: make_request(metric(builtin="error-rate"), mirror=True),
 }
 
 
 @pytest.fixture(params=ASKS)
-def asked(request: pytest.FixtureRequest) -> MeasurementRequest:
+def measurement_request(request: pytest.FixtureRequest) -> MeasurementRequest:
     return ASKS[request.param]()
 
 
-def failure(found: Measurement) -> MeasurementFailure:
-    assert isinstance(found.result, MeasurementFailure), found
-    return found.result
+def failure(actual: Measurement) -> MeasurementFailure:
+    assert isinstance(actual.result, MeasurementFailure), actual
+    return actual.result
 
 
 @pytest.mark.parametrize(
@@ -55,60 +57,69 @@ def failure(found: Measurement) -> MeasurementFailure:
     ],
 )
 async def test_a_fault_is_told_with_its_reason(
-    bench: Bench, server: FakeServer, asked: MeasurementRequest, handler: Any, reason: str
+    bench: Bench, server: FakeServer, measurement_request: MeasurementRequest, handler: Any, reason: str
 ) -> None:
     server.handler = handler
-    found = failure(await bench.measure(asked))
-    assert found.reason == ("ComparerUnreachable" if asked.mirror else reason)
-    assert not found.permanent
-    assert ("digits-comparer" if asked.mirror else "connection ") in found.message
+    actual = failure(await bench.measure(measurement_request))
+    assert actual.reason == ("ComparerUnreachable" if measurement_request.mirror else reason)
+    assert not actual.permanent
+    assert ("digits-comparer" if measurement_request.mirror else "connection ") in actual.message
 
 
 async def test_an_answer_that_would_fill_the_memory_is_refused(
-    bench: Bench, server: FakeServer, asked: MeasurementRequest
+    bench: Bench, server: FakeServer, measurement_request: MeasurementRequest
 ) -> None:
     """1.3 MiB that were 30 MiB of lists."""
     server.handler = FakeServer.text("[" + "[]," * 450_000 + "1]")
     tracemalloc.start()
     try:
-        found = failure(await bench.measure(asked))
+        actual = failure(await bench.measure(measurement_request))
         assert tracemalloc.get_traced_memory()[1] < 24 << 20
     finally:
         tracemalloc.stop()
-    assert found.reason in ("MetricsAnswerTooLarge", "ComparerUnreachable")
+    assert actual.reason in ("MetricsAnswerTooLarge", "ComparerUnreachable")
 
 
 @pytest.mark.parametrize("size", [70_000, 1 << 21])
 async def test_a_summary_is_small(bench: Bench, server: FakeServer, size: int) -> None:
     server.handler = FakeServer.text('{"a": "' + "a" * size + '"}')
-    found = failure(await bench.measure(ASKS["comparer"]()))
-    assert (found.reason, "larger than 65536 bytes" in found.message) == ("ComparerUnreachable", True)
+    actual = failure(await bench.measure(ASKS["comparer"]()))
+    assert (actual.reason, "larger than 65536 bytes" in actual.message) == ("ComparerUnreachable", True)
 
 
 @pytest.mark.parametrize("name", [name for name in ASKS if name != "comparer"])
 async def test_a_server_that_hangs_is_given_up(bench: Bench, server: FakeServer, name: str) -> None:
     bench.options["timeout"] = "50ms"
     server.handler = server.hang
-    found = failure(await bench.measure(ASKS[name]()))
-    assert found.reason == "MetricsServerTimeout"
-    assert "no answer within 50ms" in found.message
+    actual = failure(await bench.measure(ASKS[name]()))
+    assert actual.reason == "MetricsServerTimeout"
+    assert "no answer within 50ms" in actual.message
 
 
-async def test_a_server_that_is_gone_is_told(bench: Bench, server: FakeServer, asked: MeasurementRequest) -> None:
+async def test_a_server_that_is_gone_is_told(
+    bench: Bench, server: FakeServer, measurement_request: MeasurementRequest
+) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         server.url = f"http://127.0.0.1:{free.getsockname()[1]}"
-    found = failure(await bench.measure(asked))
-    assert found.reason == ("ComparerUnreachable" if asked.mirror else "MetricsServerUnreachable")
-    assert "can't connect to 127.0.0.1" in found.message
+    actual = failure(await bench.measure(measurement_request))
+    assert actual.reason == ("ComparerUnreachable" if measurement_request.mirror else "MetricsServerUnreachable")
+    assert "can't connect to 127.0.0.1" in actual.message
 
 
-async def test_an_unknown_host_is_told(bench: Bench, server: FakeServer, asked: MeasurementRequest) -> None:
+async def test_an_unknown_host_is_told(
+    bench: Bench, server: FakeServer, measurement_request: MeasurementRequest
+) -> None:
     server.url = "http://nowhere.invalid"
-    assert failure(await bench.measure(asked)).reason in ("ComparerUnreachable", "MetricsServerUnreachable")
+    assert failure(await bench.measure(measurement_request)).reason in (
+        "ComparerUnreachable",
+        "MetricsServerUnreachable",
+    )
 
 
-async def test_what_speaks_no_http_is_told(bench: Bench, server: FakeServer, asked: MeasurementRequest) -> None:
+async def test_what_speaks_no_http_is_told(
+    bench: Bench, server: FakeServer, measurement_request: MeasurementRequest
+) -> None:
     async def greet(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"220 mail.example.com ESMTP\r\n")
         writer.close()
@@ -116,21 +127,24 @@ async def test_what_speaks_no_http_is_told(bench: Bench, server: FakeServer, ask
     other = await asyncio.start_server(greet, "127.0.0.1", 0)
     async with other:
         server.url = f"http://127.0.0.1:{other.sockets[0].getsockname()[1]}"
-        assert failure(await bench.measure(asked)).reason in ("ComparerUnreachable", "MetricsServerUnreachable")
+        assert failure(await bench.measure(measurement_request)).reason in (
+            "ComparerUnreachable",
+            "MetricsServerUnreachable",
+        )
 
 
 async def test_a_server_without_tls_is_told(bench: Bench, server: FakeServer) -> None:
     server.url = server.url.replace("http://", "https://")
-    found = failure(await bench.measure(ask(metric(prometheus={"query": "sum(a)"}))))
-    assert found.reason == "MetricsServerUnreachable"
+    actual = failure(await bench.measure(make_request(metric(prometheus={"query": "sum(a)"}))))
+    assert actual.reason == "MetricsServerUnreachable"
 
 
 async def test_a_connection_that_is_not_configured_is_refused_for_good(bench: Bench) -> None:
-    found = failure(await bench.measure(ask(metric(prometheus={"provider": "other", "query": "a"}))))
-    assert found.reason == "ConnectionUnknown"
-    assert found.permanent
-    assert found.message == ("the operator's configuration has no Prometheus connection called other; it has default")
-    wrong_type = failure(await bench.measure(ask(metric(http={"path": "/", "value": ""}))))
+    actual = failure(await bench.measure(make_request(metric(prometheus={"provider": "other", "query": "a"}))))
+    assert actual.reason == "ConnectionUnknown"
+    assert actual.permanent
+    assert actual.message == ("the operator's configuration has no Prometheus connection called other; it has default")
+    wrong_type = failure(await bench.measure(make_request(metric(http={"path": "/", "value": ""}))))
     assert (wrong_type.reason, wrong_type.permanent) == ("ConnectionUnknown", True)
 
 
@@ -140,21 +154,21 @@ async def test_credentials_are_read_at_each_use_and_never_told(
     token = tmp_path / "token"
     token.write_text("hunter2\n")
     bench.options |= {"bearerTokenFile": str(token), "headers": {"X-Scope-OrgID": "models"}}
-    asked = ask(metric(prometheus={"query": "sum(a)"}))
-    await bench.measure(asked)
+    measurement_request = make_request(metric(prometheus={"query": "sum(a)"}))
+    await bench.measure(measurement_request)
     token.write_text("hunter3")
     server.handler = server.text("denied", status=401)
-    found = await bench.measure(asked)
+    actual = await bench.measure(measurement_request)
     sent = [headers for _, _, headers in server.requests]
     assert [headers["Authorization"] for headers in sent] == ["Bearer hunter2", "Bearer hunter3"]
     assert sent[0]["X-Scope-OrgID"] == "models"
-    assert "hunter" not in str(found)
+    assert "hunter" not in str(actual)
 
 
 async def test_a_password_goes_with_its_user(bench: Bench, server: FakeServer, tmp_path: Path) -> None:
     (tmp_path / "password").write_text("geheim")
     bench.options["basicAuth"] = {"username": "u", "passwordFile": str(tmp_path / "password")}
-    await bench.measure(ask(metric(prometheus={"query": "sum(a)"})))
+    await bench.measure(make_request(metric(prometheus={"query": "sum(a)"})))
     assert server.requests[0][2]["Authorization"] == "Basic dTpnZWhlaW0="
 
 
@@ -164,40 +178,42 @@ async def test_header_files_are_read_at_each_use_and_never_told(
     key = tmp_path / "key"
     key.write_text("k3y\n")
     bench.options["headerFiles"] = {"DD-API-KEY": str(key)}
-    asked = ask(metric(prometheus={"query": "sum(a)"}))
-    await bench.measure(asked)
+    measurement_request = make_request(metric(prometheus={"query": "sum(a)"}))
+    await bench.measure(measurement_request)
     assert server.requests[0][2]["DD-API-KEY"] == "k3y"
     key.write_text("n3w")
     server.handler = server.reply({"status": "error", "error": "no access with n3w"}, status=500)
-    found = await bench.measure(asked)
+    actual = await bench.measure(measurement_request)
     assert server.requests[1][2]["DD-API-KEY"] == "n3w"
-    assert "n3w" not in str(found)
+    assert "n3w" not in str(actual)
 
 
 async def test_query_parameters_are_those_of_the_models_namespace(
-    bench: Bench, server: FakeServer, asked: MeasurementRequest
+    bench: Bench, server: FakeServer, measurement_request: MeasurementRequest
 ) -> None:
     bench.options["queryParameters"] = {"namespace": "$(NAMESPACE)", "dedup": "true"}
-    await bench.measure(asked)
+    await bench.measure(measurement_request)
     sent = {path.partition("?")[2] for path, _, _ in server.requests}
     # The comparer's address is no connection of the configuration.
-    assert sent == {"" if asked.mirror else "namespace=vision&dedup=true"}
+    assert sent == {"" if measurement_request.mirror else "namespace=vision&dedup=true"}
 
 
 @pytest.mark.parametrize("path", ["/score?namespace=other", "/score?a=1&namespace=", "/score?a=1;namespace=x"])
 async def test_a_policys_path_cannot_contradict_a_query_parameter(bench: Bench, server: FakeServer, path: str) -> None:
     bench.options["queryParameters"] = {"namespace": "$(NAMESPACE)"}
-    found = failure(await bench.measure(ask(metric(http={"provider": "json", "path": path, "value": "/score"}))))
-    assert (found.reason, found.permanent) == ("QueryRefused", True)
-    assert "sets the query parameter namespace" in found.message
+    actual = failure(
+        await bench.measure(make_request(metric(http={"provider": "json", "path": path, "value": "/score"})))
+    )
+    assert (actual.reason, actual.permanent) == ("QueryRefused", True)
+    assert "sets the query parameter namespace" in actual.message
     assert server.requests == []
 
 
 @pytest.mark.parametrize("path", ["/score?a=1", "/score"])
 async def test_a_policys_path_keeps_its_own_query(bench: Bench, server: FakeServer, path: str) -> None:
     bench.options["queryParameters"] = {"namespace": "$(NAMESPACE)"}
-    await bench.measure(ask(metric(http={"provider": "json", "path": path, "value": "/score"})))
-    (sent,) = {found for found, _, _ in server.requests}
+    await bench.measure(make_request(metric(http={"provider": "json", "path": path, "value": "/score"})))
+    (sent,) = {actual for actual, _, _ in server.requests}
     assert sent == "/api/score?" + ("a=1&" if "a=1" in path else "") + "namespace=vision"
 
 
@@ -231,33 +247,33 @@ async def issuer(tmp_path: Path) -> AsyncIterator[Issuer]:
         yield Issuer(running, tmp_path)
 
 
-QUERY = ask(metric(prometheus={"query": "sum(a)"}))
+QUERY = make_request(metric(prometheus={"query": "sum(a)"}))
 
 
-async def test_a_clients_secret_goes_to_the_issuer_and_its_token_to_the_server(
+async def test_the_issuer_gets_the_secret_and_the_server_the_token(
     bench: Bench, server: FakeServer, issuer: Issuer
 ) -> None:
     bench.options |= issuer.options
     for _ in range(3):
         await bench.measure(QUERY)
-    (asked,) = issuer.server.requests
-    assert asked[:2] == (
+    (measurement_request,) = issuer.server.requests
+    assert measurement_request[:2] == (
         "/token",
         {"grant_type": "client_credentials", "scope": "metrics.read more", "audience": "prometheus"},
     )
-    client = base64.b64decode(asked[2]["Authorization"].removeprefix("Basic ")).decode()
+    client = base64.b64decode(measurement_request[2]["Authorization"].removeprefix("Basic ")).decode()
     assert client == "model+wright:s%3Acret+value"
     assert {headers["Authorization"] for _, _, headers in server.requests} == {"Bearer first-token"}
     assert "cret" not in str(server.requests)
 
 
-async def test_a_token_is_had_again_once_it_is_refused_or_the_secret_changes(
+async def test_a_token_is_renewed_when_refused_or_the_secret_changes(
     bench: Bench, server: FakeServer, issuer: Issuer
 ) -> None:
     bench.options |= issuer.options
     server.handler = server.reply({"error": "no first-token"}, status=401)
-    found = failure(await bench.measure(QUERY))
-    assert found.reason == "MetricsAccessDenied"
+    actual = failure(await bench.measure(QUERY))
+    assert actual.reason == "MetricsAccessDenied"
     issuer.issue("second-token")
     server.handler = server.vector("1")
     await bench.measure(QUERY)
@@ -290,7 +306,7 @@ async def test_whatever_an_issuer_says_of_the_time_a_token_is_used(
 
 
 @pytest.mark.parametrize(
-    ("handler", "reason", "told"),
+    ("handler", "reason", "expected"),
     [
         (
             FakeServer.reply({"error": "invalid_client", "error_description": "s:cret value"}, status=401),
@@ -306,15 +322,15 @@ async def test_whatever_an_issuer_says_of_the_time_a_token_is_used(
         (FakeServer.endless, "MetricsAnswerInvalid", "gave no bearer token"),
     ],
 )
-async def test_an_issuer_that_gives_no_token_is_told_without_the_secret(
-    bench: Bench, server: FakeServer, issuer: Issuer, handler: Any, reason: str, told: str
+async def test_an_issuer_without_a_token_leaks_no_secret(
+    bench: Bench, server: FakeServer, issuer: Issuer, handler: Any, reason: str, expected: str
 ) -> None:
     bench.options |= issuer.options
     issuer.server.handler = handler
-    found = failure(await bench.measure(QUERY))
-    assert found.reason == reason
-    assert told in found.message
-    assert "cret" not in found.message.replace("clientSecretFile", "")
+    actual = failure(await bench.measure(QUERY))
+    assert actual.reason == reason
+    assert expected in actual.message
+    assert "cret" not in actual.message.replace("clientSecretFile", "")
     assert server.requests == []
 
 
@@ -336,11 +352,11 @@ async def test_credentials_that_cannot_be_read_are_told_by_their_file(
     if content is not None:
         token.write_bytes(content)
     bench.options["bearerTokenFile"] = str(token)
-    found = failure(await bench.measure(ask(metric(prometheus={"query": "sum(a)"}))))
-    assert found.reason == "CredentialsUnreadable"
-    assert not found.permanent
-    assert str(token) in found.message
-    assert "two" not in found.message
+    actual = failure(await bench.measure(make_request(metric(prometheus={"query": "sum(a)"}))))
+    assert actual.reason == "CredentialsUnreadable"
+    assert not actual.permanent
+    assert str(token) in actual.message
+    assert "two" not in actual.message
     assert server.requests == []
 
 
@@ -348,14 +364,16 @@ async def test_a_ca_file_that_is_none_is_told(bench: Bench, server: FakeServer, 
     (tmp_path / "ca").write_text("no certificate")
     server.url = "https://127.0.0.1:1"
     bench.options["caFile"] = str(tmp_path / "ca")
-    found = failure(await bench.measure(ask(metric(prometheus={"query": "sum(a)"}))))
-    assert found.reason == "CredentialsUnreadable"
-    assert str(tmp_path / "ca") in found.message
+    actual = failure(await bench.measure(make_request(metric(prometheus={"query": "sum(a)"}))))
+    assert actual.reason == "CredentialsUnreadable"
+    assert str(tmp_path / "ca") in actual.message
 
 
-async def test_redirects_are_not_followed(bench: Bench, server: FakeServer, asked: MeasurementRequest) -> None:
+async def test_redirects_are_not_followed(
+    bench: Bench, server: FakeServer, measurement_request: MeasurementRequest
+) -> None:
     server.handler = server.reply({}, status=307, Location=f"{server.url}/elsewhere")
-    await bench.measure(asked)
+    await bench.measure(measurement_request)
     assert not any("elsewhere" in path for path, _, _ in server.requests)
 
 
@@ -385,13 +403,18 @@ async def test_a_server_is_asked_a_bounded_number_of_times_at_once(bench: Bench,
 
     server.handler = wait
     measurer = bench.measurer()
-    asked = ask(metric(prometheus={"query": "sum(a)"}))
-    every = [asyncio.create_task(measurer.measure_metric(bench.look(asked), asked.metrics[0])) for _ in range(30)]
+    measurement_request = make_request(metric(prometheus={"query": "sum(a)"}))
+    every = [
+        asyncio.create_task(
+            measurer.measure_metric(bench.start_round(measurement_request), measurement_request.metrics[0])
+        )
+        for _ in range(30)
+    ]
     await full.wait()
     go.set()
-    found = await asyncio.gather(*every)
+    actual = await asyncio.gather(*every)
     assert server.most_at_once == 8
-    assert {one.result for one in found} == {MetricValue(1.0)}
+    assert {one.result for one in actual} == {MetricValue(1.0)}
 
 
 async def test_a_fault_of_our_own_is_a_result_too(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -399,6 +422,6 @@ async def test_a_fault_of_our_own_is_a_result_too(bench: Bench, monkeypatch: pyt
         raise ZeroDivisionError("secret")
 
     monkeypatch.setattr("modelwright.measurement.queries.fill_placeholders", broken)
-    found = failure(await bench.measure(ask(metric(prometheus={"query": "a"}))))
-    assert found.reason == "InternalError"
-    assert "secret" not in found.message
+    actual = failure(await bench.measure(make_request(metric(prometheus={"query": "a"}))))
+    assert actual.reason == "InternalError"
+    assert "secret" not in actual.message

@@ -16,15 +16,15 @@ from modelwright.kube.queue import Key
 from modelwright.measurement.request import MeasurementRequest
 from modelwright.measurement.scheduler import NOTIFY_GRACE
 from tests.lib.measurement import SINCE, TRAEFIK, FakeServer, metric
-from tests.lib.measurement import ask as any_ask
-from tests.lib.measurement_scheduler import Office
+from tests.lib.measurement import make_request as any_ask
+from tests.lib.measurement_scheduler import SchedulerHarness
 
 QUERY = metric(name="q", prometheus={"query": "sum(a)"})
 OTHER = metric(name="o", http={"provider": "json", "path": "/", "value": ""})
 JOB = metric(name="j", job={"template": {"spec": {}}, "value": "score"})
 
 
-def ask(*metrics: Metric, **changes: Any) -> MeasurementRequest:
+def make_request(*metrics: Metric, **changes: Any) -> MeasurementRequest:
     """Without a gateway, so that all requests are those of the metrics."""
     return any_ask(*metrics, **{"gateway": None} | changes)
 
@@ -36,104 +36,106 @@ class SlowJobs:
         self.started: list[str] = []
         self.end = asyncio.Event()
 
-    async def run_metric_job(self, ask: MeasurementRequest, metric: Metric) -> MetricValue | MeasurementFailure:
+    async def run_metric_job(
+        self, make_request: MeasurementRequest, metric: Metric
+    ) -> MetricValue | MeasurementFailure:
         self.started.append(metric.name)
         await self.end.wait()
         return MetricValue(0.5)
 
 
 @pytest.fixture
-async def office(server: FakeServer) -> AsyncIterator[Office]:
-    office = Office(server)
-    yield office
-    await office.desk.close()
+async def harness(server: FakeServer) -> AsyncIterator[SchedulerHarness]:
+    harness = SchedulerHarness(server)
+    yield harness
+    await harness.scheduler.close()
 
 
-async def test_a_pass_never_waits_and_is_woken(office: Office, server: FakeServer) -> None:
+async def test_a_request_never_waits_and_is_notified(harness: SchedulerHarness, server: FakeServer) -> None:
     server.handler = server.vector("4")
-    (found,) = await office.look(ask(QUERY))
-    assert found == Measurement("q", SINCE + timedelta(seconds=60), MetricValue(4.0), "sum(a)")
-    assert office.asked == 1
+    (actual,) = await harness.measure_once(make_request(QUERY))
+    assert actual == Measurement("q", SINCE + timedelta(seconds=60), MetricValue(4.0), "sum(a)")
+    assert harness.request_count == 1
 
 
-async def test_looks_repeat_each_interval_by_themselves(office: Office, server: FakeServer) -> None:
+async def test_measurements_repeat_each_interval(harness: SchedulerHarness, server: FakeServer) -> None:
     server.handler = server.vector("4")
-    await office.look(ask(QUERY))
+    await harness.measure_once(make_request(QUERY))
     for count in (2, 3):
-        await office.pass_by(29)
-        assert office.asked == count - 1
-        await office.pass_by(1)
-        await office.woken.get()
-        assert office.asked == count
-        (found,) = office.desk.get_measurements(ask(QUERY)) or ()
-        assert found.at == SINCE + timedelta(seconds=60 + 30 * (count - 1))
+        await harness.pass_by(29)
+        assert harness.request_count == count - 1
+        await harness.pass_by(1)
+        await harness.woken.get()
+        assert harness.request_count == count
+        (actual,) = harness.scheduler.get_measurements(make_request(QUERY)) or ()
+        assert actual.at == SINCE + timedelta(seconds=60 + 30 * (count - 1))
 
 
-async def test_passes_in_between_start_no_looks(office: Office) -> None:
-    await office.look(ask(QUERY))
+async def test_requests_in_between_start_no_round(harness: SchedulerHarness) -> None:
+    await harness.measure_once(make_request(QUERY))
     for _ in range(5):
-        assert office.desk.get_measurements(ask(QUERY)) is not None
-    await office.pass_by(1)
-    assert office.asked == 1
+        assert harness.scheduler.get_measurements(make_request(QUERY)) is not None
+    await harness.pass_by(1)
+    assert harness.request_count == 1
 
 
 @pytest.mark.parametrize(("interval", "sooner"), [(30, 10), (300, 10), (4, 4)])
-async def test_what_failed_is_looked_at_sooner_and_the_rest_when_it_is_due(
-    office: Office, server: FakeServer, interval: int, sooner: int
+async def test_a_failed_metric_is_retried_before_the_others_are_due(
+    harness: SchedulerHarness, server: FakeServer, interval: int, sooner: int
 ) -> None:
     async def handle(request: Any) -> Any:
         return await (server.text("oh", status=503) if "query" in request.path else server.reply(1))(request)
 
     server.handler = handle
-    asked = ask(QUERY, OTHER, interval=timedelta(seconds=interval))
-    first, other = await office.look(asked)
+    measurement_request = make_request(QUERY, OTHER, interval=timedelta(seconds=interval))
+    first, other = await harness.measure_once(measurement_request)
     assert isinstance(first.result, MeasurementFailure)
     assert other.result == MetricValue(1.0)
     server.requests.clear()
     server.handler = server.vector("2")
-    await office.pass_by(sooner)
-    await office.woken.get()
+    await harness.pass_by(sooner)
+    await harness.woken.get()
     paths = {path for path, _, _ in server.requests}
     assert paths == ({"/api/v1/query"} if sooner < interval else {"/api/v1/query", "/"})
-    again, kept = office.desk.get_measurements(asked) or ()
+    again, kept = harness.scheduler.get_measurements(measurement_request) or ()
     assert again.result == MetricValue(2.0)
     if sooner < interval:
         assert kept == other
 
 
-async def test_a_server_that_is_gone_for_good_is_asked_again_and_again(office: Office, server: FakeServer) -> None:
+async def test_a_server_that_stays_down_is_retried(harness: SchedulerHarness, server: FakeServer) -> None:
     server.handler = server.text("oh", status=503)
-    await office.look(ask(QUERY))
+    await harness.measure_once(make_request(QUERY))
     for _ in range(5):
-        await office.pass_by(10)
-        await office.woken.get()
-        (found,) = office.desk.get_measurements(ask(QUERY)) or ()
-        assert isinstance(found.result, MeasurementFailure)
-        assert not found.result.permanent
-    assert office.asked == 6
+        await harness.pass_by(10)
+        await harness.woken.get()
+        (actual,) = harness.scheduler.get_measurements(make_request(QUERY)) or ()
+        assert isinstance(actual.result, MeasurementFailure)
+        assert not actual.result.permanent
+    assert harness.request_count == 6
 
 
-async def test_only_one_look_of_an_ask_goes_on(office: Office, server: FakeServer) -> None:
+async def test_only_one_round_of_a_request_runs(harness: SchedulerHarness, server: FakeServer) -> None:
     server.handler = server.hang
-    assert office.desk.get_measurements(ask(QUERY)) is None
-    await office.pass_by(100)
-    assert office.desk.get_measurements(ask(QUERY)) is None
-    await office.pass_by(100)
-    assert office.desk.get_measurements(ask(QUERY)) is None
+    assert harness.scheduler.get_measurements(make_request(QUERY)) is None
+    await harness.pass_by(100)
+    assert harness.scheduler.get_measurements(make_request(QUERY)) is None
+    await harness.pass_by(100)
+    assert harness.scheduler.get_measurements(make_request(QUERY)) is None
     assert len(server.requests) <= 1
 
 
 async def test_a_metric_that_takes_too_long_is_a_failure(server: FakeServer) -> None:
-    office = Office(server, measurement_timeout=0.1)
+    harness = SchedulerHarness(server, measurement_timeout=0.1)
     server.handler = server.hang
-    (late,) = await office.look(ask(QUERY))
+    (late,) = await harness.measure_once(make_request(QUERY))
     assert isinstance(late.result, MeasurementFailure)
     assert (late.result.reason, late.result.permanent) == ("MetricsServerTimeout", False)
-    await office.desk.close()
+    await harness.scheduler.close()
 
 
-async def test_a_metric_that_hangs_keeps_the_others_news_back_for_a_moment_only(
-    office: Office, server: FakeServer
+async def test_a_metric_that_hangs_delays_the_notification_briefly(
+    harness: SchedulerHarness, server: FakeServer
 ) -> None:
     answered, go = asyncio.Event(), asyncio.Event()
 
@@ -145,16 +147,16 @@ async def test_a_metric_that_hangs_keeps_the_others_news_back_for_a_moment_only(
         return await server.reply(1)(request)
 
     server.handler = handle
-    asked = ask(QUERY, OTHER)
-    assert office.desk.get_measurements(asked) is None
+    measurement_request = make_request(QUERY, OTHER)
+    assert harness.scheduler.get_measurements(measurement_request) is None
     await answered.wait()
-    while (found := office.desk.get_measurements(asked)) is None:
-        await office.pass_by(NOTIFY_GRACE)
-    assert [(one.metric, one.result) for one in found] == [("o", MetricValue(1.0))]
-    assert await office.woken.get() == asked.notify_key
+    while (actual := harness.scheduler.get_measurements(measurement_request)) is None:
+        await harness.pass_by(NOTIFY_GRACE)
+    assert [(one.metric, one.result) for one in actual] == [("o", MetricValue(1.0))]
+    assert await harness.woken.get() == measurement_request.notify_key
     go.set()
-    await office.woken.get()
-    assert [one.metric for one in office.desk.get_measurements(asked) or ()] == ["q", "o"]
+    await harness.woken.get()
+    assert [one.metric for one in harness.scheduler.get_measurements(measurement_request) or ()] == ["q", "o"]
 
 
 @pytest.mark.parametrize(
@@ -168,111 +170,114 @@ async def test_a_metric_that_hangs_keeps_the_others_news_back_for_a_moment_only(
         {"model": "letters"},
     ],
 )
-async def test_another_ask_under_the_same_key_starts_anew(office: Office, changes: dict[str, Any]) -> None:
-    await office.look(ask(QUERY))
-    assert office.desk.get_measurements(replace(ask(QUERY), **changes)) is None
+async def test_another_request_under_the_same_key_restarts(harness: SchedulerHarness, changes: dict[str, Any]) -> None:
+    await harness.measure_once(make_request(QUERY))
+    assert harness.scheduler.get_measurements(replace(make_request(QUERY), **changes)) is None
 
 
-async def test_another_interval_is_the_same_ask(office: Office) -> None:
-    await office.look(ask(QUERY))
-    assert office.desk.get_measurements(ask(QUERY, interval=timedelta(seconds=5))) is not None
+async def test_another_interval_is_the_same_request(harness: SchedulerHarness) -> None:
+    await harness.measure_once(make_request(QUERY))
+    assert harness.scheduler.get_measurements(make_request(QUERY, interval=timedelta(seconds=5))) is not None
 
 
-async def test_what_the_step_cannot_measure_is_left_out(office: Office, server: FakeServer) -> None:
+async def test_what_the_step_cannot_measure_is_left_out(harness: SchedulerHarness, server: FakeServer) -> None:
     server.handler = server.vector("1")
-    found = await office.look(ask(metric(name="a", builtin="agreement", min="0.9"), QUERY))
-    assert [one.metric for one in found] == ["q"]
+    actual = await harness.measure_once(make_request(metric(name="a", builtin="agreement", min="0.9"), QUERY))
+    assert [one.metric for one in actual] == ["q"]
 
 
-async def test_without_a_metric_that_can_be_measured_nothing_is_waited_for(office: Office) -> None:
-    assert office.desk.get_measurements(ask(metric(name="a", builtin="agreement", min="0.9"))) == ()
+async def test_without_a_measurable_metric_nothing_is_waited_for(harness: SchedulerHarness) -> None:
+    assert harness.scheduler.get_measurements(make_request(metric(name="a", builtin="agreement", min="0.9"))) == ()
 
 
-async def test_what_is_forgotten_is_looked_at_no_more(office: Office, server: FakeServer) -> None:
+async def test_a_dropped_request_is_measured_no_more(harness: SchedulerHarness, server: FakeServer) -> None:
     server.handler = server.vector("1")
-    kept = replace(ask(QUERY), key="kept")
-    await office.look(ask(QUERY))
-    await office.look(kept)
-    office.desk.forget_except({"kept"})
+    kept = replace(make_request(QUERY), key="kept")
+    await harness.measure_once(make_request(QUERY))
+    await harness.measure_once(kept)
+    harness.scheduler.forget_except({"kept"})
     server.requests.clear()
-    await office.pass_by(31)
-    assert await office.woken.get() == kept.notify_key
-    assert office.asked == 1
-    assert office.desk.get_measurements(ask(QUERY)) is None
+    await harness.pass_by(31)
+    assert await harness.woken.get() == kept.notify_key
+    assert harness.request_count == 1
+    assert harness.scheduler.get_measurements(make_request(QUERY)) is None
 
 
-async def test_an_ask_is_forgotten_when_nobody_asks_any_more(office: Office, server: FakeServer) -> None:
+async def test_a_request_that_is_not_repeated_is_dropped(harness: SchedulerHarness, server: FakeServer) -> None:
     server.handler = server.vector("1")
-    await office.look(ask(QUERY))
+    await harness.measure_once(make_request(QUERY))
     for _ in range(30):
-        await office.pass_by(30)
-        while not office.woken.empty():
-            office.woken.get_nowait()
-    assert 4 <= office.asked <= 6
-    assert office.desk.get_measurements(ask(QUERY)) is None
+        await harness.pass_by(30)
+        while not harness.woken.empty():
+            harness.woken.get_nowait()
+    assert 4 <= harness.request_count <= 6
+    assert harness.scheduler.get_measurements(make_request(QUERY)) is None
 
 
-async def test_closing_ends_what_goes_on(office: Office, server: FakeServer) -> None:
+async def test_closing_ends_running_tasks(harness: SchedulerHarness, server: FakeServer) -> None:
     server.handler = server.hang
-    office.desk.get_measurements(ask(QUERY))
-    await office.pass_by(1)
-    await office.desk.close()
-    assert office.woken.empty()
+    harness.scheduler.get_measurements(make_request(QUERY))
+    await harness.pass_by(1)
+    await harness.scheduler.close()
+    assert harness.woken.empty()
     assert not [task for task in asyncio.all_tasks() if "Desk" in repr(task.get_coro())]
 
 
-async def test_a_hundred_asks_are_all_looked_at(office: Office, server: FakeServer) -> None:
+async def test_a_hundred_requests_are_all_measured(harness: SchedulerHarness, server: FakeServer) -> None:
     server.handler = server.vector("1")
     every = [
-        replace(ask(QUERY), key=str(number), notify_key=Key("Model", "vision", str(number))) for number in range(100)
+        replace(make_request(QUERY), key=str(number), notify_key=Key("Model", "vision", str(number)))
+        for number in range(100)
     ]
-    for asked in every:
-        office.desk.get_measurements(asked)
-    woken = {await office.woken.get() for _ in every}
+    for measurement_request in every:
+        harness.scheduler.get_measurements(measurement_request)
+    woken = {await harness.woken.get() for _ in every}
     assert len(woken) == 100
     assert server.most_at_once <= 8
-    assert all(office.desk.get_measurements(asked) for asked in every)
+    assert all(harness.scheduler.get_measurements(measurement_request) for measurement_request in every)
 
 
-async def test_a_server_that_hangs_keeps_no_other_waiting(office: Office, server: FakeServer) -> None:
+async def test_a_server_that_hangs_keeps_no_other_waiting(harness: SchedulerHarness, server: FakeServer) -> None:
     async def handle(request: Any) -> Any:
         return await (server.hang if "query" in request.path else server.reply(1))(request)
 
     server.handler = handle
     for number in range(50):
-        office.desk.get_measurements(replace(ask(QUERY), key=str(number)))
-    (found,) = await office.look(replace(ask(OTHER), key="other", notify_key=Key("Model", "vision", "other")))
-    assert found.result == MetricValue(1.0)
+        harness.scheduler.get_measurements(replace(make_request(QUERY), key=str(number)))
+    (actual,) = await harness.measure_once(
+        replace(make_request(OTHER), key="other", notify_key=Key("Model", "vision", "other"))
+    )
+    assert actual.result == MetricValue(1.0)
 
 
-async def test_a_job_runs_beside_the_looks_at_its_own_pace(server: FakeServer) -> None:
+async def test_a_job_runs_beside_the_rounds_at_its_own_pace(server: FakeServer) -> None:
     jobs = SlowJobs()
-    office = Office(server, jobs=jobs)
+    harness = SchedulerHarness(server, jobs=jobs)
     server.handler = server.vector("1")
-    asked = ask(QUERY, JOB)
-    assert [one.metric for one in await office.look(asked)] == ["q"]
-    await office.pass_by(31)
-    await office.woken.get()
-    assert [one.metric for one in office.desk.get_measurements(asked) or ()] == ["q"]
+    measurement_request = make_request(QUERY, JOB)
+    assert [one.metric for one in await harness.measure_once(measurement_request)] == ["q"]
+    await harness.pass_by(31)
+    await harness.woken.get()
+    assert [one.metric for one in harness.scheduler.get_measurements(measurement_request) or ()] == ["q"]
     assert jobs.started == ["j"]
     jobs.end.set()
-    await office.woken.get()
-    found = {one.metric: one for one in office.desk.get_measurements(asked) or ()}
-    assert found["j"].result == MetricValue(0.5)
-    assert found["j"].query == "Job: score"
-    await office.pass_by(30)
+    await harness.woken.get()
+    actual = {one.metric: one for one in harness.scheduler.get_measurements(measurement_request) or ()}
+    assert actual["j"].result == MetricValue(0.5)
+    assert actual["j"].query == "Job: score"
+    await harness.pass_by(30)
     assert jobs.started == ["j", "j"]
-    await office.desk.close()
+    await harness.scheduler.close()
 
 
-async def test_without_jobs_a_job_metric_is_refused_for_good(office: Office) -> None:
-    (found,) = await office.look(ask(JOB))
-    assert isinstance(found.result, MeasurementFailure)
-    assert found.result.permanent
+async def test_without_jobs_a_job_metric_is_refused_for_good(harness: SchedulerHarness) -> None:
+    (actual,) = await harness.measure_once(make_request(JOB))
+    assert isinstance(actual.result, MeasurementFailure)
+    assert actual.result.permanent
 
 
-async def test_the_observed_weight_is_that_of_the_last_look(office: Office, server: FakeServer) -> None:
-    assert office.desk.get_observed_weight(ask(QUERY, gateway=TRAEFIK)) is None
+async def test_the_observed_weight_is_that_of_the_last_look(harness: SchedulerHarness, server: FakeServer) -> None:
+    assert harness.scheduler.get_observed_weight(make_request(QUERY, gateway=TRAEFIK)) is None
     labels = {"__name__": "traefik_service_requests_total", "job": "t", "instance": "t", "code": "200"}
     at = SINCE.timestamp()
     result = [
@@ -283,9 +288,9 @@ async def test_the_observed_weight_is_that_of_the_last_look(office: Office, serv
         for revision, count in (("b", "25"), ("a", "75"))
     ]
     server.handler = server.reply({"status": "success", "data": {"resultType": "matrix", "result": result}})
-    asked = ask(QUERY, gateway=TRAEFIK)
-    await office.look(asked)
-    await office.pass_by(30)
-    await office.woken.get()
-    assert office.desk.get_observed_weight(asked) == 25
-    assert office.desk.get_observed_weight(ask(QUERY, gateway=TRAEFIK, mirror=True)) is None
+    measurement_request = make_request(QUERY, gateway=TRAEFIK)
+    await harness.measure_once(measurement_request)
+    await harness.pass_by(30)
+    await harness.woken.get()
+    assert harness.scheduler.get_observed_weight(measurement_request) == 25
+    assert harness.scheduler.get_observed_weight(make_request(QUERY, gateway=TRAEFIK, mirror=True)) is None

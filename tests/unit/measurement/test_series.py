@@ -11,8 +11,8 @@ from aiohttp import web
 
 from modelwright.core.analysis.evidence import MeasurementFailure, ValuePairs
 from modelwright.measurement.scheduler import RANGE_TIMEOUT, RETRY_SECONDS
-from tests.lib.measurement import CANDIDATE, SERVING, SINCE, Bench, FakeServer, ask, metric
-from tests.lib.measurement_scheduler import Office
+from tests.lib.measurement import CANDIDATE, SERVING, SINCE, Bench, FakeServer, make_request, metric
+from tests.lib.measurement_scheduler import SchedulerHarness
 
 QUERY = metric(name="q", prometheus={"query": 'sum(a{pod=~"$(PODS)"})'})
 SEVERAL = "the query gives 2 or more series, and must give one: sum them"
@@ -20,10 +20,10 @@ HOUR = SINCE + timedelta(hours=1)
 
 
 @pytest.fixture
-async def office(server: FakeServer) -> AsyncIterator[Office]:
-    office = Office(server)
-    yield office
-    await office.desk.close()
+async def harness(server: FakeServer) -> AsyncIterator[SchedulerHarness]:
+    harness = SchedulerHarness(server)
+    yield harness
+    await harness.scheduler.close()
 
 
 def matrix(*series: list[str]) -> Any:
@@ -34,9 +34,11 @@ def matrix(*series: list[str]) -> Any:
     return FakeServer.reply({"status": "success", "data": {"resultType": "matrix", "result": result}})
 
 
-async def test_each_revision_is_asked_for_the_whole_test_in_sixty_points(bench: Bench, server: FakeServer) -> None:
+async def test_each_revision_is_queried_in_sixty_points(bench: Bench, server: FakeServer) -> None:
     server.handler = matrix(["1", "2.5"])
-    assert await bench.measurer().measure_range(ask(QUERY), QUERY, HOUR) == ValuePairs(((1.0, 1.0), (2.5, 2.5)))
+    assert await bench.measurer().measure_range(make_request(QUERY), QUERY, HOUR) == ValuePairs(
+        ((1.0, 1.0), (2.5, 2.5))
+    )
     assert [path for path, _, _ in server.requests] == ["/api/v1/query_range"] * 2
     forms = [form for _, form, _ in server.requests]
     assert [target.pod_pattern in form["query"] for target, form in zip((CANDIDATE, SERVING), forms, strict=True)] == [
@@ -53,7 +55,7 @@ async def test_points_are_no_nearer_than_looks(
     bench: Bench, server: FakeServer, minutes: int, step: float, points: int
 ) -> None:
     server.handler = matrix(["1"])
-    await bench.measurer().measure_range(ask(QUERY), QUERY, SINCE + timedelta(minutes=minutes))
+    await bench.measurer().measure_range(make_request(QUERY), QUERY, SINCE + timedelta(minutes=minutes))
     form = server.requests[0][1]
     assert float(form["step"]) == step
     assert (float(form["end"]) - float(form["start"])) / step + 1 == points
@@ -72,7 +74,7 @@ async def test_what_is_no_course_of_one_value_says_why(
     bench: Bench, server: FakeServer, handler: Any, expected: ValuePairs
 ) -> None:
     server.handler = handler
-    assert await bench.measurer().measure_range(ask(QUERY), QUERY, HOUR) == expected
+    assert await bench.measurer().measure_range(make_request(QUERY), QUERY, HOUR) == expected
 
 
 @pytest.mark.parametrize(
@@ -100,41 +102,41 @@ async def test_faults_are_failures(
     bench: Bench, server: FakeServer, handler: Any, reason: str, permanent: bool
 ) -> None:
     server.handler = handler
-    found = await bench.measurer().measure_range(ask(QUERY), QUERY, HOUR)
-    assert found.failure is not None
-    assert (found.failure.reason, found.failure.permanent) == (reason, permanent)
+    actual = await bench.measurer().measure_range(make_request(QUERY), QUERY, HOUR)
+    assert actual.failure is not None
+    assert (actual.failure.reason, actual.failure.permanent) == (reason, permanent)
 
 
-async def test_a_query_that_does_not_tell_the_revisions_apart_is_refused(bench: Bench) -> None:
+async def test_a_query_without_a_revision_placeholder_is_refused(bench: Bench) -> None:
     one = metric(name="q", prometheus={"query": "sum(a)"})
-    failure = (await bench.measurer().measure_range(ask(one), one, HOUR)).failure
+    failure = (await bench.measurer().measure_range(make_request(one), one, HOUR)).failure
     assert failure is not None
     assert failure.permanent
     assert "use $(REVISION)" in failure.message
 
 
-async def test_a_pass_asks_once_and_is_woken(office: Office, server: FakeServer) -> None:
+async def test_a_pass_asks_once_and_is_woken(harness: SchedulerHarness, server: FakeServer) -> None:
     server.handler = FakeServer.vector("1")
-    await office.look(ask(QUERY))
-    before = office.asked
+    await harness.measure_once(make_request(QUERY))
+    before = harness.request_count
     server.handler = matrix(["4"])
-    assert office.desk.get_range_points(ask(QUERY), QUERY, HOUR) is None
-    assert office.desk.get_range_points(ask(QUERY), QUERY, HOUR) is None
-    await office.woken.get()
+    assert harness.scheduler.get_range_points(make_request(QUERY), QUERY, HOUR) is None
+    assert harness.scheduler.get_range_points(make_request(QUERY), QUERY, HOUR) is None
+    await harness.woken.get()
     for _ in range(3):
-        assert office.desk.get_range_points(ask(QUERY), QUERY, HOUR) == ValuePairs(((4.0, 4.0),))
-    assert office.asked == before + 2
+        assert harness.scheduler.get_range_points(make_request(QUERY), QUERY, HOUR) == ValuePairs(((4.0, 4.0),))
+    assert harness.request_count == before + 2
 
 
-async def test_an_ask_that_was_not_looked_at_has_no_series(office: Office) -> None:
-    assert office.desk.get_range_points(ask(QUERY), QUERY, HOUR) is None
-    assert office.asked == 0
+async def test_an_ask_that_was_not_looked_at_has_no_series(harness: SchedulerHarness) -> None:
+    assert harness.scheduler.get_range_points(make_request(QUERY), QUERY, HOUR) is None
+    assert harness.request_count == 0
 
 
-async def test_a_server_that_comes_back_is_asked_again(office: Office, server: FakeServer) -> None:
+async def test_a_server_that_comes_back_is_asked_again(harness: SchedulerHarness, server: FakeServer) -> None:
     """A restart of Prometheus at the very end costs nobody a test of a week."""
-    await office.look(ask(QUERY))
-    office.desk.get_measurements(ask(QUERY))
+    await harness.measure_once(make_request(QUERY))
+    harness.scheduler.get_measurements(make_request(QUERY))
     gone = True
 
     async def handle(request: web.Request) -> web.StreamResponse:
@@ -142,27 +144,29 @@ async def test_a_server_that_comes_back_is_asked_again(office: Office, server: F
         return await (FakeServer.text("gone", 503) if gone else good)(request)
 
     server.handler = handle
-    office.desk.get_range_points(ask(QUERY), QUERY, HOUR)
-    await ranges(office, 1)
+    harness.scheduler.get_range_points(make_request(QUERY), QUERY, HOUR)
+    await ranges(harness, 1)
     gone = False
-    assert office.desk.get_range_points(ask(QUERY), QUERY, HOUR) is None
-    while office.desk.get_range_points(ask(QUERY), QUERY, HOUR) is None:
-        await office.pass_by(RETRY_SECONDS)
-    assert office.desk.get_range_points(ask(QUERY), QUERY, HOUR) == ValuePairs(((4.0, 4.0),))
+    assert harness.scheduler.get_range_points(make_request(QUERY), QUERY, HOUR) is None
+    while harness.scheduler.get_range_points(make_request(QUERY), QUERY, HOUR) is None:
+        await harness.pass_by(RETRY_SECONDS)
+    assert harness.scheduler.get_range_points(make_request(QUERY), QUERY, HOUR) == ValuePairs(((4.0, 4.0),))
 
 
-async def test_a_server_that_is_gone_for_good_is_the_answer_in_the_end(office: Office, server: FakeServer) -> None:
+async def test_a_server_that_is_gone_for_good_is_the_answer_in_the_end(
+    harness: SchedulerHarness, server: FakeServer
+) -> None:
     server.handler = FakeServer.text("gone", 503)
-    await office.look(ask(QUERY))
-    began = office.clock.monotonic()
-    while (found := office.desk.get_range_points(ask(QUERY), QUERY, HOUR)) is None:
-        await office.pass_by(RETRY_SECONDS)
-    assert isinstance(found.failure, MeasurementFailure)
-    assert found.failure.reason == "MetricsServerError"
-    assert office.clock.monotonic() - began >= RANGE_TIMEOUT
+    await harness.measure_once(make_request(QUERY))
+    began = harness.clock.monotonic()
+    while (actual := harness.scheduler.get_range_points(make_request(QUERY), QUERY, HOUR)) is None:
+        await harness.pass_by(RETRY_SECONDS)
+    assert isinstance(actual.failure, MeasurementFailure)
+    assert actual.failure.reason == "MetricsServerError"
+    assert harness.clock.monotonic() - began >= RANGE_TIMEOUT
 
 
-async def ranges(office: Office, count: int) -> None:
+async def ranges(harness: SchedulerHarness, count: int) -> None:
     """Wait until so many ranges were asked for."""
-    while sum(path.endswith("query_range") for path, _, _ in office.server.requests) < count:
-        await office.pass_by(0)
+    while sum(path.endswith("query_range") for path, _, _ in harness.server.requests) < count:
+        await harness.pass_by(0)

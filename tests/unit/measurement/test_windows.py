@@ -36,17 +36,15 @@ def scraped(draw: st.DrawFn) -> list[Series]:
     """Series of one target: values of each scrape, which a series may be missing from."""
     begin, instance = draw(st.floats(START - 200, START + 200)), draw(st.sampled_from("ab"))
     scrapes = draw(st.lists(st.lists(st.none() | st.integers(0, 90), min_size=3, max_size=3), max_size=25))
-    found = []
+    actual = []
     for code in range(3):
         samples = [(begin + SCRAPE * n, float(v)) for n, row in enumerate(scrapes) if (v := row[code]) is not None]
-        found.append(Series({"job": "j", "instance": instance, "__name__": "n", "code": str(code)}, tuple(samples)))
-    return [one for one in found if one.samples]
+        actual.append(Series({"job": "j", "instance": instance, "__name__": "n", "code": str(code)}, tuple(samples)))
+    return [one for one in actual if one.samples]
 
 
 @given(st.lists(scraped(), max_size=2), st.lists(st.floats(START, START + 700), max_size=5))
-def test_what_was_counted_is_that_of_all_samples_however_they_were_read(
-    made: list[list[Series]], cuts: list[float]
-) -> None:
+def test_counts_equal_those_of_all_samples_in_any_reading_order(made: list[list[Series]], cuts: list[float]) -> None:
     every = list({tuple(one.labels.items()): one for target in made for one in target}.values())
     end = START + 800
     kept = window()
@@ -70,12 +68,12 @@ def test_a_long_step_is_kept_in_one_sample_a_block() -> None:
     for read_to in range(60, 20_000 * 15, 3000):
         end = START + read_to
         kept.add_series({ALL: [series([*values, *values], START - SCRAPE, code="200")]}, end)
-    (_, (found,)) = kept.compute_counts().groups
-    assert found.samples[-1][1] == 2 * 9999 - 1
-    assert len(found.samples) <= len(list(block_ends(START, START + 20_000 * 15))) + 6
+    (_, (actual,)) = kept.compute_counts().groups
+    assert actual.samples[-1][1] == 2 * 9999 - 1
+    assert len(actual.samples) <= len(list(block_ends(START, START + 20_000 * 15))) + 6
 
 
-def test_a_series_that_began_after_the_start_counts_from_zero_where_its_target_was_scraped_before() -> None:
+def test_a_new_series_of_a_scraped_target_counts_from_zero() -> None:
     kept = window()
     kept.add_series({ALL: [series([7, 9], START + 20)]}, START + 60)
     assert kept.list_unknown_targets() == {("j", "a"): START + 20}

@@ -59,12 +59,12 @@ async def serving(
     app.router.add_get("/fail", fail)
     app.router.add_post("/echo", echo)
     app.router.add_post("/ok", ok)
-    found = await Listener.start(app, host, 0, room, tls=tls)
+    actual = await Listener.start(app, host, 0, room, tls=tls)
     try:
-        yield found
+        yield actual
     finally:
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(found.close(), 1)
+            await asyncio.wait_for(actual.close(), 1)
 
 
 class Client:
@@ -126,7 +126,7 @@ async def test_ports_of_both_families_that_are_taken_are_an_error() -> None:
 
 
 @pytest.mark.parametrize("sent", [b"", HALF, b"\r\n\r\n" * 10 + HALF, b"POST /ok HTTP/1.1\r\nHost: x\r\n"])
-async def test_a_head_that_does_not_come_whole_in_time_ends_the_connection(sent: bytes) -> None:
+async def test_an_incomplete_head_ends_the_connection_in_time(sent: bytes) -> None:
     async with serving(QUICK) as server:
         client = await Client.of(server, sent)
         assert await client.closed()
@@ -204,7 +204,7 @@ async def test_half_sent_requests_make_room_for_whole_ones() -> None:
         assert all([await client.closed() for client in flood[:40]])
 
 
-async def test_a_connection_that_has_sent_requests_is_kept_longer_than_one_that_has_not() -> None:
+async def test_an_idle_connection_outlives_one_without_a_request() -> None:
     async with serving(PATIENT) as server:
         gateway = await Client.of(server, WHOLE)
         assert await gateway.status() == 200
@@ -232,7 +232,7 @@ async def test_one_address_has_its_share_only() -> None:
         assert server.open_connections <= 4
 
 
-async def test_malformed_requests_are_one_line_in_the_log_and_our_mistakes_have_a_traceback(
+async def test_malformed_requests_log_a_line_and_bugs_a_traceback(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async with serving(PATIENT) as server:
@@ -256,15 +256,15 @@ async def test_malformed_requests_are_one_line_in_the_log_and_our_mistakes_have_
 
 
 def test_warnings_that_strangers_cause_are_counted_between_two() -> None:
-    now, told = [0.0], logging.getLogger("test")
-    noise = LogThrottle(told, lambda: now[0])
-    found: list[tuple[str, Any]] = []
-    told.warning = lambda message, extra: found.append((message, extra["not_logged_before"]))  # type: ignore[assignment]
+    now, logger = [0.0], logging.getLogger("test")
+    noise = LogThrottle(logger, lambda: now[0])
+    actual: list[tuple[str, Any]] = []
+    logger.warning = lambda message, extra: actual.append((message, extra["not_logged_before"]))  # type: ignore[assignment]
     for second in (0, 1, 2, 61, 62):
         now[0] = float(second)
         noise.warn_throttled("a", "why")
     noise.warn_throttled("b", "why")
-    assert found == [("a", 0), ("a", 2), ("b", 0)]
+    assert actual == [("a", 0), ("a", 2), ("b", 0)]
 
 
 def certificate(folder: Path, name: str) -> None:
@@ -299,12 +299,12 @@ async def met_as(server: Listener) -> str:
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     _, writer = await asyncio.open_connection("127.0.0.1", server.port, ssl=context)
-    found = ssl.DER_cert_to_PEM_cert(writer.get_extra_info("ssl_object").getpeercert(True))
+    actual = ssl.DER_cert_to_PEM_cert(writer.get_extra_info("ssl_object").getpeercert(True))
     writer.close()
-    return found
+    return actual
 
 
-async def test_a_certificate_that_changes_is_read_again_and_a_bad_one_is_not_used(tmp_path: Path) -> None:
+async def test_a_changed_certificate_is_loaded_unless_it_is_invalid(tmp_path: Path) -> None:
     now = [0.0]
     certificate(tmp_path, "first")
     mounted = TlsCertificate(str(tmp_path), lambda: now[0])

@@ -41,8 +41,8 @@ def dns(monkeypatch: pytest.MonkeyPatch) -> Iterator[Dns]:
 
 
 async def test_a_name_is_found_with_its_port(dns: Dns) -> None:
-    found = await GuardedResolver().resolve("example.com", 8080)
-    assert [(entry["host"], entry["port"]) for entry in found] == [("192.0.2.1", 8080)]
+    actual = await GuardedResolver().resolve("example.com", 8080)
+    assert [(entry["host"], entry["port"]) for entry in actual] == [("192.0.2.1", 8080)]
 
 
 async def test_a_metadata_address_is_not_found(dns: Dns) -> None:
@@ -50,7 +50,7 @@ async def test_a_metadata_address_is_not_found(dns: Dns) -> None:
         await GuardedResolver().resolve("metadata", 80)
 
 
-async def test_a_slow_name_is_given_up_in_time_and_has_one_thread_however_often_it_is_asked_for(dns: Dns) -> None:
+async def test_a_slow_name_fails_in_time_and_uses_one_thread(dns: Dns) -> None:
     guarded = GuardedResolver()
     for _ in range(3):
         with pytest.raises(OSError, match="did not answer for slow"):
@@ -64,8 +64,8 @@ async def test_slow_names_of_one_purpose_keep_no_other_purpose_waiting(dns: Dns)
     await asyncio.sleep(0.05)
     assert await metrics.resolve("prometheus", 80)
     assert sum(dns.asked[f"slow{n}"] for n in range(20)) == resolver.MAX_CONCURRENT_LOOKUPS
-    told = await asyncio.gather(*slow, return_exceptions=True)
-    assert all(isinstance(error, OSError) for error in told)
+    outcomes = await asyncio.gather(*slow, return_exceptions=True)
+    assert all(isinstance(error, OSError) for error in outcomes)
 
 
 async def test_a_name_that_was_slow_is_left_alone_for_a_while(dns: Dns) -> None:

@@ -20,16 +20,16 @@ MATCHES = {"pattern": "a+", "texts": ["aa", "ab"]}
 
 @pytest.fixture
 def sandbox() -> Iterator[Sandbox]:
-    found = Sandbox()
-    yield found
-    found._kill_process()
+    actual = Sandbox()
+    yield actual
+    actual._kill_process()
 
 
-def test_a_question_that_takes_for_ever_is_ended_and_not_asked_again(sandbox: Sandbox) -> None:
-    found = sandbox.send_question("patterns", FOR_EVER)
-    assert found == NoAnswer("it took longer than 1 s of CPU time, and was ended")
+def test_an_endless_question_is_killed_and_not_repeated(sandbox: Sandbox) -> None:
+    actual = sandbox.send_question("patterns", FOR_EVER)
+    assert actual == NoAnswer("it took longer than 1 s of CPU time, and was ended")
     assert sandbox._process is None
-    assert sandbox.send_question("patterns", FOR_EVER) == sandbox.get_cached("patterns", FOR_EVER) == found
+    assert sandbox.send_question("patterns", FOR_EVER) == sandbox.get_cached("patterns", FOR_EVER) == actual
     assert sandbox._process is None, "it was not started for what is known"
     assert sandbox.send_question("patterns", MATCHES) == [True, False]
 
@@ -40,9 +40,7 @@ def test_a_question_that_was_ended_is_asked_again_later(sandbox: Sandbox, monkey
     assert sandbox.get_cached("patterns", FOR_EVER) is None
 
 
-def test_an_answer_is_kept_when_that_is_asked_for_and_there_is_room(
-    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_answer_is_cached_on_request_within_the_size(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     assert sandbox.send_question("patterns", MATCHES) == [True, False]
     assert sandbox.get_cached("patterns", MATCHES) is None
     sandbox.send_question("patterns", MATCHES, keep=True)
@@ -56,8 +54,8 @@ def test_an_answer_is_kept_when_that_is_asked_for_and_there_is_room(
 
 
 def test_memory_beyond_the_bound_ends_the_process_only(sandbox: Sandbox) -> None:
-    found = sandbox.send_question("patterns", {"pattern": "a", "texts": ["a" * (40 << 20)] * 2})
-    assert isinstance(found, NoAnswer)
+    actual = sandbox.send_question("patterns", {"pattern": "a", "texts": ["a" * (40 << 20)] * 2})
+    assert isinstance(actual, NoAnswer)
     assert sandbox.send_question("patterns", MATCHES) == [True, False]
 
 
@@ -103,7 +101,7 @@ async def test_a_turn_that_nobody_waits_for_any_more_is_given_on(sandbox: Sandbo
     assert not sandbox._namespace_locks
 
 
-async def test_a_namespace_that_broke_the_bounds_comes_after_all_others() -> None:
+async def test_a_namespace_beyond_the_limits_comes_last() -> None:
     """With a second of CPU for each, thirty hostile namespaces with ever new questions held an honest one for 30 s."""
     sandbox, asked, go_on = Sandbox(), [], threading.Event()
 

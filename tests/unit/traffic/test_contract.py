@@ -59,13 +59,13 @@ def cluster(request: pytest.FixtureRequest, gateway: FakeGateway) -> Cluster:
     return WAYS[request.param](gateway)
 
 
-async def test_before_anything_is_written_nothing_is_named_and_nothing_confirmed(cluster: Cluster) -> None:
+async def test_before_any_write_there_is_no_target_and_no_confirmation(cluster: Cluster) -> None:
     assert cluster.traffic.observe_split(cluster.scene).targets == frozenset()
     assert cluster.routed == ObservedSplit()
     assert not await cluster.confirmed()
 
 
-async def test_what_is_sent_to_a_revision_names_it_alone_and_is_confirmed_once_followed(cluster: Cluster) -> None:
+async def test_a_split_names_its_revision_until_it_is_confirmed(cluster: Cluster) -> None:
     cluster.follow(ONE)
     assert cluster.traffic.observe_split(cluster.scene).targets == {ONE.hash}
     assert cluster.routed == ObservedSplit({ONE.hash: 100}, targets=frozenset({ONE.hash}))
@@ -79,7 +79,7 @@ async def test_traffic_moves_whole(cluster: Cluster) -> None:
         assert await cluster.confirmed()
 
 
-async def test_a_crash_between_two_writes_names_both_and_the_rest_follows(cluster: Cluster) -> None:
+async def test_a_crash_between_writes_names_both_and_recovers(cluster: Cluster) -> None:
     cluster.follow(ONE)
     cluster.send(TWO, writes=1)
     named = cluster.traffic.observe_split(cluster.scene).targets
@@ -202,7 +202,7 @@ async def test_where_copies_to_an_observer_are_refused_none_are_made(cluster: Cl
     assert (cluster.routed.observe_percent == 10) == observing(cluster)
 
 
-async def test_the_same_routing_is_the_same_manifests_whatever_was_before(cluster: Cluster) -> None:
+async def test_the_same_split_gives_the_same_manifests(cluster: Cluster) -> None:
     first = {}
     for routing in [TrafficSplit.all_to(ONE), *routings(cluster)] * 2:
         rendered = without_nulls(cluster.traffic.render_manifests(cluster.scene, routing, PORTS))
@@ -273,7 +273,7 @@ def assert_owned(manifest: Json) -> None:
     assert "app.kubernetes.io/instance" not in metadata["labels"]
 
 
-async def test_a_place_that_another_model_has_is_never_confirmed_and_gets_no_route(cluster: Cluster) -> None:
+async def test_a_route_in_conflict_is_never_confirmed_nor_written(cluster: Cluster) -> None:
     if cluster.scene.endpoint is None:
         return
     problem = Problem(Reason.ROUTE_CONFLICT, "taken", stalled=True)
@@ -349,9 +349,7 @@ async def test_what_the_probe_makes_of_an_answer(
 
 
 @pytest.mark.parametrize("status", [401, 403, 429])
-async def test_a_gateway_that_asks_for_credentials_follows_the_route_when_the_answer_has_its_mark(
-    gateway: FakeGateway, status: int
-) -> None:
+async def test_a_marked_request_for_credentials_confirms_the_route(gateway: FakeGateway, status: int) -> None:
     cluster = served(gateway, MARKING)
     gateway.status = status
     assert (await cluster.traffic.check_routing(cluster.scene, PATH)).confirmed
@@ -398,7 +396,7 @@ async def test_a_gateway_without_an_address_is_waited_for(gateway: FakeGateway) 
     assert (evidence.problem.reason, evidence.problem.stalled) == (Reason.WAITING_FOR_ROUTE, False)
 
 
-async def test_a_gateway_that_may_not_be_looked_at_is_taken_at_its_word(gateway: FakeGateway) -> None:
+async def test_without_read_access_the_route_status_is_trusted(gateway: FakeGateway) -> None:
     cluster = served(gateway, MARKING)
     cluster.scene = replace(cluster.scene, gateways={})
     assert await cluster.confirmed()
@@ -407,7 +405,7 @@ async def test_a_gateway_that_may_not_be_looked_at_is_taken_at_its_word(gateway:
     assert gateway.asked == []
 
 
-async def test_a_model_without_a_path_to_ask_is_confirmed_by_the_mark_alone(gateway: FakeGateway) -> None:
+async def test_a_model_without_a_path_is_confirmed_by_the_mark_alone(gateway: FakeGateway) -> None:
     cluster = served(gateway, MARKING)
     gateway.status = 404
     assert (await cluster.traffic.check_routing(cluster.scene, None)).confirmed
@@ -442,5 +440,5 @@ URLS = [
 
 @pytest.mark.parametrize(("traffic", "endpoint", "begins"), [c[1:] for c in URLS], ids=[c[0] for c in URLS])
 def test_where_callers_go(traffic: TrafficRouter, endpoint: Endpoint | None, begins: str) -> None:
-    found = Cluster(traffic, endpoint, FakeGateway(port=8000))
-    assert (traffic.resolve_url(found.scene) or "").startswith(begins)
+    actual = Cluster(traffic, endpoint, FakeGateway(port=8000))
+    assert (traffic.resolve_url(actual.scene) or "").startswith(begins)

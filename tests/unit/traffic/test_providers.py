@@ -86,7 +86,7 @@ def test_envoy_gateway_has_features_that_it_does_not_list() -> None:
     assert MIRROR_PERCENT_FEATURE in str(refusals)
 
 
-def test_envoy_gateway_beside_one_that_lists_nothing_can_do_what_both_say() -> None:
+def test_envoy_beside_an_unlisted_class_has_common_features_only() -> None:
     both = [gateway_class(envoy.CONTROLLER), ANY]
     assert refused(choose_router(HTTP, both, kinds.ALL_KINDS, None), TrafficRequirements(mirror=True))
 
@@ -245,9 +245,9 @@ REFUSALS = [
 def test_what_a_way_refuses_names_the_field(
     traffic: TrafficRouter, endpoint: Endpoint | None, needs: TrafficRequirements, texts: list[str]
 ) -> None:
-    found = refused(traffic, needs, endpoint)
-    assert len(found) == len(texts), found
-    for text, refusal in zip(texts, found, strict=True):
+    actual = refused(traffic, needs, endpoint)
+    assert len(actual) == len(texts), actual
+    for text, refusal in zip(texts, actual, strict=True):
         assert text in refusal
         assert refusal.startswith("spec.")
 
@@ -292,16 +292,16 @@ LACKING: list[tuple[str, Endpoint, tuple[str, ...], list[str], bool, list[str]]]
 @pytest.mark.parametrize(
     ("endpoint", "features", "texts", "timed", "types"), [c[1:] for c in LACKING], ids=[c[0] for c in LACKING]
 )
-def test_what_the_class_does_not_list_is_told_and_left_out_of_the_route(
+def test_unlisted_settings_are_reported_and_left_out(
     endpoint: Endpoint, features: tuple[str, ...], texts: list[str], timed: bool, types: list[str], controller: str
 ) -> None:
     traffic = choose_router(endpoint, [gateway_class(controller, *features)], kinds.ALL_KINDS, None)
     scene = RoutingObjects(raw_model(), endpoint, None, None, {})
-    found = traffic.list_unsupported_settings(scene)
-    assert len(found) == len(texts), found
-    for text, told in zip(texts, found, strict=True):
-        assert told.startswith("spec.endpoint.")
-        assert text in told
+    actual = traffic.list_unsupported_settings(scene)
+    assert len(actual) == len(texts), actual
+    for text, problem in zip(texts, actual, strict=True):
+        assert problem.startswith("spec.endpoint.")
+        assert text in problem
     one = Revision("digits-v1", "aaaaaaaaaa")
     route = traffic.render_manifests(scene, TrafficSplit.all_to(one), {one.hash: {"http": 8080}})[-1]
     (rule,) = route["spec"]["rules"]
@@ -319,11 +319,11 @@ def table(heading: str) -> list[list[str]]:
 
 def test_the_pods_in_the_docs_are_those_that_are_asked_for() -> None:
     for replicas, *cells in table("| replicas | weight 10 |"):
-        for wish, told in zip((10, 25, 50, 75), cells, strict=True):
+        for wish, cell in zip((10, 25, 50, 75), cells, strict=True):
             refusals = refused(INSIDE, TrafficRequirements(weights=(wish,), replicas=int(replicas)), None)
             candidate, serving = replica_pods(int(replicas), wish)
             percent = "" if wish == 50 else f": {achieved_weight(candidate, serving)} %"
-            assert told == ("refused" if refusals else f"{candidate} and {serving}{percent}")
+            assert cell == ("refused" if refusals else f"{candidate} and {serving}{percent}")
 
 
 def test_what_the_docs_say_of_each_way_is_what_it_refuses() -> None:
@@ -338,5 +338,5 @@ def test_what_the_docs_say_of_each_way_is_what_it_refuses() -> None:
     }
     rows = {row[0]: row[1:] for row in table("| a policy asks for | no gateway |")}
     for what, needs in asked.items():
-        for traffic, endpoint, told in zip((INSIDE, PERCENT, OWN), (None, HTTP, HTTP), rows[what], strict=True):
-            assert bool(refused(traffic, needs, endpoint)) == told.startswith("refused"), (what, told)
+        for traffic, endpoint, cell in zip((INSIDE, PERCENT, OWN), (None, HTTP, HTTP), rows[what], strict=True):
+            assert bool(refused(traffic, needs, endpoint)) == cell.startswith("refused"), (what, cell)

@@ -40,19 +40,17 @@ OBSERVED = replace(PLAIN, observe_percent=10)
 
 
 @pytest.mark.parametrize("routing", [COPIED, OBSERVED, to(10, sticky=True)], ids=["mirror", "observe", "sticky"])
-async def test_while_a_traefik_service_is_not_built_the_serving_revision_answers_and_that_is_said(
-    traefik: Cluster, routing: TrafficSplit
-) -> None:
+async def test_an_unbuilt_traefik_service_falls_back_and_is_reported(traefik: Cluster, routing: TrafficSplit) -> None:
     traefik.follow(routing)
     built, traefik.gateway.traefik = traefik.gateway.traefik, {}
-    said = await problem(traefik)
-    assert "fallback rule" in said
-    assert "--providers.kubernetescrd" in said
+    expected = await problem(traefik)
+    assert "fallback rule" in expected
+    assert "--providers.kubernetescrd" in expected
     traefik.gateway.traefik = built
     assert await traefik.confirmed()
 
 
-async def test_new_weights_of_sticky_callers_are_confirmed_by_the_cookie(traefik: Cluster) -> None:
+async def test_new_sticky_weights_are_confirmed_by_the_cookie(traefik: Cluster) -> None:
     traefik.follow(to(10, sticky=True))
     assert await traefik.confirmed()
     traefik.send(to(50, sticky=True))
@@ -62,7 +60,7 @@ async def test_new_weights_of_sticky_callers_are_confirmed_by_the_cookie(traefik
     assert await traefik.confirmed()
 
 
-async def test_a_route_that_names_a_traefik_service_that_is_gone_sends_to_the_fallback(traefik: Cluster) -> None:
+async def test_a_missing_traefik_service_leads_to_the_fallback(traefik: Cluster) -> None:
     traefik.follow(to(50, sticky=True))
     traefik.scene = replace(traefik.scene, traefik={})
     assert traefik.routed == ObservedSplit({ONE.hash: 100}, targets=frozenset({ONE.hash}))
@@ -115,7 +113,7 @@ def test_callers_who_all_go_to_one_revision_need_no_cookie(traefik: Cluster) -> 
         assert [(b["name"], b["weight"]) for b in rule["backendRefs"]] == [(f"digits-{revision.hash}", 100)]
 
 
-def test_every_rule_carries_a_mark_of_its_own_and_all_change_with_any(traefik: Cluster) -> None:
+def test_every_rule_has_its_own_mark_and_all_change_with_any(traefik: Cluster) -> None:
     match = {"match": (HeaderCondition("x", "y"),), "matched": TWO}
     seen = set()
     for routing in (replace(COPIED, **match), replace(PLAIN, **match), COPIED, PLAIN, to(10, sticky=True, **match)):
@@ -147,7 +145,7 @@ async def test_a_match_is_confirmed_by_a_request_that_matches(gateway: FakeGatew
     assert "not from the latest route" in await problem(cluster)
 
 
-async def test_a_match_by_regular_expression_is_believed_with_the_main_rule(gateway: FakeGateway) -> None:
+async def test_a_match_by_expression_is_confirmed_with_the_main_rule(gateway: FakeGateway) -> None:
     cluster = WAYS["gateway that marks answers"](gateway)
     cluster.follow(replace(MATCHED, match=(HeaderCondition("x-group", "b.*", regex=True),)))
     assert await cluster.confirmed()
@@ -155,7 +153,7 @@ async def test_a_match_by_regular_expression_is_believed_with_the_main_rule(gate
 
 
 @pytest.mark.parametrize("features", [[MARK_FEATURE], [MARK_FEATURE, MIRROR_FEATURE]], ids=["no copies", "no percent"])
-def test_a_gateway_is_never_asked_for_copies_that_it_does_not_know(gateway: FakeGateway, features: list[str]) -> None:
+def test_a_route_never_mirrors_without_the_feature(gateway: FakeGateway, features: list[str]) -> None:
     """It would answer callers with 500."""
     cluster = Cluster(GatewayRouter(GatewayProbe(), frozenset(features)), _endpoint(), gateway)
     cluster.send(COPIED)
@@ -172,7 +170,7 @@ def test_all_is_copied_by_a_gateway_that_knows_no_percentages(gateway: FakeGatew
     assert cluster.routed.mirror_percent == 100
 
 
-def test_the_fallback_is_a_revision_with_weight_and_counts_as_named(traefik: Cluster) -> None:
+def test_the_fallback_has_weight_and_counts_as_target(traefik: Cluster) -> None:
     traefik.follow(replace(to(100, mirror_percent=10), service_revision=TWO))
     assert traefik.routed == ObservedSplit({TWO.hash: 100}, mirror_percent=10, targets=frozenset({TWO.hash}))
     traefik.scene = replace(traefik.scene, service=None, traefik={})

@@ -9,7 +9,7 @@ import pytest
 from modelwright.measurement.job_report import build_environment
 from modelwright.render.images import Images
 from modelwright.render.metric_job import render_metric_job
-from tests.lib.measurement import ask, metric
+from tests.lib.measurement import make_request, metric
 
 pytestmark = pytest.mark.controlplane
 
@@ -41,7 +41,7 @@ def test_the_least_template_makes_a_job_that_is_accepted(crd_server: Any) -> Non
         key="u/1",
         version="digits-v2",
         attempt="1",
-        environment=build_environment(ask()),
+        environment=build_environment(make_request()),
         images=Images("example.com/fetch:1"),
     )
     answer = crd_server.run("create", "--dry-run=server", "--validate=strict", "-f", "-", objects=job)

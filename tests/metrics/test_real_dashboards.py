@@ -28,7 +28,7 @@ from tests.lib.dashboards import BOARDS, Query, filled, queries, variables
 from tests.lib.drift_monitor import alike, watching
 from tests.lib.model_metrics import held_at_ten
 from tests.lib.prometheus import Exporter, Job, answers, prometheus, traefik
-from tests.lib.real_prometheus import Office, infer, stored, v2_server
+from tests.lib.real_prometheus import PrometheusHarness, infer, stored, v2_server
 from tests.unit.kube import test_events, test_lease, test_resync, test_workers
 from tests.unit.kube.fakes import model
 from tests.unit.reconcile import test_retraining, test_rollouts
@@ -214,11 +214,11 @@ async def watched(folder: Path) -> AsyncIterator[Place]:
             (folder / label).mkdir()
             urls.append(stack.enter_context(prometheus(folder / label, [*jobs, job])))
             await answers(f"{urls[-1]}/-/ready")
-        offices = [Office(url) for url in urls]
+        harnesses = [PrometheusHarness(url) for url in urls]
 
         async def seen(query: str, least: float) -> None:
-            for office in offices:
-                await stored(office, query, least)
+            for harness in harnesses:
+                await stored(harness, query, least)
 
         session = await stack.enter_async_context(aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10)))
         await seen("count(up == 1)", len(jobs) + 1)

@@ -19,7 +19,7 @@ from modelwright.api.v1alpha1.runtime import RuntimeMetrics
 from modelwright.measurement import queries, request_counters
 from modelwright.measurement.queries import LabelMatcher
 from modelwright.measurement.request import Gateway, MeasurementRequest, RevisionTarget
-from tests.lib.measurement import CANDIDATE, SERVING, TRAEFIK, ask
+from tests.lib.measurement import CANDIDATE, SERVING, TRAEFIK, make_request
 
 ISTIO = Gateway("istio.io/gateway-controller")
 QUOTING = ('"', "\\", "\\\\", '\\"', "\n", "\r\n", "\t", "\0", "'", "`", "{", "}", '"}', '"} or x{a="', "$(MODEL)", "#")
@@ -101,7 +101,7 @@ async def test_selectors_of_a_gateway_keep_their_shape(
     def asked(of: str, one: str, other: str) -> tuple[MeasurementRequest, RevisionTarget]:
         target = replace(CANDIDATE, service=one)
         changes = {"candidate": target, "serving": replace(SERVING, service=other)}
-        return ask(namespace=of, gateway=gateway, **changes), target
+        return make_request(namespace=of, gateway=gateway, **changes), target
 
     given_, target = asked(namespace, candidate, serving)
     actual = await counted(given_, "Gateway", target)
@@ -125,7 +125,7 @@ async def test_selectors_of_a_gateway_keep_their_shape(
 async def test_selectors_of_a_runtime_are_narrowed_in_shape(namespace: str, label: str, pods: str) -> None:
     text = queries.build_selector("requests_total", [LabelMatcher("model", label)])
     target = replace(CANDIDATE, pod_pattern=pods, metrics=RuntimeMetrics(requests=text, errors=text, latency=text))
-    for actual in await counted(ask(namespace=namespace, candidate=target, gateway=None), "Runtime", target):
+    for actual in await counted(make_request(namespace=namespace, candidate=target, gateway=None), "Runtime", target):
         assert actual.name == "requests_total"
         assert matchers(actual) == {"model": label, "namespace": namespace, "pod": pods}
 

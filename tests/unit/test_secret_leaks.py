@@ -23,7 +23,7 @@ from modelwright.kube.access_review import AccessUndetermined, Audience, KubeAcc
 from modelwright.kube.api_errors import Denied, Invalid
 from modelwright.obs import logging as json_logging
 from tests.lib import stepped
-from tests.lib.measurement import Bench, FakeServer, ask, metric
+from tests.lib.measurement import Bench, FakeServer, make_request, metric
 from tests.lib.retraining_harness import HOURLY, NS, RetrainingHarness, look_at_data
 from tests.lib.webhooks import opened
 from tests.unit.cli import world as cli_world
@@ -199,7 +199,7 @@ async def _echoed(bench: Bench, server: FakeServer, tmp_path: Path, how: str, ki
 
     server.handler = echo
     for provider in ({"prometheus": {"query": "sum(a)"}}, {"http": {"provider": "json", "path": "/x", "value": ""}}):
-        found = await bench.measure(ask(metric(**provider)))
+        found = await bench.measure(make_request(metric(**provider)))
         assert sent
         encoded = base64.b64encode(f"reader:{PASSWORD}".encode()).decode()
         wanted = [PASSWORD, encoded] if kind == "basic" else [TOKEN]

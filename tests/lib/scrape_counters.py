@@ -24,7 +24,7 @@ class Counting:
 
     def __init__(self, *series: tuple[dict[str, str], list[tuple[float, float]]]) -> None:
         self.series = series
-        self.asked: list[tuple[str, float, float]] = []
+        self.queries: list[tuple[str, float, float]] = []
         self.counts: list[str] = []
         self.largest = 10**9
 
@@ -37,7 +37,7 @@ class Counting:
         actual = re.fullmatch(r"(\w*\{.*\})\[(\d+)s\]", query)
         assert actual is not None, query
         start = end - int(actual[2])
-        self.asked.append((actual[1], start, end))
+        self.queries.append((actual[1], start, end))
         if end - start > self.largest:
             return await error("execution", "query processing would load too many samples", 422)(request)
         result = []

@@ -55,11 +55,11 @@ class FakeGateway:
     status: int = 200
     hangs: bool = False
     breaks: bool = False
-    asked: list[tuple[str, str]] = field(default_factory=list)
+    requests: list[tuple[str, str]] = field(default_factory=list)
     released: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
-        self.asked.append((request.headers["Host"], request.path))
+        self.requests.append((request.headers["Host"], request.path))
         if self.hangs:
             await self.released.wait()
         if self.breaks:
@@ -136,7 +136,7 @@ class Cluster:
         self.scene = replace(self.scene, traefik=left)
 
     def controller(self, accepted: str = "True", *, lag: int = 0) -> None:
-        """The gateway's controller looks at the route (or at the one `lag` generations before)."""
+        """Let the gateway's controller accept the route (or its state `lag` generations before)."""
         route = self.scene.route
         if route is None:
             return
@@ -200,7 +200,7 @@ WAYS: dict[str, Callable[[FakeGateway], Cluster]] = {
     "gateway that can't mark": lambda gateway: Cluster(
         GatewayRouter(GatewayProbe(), frozenset()), _endpoint(), gateway
     ),
-    "gateway that isn't asked": lambda gateway: Cluster(GatewayRouter(None, frozenset()), _endpoint(), gateway),
+    "gateway without a probe": lambda gateway: Cluster(GatewayRouter(None, frozenset()), _endpoint(), gateway),
     "gateway that copies": lambda gateway: Cluster(GatewayRouter(GatewayProbe(), COPYING), _endpoint(), gateway),
     "Envoy Gateway": lambda gateway: Cluster(
         choose_router(_endpoint(), [{"spec": {"controllerName": envoy.CONTROLLER}}], kinds.ALL_KINDS, GatewayProbe()),

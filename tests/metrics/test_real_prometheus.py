@@ -1,4 +1,4 @@
-"""Against a real Prometheus: counts are exact, whatever happens to the counters; its refusals are understood."""
+"""Against a real Prometheus: counts are exact through resets, and its errors have the right reasons."""
 
 from __future__ import annotations
 

@@ -87,8 +87,8 @@ async def test_an_enforced_label_can_not_be_got_round_by_a_value(namespace: str,
     assert matchers(sent.expr) == {"namespace": namespace, "m": model}  # type: ignore[attr-defined]
 
 
-async def counted(asked: MeasurementRequest, wanted: str, target: RevisionTarget) -> list[VectorSelector]:
-    actual = await request_counters.find_counters(asked, wanted, target)
+async def counted(request: MeasurementRequest, wanted: str, target: RevisionTarget) -> list[VectorSelector]:
+    actual = await request_counters.find_counters(request, wanted, target)
     parts = [part for part in (actual.all_requests, actual.bad_requests, actual.latency) if part is not None]
     return [selector(text) for part in parts for text in part.selectors]
 
@@ -98,14 +98,14 @@ async def counted(asked: MeasurementRequest, wanted: str, target: RevisionTarget
 async def test_selectors_of_a_gateway_keep_their_shape(
     gateway: Gateway, namespace: str, candidate: str, serving: str
 ) -> None:
-    def asked(of: str, one: str, other: str) -> tuple[MeasurementRequest, RevisionTarget]:
+    def build_request(of: str, one: str, other: str) -> tuple[MeasurementRequest, RevisionTarget]:
         target = replace(CANDIDATE, service=one)
         changes = {"candidate": target, "serving": replace(SERVING, service=other)}
         return make_request(namespace=of, gateway=gateway, **changes), target
 
-    given_, target = asked(namespace, candidate, serving)
+    given_, target = build_request(namespace, candidate, serving)
     actual = await counted(given_, "Gateway", target)
-    other = await counted(asked("n", "c", "s")[0], "Gateway", target)
+    other = await counted(build_request("n", "c", "s")[0], "Gateway", target)
     assert [shape(one) for one in actual] == [shape(one) for one in other]
     for one in actual:
         values = matchers(one)

@@ -1,4 +1,4 @@
-"""JSON of strangers is bounded before it becomes objects, and whatever is within the bounds is read as it is."""
+"""Untrusted JSON is bounded before it becomes objects; a document within the limits is parsed as it is."""
 
 from __future__ import annotations
 

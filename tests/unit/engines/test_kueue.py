@@ -1,4 +1,4 @@
-"""What Kueue says of a queued object is told as it is; where it says nothing, nothing is made up."""
+"""Kueue's own messages explain why an object waits; without a message there is no explanation."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""A metrics server that answers as the test says, and the asks that it is asked."""
+"""A fake metrics server, and measurements from it."""
 
 from __future__ import annotations
 

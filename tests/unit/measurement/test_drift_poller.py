@@ -30,8 +30,8 @@ class Post:
         self.woken: list[Key] = []
         self.observers = DriftPoller(self.woken.append, url=lambda *_: server.url, clock=self.clock)
 
-    async def looks(self, count: int) -> None:
-        """Let time pass until so many more looks were answered."""
+    async def poll(self, count: int) -> None:
+        """Let time pass until this number of further polls was answered."""
         wanted = len(self.server.requests) + count
         while len(self.server.requests) < wanted:
             await self.rest()
@@ -39,7 +39,7 @@ class Post:
             await self.rest()
 
     async def rest(self) -> None:
-        """Until every look waits for its next time."""
+        """Wait until every poll waits for its next time."""
         await asyncio.sleep(0)
         while self.clock.pending_timers < len(self.observers._entries):  # noqa: ASYNC110 - the clock has no event
             await asyncio.sleep(0.001)
@@ -60,7 +60,7 @@ async def test_a_model_is_notified_when_a_feature_starts_or_ends_drift(post: Pos
     for excess, woken, drifted in ((0.2, 1, False), (0.9, 1, False), (2, 2, True), (0.9, 2, True), (0.5, 3, False)):
         server.handler = answer(excess)
         post.drifted()
-        await post.looks(1)
+        await post.poll(1)
         assert (len(post.woken), post.drifted()) == (woken, drifted)
     assert {path for path, *_ in server.requests} == {"/worst"}
 
@@ -77,21 +77,21 @@ FAULTS = {
 async def test_a_look_that_fails_changes_nothing(post: Post, server: FakeServer, fault: str) -> None:
     server.handler = answer(2)
     post.drifted()
-    await post.looks(1)
+    await post.poll(1)
     server.handler = FAULTS[fault]()
-    await post.looks(1)
+    await post.poll(1)
     assert (post.drifted(), len(post.woken)) == (True, 1)
 
 
 async def test_what_the_status_tells_is_known_after_a_restart(post: Post, server: FakeServer) -> None:
     server.handler = answer(2)
     post.drifted()
-    await post.looks(1)
+    await post.poll(1)
     reported = post.observers.sync_model(MODEL, "v1", None)
     other = Post(server)
     server.handler = answer(0.9)
     assert other.observers.sync_model(MODEL, "v1", reported) == reported
-    await other.looks(1)
+    await other.poll(1)
     assert (other.woken, other.drifted()) == ([], True)
     await other.observers.close()
 
@@ -99,7 +99,7 @@ async def test_what_the_status_tells_is_known_after_a_restart(post: Post, server
 async def test_another_version_starts_empty_and_a_dropped_one_ends(post: Post, server: FakeServer) -> None:
     server.handler = answer(2)
     post.drifted()
-    await post.looks(1)
+    await post.poll(1)
     assert post.observers.sync_model(MODEL, "v2", None) is None
     post.observers.forget_model(MODEL)
     before = len(server.requests)

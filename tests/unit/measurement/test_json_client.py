@@ -1,4 +1,4 @@
-"""One contract for all that is asked over the network: every fault is a result with its reason; nothing is raised."""
+"""One contract for every request over the network: an error is a result with its reason, and none is raised."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Prometheus' answers become, and how counters are asked for."""
+"""Results from answers of Prometheus, and how counters are read."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ async def test_errors_of_a_pod_that_is_first_scraped_in_the_step_count(bench: Be
     measurement_request = make_request(metric(builtin="error-rate", source="Runtime"))
     assert (await bench.measure(measurement_request, 30)).result == RequestShares(Arm(25, 5), Arm(100, 0))
     assert (await bench.measure(measurement_request, 60)).result == RequestShares(Arm(49, 9), Arm(100, 0))
-    assert [selector for selector, *_ in counting.asked if "instance=~" in selector] == [
+    assert [selector for selector, *_ in counting.queries if "instance=~" in selector] == [
         'up{instance=~"b"}',
         'process_start_time_seconds{instance=~"b"}',
     ]
@@ -184,7 +184,7 @@ async def test_targets_that_appear_hours_apart_are_asked_about_apart(bench: Benc
     assert (await bench.measure(make_request(metric(builtin="error-rate")), 20000)).result == RequestShares(
         Arm(32, 0), Arm(0, 0)
     )
-    about = [(actual, end - start) for actual, start, end in counting.asked if actual.startswith("up{")]
+    about = [(actual, end - start) for actual, start, end in counting.queries if actual.startswith("up{")]
     assert [actual.partition("instance")[2] for actual, _ in about] == ['=~"t30|t90"}', '=~"t8000"}']
     assert all(length < 400 for _, length in about)
 
@@ -203,14 +203,14 @@ async def test_a_round_reads_new_samples_and_a_restart_reads_all(bench: Bench, s
     measurement_request = make_request(metric(builtin="error-rate"))
     first = (await bench.measure(measurement_request, 8000)).result
     assert first == RequestShares(Arm(7995, 0), Arm(0, 0))
-    assert [(round(start - START), round(end - START)) for _, start, end in counting.asked] == [
+    assert [(round(start - START), round(end - START)) for _, start, end in counting.queries] == [
         (-300, 3300),
         (3240, 6900),
         (6840, 8000),
     ]
-    counting.asked.clear()
+    counting.queries.clear()
     assert (await bench.measure(measurement_request, 8030)).result == RequestShares(Arm(8025, 0), Arm(0, 0))
-    assert [(round(start - START), round(end - START)) for _, start, end in counting.asked] == [(7940, 8030)]
+    assert [(round(start - START), round(end - START)) for _, start, end in counting.queries] == [(7940, 8030)]
     bench.memory = None
     assert (await bench.measure(measurement_request, 8030)).result == RequestShares(Arm(8025, 0), Arm(0, 0))
 
@@ -376,11 +376,11 @@ async def test_one_look_reads_the_same_counters_once(bench: Bench, server: FakeS
     )
     server.handler = counting
     measurement_request = make_request(metric(builtin="error-rate"), metric(name="t", builtin="throughput", min="1"))
-    look, measurer = bench.start_round(measurement_request), bench.measurer()
+    current, measurer = bench.start_round(measurement_request), bench.measurer()
     for wanted in measurement_request.metrics:
-        await measurer.measure_metric(look, wanted)
-    assert await measurer.measure_weight(look) == 30
-    assert len(counting.asked) == 1
+        await measurer.measure_metric(current, wanted)
+    assert await measurer.measure_weight(current) == 30
+    assert len(counting.queries) == 1
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The values of a query over an A/B test: which points are asked for, and what each fault becomes."""
+"""The values of a query over an A/B test: which points are read, and the result of each error."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ async def test_an_ask_that_was_not_looked_at_has_no_series(harness: SchedulerHar
 
 
 async def test_a_server_that_comes_back_is_asked_again(harness: SchedulerHarness, server: FakeServer) -> None:
-    """A restart of Prometheus at the very end costs nobody a test of a week."""
+    """A restart of Prometheus at the very end does not lose a test of a week."""
     await harness.measure_once(make_request(QUERY))
     harness.scheduler.get_measurements(make_request(QUERY))
     gone = True
@@ -167,6 +167,6 @@ async def test_a_server_that_is_gone_for_good_is_the_answer_in_the_end(
 
 
 async def ranges(harness: SchedulerHarness, count: int) -> None:
-    """Wait until so many ranges were asked for."""
+    """Wait until this number of ranges was requested."""
     while sum(path.endswith("query_range") for path, _, _ in harness.server.requests) < count:
         await harness.pass_by(0)

@@ -47,7 +47,7 @@ def meant(counted: request_counters.SeriesSelector | None, **labels: str) -> boo
         ("Gateway", {}, "Gateway"),
         ("Runtime", {}, "Runtime"),
         ("Auto", {"gateway": None}, "Runtime"),
-        # It tells revisions apart only when its platform team has asked it to.
+        # It tells revisions apart only when its platform team has configured it.
         ("Auto", {"gateway": ENVOY}, "Runtime"),
         ("Gateway", {"gateway": ENVOY}, "Gateway"),
         ("Auto", {"gateway": ISTIO}, "Gateway"),
@@ -205,8 +205,8 @@ async def test_in_flight_requests_are_read_only_from_runtime_gauges(
     candidate, serving, in_flight, queries = CANDIDATES[case]
     server.handler = server.vector("7")
     metrics = (metric(builtin="error-rate"), metric(name="slow", builtin="latency-over", threshold="1s"))
-    look = bench.start_round(make_request(*metrics, candidate=candidate, serving=serving))
-    assert [await bench.measurer()._describe_in_flight(look, one) for one in metrics] == [in_flight, in_flight]
+    current = bench.start_round(make_request(*metrics, candidate=candidate, serving=serving))
+    assert [await bench.measurer()._describe_in_flight(current, one) for one in metrics] == [in_flight, in_flight]
     measurement_request = [form["query"] for _, form, _ in server.requests]
     assert len(measurement_request) == queries
     pods = 'namespace="vision",pod=~"digits-bbbbbbbbbb-[a-z0-9-]+"'
@@ -241,8 +241,10 @@ async def test_shipped_runtimes_name_their_in_flight_gauges(name: str) -> None:
 
 async def test_requests_in_flight_that_can_not_be_had_are_left_out(bench: Bench, server: FakeServer) -> None:
     server.handler = server.reply({"status": "error", "error": "no"}, status=500)
-    look = bench.start_round(make_request(metric(builtin="error-rate"), candidate=replace(CANDIDATE, metrics=KNOWING)))
-    assert await bench.measurer()._describe_in_flight(look, look.request.metrics[0]) == ""
+    current = bench.start_round(
+        make_request(metric(builtin="error-rate"), candidate=replace(CANDIDATE, metrics=KNOWING))
+    )
+    assert await bench.measurer()._describe_in_flight(current, current.request.metrics[0]) == ""
 
 
 async def test_the_newest_comparer_knows_the_copies_in_flight(bench: Bench, server: FakeServer) -> None:
@@ -338,9 +340,9 @@ async def test_counts_of_an_earlier_mirror_step_are_no_evidence(bench: Bench, se
     actual = []
     for summary in (SUMMARY, later):
         server.handler = server.reply(summary)
-        look = replace(bench.start_round(measurement_request), state=memory)
+        current = replace(bench.start_round(measurement_request), state=memory)
         actual.append(
-            [(await bench.measurer().measure_metric(look, one)).result for one in measurement_request.metrics]
+            [(await bench.measurer().measure_metric(current, one)).result for one in measurement_request.metrics]
         )
     none, new = actual
     assert [none[0], none[1].size] == [RequestShares(Arm(0, 0), Arm(0, 0)), 0]
@@ -354,9 +356,9 @@ async def test_the_comparer_is_asked_once_a_look(bench: Bench, server: FakeServe
     measurement_request = make_request(
         metric(builtin="error-rate"), metric(name="a", builtin="agreement", min="0.9"), mirror=True
     )
-    look, measurer = bench.start_round(measurement_request), bench.measurer()
+    current, measurer = bench.start_round(measurement_request), bench.measurer()
     for wanted in measurement_request.metrics:
-        await measurer.measure_metric(look, wanted)
+        await measurer.measure_metric(current, wanted)
     assert len(server.requests) == 1
 
 

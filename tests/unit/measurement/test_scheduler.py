@@ -1,4 +1,4 @@
-"""The desk: passes never wait, looks repeat, what fails is looked at sooner, and nothing goes on that nobody needs."""
+"""The scheduler: requests never wait, rounds repeat, failed metrics are retried sooner, unused requests are dropped."""
 
 from __future__ import annotations
 
@@ -220,7 +220,7 @@ async def test_closing_ends_running_tasks(harness: SchedulerHarness, server: Fak
     await harness.pass_by(1)
     await harness.scheduler.close()
     assert harness.woken.empty()
-    assert not [task for task in asyncio.all_tasks() if "Desk" in repr(task.get_coro())]
+    assert not [task for task in asyncio.all_tasks() if "MeasurementScheduler" in repr(task.get_coro())]
 
 
 async def test_a_hundred_requests_are_all_measured(harness: SchedulerHarness, server: FakeServer) -> None:

@@ -1,4 +1,4 @@
-"""A slow DNS: nobody waits for it for long, and names that are slow keep no other name from being found."""
+"""A slow DNS: its callers time out soon, and slow names delay no other name."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class Dns:
 
     def __init__(self) -> None:
         self.release = threading.Event()
-        self.asked: Counter[str] = Counter()
+        self.lookups: Counter[str] = Counter()
 
     def getaddrinfo(self, host: str, *_: Any, **__: Any) -> Any:
-        self.asked[host] += 1
+        self.lookups[host] += 1
         if host.startswith("slow"):
             self.release.wait(30)
         if host == "metadata":
@@ -55,7 +55,7 @@ async def test_a_slow_name_fails_in_time_and_uses_one_thread(dns: Dns) -> None:
     for _ in range(3):
         with pytest.raises(OSError, match="did not answer for slow"):
             await guarded.resolve("slow", 80)
-    assert dns.asked["slow"] == 1
+    assert dns.lookups["slow"] == 1
 
 
 async def test_slow_names_of_one_purpose_keep_no_other_purpose_waiting(dns: Dns) -> None:
@@ -63,7 +63,7 @@ async def test_slow_names_of_one_purpose_keep_no_other_purpose_waiting(dns: Dns)
     slow = [asyncio.create_task(probes.resolve(f"slow{n}", 80)) for n in range(20)]
     await asyncio.sleep(0.05)
     assert await metrics.resolve("prometheus", 80)
-    assert sum(dns.asked[f"slow{n}"] for n in range(20)) == resolver.MAX_CONCURRENT_LOOKUPS
+    assert sum(dns.lookups[f"slow{n}"] for n in range(20)) == resolver.MAX_CONCURRENT_LOOKUPS
     outcomes = await asyncio.gather(*slow, return_exceptions=True)
     assert all(isinstance(error, OSError) for error in outcomes)
 
@@ -76,7 +76,7 @@ async def test_a_name_that_was_slow_is_left_alone_for_a_while(dns: Dns) -> None:
     await asyncio.sleep(0.1)
     with pytest.raises(OSError, match="looked up again in a minute"):
         await lookups.resolve_name("slow", socket.AF_UNSPEC)
-    assert dns.asked["slow"] == 1
+    assert dns.lookups["slow"] == 1
 
 
 async def test_what_is_no_name_is_an_error_of_the_network(dns: Dns, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -69,21 +69,21 @@ async def test_a_namespace_with_many_questions_waits_behind_itself(sandbox: Sand
     order: list[str] = []
     go_on = threading.Event()
 
-    def asks(name: str) -> None:
+    def ask_question(name: str) -> None:
         go_on.wait(60)
         order.append(name)
 
-    hostile = [asyncio.ensure_future(sandbox.run_in_turn("evil", asks, "evil")) for _ in range(5)]
+    hostile = [asyncio.ensure_future(sandbox.run_in_turn("evil", ask_question, "evil")) for _ in range(5)]
     await asyncio.sleep(0)
-    honest = asyncio.ensure_future(sandbox.run_in_turn("vision", asks, "vision"))
+    honest = asyncio.ensure_future(sandbox.run_in_turn("vision", ask_question, "vision"))
     await asyncio.sleep(0)
     with pytest.raises(SandboxBusy):
-        await sandbox.run_if_free("evil", asks, "pass")
+        await sandbox.run_if_free("evil", ask_question, "pass")
     go_on.set()
     await asyncio.gather(*hostile, honest)
     assert order.index("vision") <= 1
     assert order.count("evil") == 5
-    await sandbox.run_if_free("evil", asks, "pass")
+    await sandbox.run_if_free("evil", ask_question, "pass")
     assert order[-1] == "pass"
     assert not sandbox._namespace_locks
     assert not sandbox._waiting
@@ -103,28 +103,28 @@ async def test_a_turn_that_nobody_waits_for_any_more_is_given_on(sandbox: Sandbo
 
 async def test_a_namespace_beyond_the_limits_comes_last() -> None:
     """With a second of CPU for each, thirty hostile namespaces with ever new questions held an honest one for 30 s."""
-    sandbox, asked, go_on = Sandbox(), [], threading.Event()
+    sandbox, questions, go_on = Sandbox(), [], threading.Event()
 
-    def asks(who: str, *, breaks: bool = False) -> None:
+    def ask_question(who: str, *, breaks: bool = False) -> None:
         go_on.wait(60)
-        asked.append(who)
+        questions.append(who)
         if breaks:
-            sandbox._fail_question(f"{who} {len(asked)}".encode(), "it took longer")
+            sandbox._fail_question(f"{who} {len(questions)}".encode(), "it took longer")
 
     evil = [f"evil-{number}" for number in range(30)]
     go_on.set()
     for who in evil:
-        await sandbox.run_in_turn(who, asks, who, breaks=True)
-    asked.clear()
+        await sandbox.run_in_turn(who, ask_question, who, breaks=True)
+    questions.clear()
     go_on.clear()
-    hostile = [asyncio.ensure_future(sandbox.run_in_turn(who, asks, who, breaks=True)) for who in evil]
+    hostile = [asyncio.ensure_future(sandbox.run_in_turn(who, ask_question, who, breaks=True)) for who in evil]
     await asyncio.sleep(0)
-    honest = [asyncio.ensure_future(sandbox.run_in_turn(who, asks, who)) for who in ("vision", "speech")]
+    honest = [asyncio.ensure_future(sandbox.run_in_turn(who, ask_question, who)) for who in ("vision", "speech")]
     await asyncio.sleep(0)
     go_on.set()
     await asyncio.gather(*honest, *hostile)
-    assert asked[:3] == ["evil-0", "vision", "speech"]
-    assert sorted(asked[3:]) == sorted(evil[1:]), "they come too"
+    assert questions[:3] == ["evil-0", "vision", "speech"]
+    assert sorted(questions[3:]) == sorted(evil[1:]), "they come too"
 
 
 async def test_who_gives_up_waiting_holds_nobody_up() -> None:

@@ -287,7 +287,7 @@ async def test_a_route_in_conflict_is_never_confirmed_nor_written(cluster: Clust
 
 MARKING = "gateway that marks answers"
 PLAIN = "gateway that can't mark"
-SILENT = "gateway that isn't asked"
+SILENT = "gateway without a probe"
 
 
 def served(gateway: FakeGateway, way: str) -> Cluster:
@@ -307,7 +307,7 @@ async def test_a_controller_that_lags_or_refuses_is_believed(gateway: FakeGatewa
     evidence = await cluster.traffic.check_routing(cluster.scene, PATH)
     assert evidence.problem is not None
     assert (evidence.problem.reason, evidence.problem.stalled) == (Reason.ROUTE_NOT_ACCEPTED, True)
-    assert gateway.asked == []
+    assert gateway.requests == []
 
 
 async def test_a_proxy_that_lags_behind_its_controller_is_noticed(gateway: FakeGateway) -> None:
@@ -365,7 +365,7 @@ async def test_a_gateway_that_lets_nobody_in_is_trusted_on_request(gateway: Fake
     assert cluster.scene.endpoint is not None
     trusting = replace(cluster.scene, endpoint=cluster.scene.endpoint.model_copy(update={"proof": "Status"}))
     assert (await cluster.traffic.check_routing(trusting, PATH)).confirmed
-    assert not gateway.asked
+    assert not gateway.requests
 
 
 async def test_a_gateway_that_is_down_is_said_so(gateway: FakeGateway) -> None:
@@ -402,7 +402,7 @@ async def test_without_read_access_the_route_status_is_trusted(gateway: FakeGate
     assert await cluster.confirmed()
     cluster.controller("False")
     assert not await cluster.confirmed()
-    assert gateway.asked == []
+    assert gateway.requests == []
 
 
 async def test_a_model_without_a_path_is_confirmed_by_the_mark_alone(gateway: FakeGateway) -> None:
@@ -429,7 +429,7 @@ async def test_the_probe_asks_as_a_caller_would(
     cluster = Cluster(GatewayRouter(GatewayProbe(), frozenset({MARK_FEATURE})), _endpoint(**spec), gateway)
     cluster.follow(ONE)
     assert await cluster.confirmed()
-    assert gateway.asked == [(host, path)]
+    assert gateway.requests == [(host, path)]
 
 
 URLS = [

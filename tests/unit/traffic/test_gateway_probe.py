@@ -1,4 +1,4 @@
-"""The operator asks a gateway at the address that its status tells, which somebody else writes."""
+"""Probes of a gateway at the address in its status, which another program writes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def connections(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     return tried
 
 
-async def ask(host: str) -> str:
+async def send_probe_to(host: str) -> str:
     answer = await GatewayProbe().send_probe(ListenerAddress("http", (host,), 80), path="/", headers={})
     assert answer.status == 0
     return answer.error
@@ -26,7 +26,7 @@ async def ask(host: str) -> str:
 
 @pytest.mark.parametrize("host", ["169.254.169.254", "2852039166", "fe80::1", "metadata.google.internal"])
 async def test_a_gateway_at_a_metadata_address_is_not_asked(host: str, connections: list[object]) -> None:
-    assert "never contacted" in await ask(host)
+    assert "never contacted" in await send_probe_to(host)
     assert not connections
 
 
@@ -37,5 +37,5 @@ async def test_a_gateway_whose_name_leads_there_is_not_asked(
         return [(2, 1, 6, "", ("169.254.169.254", 0))]
 
     monkeypatch.setattr("modelwright.net.resolver.DnsLookups.resolve_name", find)
-    assert "metadata addresses" in await ask("gateway.example.com")
+    assert "metadata addresses" in await send_probe_to("gateway.example.com")
     assert not connections

@@ -42,8 +42,8 @@ CHOICES = [
     ("Traefik twice", HTTP, [TRAEFIK, TRAEFIK], kinds.ALL_KINDS, TraefikRouter),
     ("Traefik without its own kinds", HTTP, [TRAEFIK], WITHOUT_TRAEFIK, GatewayRouter),
     ("Traefik and another: what both can do", HTTP, [TRAEFIK, ANY], kinds.ALL_KINDS, GatewayRouter),
-    ("a class that can't be looked at", HTTP, [None], kinds.ALL_KINDS, GatewayRouter),
-    ("Traefik and one that can't be looked at", HTTP, [TRAEFIK, None], kinds.ALL_KINDS, GatewayRouter),
+    ("a class that can't be read", HTTP, [None], kinds.ALL_KINDS, GatewayRouter),
+    ("Traefik and one that can't be read", HTTP, [TRAEFIK, None], kinds.ALL_KINDS, GatewayRouter),
     ("no gateway there yet", HTTP, [], kinds.ALL_KINDS, GatewayRouter),
 ]
 
@@ -77,7 +77,7 @@ def test_what_several_gateways_can_do_is_what_all_of_them_can() -> None:
 def test_envoy_gateway_has_features_that_it_does_not_list() -> None:
     part = TrafficRequirements(mirror=True, mirror_percent_below_100=True, match=True, observe_percent=10)
     assert not refused(choose_router(HTTP, [gateway_class(envoy.CONTROLLER)], kinds.ALL_KINDS, None), part)
-    # One that lists some is taken at its word.
+    # A class that lists features has only those.
     listing = [gateway_class(envoy.CONTROLLER, MIRROR_FEATURE)]
     refusals = refused(
         choose_router(HTTP, listing, kinds.ALL_KINDS, None),
@@ -107,7 +107,7 @@ REFUSALS = [
     ("no gateway: sticky", INSIDE, None, TrafficRequirements(sticky=True), ["spec.strategy.sticky"]),
     ("no gateway: abTest", INSIDE, None, TrafficRequirements(ab_test=True, sticky=True), ["spec.strategy.abTest"]),
     (
-        "no gateway: each is told",
+        "no gateway: each is reported",
         INSIDE,
         None,
         TrafficRequirements(mirror=True, match=True),
@@ -327,7 +327,7 @@ def test_the_pods_in_the_docs_are_those_that_are_asked_for() -> None:
 
 
 def test_what_the_docs_say_of_each_way_is_what_it_refuses() -> None:
-    asked = {
+    requirements_by_feature = {
         "`weight`": TrafficRequirements(weights=(50,)),
         "`match` on headers": TrafficRequirements(match=True),
         "`mirror`": TrafficRequirements(mirror=True),
@@ -337,6 +337,6 @@ def test_what_the_docs_say_of_each_way_is_what_it_refuses() -> None:
         "`spec.monitoring` (a Model does)": TrafficRequirements(observe_percent=10),
     }
     rows = {row[0]: row[1:] for row in table("| a policy asks for | no gateway |")}
-    for what, needs in asked.items():
+    for what, needs in requirements_by_feature.items():
         for traffic, endpoint, cell in zip((INSIDE, PERCENT, OWN), (None, HTTP, HTTP), rows[what], strict=True):
             assert bool(refused(traffic, needs, endpoint)) == cell.startswith("refused"), (what, cell)

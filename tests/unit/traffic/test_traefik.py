@@ -138,7 +138,7 @@ async def test_a_match_is_confirmed_by_a_request_that_matches(gateway: FakeGatew
     cluster = WAYS[way](gateway)
     cluster.follow(MATCHED)
     assert await cluster.confirmed()
-    assert len(gateway.asked) == 2
+    assert len(gateway.requests) == 2
     assert gateway.route is not None
     broken: dict[str, Any] = {**gateway.route["spec"], "rules": gateway.route["spec"]["rules"][1:]}
     gateway.route = gateway.route | {"spec": broken}
@@ -149,7 +149,7 @@ async def test_a_match_by_expression_is_confirmed_with_the_main_rule(gateway: Fa
     cluster = WAYS["gateway that marks answers"](gateway)
     cluster.follow(replace(MATCHED, match=(HeaderCondition("x-group", "b.*", regex=True),)))
     assert await cluster.confirmed()
-    assert len(gateway.asked) == 1
+    assert len(gateway.requests) == 1
 
 
 @pytest.mark.parametrize("features", [[MARK_FEATURE], [MARK_FEATURE, MIRROR_FEATURE]], ids=["no copies", "no percent"])

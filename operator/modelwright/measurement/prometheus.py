@@ -69,7 +69,7 @@ class PrometheusClient:
         form["limit"] = str(SERIES_LIMIT)
         kind, result = await self._send_query("/api/v1/query_range", form, SAMPLES_LIMITS)
         if kind != "matrix":
-            message = f"connection {self.connection.name}: a range was asked for, and a {kind} was given"
+            message = f"connection {self.connection.name}: a range was requested, and a {kind} was returned"
             raise MeasurementError(Reason.METRICS_ANSWER_INVALID, message)
         if any("histograms" in one for one in result):
             raise MeasurementError(
@@ -88,7 +88,7 @@ class PrometheusClient:
         if kind != "matrix":
             raise MeasurementError(
                 Reason.METRICS_ANSWER_INVALID,
-                f"connection {self.connection.name}: samples were asked for, and a {kind} was given",
+                f"connection {self.connection.name}: samples were requested, and a {kind} was returned",
             )
         series = []
         for one in result:

@@ -1,4 +1,4 @@
-"""Inputs of a measurement: the metrics, the two revisions, and what is in front of them."""
+"""Inputs of a measurement: the metrics, the two revisions, and the gateway in front of them."""
 
 from __future__ import annotations
 

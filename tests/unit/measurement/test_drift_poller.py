@@ -22,13 +22,13 @@ def answer(excess: float, version: str = "v1") -> Handler:
     return FakeServer.reply(build_answer(version, [WindowDrift("10m", "input", 500, figure)]))
 
 
-class Post:
-    """Observers that are one fake server, and whom they have woken."""
+class DriftPollerHarness:
+    """A poller of one fake drift monitor, and the keys that it has notified."""
 
     def __init__(self, server: FakeServer) -> None:
         self.server, self.clock = server, FakeClock()
         self.woken: list[Key] = []
-        self.observers = DriftPoller(self.woken.append, url=lambda *_: server.url, clock=self.clock)
+        self.poller = DriftPoller(self.woken.append, url=lambda *_: server.url, clock=self.clock)
 
     async def poll(self, count: int) -> None:
         """Let time pass until this number of further polls was answered."""
@@ -41,27 +41,29 @@ class Post:
     async def rest(self) -> None:
         """Wait until every poll waits for its next time."""
         await asyncio.sleep(0)
-        while self.clock.pending_timers < len(self.observers._entries):  # noqa: ASYNC110 - the clock has no event
+        while self.clock.pending_timers < len(self.poller._entries):  # noqa: ASYNC110 - the clock has no event
             await asyncio.sleep(0.001)
 
     def drifted(self) -> bool | None:
-        reported = self.observers.sync_model(MODEL, "v1", None)
+        reported = self.poller.sync_model(MODEL, "v1", None)
         return reported.drifted if reported is not None else None
 
 
 @pytest.fixture
-async def post(server: FakeServer) -> AsyncIterator[Post]:
-    post = Post(server)
-    yield post
-    await post.observers.close()
+async def harness(server: FakeServer) -> AsyncIterator[DriftPollerHarness]:
+    harness = DriftPollerHarness(server)
+    yield harness
+    await harness.poller.close()
 
 
-async def test_a_model_is_notified_when_a_feature_starts_or_ends_drift(post: Post, server: FakeServer) -> None:
+async def test_a_model_is_notified_when_a_feature_starts_or_ends_drift(
+    harness: DriftPollerHarness, server: FakeServer
+) -> None:
     for excess, woken, drifted in ((0.2, 1, False), (0.9, 1, False), (2, 2, True), (0.9, 2, True), (0.5, 3, False)):
         server.handler = answer(excess)
-        post.drifted()
-        await post.poll(1)
-        assert (len(post.woken), post.drifted()) == (woken, drifted)
+        harness.drifted()
+        await harness.poll(1)
+        assert (len(harness.woken), harness.drifted()) == (woken, drifted)
     assert {path for path, *_ in server.requests} == {"/worst"}
 
 
@@ -74,35 +76,37 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-async def test_a_look_that_fails_changes_nothing(post: Post, server: FakeServer, fault: str) -> None:
+async def test_a_look_that_fails_changes_nothing(harness: DriftPollerHarness, server: FakeServer, fault: str) -> None:
     server.handler = answer(2)
-    post.drifted()
-    await post.poll(1)
+    harness.drifted()
+    await harness.poll(1)
     server.handler = FAULTS[fault]()
-    await post.poll(1)
-    assert (post.drifted(), len(post.woken)) == (True, 1)
+    await harness.poll(1)
+    assert (harness.drifted(), len(harness.woken)) == (True, 1)
 
 
-async def test_what_the_status_tells_is_known_after_a_restart(post: Post, server: FakeServer) -> None:
+async def test_what_the_status_tells_is_known_after_a_restart(harness: DriftPollerHarness, server: FakeServer) -> None:
     server.handler = answer(2)
-    post.drifted()
-    await post.poll(1)
-    reported = post.observers.sync_model(MODEL, "v1", None)
-    other = Post(server)
+    harness.drifted()
+    await harness.poll(1)
+    reported = harness.poller.sync_model(MODEL, "v1", None)
+    other = DriftPollerHarness(server)
     server.handler = answer(0.9)
-    assert other.observers.sync_model(MODEL, "v1", reported) == reported
+    assert other.poller.sync_model(MODEL, "v1", reported) == reported
     await other.poll(1)
     assert (other.woken, other.drifted()) == ([], True)
-    await other.observers.close()
+    await other.poller.close()
 
 
-async def test_another_version_starts_empty_and_a_dropped_one_ends(post: Post, server: FakeServer) -> None:
+async def test_another_version_starts_empty_and_a_dropped_one_ends(
+    harness: DriftPollerHarness, server: FakeServer
+) -> None:
     server.handler = answer(2)
-    post.drifted()
-    await post.poll(1)
-    assert post.observers.sync_model(MODEL, "v2", None) is None
-    post.observers.forget_model(MODEL)
+    harness.drifted()
+    await harness.poll(1)
+    assert harness.poller.sync_model(MODEL, "v2", None) is None
+    harness.poller.forget_model(MODEL)
     before = len(server.requests)
-    post.clock.advance(3 * POLL_SECONDS)
-    await post.rest()
+    harness.clock.advance(3 * POLL_SECONDS)
+    await harness.rest()
     assert len(server.requests) == before

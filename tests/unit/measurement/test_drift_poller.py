@@ -1,4 +1,4 @@
-"""Looks at observers: one a minute, a wake only for what is worth a write, and no harm by an observer that fails."""
+"""The drift poller: one poll a minute, a notification only for a change worth a write, no harm by a failed poll."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The data check of a training run: a dataset against a declared schema and against the dataset before."""
+"""The data check of a training run: a dataset against a declared schema and against the previous dataset."""

@@ -1,6 +1,7 @@
-"""``python -m datacheck``: checks the dataset of a training run and leaves the result as the termination message.
+"""``python -m datacheck``: checks the dataset of a training run and writes the result as the termination message.
 
-Ends with 0 also when checks failed, since that is a result; with 1 and a last line that tells when none can be had.
+The exit code is 0 also if checks failed, since that is a result; it is 1, with the reason in the last line, if there is
+no result.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from datacheck.schema import SchemaError, parse_schema
 def check_dataset(
     directory: Path, inputs: Mapping[str, Any], now: datetime
 ) -> tuple[list[CheckResult], dict[str, Any] | None]:
-    """Checks and profile of the dataset in ``directory``; ``inputs`` are those of inputs.json. Raises SchemaError."""
+    """Return checks and profile of the dataset in ``directory``; ``inputs`` is the content of inputs.json. Raises
+    SchemaError."""
     schema = parse_schema(inputs.get("schema") or {})
     try:
         table = read_dataset(directory)
@@ -38,24 +40,24 @@ def check_dataset(
 
 
 def main() -> int:
-    given = [os.environ.get(name) for name in ("INPUTS_FILE", "DATASET_DIR")]
-    if not all(given):
+    values = [os.environ.get(name) for name in ("INPUTS_FILE", "DATASET_DIR")]
+    if not all(values):
         print("data check: INPUTS_FILE and DATASET_DIR are needed: run it as a stage of a TrainingRun", file=sys.stderr)
         return 1
-    file, directory = (Path(str(each)) for each in given)
+    file, directory = (Path(str(value)) for value in values)
     try:
         inputs = json.loads(file.read_text())
-        checks, found = check_dataset(directory, inputs, datetime.now(UTC))
+        checks, profile = check_dataset(directory, inputs, datetime.now(UTC))
     except (OSError, json.JSONDecodeError) as error:
         print(f"data check: {file} can't be read: {error}", file=sys.stderr)
         return 1
     except SchemaError as error:
         print(f"data check: {error}", file=sys.stderr)
         return 1
-    for each in sorted(checks, key=lambda each: each.passed):
-        print(f"{'pass' if each.passed else 'FAIL'} {each.name}: {each.message}".rstrip(": "), flush=True)
+    for value in sorted(checks, key=lambda value: value.passed):
+        print(f"{'pass' if value.passed else 'FAIL'} {value.name}: {value.message}".rstrip(": "), flush=True)
     log = Path(os.environ.get("TERMINATION_LOG", "/dev/termination-log"))
-    text = format_result(checks, found)
+    text = format_result(checks, profile)
     if log.exists():
         log.write_text(text)
     else:

@@ -1,4 +1,4 @@
-"""The checks of a table against its schema: values by pandera, shares and the table as a whole here."""
+"""Checks of a table against its schema: single values by pandera, shares and the whole table here."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from datacheck.dataset import Table
 from datacheck.schema import Column, DatasetSchema, Duplicates, Freshness
 
 MAX_CLOCK_SKEW = timedelta(minutes=5)
-"""How far the newest time may lie ahead of this machine's clock."""
+"""Most time that the newest row may lie ahead of this machine's clock."""
 _BOOLEAN_TEXTS = {"true": True, "false": False, "1": True, "0": False}
 
 
 @dataclass(frozen=True)
 class CheckResult:
-    """What one check came to. ``name`` is its kind and, after a colon, the column or pattern it is about."""
+    """Result of one check. ``name`` is its kind and, after a colon, the column or pattern."""
 
     name: str
     passed: bool
     message: str = ""
 
     def to_json(self, length: int) -> dict[str, str]:
-        """As the training contract has it, with at most ``length`` characters of the message."""
+        """Return the training contract's form, with at most ``length`` characters of the message."""
         message = self.message if len(self.message) <= length else f"{self.message[: length - 1]}…"
         outcome = "Pass" if self.passed else "Fail"
         return {"name": self.name[:128], "outcome": outcome} | ({"message": message} if message else {})
@@ -37,8 +37,10 @@ class CheckResult:
 
 @dataclass(frozen=True)
 class TypedTable:
-    """A table whose declared columns have their types: what is of another type is no value here. ``entries`` are the
-    schema's keys with the columns they stand for."""
+    """A table with the declared types of its columns: a value of another type is null.
+
+    ``entries``: the schema's keys with the columns that each stands for.
+    """
 
     table: Table
     schema: DatasetSchema
@@ -47,7 +49,7 @@ class TypedTable:
 
 
 def convert_values(values: pd.Series, kind: str | None, *, text: bool) -> pd.Series:
-    """Values of a type, with what is none as null. ``text``: read from text, so that "3" is a number as well.
+    """Convert values to a type; others become null. ``text``: they are read from text, so that "3" is also a number.
 
     Numbers must be finite, an int whole; times without a zone are UTC.
     """
@@ -62,7 +64,7 @@ def convert_values(values: pd.Series, kind: str | None, *, text: bool) -> pd.Ser
             return values.map(lambda value: _BOOLEAN_TEXTS.get(str(value).lower()), na_action="ignore").astype(object)
         return values.where(values.map(lambda value: isinstance(value, bool | np.bool_))).astype(object)
     if not text:
-        # Neither True nor "3" is a number where values have types.
+        # In typed data, neither True nor "3" is a number.
         values = values.where(values.map(lambda value: not isinstance(value, bool | np.bool_ | str | bytes)))
     numbers = pd.to_numeric(values, errors="coerce").astype(float)
     numbers = numbers.where(np.isfinite(numbers))
@@ -70,7 +72,7 @@ def convert_values(values: pd.Series, kind: str | None, *, text: bool) -> pd.Ser
 
 
 def apply_types(table: Table, schema: DatasetSchema) -> TypedTable:
-    """The table with the declared types, and which columns each key of the schema stands for."""
+    """Convert the table to the declared types, and map each key of the schema to its columns."""
     entries: dict[str, list[str]] = {key: [] for key in schema.columns}
     for name in table.frame.columns:
         if (key := schema.find_key(name)) is not None:
@@ -85,22 +87,24 @@ def apply_types(table: Table, schema: DatasetSchema) -> TypedTable:
 
 
 def run_checks(data: TypedTable, now: datetime) -> list[CheckResult]:
-    """Every check that the schema asks for, in its order; ``now`` has a time zone."""
-    found = [*_check_columns(data), *_check_values(data)]
+    """Run every check of the schema, in its order; ``now`` has a time zone."""
+    checks = [*_check_columns(data), *_check_values(data)]
     for key, names in data.entries.items():
         column = data.schema.columns[key]
         if column.max_null_share is not None and names:
-            found.append(_check_share(data, f"nulls:{key}", names, _null_share, column.max_null_share, "empty"))
+            checks.append(_check_share(data, f"nulls:{key}", names, _null_share, column.max_null_share, "empty"))
         if column.max_outlier_share is not None and names:
-            found.append(
+            checks.append(
                 _check_share(data, f"outliers:{key}", names, outlier_share, column.max_outlier_share, "outliers")
             )
-    return [*found, *_check_table(data, now)]
+    return [*checks, *_check_table(data, now)]
 
 
 def outlier_share(values: pd.Series) -> float:
-    """Share of values outside [Q1 - 1.5 IQR, Q3 + 1.5 IQR] (Tukey 1977), quartiles by linear interpolation; 0 where
-    IQR is 0, since then the rule would call all but one value outliers."""
+    """Return the share of values outside [Q1 - 1.5 IQR, Q3 + 1.5 IQR] (Tukey 1977), quartiles by linear interpolation.
+
+    0 if IQR is 0, since the rule would then call all but one value outliers.
+    """
     known = values.dropna()
     if known.empty:
         return 0.0
@@ -122,8 +126,8 @@ def _check_columns(data: TypedTable) -> Iterable[CheckResult]:
 
 
 def _check_values(data: TypedTable) -> list[CheckResult]:
-    """Checks of single values. Each value is told by one check only: what is of a wrong type is not empty as well."""
-    asked: dict[str, str] = {}
+    """Check single values. Only one check reports each value: a value of the wrong type is not also empty."""
+    problems: dict[str, str] = {}
     raw: dict[str, pa.Column] = {}
     proper: dict[str, pa.Column] = {}
     for key, names in data.entries.items():
@@ -136,7 +140,7 @@ def _check_values(data: TypedTable) -> list[CheckResult]:
             "allowed": "" if column.allowed is None else f"none of the {len(column.allowed)} allowed",
             "unique": "there more than once" if column.unique else "",
         }
-        asked |= {f"{kind}:{key}": what for kind, what in kinds.items() if what and names}
+        problems |= {f"{kind}:{key}": problem for kind, problem in kinds.items() if problem and names}
         for name in names:
             checks = [_type_check(column.type, data.table.text)] if column.type else []
             raw[name] = pa.Column(nullable=not kinds["nulls"], checks=checks)
@@ -147,8 +151,8 @@ def _check_values(data: TypedTable) -> list[CheckResult]:
             kind = "nulls" if case["check"] == "not_nullable" else case["check"]
             cases[f"{kind}:{data.schema.find_key(case['column'])}"].append(case)
     return [
-        CheckResult(name, name not in cases, _describe_failures(data, name, what, cases[name]))
-        for name, what in asked.items()
+        CheckResult(name, name not in cases, _describe_failures(data, name, problem, cases[name]))
+        for name, problem in problems.items()
     ]
 
 
@@ -163,13 +167,13 @@ def _limit_checks(column: Column) -> Iterable[pa.Check]:
     if column.allowed is not None:
         allowed: list[Any] = list(column.allowed)
         if column.type is None:
-            # Without a type a value may have come as text.
+            # Without a type, a value may be text.
             allowed += [str(value) for value in allowed]
         elif column.type == "datetime":
             allowed = list(pd.to_datetime(pd.Series([str(each) for each in allowed]), utc=True, format="ISO8601"))
         yield pa.Check.isin(allowed, error="allowed")
     if column.unique:
-        # pandera's own `unique` would call empty values the same.
+        # pandera's own `unique` treats empty values as equal.
         yield pa.Check(lambda values: ~values.duplicated(keep=False), error="unique")
 
 
@@ -182,7 +186,7 @@ def _describe_range(column: Column) -> str:
 
 
 def _list_failure_cases(schema: pa.DataFrameSchema, frame: pd.DataFrame) -> pd.DataFrame:
-    """pandera's failure cases: column, check, failure_case and index of each value that is not as it must be."""
+    """Return pandera's failure cases: column, check, failure_case and index of each invalid value."""
     try:
         schema.validate(frame, lazy=True)
     except pa.errors.SchemaErrors as error:
@@ -190,33 +194,40 @@ def _list_failure_cases(schema: pa.DataFrameSchema, frame: pd.DataFrame) -> pd.D
     return pd.DataFrame(columns=["column", "check", "failure_case", "index"])
 
 
-def _describe_failures(data: TypedTable, name: str, what: str, cases: list[Mapping[str, Any]]) -> str:
+def _describe_failures(data: TypedTable, name: str, problem: str, cases: list[Mapping[str, Any]]) -> str:
     if not cases:
         return ""
     columns = defaultdict(list)
     for case in cases:
         columns[case["column"]].append(case)
-    worst = sorted(columns.items(), key=lambda each: -len(each[1]))
+    worst = sorted(columns.items(), key=lambda item: -len(item[1]))
     examples = []
-    for column, of in worst[:3]:
-        first = min(of, key=lambda case: case["index"])
-        value = "" if what == "empty" else f" is {str(first['failure_case'])[:40]!r}"
+    for column, column_cases in worst[:3]:
+        first = min(column_cases, key=lambda case: case["index"])
+        value = "" if problem == "empty" else f" is {str(first['failure_case'])[:40]!r}"
         place = data.table.describe_row(int(first["index"]))
-        examples.append(f"{column}{value} in {place}" + (f" ({len(of)} such)" if len(columns) > 1 else ""))
+        examples.append(f"{column}{value} in {place}" + (f" ({len(column_cases)} such)" if len(columns) > 1 else ""))
     total = len(data.frame) * len(data.entries[name.partition(":")[2]])
     more = f"; and {len(worst) - 3} more columns" if len(worst) > 3 else ""
-    return f"{len(cases)} of {total} values are {what}: {'; '.join(examples)}{more}"
+    return f"{len(cases)} of {total} values are {problem}: {'; '.join(examples)}{more}"
 
 
 def _check_share(
-    data: TypedTable, name: str, columns: tuple[str, ...], share: Callable[[pd.Series], float], most: float, what: str
+    data: TypedTable,
+    name: str,
+    columns: tuple[str, ...],
+    share: Callable[[pd.Series], float],
+    most: float,
+    problem: str,
 ) -> CheckResult:
-    frame = data.table.frame if what == "empty" else data.frame
-    found = sorted(((share(frame[column]), column) for column in columns), reverse=True)
-    over = [each for each in found if each[0] > most]
-    told = ", ".join(f"{column} {value:.2%}" for value, column in over[:3])
+    frame = data.table.frame if problem == "empty" else data.frame
+    shares = sorted(((share(frame[column]), column) for column in columns), reverse=True)
+    over = [item for item in shares if item[0] > most]
+    examples = ", ".join(f"{column} {value:.2%}" for value, column in over[:3])
     more = f" and {len(over) - 3} more columns" if len(over) > 3 else ""
-    message = f"more than {most:.2%} of the values are {what}: {told}{more}" if over else f"at most {found[0][0]:.2%}"
+    message = (
+        f"more than {most:.2%} of the values are {problem}: {examples}{more}" if over else f"at most {shares[0][0]:.2%}"
+    )
     return CheckResult(name, not over, message)
 
 
@@ -226,8 +237,8 @@ def _check_table(data: TypedTable, now: datetime) -> Iterable[CheckResult]:
         low, high = schema.rows.min, schema.rows.max
         passed = (low is None or rows >= low) and (high is None or rows <= high)
         limits = [f"at least {low}" if low is not None else "", f"at most {high}" if high is not None else ""]
-        wanted = " and ".join(filter(None, limits))
-        yield CheckResult("rows", passed, f"{rows} rows" + ("" if passed else f", but must be {wanted}"))
+        limit_text = " and ".join(filter(None, limits))
+        yield CheckResult("rows", passed, f"{rows} rows" + ("" if passed else f", but must be {limit_text}"))
     if schema.duplicates is not None:
         yield _check_duplicates(data.table, schema.duplicates)
     if schema.freshness is not None:
@@ -240,25 +251,27 @@ def _check_freshness(data: TypedTable, limit: Freshness, now: datetime) -> Check
     if pd.isna(newest):
         return CheckResult(name, False, f"there is no time in {limit.column}")
     age = now - newest.to_pydatetime()
-    told = f"the newest row is of {newest:%Y-%m-%dT%H:%M:%SZ}"
+    message = f"the newest row is of {newest:%Y-%m-%dT%H:%M:%SZ}"
     if age < -MAX_CLOCK_SKEW:
-        return CheckResult(name, False, f"{told}, which is in the future")
+        return CheckResult(name, False, f"{message}, which is in the future")
     passed = age <= limit.max_age
     return CheckResult(
-        name, passed, told + ("" if passed else f", {_format_hours(age)} ago; at most {_format_hours(limit.max_age)}")
+        name,
+        passed,
+        message + ("" if passed else f", {_format_hours(age)} ago; at most {_format_hours(limit.max_age)}"),
     )
 
 
 def _check_duplicates(table: Table, limit: Duplicates) -> CheckResult:
     if missing := [key for key in limit.keys if key not in table.frame]:
-        return CheckResult("duplicates", False, f"can't be told: there is no column {_join_names(missing)}")
-    again = table.frame.duplicated(list(limit.keys) or None)
-    share = float(again.mean())
-    told = f"{int(again.sum())} of {len(again)} rows ({share:.2%}) were there before"
+        return CheckResult("duplicates", False, f"can't be checked: there is no column {_join_names(missing)}")
+    repeated = table.frame.duplicated(list(limit.keys) or None)
+    share = float(repeated.mean())
+    message = f"{int(repeated.sum())} of {len(repeated)} rows ({share:.2%}) were there before"
     if share <= limit.max_share:
-        return CheckResult("duplicates", True, told)
-    first = table.describe_row(int(np.flatnonzero(again)[0]))
-    return CheckResult("duplicates", False, f"{told}, but at most {limit.max_share:.2%} may; the first is {first}")
+        return CheckResult("duplicates", True, message)
+    first = table.describe_row(int(np.flatnonzero(repeated)[0]))
+    return CheckResult("duplicates", False, f"{message}, but at most {limit.max_share:.2%} may; the first is {first}")
 
 
 def _format_hours(time: timedelta) -> str:

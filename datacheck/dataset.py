@@ -1,4 +1,4 @@
-"""Reads a dataset: all files of a directory that hold rows (CSV, Parquet, JSON lines, NumPy) as one table."""
+"""Reads a dataset: all files with rows in a directory (CSV, Parquet, JSON lines, NumPy) as one table."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ import numpy as np
 import pandas as pd
 
 CSV_NULLS = ["", "NaN", "nan", "null", "NULL"]
-"""What stands for no value in a CSV file."""
+"""Texts that stand for a missing value in a CSV file."""
 
 
 class DatasetError(ValueError):
-    """The dataset can't be read; the text names the file and why."""
+    """The dataset can't be read; the text names the file and the reason."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of all files, in the order of their paths. ``text``: values of a CSV file, which have no types yet."""
+    """Rows of all files, in the order of their paths. ``text``: values are from CSV files and have no types yet."""
 
     frame: pd.DataFrame
     text: bool
     starts: tuple[tuple[str, int], ...]
 
     def describe_row(self, row: int) -> str:
-        """Where a row is, for people: ``row 3 of part-2.csv``, counted from 1 and without a header."""
+        """Describe the place of a row: ``row 3 of part-2.csv``, counted from 1 and without a header."""
         name, start = max((each for each in self.starts if each[1] <= row), key=lambda each: each[1])
         return f"row {row - start + 1} of {name}"
 
@@ -41,8 +41,8 @@ def _read_jsonl(path: Path) -> pd.DataFrame:
 
 
 def _read_npz(path: Path) -> pd.DataFrame:
-    """``X`` (rows, columns) with the names ``columns`` (else x0, x1, ...), ``y``, and any other array of one number or
-    text a row as a column of its name."""
+    """Read ``X`` (rows, columns) with the names ``columns`` (else x0, x1, ...), ``y``, and any other array of one
+    number or text a row as a column of its name."""
     with np.load(path, allow_pickle=False) as arrays:
         values = np.atleast_2d(arrays["X"])
         names = arrays["columns"].tolist() if "columns" in arrays else [f"x{i}" for i in range(values.shape[1])]
@@ -63,9 +63,9 @@ FILE_READERS: dict[str, Callable[[Path], pd.DataFrame]] = {
 
 
 def read_dataset(directory: Path) -> Table:
-    """The table of a directory, with its folders. Files whose names begin with ``.`` or ``_`` are passed over.
+    """Read the table of a directory and its folders. Files with names that start with ``.`` or ``_`` are ignored.
 
-    Raises DatasetError for what can't be read, is of another kind or has other columns, and when there are no rows.
+    Raises DatasetError for a file that is unreadable, of another kind or with other columns, and if there are no rows.
     """
     files = [
         path
@@ -75,7 +75,7 @@ def read_dataset(directory: Path) -> Table:
     kinds = sorted({path.suffix.lower() for path in files})
     if unknown := [path for path in files if path.suffix.lower() not in FILE_READERS]:
         known = ", ".join(FILE_READERS)
-        raise DatasetError(f"{unknown[0].relative_to(directory)} is of no kind that is read here ({known})")
+        raise DatasetError(f"{unknown[0].relative_to(directory)} is of a kind that is not supported ({known})")
     if not files:
         raise DatasetError("the dataset has no file")
     frames: list[pd.DataFrame] = []

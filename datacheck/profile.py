@@ -1,7 +1,7 @@
-"""What is kept of a dataset for the check of the next one, and how far two datasets are from each other.
+"""The profile of a dataset for the check of the next one, and the distance between two datasets.
 
-Numbers are counted in bins between the deciles, anything else by its ten most frequent values. Columns under one
-pattern are taken together, so that a wide table has a small profile.
+Numbers are counted in bins between the deciles, other values by the ten most frequent. Columns under one pattern are
+profiled together, so that a wide table has a small profile.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ PROFILE_FORM = 1
 MAX_PROFILE_BYTES = 2000
 MAX_VALUES = 10
 ALPHA = 0.05
-"""How often data that has not moved may be called so, of all columns together."""
+"""Share of unchanged datasets that may be called changed, over all columns together."""
 
 
 @dataclass(frozen=True)
 class ComparedSizes:
-    """Rows of the dataset before and of this one, and how many columns are compared."""
+    """Rows of the previous dataset and of this one, and the number of compared columns."""
 
     before: int
     now: int
@@ -36,12 +36,13 @@ class ComparedSizes:
 
 
 def build_profile(data: TypedTable) -> dict[str, Any]:
-    """{"form", "rows", "columns": {key: ...}}, at most MOST_BYTES as JSON; ``omitted`` counts what had no room.
+    """Build {"form", "rows", "columns": {key: ...}}, at most MAX_PROFILE_BYTES as JSON; ``omitted`` counts columns
+    without room.
 
-    Numbers: ``mean``, ``std``, ``edges`` (k deciles that differ) and ``shares`` (k + 1, of what is at most the first
-    edge, ..., above the last). Other values: ``values`` with their shares, the rest under "".
+    Numbers: ``mean``, ``std``, ``edges`` (k distinct deciles) and ``shares`` (k + 1: up to the first edge, ..., above
+    the last). Other values: ``values`` with their shares, the rest under "".
     """
-    found: dict[str, Any] = {"form": PROFILE_FORM, "rows": len(data.frame), "columns": {}}
+    profile: dict[str, Any] = {"form": PROFILE_FORM, "rows": len(data.frame), "columns": {}}
     omitted = 0
     for key, names in data.entries.items():
         values = pd.concat([data.frame[name] for name in names], ignore_index=True).dropna() if names else pd.Series()
@@ -50,15 +51,15 @@ def build_profile(data: TypedTable) -> dict[str, Any]:
         entry = (
             _profile_numbers(values.to_numpy(float)) if data.schema.columns[key].is_numeric else _profile_values(values)
         )
-        found["columns"][key] = entry
-        if len(json.dumps(found, separators=(",", ":")).encode()) > MAX_PROFILE_BYTES - 20:
-            del found["columns"][key]
+        profile["columns"][key] = entry
+        if len(json.dumps(profile, separators=(",", ":")).encode()) > MAX_PROFILE_BYTES - 20:
+            del profile["columns"][key]
             omitted += 1
-    return found | ({"omitted": omitted} if omitted else {})
+    return profile | ({"omitted": omitted} if omitted else {})
 
 
 def _profile_numbers(values: np.ndarray) -> dict[str, Any]:
-    # Shares are counted between the edges as they are written, so rounding moves no value to another bin later.
+    # Shares are counted between the rounded edges, so that no value changes its bin later.
     edges = sorted({_round_digits(each) for each in np.quantile(values, np.arange(1, 10) / 10)})
     shares = _count_bins(values, edges) / len(values)
     return {
@@ -71,7 +72,7 @@ def _profile_numbers(values: np.ndarray) -> dict[str, Any]:
 
 def _profile_values(values: pd.Series) -> dict[str, Any]:
     counted = values.map(str).value_counts(normalize=True)
-    # Ties in the order of their names: same data, same profile.
+    # Ties are ordered by name: same data, same profile.
     top = sorted(counted.items(), key=lambda each: (-each[1], each[0]))[:MAX_VALUES]
     named = {str(value)[:32]: _round_digits(share) for value, share in top}
     return {"values": named | {"": _round_digits(max(0.0, 1 - float(sum(share for _, share in top))))}}
@@ -86,19 +87,21 @@ def _round_digits(value: float, digits: int = 4) -> float:
 
 
 def compare_with_previous(data: TypedTable, before: Mapping[str, Any] | None, limits: Previous) -> list[CheckResult]:
-    """Checks against the profile of the dataset before; one that says it couldn't be, where there is none."""
+    """Check against the profile of the previous dataset; without a usable one, a single check says so."""
     if before is None:
-        return [CheckResult("previous", True, "no dataset was checked before this one")]
+        return [CheckResult("previous", True, "there is no previous dataset")]
     rows, columns = before.get("rows"), before.get("columns")
     if before.get("form") != PROFILE_FORM or not isinstance(rows, int) or rows <= 0 or not isinstance(columns, dict):
-        return [CheckResult("previous", True, "not compared: the profile of the dataset before is of another form")]
-    found = []
+        return [CheckResult("previous", True, "not compared: the previous dataset's profile has another form")]
+    checks = []
     if limits.max_rows_change is not None:
         change = len(data.frame) / rows - 1
-        told = f"{len(data.frame)} rows, {change:+.1%} against {rows} before"
+        message = f"{len(data.frame)} rows, {change:+.1%} against {rows} before"
         passed = abs(change) <= limits.max_rows_change
-        found.append(
-            CheckResult("previous-rows", passed, told + ("" if passed else f"; at most {limits.max_rows_change:.1%}"))
+        checks.append(
+            CheckResult(
+                "previous-rows", passed, message + ("" if passed else f"; at most {limits.max_rows_change:.1%}")
+            )
         )
     sizes = ComparedSizes(rows, len(data.frame), sum(isinstance(columns.get(key), dict) for key in data.entries))
     for key, names in data.entries.items():
@@ -107,8 +110,10 @@ def compare_with_previous(data: TypedTable, before: Mapping[str, Any] | None, li
             continue
         values = pd.concat([data.frame[name] for name in names], ignore_index=True).dropna()
         if not values.empty:
-            found += _compare_column(key, entry, values, sizes, limits, data.schema.columns[key].is_numeric)
-    return found or [CheckResult("previous", True, "not compared: no column is in the profile of the dataset before")]
+            checks += _compare_column(key, entry, values, sizes, limits, data.schema.columns[key].is_numeric)
+    return checks or [
+        CheckResult("previous", True, "not compared: the previous dataset's profile has none of the columns")
+    ]
 
 
 def _compare_column(
@@ -127,27 +132,30 @@ def _compare_column(
             mean, std = float(entry["mean"]), float(entry["std"])
         distance = compute_psi(old, new / new.sum(), sizes.before, sizes.now)
     except (KeyError, TypeError, ValueError):
-        return [CheckResult(f"previous:{key}", True, "not compared: its profile is of another form")]
-    found = []
+        return [CheckResult(f"previous:{key}", True, "not compared: its profile has another form")]
+    checks = []
     if limits.max_psi is not None:
         limit = max(limits.max_psi, critical_psi(len(old), sizes.before, sizes.now, sizes.columns))
-        told = f"PSI {distance:.3f} of {sizes.now} rows against {sizes.before}"
+        message = f"PSI {distance:.3f} of {sizes.now} rows against {sizes.before}"
         passed = distance <= limit
-        found.append(CheckResult(f"psi:{key}", passed, told + ("" if passed else f"; at most {limit:.3f}")))
+        checks.append(CheckResult(f"psi:{key}", passed, message + ("" if passed else f"; at most {limit:.3f}")))
     if limits.max_mean_shift is not None and numeric:
         moved = float(numbers.mean()) - mean
         shift = abs(moved) / std if std > 0 else (0.0 if math.isclose(moved, 0, abs_tol=1e-9) else math.inf)
-        told = f"the mean is {numbers.mean():.4g}, {shift:.2f} standard deviations from {mean:.4g}"
+        message = f"the mean is {numbers.mean():.4g}, {shift:.2f} standard deviations from {mean:.4g}"
         passed = shift <= limits.max_mean_shift
-        found.append(
-            CheckResult(f"mean:{key}", passed, told + ("" if passed else f"; at most {limits.max_mean_shift:g}"))
+        checks.append(
+            CheckResult(f"mean:{key}", passed, message + ("" if passed else f"; at most {limits.max_mean_shift:g}"))
         )
-    return found
+    return checks
 
 
 def compute_psi(old: np.ndarray, new: np.ndarray, old_rows: int, new_rows: int) -> float:
-    """Population stability index sum((p - q) ln(p / q)) of two lists of shares over the same bins, each with half a row
-    more in every bin, so that an empty one gives a finite number. Raises ValueError when they are of other lengths."""
+    """Population stability index sum((p - q) ln(p / q)) of two lists of shares over the same bins.
+
+    Half a row is added to every bin, so that an empty one gives a finite number. Raises ValueError if the lengths
+    differ.
+    """
     if len(old) != len(new):
         raise ValueError("shares of other bins")
     p, q = ((shares * rows + 0.5) / (rows + len(shares) / 2) for shares, rows in ((old, old_rows), (new, new_rows)))
@@ -155,10 +163,10 @@ def compute_psi(old: np.ndarray, new: np.ndarray, old_rows: int, new_rows: int) 
 
 
 def critical_psi(bins: int, old_rows: int, new_rows: int, columns: int = 1) -> float:
-    """The PSI that pairs of samples of the same data exceed with probability ALPHA / ``columns`` (Bonferroni):
-    chi2(1 - ALPHA / columns, bins - 1) (1/n + 1/m), after Yurdakul and Naranjo (2020).
+    """The PSI that pairs of samples of the same data exceed with probability ALPHA / ``columns`` (Bonferroni): chi2(1 -
+    ALPHA / columns, bins - 1) (1/n + 1/m), after Yurdakul and Naranjo (2020).
 
-    chi2 after Wilson and Hilferty (1931), to some percent. 0 for fewer than two bins.
+    chi2 after Wilson and Hilferty (1931), accurate to some percent. 0 for fewer than two bins.
     """
     free = bins - 1
     if free < 1:

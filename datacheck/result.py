@@ -1,4 +1,4 @@
-"""The result of a data check by the training contract: JSON of at most 4096 bytes, failed checks first."""
+"""The result of a data check in the training contract's form: JSON of at most 4096 bytes, failed checks first."""
 
 from __future__ import annotations
 
@@ -9,42 +9,44 @@ from typing import Any
 from datacheck.checks import CheckResult
 
 TERMINATION_BYTES = 4096
-"""What the kubelet keeps of a termination message."""
+"""Bytes of a termination message that the kubelet keeps."""
 MESSAGE_LENGTHS = (500, 250, 120, 60)
 
 
 def format_result(checks: Sequence[CheckResult], profile: Mapping[str, Any] | None) -> str:
-    """Failed checks first, with messages as long as there is room. When something failed there is no profile: no check
-    compares with such a dataset. Passes are left out when they have no room, and so are failures beyond it, which a
-    last one counts. Raises ValueError without a check."""
+    """Format failed checks first, with the longest messages that fit.
+
+    A failed dataset has no profile: no later check compares with it. Passed checks are left out without room, as are
+    failures, which a last check then counts. Raises ValueError without a check.
+    """
     if not checks:
         raise ValueError("a result needs at least one check")
     failed = [check for check in checks if not check.passed]
     passed = [check for check in checks if check.passed]
     base: dict[str, Any] = {} if profile is None or failed else {"profile": dict(profile)}
-    told = _fit_failures(failed, base)
+    entries = _fit_failures(failed, base)
     for check in passed:
         for length in (200, 0):
-            more = [*told, check.to_json(length) if length else {"name": check.name[:128], "outcome": "Pass"}]
+            more = [*entries, check.to_json(length) if length else {"name": check.name[:128], "outcome": "Pass"}]
             if _fits_limit(base, more):
-                told = more
+                entries = more
                 break
-    return _format_json(base, told)
+    return _format_json(base, entries)
 
 
 def _fit_failures(failed: Sequence[CheckResult], base: Mapping[str, Any]) -> list[dict[str, str]]:
     for length in MESSAGE_LENGTHS:
-        told = [check.to_json(length) for check in failed]
-        if _fits_limit(base, told):
-            return told
-    kept = len(failed)
-    while kept:
-        kept -= 1
-        rest = CheckResult("more", False, f"{len(failed) - kept} more checks failed; the log of the pod has them all")
-        told = [*(check.to_json(MESSAGE_LENGTHS[-1]) for check in failed[:kept]), rest.to_json(MESSAGE_LENGTHS[0])]
-        if _fits_limit(base, told):
+        entries = [check.to_json(length) for check in failed]
+        if _fits_limit(base, entries):
+            return entries
+    count = len(failed)
+    while count:
+        count -= 1
+        rest = CheckResult("more", False, f"{len(failed) - count} more checks failed; the log of the pod has them all")
+        entries = [*(check.to_json(MESSAGE_LENGTHS[-1]) for check in failed[:count]), rest.to_json(MESSAGE_LENGTHS[0])]
+        if _fits_limit(base, entries):
             break
-    return told
+    return entries
 
 
 def _fits_limit(base: Mapping[str, Any], checks: Sequence[Mapping[str, str]]) -> bool:

@@ -1,4 +1,4 @@
-"""What a dataset must be like: the form of ``dataCheck.schema`` of a RetrainingPolicy. Unknown keys are refused."""
+"""Requirements on a dataset: the form of ``dataCheck.schema`` of a RetrainingPolicy. Unknown keys are rejected."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _UNIT_SECONDS = {"h": 3600, "m": 60, "s": 1}
 
 
 class SchemaError(ValueError):
-    """The schema can't be used; the text names the field and what to do."""
+    """The schema is invalid; the text names the field and the cure."""
 
 
 def _parse_duration(value: object) -> timedelta:
@@ -47,10 +47,10 @@ class _SchemaPart(BaseModel):
 
 
 class Column(_SchemaPart):
-    """One column, or all whose names fit a pattern with ``*``.
+    """One column, or all with a name that matches a pattern with ``*``.
 
-    ``max_null_share`` takes the place of ``nullable``. Outliers are values outside [Q1 - 1.5 IQR, Q3 + 1.5 IQR]
-    (Tukey 1977); where half of the values are the same the rule says nothing.
+    ``max_null_share`` replaces ``nullable``. Outliers are values outside [Q1 - 1.5 IQR, Q3 + 1.5 IQR] (Tukey 1977); the
+    rule finds none if half of the values are equal.
     """
 
     type: Kind | None = None
@@ -69,7 +69,7 @@ class Column(_SchemaPart):
 
 
 class Duplicates(_SchemaPart):
-    """How many rows may be there before, as a share of all; compared by ``keys``, or by all columns."""
+    """Most rows that may repeat an earlier row, as a share of all; compared by ``keys``, or by all columns."""
 
     max_share: Share
     keys: tuple[str, ...] = ()
@@ -83,14 +83,14 @@ class Rows(_SchemaPart):
 
 
 class Freshness(_SchemaPart):
-    """The newest time in a column must not be older than this."""
+    """Maximum age of the newest time in a column."""
 
     column: str
     max_age: Duration
 
 
 class Previous(_SchemaPart):
-    """How far the data may be from the dataset before, by the profile that its check left."""
+    """Most difference from the previous dataset, by the profile that its check left."""
 
     max_rows_change: Annotated[Number, Field(ge=0)] | None = None
     max_psi: Positive | None = None
@@ -98,7 +98,7 @@ class Previous(_SchemaPart):
 
 
 class DatasetSchema(_SchemaPart):
-    """All of it. ``strict``: no other columns than those that are declared."""
+    """The whole schema. ``strict``: only declared columns are permitted."""
 
     columns: dict[str, Column] = Field(default_factory=dict, max_length=MAX_COLUMNS)
     strict: bool = False
@@ -108,19 +108,22 @@ class DatasetSchema(_SchemaPart):
     previous: Previous | None = None
 
     def find_key(self, name: str) -> str | None:
-        """The key of ``columns`` that a column belongs to: its own name, else the first pattern that fits."""
+        """Return the key of ``columns`` for a column: its own name, else the first matching pattern."""
         if name in self.columns:
             return name
         return next((key for key in self.columns if "*" in key and fnmatchcase(name, key)), None)
 
 
 def parse_schema(raw: Mapping[str, Any]) -> DatasetSchema:
-    """The schema that ``inputs.json`` holds. Raises SchemaError with each field that is wrong."""
+    """Parse the schema in ``inputs.json``. Raises SchemaError with each invalid field."""
     try:
         schema = DatasetSchema.model_validate(raw)
     except ValidationError as error:
-        told = [f"schema.{'.'.join(map(str, each['loc']))}: {_describe_error(each)}" for each in error.errors()]
-        raise SchemaError("; ".join(told)) from None
+        messages = [
+            f"schema.{'.'.join(map(str, error_entry['loc']))}: {_describe_error(error_entry)}"
+            for error_entry in error.errors()
+        ]
+        raise SchemaError("; ".join(messages)) from None
     if problems := list(_find_contradictions(schema)):
         raise SchemaError("; ".join(problems))
     return schema
@@ -128,23 +131,25 @@ def parse_schema(raw: Mapping[str, Any]) -> DatasetSchema:
 
 def _describe_error(error: Mapping[str, Any]) -> str:
     if error["type"] == "extra_forbidden":
-        return "no such field; take it out, or see the how-to on training for those there are"
+        return "no such field; remove it, or see the how-to on training for the available ones"
     return str(error["msg"]).removeprefix("Value error, ")
 
 
 def _find_contradictions(schema: DatasetSchema) -> list[str]:
-    found = []
+    problems = []
     for key, column in schema.columns.items():
-        bounded = any(each is not None for each in (column.min, column.max, column.max_outlier_share))
+        bounded = any(bound is not None for bound in (column.min, column.max, column.max_outlier_share))
         if bounded and not column.is_numeric:
-            found.append(f"schema.columns.{key}: min, max and maxOutlierShare need type float or int")
+            problems.append(f"schema.columns.{key}: min, max and maxOutlierShare need type float or int")
         if column.min is not None and column.max is not None and column.min > column.max:
-            found.append(f"schema.columns.{key}: min is above max, so no value fits")
+            problems.append(f"schema.columns.{key}: min is above max, so no value fits")
     low, high = (schema.rows.min, schema.rows.max) if schema.rows else (None, None)
     if low is not None and high is not None and low > high:
-        found.append("schema.rows: min is above max, so no dataset fits")
+        problems.append("schema.rows: min is above max, so no dataset fits")
     if schema.freshness:
-        of = schema.find_key(schema.freshness.column)
-        if of is None or schema.columns[of].type != "datetime":
-            found.append(f"schema.freshness.column: declare {schema.freshness.column} in columns, with type datetime")
-    return found
+        time_key = schema.find_key(schema.freshness.column)
+        if time_key is None or schema.columns[time_key].type != "datetime":
+            problems.append(
+                f"schema.freshness.column: declare {schema.freshness.column} in columns, with type datetime"
+            )
+    return problems

@@ -1,8 +1,8 @@
-"""Takes copies of callers' requests and asks a revision again: what the comparer and the observer do alike.
+"""Server for mirrored requests, shared by the comparer and the drift monitor.
 
-A gateway sends the copies and throws the answers away, so every copy is answered at once, whatever becomes of it. What
-waits is bounded in number and in bytes; copies that come when too many wait are dropped and counted. What doesn't carry
-the token that the Model's route sets is no copy: it is refused, and only counted.
+A gateway mirrors requests and discards the answers, so each copy is acknowledged at once, whatever its outcome. The
+queue is bounded in number and in bytes; copies beyond the bounds are dropped and counted. A request without the token
+that the Model's route sets is not a copy: it is refused and only counted.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ from modelwright.api import names
 from modelwright.net.listener import ConnectionLimits, Listener
 
 COUNT_COPIES, REFUSE_COPIES = "Count", "Refuse"
-"""What is done with requests that carry no token of the route: all are taken for copies, or all are refused."""
+"""Values of COPIES_WITHOUT_TOKEN: every request without a token counts as a copy, or none does."""
 
 log = logging.getLogger(__name__)
 
 SHADOW_HEADER = "Modelwright-Shadow"
-"""Header of every request that is made of a copy: a model server can tell it from a caller's."""
+"""Header of every request made from a copy; it lets a model server distinguish it from a caller's."""
 
 _RETRY_STATUSES = frozenset({408, 425, 429})
 _INFER_PATH = re.compile(r"(/v2/models/[^/]+(/versions/[^/]+)?)/infer/?$")
 _DROPPED_HEADERS = frozenset(
     {
-        # of the connection (RFC 9110, 7.6.1), or made anew for each one
+        # of the connection (RFC 9110, 7.6.1), or set for each connection
         "connection",
         "keep-alive",
         "proxy-authenticate",
@@ -81,9 +81,12 @@ MIRROR_ROOM = ConnectionLimits(
     request_seconds=20.0,
     keepalive_seconds=3630.0,
 )
-"""A gateway must never send a copy on a connection that is just being closed here, and one gateway has many: those that
-have sent a request stay open longer than any gateway keeps them, and only make room when there are too many. Heads are
-callers', so as large as gateways take them."""
+"""Bounds of the listener.
+
+A gateway must never send a copy on a connection that is just being closed here, and one gateway has many connections:
+those that have sent a request stay open longer than any gateway keeps them, and close early only if there are too many.
+Heads are the callers', so they may be as large as gateways accept.
+"""
 BODY_SECONDS = 10.0
 _CHUNK = 64 << 10
 _KEEPALIVE_SECONDS = 2.0
@@ -94,9 +97,11 @@ PageHandler = Callable[[web.Request], Awaitable[web.Response]]
 
 @dataclass(frozen=True, slots=True)
 class RevisionAnswer:
-    """What a revision said. `status` None: nothing came; `timed_out` tells whether it was waited for in vain.
+    """One revision's answer to a mirrored request.
 
-    `seconds`: from the request to the end of the answer. `whole` False: the answer was too large to be read.
+    `status`: HTTP status; None without a response, and then `timed_out` distinguishes a timeout from a failed
+    connection. `seconds`: from the request to the end of the answer. `whole`: False if the answer was too large to
+    read.
     """
 
     status: int | None
@@ -108,22 +113,22 @@ class RevisionAnswer:
 
     @property
     def is_success(self) -> bool:
-        """Answered as asked."""
+        """True for a status of 2xx."""
         return self.status is not None and 200 <= self.status < 300
 
     @property
     def has_latency(self) -> bool:
-        """Whether `seconds` says how fast the revision is: to fail fast is not to be fast."""
+        """True if `seconds` measures the revision's speed: a fast failure is not a fast answer."""
         return self.is_success or self.timed_out
 
     @property
     def is_client_error(self) -> bool:
-        """The request was found wrong, which says nothing about the server."""
+        """True if the revision rejected the request as invalid, which says nothing about the server."""
         return self.status is not None and 400 <= self.status < 500 and self.status not in _RETRY_STATUSES
 
 
 class MirrorLimits(Protocol):
-    """The settings that this needs. Sizes in bytes, times in seconds."""
+    """Settings that the server needs. Sizes in bytes, times in seconds."""
 
     @property
     def queue_length(self) -> int: ...
@@ -150,7 +155,7 @@ class MirrorLimits(Protocol):
 
 
 class MirrorCounters(Protocol):
-    """What is counted here of every copy."""
+    """Counters of the copies that never reach `process_copy`."""
 
     refused: int
     received: int
@@ -160,7 +165,7 @@ class MirrorCounters(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class MirroredRequest:
-    """A copied request. `target`: path and query as the caller wrote them."""
+    """A copy of a caller's request. `target`: path and query as the caller wrote them."""
 
     target: str
     headers: CIMultiDict[str]
@@ -168,10 +173,13 @@ class MirroredRequest:
 
 
 class MirrorServer(ABC):
-    """`start` binds the port, `stop` ends in order. All methods belong to one event loop."""
+    """Receives mirrored requests and processes them in workers.
+
+    `start` binds the port, `stop` shuts down in order. All methods belong to one event loop.
+    """
 
     decompress = False
-    """Whether compressed bodies are unpacked; else they are passed on as they come."""
+    """Whether compressed bodies are unpacked; otherwise they are passed on as received."""
 
     def __init__(
         self,
@@ -180,7 +188,7 @@ class MirrorServer(ABC):
         metrics: Collector,
         pages: Mapping[str, PageHandler] | None = None,
     ) -> None:
-        """`pages`: what is told by GET, beside metrics and probes, by path."""
+        """`pages`: handlers of GET requests by path, beside metrics and probes."""
         self._limits = limits
         self._counters = counters
         self._pages = {
@@ -201,18 +209,18 @@ class MirrorServer(ABC):
 
     @abstractmethod
     async def process_copy(self, copy: MirroredRequest) -> None:
-        """What is done with a copy. What it raises is logged and passed to `failed`."""
+        """Process one copy. Exceptions are logged, and `count_failed` is called."""
 
     @abstractmethod
     def count_failed(self) -> None:
-        """Count a copy that `work_on` has raised for."""
+        """Count a copy for which `process_copy` has raised."""
 
     async def readiness_problem(self) -> str:
-        """Why copies can't be dealt with yet, in words; empty when they can."""
+        """Return why copies can't be processed yet; empty if they can."""
         return ""
 
     async def start(self) -> None:
-        """Listen and work. Raises OSError when the port is taken."""
+        """Bind the port and start the workers. Raises OSError if the port is taken."""
         limits = self._limits
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEPALIVE_SECONDS),
@@ -231,7 +239,7 @@ class MirrorServer(ABC):
         self._workers = [asyncio.create_task(self._run_worker()) for _ in range(limits.concurrency)]
 
     async def stop(self) -> None:
-        """No new copies, what waits is dropped, what is under way gets `stop_seconds`, then all is closed."""
+        """Refuse new copies, drop those in the queue, give those in process `stop_seconds`, then close everything."""
         self._stopping = True
         while not self._queue.empty():
             copy = self._queue.get_nowait()
@@ -249,24 +257,25 @@ class MirrorServer(ABC):
             await self._listener.close()
 
     async def send_copy(self, url: str, copy: MirroredRequest) -> RevisionAnswer:
-        """What the revision with the Service `url` answers to a copy. Never raises for what a server does."""
+        """Send a copy to the revision with the Service `url` and return its answer. Never raises for a server's
+        behaviour."""
         assert self._session is not None  # noqa: S101 - workers run after `start`
-        began = time.monotonic()
+        started = time.monotonic()
         try:
             async with self._session.post(
                 URL(url + copy.target, encoded=True), headers=copy.headers, data=copy.body, allow_redirects=False
             ) as response:
                 body = await self._read_body(response)
-                seconds = time.monotonic() - began
+                seconds = time.monotonic() - started
                 length = json_header_length(response.headers)
                 return RevisionAnswer(response.status, seconds, body or b"", length, whole=body is not None)
         except TimeoutError:
-            return RevisionAnswer(None, time.monotonic() - began, timed_out=True)
+            return RevisionAnswer(None, time.monotonic() - started, timed_out=True)
         except (aiohttp.ClientError, OSError, ValueError):
-            return RevisionAnswer(None, time.monotonic() - began)
+            return RevisionAnswer(None, time.monotonic() - started)
 
     async def get_body(self, url: str, seconds: float) -> bytes | None:
-        """What a revision answers to GET `url` within `seconds`; None for anything but a whole answer of 200."""
+        """GET `url` within `seconds`; None for anything but a complete answer with status 200."""
         assert self._session is not None  # noqa: S101 - workers run after `start`
         try:
             async with self._session.get(
@@ -298,11 +307,11 @@ class MirrorServer(ABC):
         ):
             self._counters.ignored += 1
         else:
-            taken = False
+            queued = False
             try:
-                taken = await self._enqueue_copy(request)
+                queued = await self._enqueue_copy(request)
             finally:
-                self._counters.dropped += not taken
+                self._counters.dropped += not queued
         return web.Response(status=202)
 
     async def _enqueue_copy(self, request: web.Request) -> bool:
@@ -336,13 +345,13 @@ class MirrorServer(ABC):
                 await self.process_copy(copy)
             except Exception:
                 self.count_failed()
-                log.exception("a copy could not be worked on")
+                log.exception("a mirrored request could not be processed")
             finally:
                 self._queued_bytes -= len(copy.body)
                 self._queue.task_done()
 
     async def _read_body(self, response: aiohttp.ClientResponse) -> bytes | None:
-        """The body; None when it is larger than is read."""
+        """Read the body; None if it is larger than `max_answer_bytes`."""
         body = bytearray()
         async for chunk in response.content.iter_chunked(_CHUNK):
             body += chunk
@@ -363,22 +372,23 @@ class MirrorServer(ABC):
 
 
 def model_metadata_path(target: str) -> str:
-    """Path of the metadata of the model that a request for inference is to: what comes before /infer."""
+    """Return the metadata path of the model that an inference request addresses: the part before /infer."""
     path = target.partition("?")[0]
-    found = _INFER_PATH.search(path)
-    return path[: found.end(1)] if found is not None else path
+    match = _INFER_PATH.search(path)
+    return path[: match.end(1)] if match is not None else path
 
 
 def json_header_length(headers: CIMultiDict[str] | CIMultiDictProxy[str]) -> int | None:
-    """Length of the JSON before binary tensors; None when there are none."""
+    """Length of the JSON before binary tensors, in bytes; None if there are none."""
     text = headers.get("Inference-Header-Content-Length", "")
     return int(text) if text.isdecimal() else None
 
 
 def _forwarded_headers(headers: CIMultiDictProxy[str]) -> CIMultiDict[str]:
-    """What a model server may need of a caller's headers: all but those of the connection, the session and the trace.
+    """Return the caller's headers that a model server may need: all but those of the connection, session and trace.
 
-    Authorization is kept, for servers that ask for a key: it goes where the gateway sends the caller's own request.
+    Authorization is kept for servers that require a key: the copy goes where the gateway sends the caller's own
+    request.
     """
     named = {name.strip().lower() for value in headers.getall("Connection", ()) for name in value.split(",")}
     sent = CIMultiDict(
@@ -386,7 +396,7 @@ def _forwarded_headers(headers: CIMultiDictProxy[str]) -> CIMultiDict[str]:
         for name, value in headers.items()
         if name.lower() not in _DROPPED_HEADERS and name.lower() not in named
     )
-    # Nothing is gained by packing an answer that is read once.
+    # Compression gains nothing for an answer that is read once.
     sent["Accept-Encoding"] = "identity"
     sent[SHADOW_HEADER] = "1"
     return sent

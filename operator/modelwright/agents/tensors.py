@@ -1,4 +1,4 @@
-"""Reads the tensors of a request or an answer of the Open Inference Protocol (V2), as JSON or with the binary tensor
+"""Parses the tensors of a request or an answer of the Open Inference Protocol (V2), in JSON or with the binary tensor
 extension."""
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, Literal
 from modelwright import untrusted_json
 
 TENSOR_DOCUMENT = untrusted_json.JsonLimits(64 << 20, values=4_000_000)
-"""Its bytes are bounded where it comes in. Pictures are sent as such lists."""
+"""Its bytes are bounded where it is received. Images are sent as lists of this many numbers."""
 _INTEGER_CODES = {
     "INT8": "b",
     "INT16": "h",
@@ -33,7 +33,7 @@ Scalar = float | int | bytes
 
 
 class TensorError(ValueError):
-    """Not a message of the protocol; the text says why."""
+    """The message does not follow the protocol; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,15 +47,18 @@ class Tensor:
 
     @property
     def is_float(self) -> bool:
-        """Numbers that may be near to each other; else labels, which are equal or not."""
+        """True for numbers, which may be close to each other; labels are equal or not."""
         return self.datatype in FLOAT_TYPES
 
 
 def parse_tensors(
     body: bytes, header_length: int | None = None, part: Literal["inputs", "outputs"] = "outputs"
 ) -> dict[str, Tensor]:
-    """The outputs, or the inputs, by name. `header_length`: of the JSON, when binary data follows it
-    (Inference-Header-Content-Length). Raises Unreadable."""
+    """Parse the outputs, or the inputs, by name.
+
+    `header_length`: length of the JSON in bytes if binary data follows it (Inference-Header-Content-Length). Raises
+    TensorError.
+    """
     if header_length is not None and not 0 < header_length <= len(body):
         raise TensorError(f"Inference-Header-Content-Length is {header_length}, of {len(body)} bytes")
     try:
@@ -102,7 +105,7 @@ def _parse_tensor(entry: dict[str, Any], binary: bytes) -> tuple[Tensor, bytes]:
 
 
 def _flatten_values(data: Any, depth: int) -> Iterator[Any]:
-    """The values of a flat or nested list."""
+    """Yield the values of a flat or nested list."""
     if not isinstance(data, list) or depth < 1:
         raise TensorError("data is no list as shape says")
     for value in data:
@@ -113,7 +116,7 @@ def _flatten_values(data: Any, depth: int) -> Iterator[Any]:
 
 
 def _parse_float(value: Any) -> float:
-    # Servers that write strict JSON say null for NaN.
+    # Servers that write strict JSON send null for NaN.
     if value is None:
         return math.nan
     if isinstance(value, int | float) and not isinstance(value, bool):
@@ -134,7 +137,7 @@ def _encode_text(value: Any) -> bytes:
 
 
 def _unpack_values(datatype: str, data: bytes) -> Sequence[Scalar]:
-    """Little-endian values of a binary tensor."""
+    """Decode the little-endian values of a binary tensor."""
     if datatype == "BYTES":
         return list(_split_texts(data))
     if datatype == "BF16":
@@ -146,7 +149,7 @@ def _unpack_values(datatype: str, data: bytes) -> Sequence[Scalar]:
 
 
 def _split_texts(data: bytes) -> Iterator[bytes]:
-    """Each value is preceded by its length, four bytes."""
+    """Yield the texts of a BYTES tensor: each is preceded by its length, four bytes."""
     at = 0
     while at < len(data):
         (length,) = struct.unpack_from("<I", data, at)

@@ -197,7 +197,7 @@ def test_numpy_arrays_have_named_columns_and_labels(tmp_path: Path) -> None:
         ({"a.jsonl": '{"x": [1, 2]}\n'}, "column x holds lists"),
         ({"a.parquet": "PAR0"}, "a.parquet can't be read"),
         ({"a.npz": "PK"}, "a.npz can't be read"),
-        ({"notes.docx": "hello"}, "notes.docx is of no kind that is read here"),
+        ({"notes.docx": "hello"}, "notes.docx is of a kind that is not supported"),
     ],
 )
 def test_what_can_not_be_read_is_a_failing_check_that_names_the_file(

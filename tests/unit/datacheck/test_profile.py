@@ -75,7 +75,7 @@ def test_without_a_profile_that_is_understood_nothing_fails_and_it_is_said(befor
         apply_types(Table(frame()[["age"]], False, (("a", 0),)), schema), before, schema.previous
     )
     assert check.passed
-    assert "not compared" in check.message or "no dataset was checked before" in check.message
+    assert "not compared" in check.message or "there is no previous dataset" in check.message
 
 
 def test_a_column_with_an_entry_of_another_form_is_not_compared() -> None:

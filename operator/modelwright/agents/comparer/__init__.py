@@ -1,1 +1,2 @@
-"""The comparer: asks both revisions of a rollout what callers asked, and counts how far the answers are apart."""
+"""The comparer: repeats mirrored requests against both revisions of a rollout and measures how far the answers
+differ."""

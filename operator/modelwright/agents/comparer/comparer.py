@@ -1,4 +1,4 @@
-"""Asks both revisions what callers asked, and tells what it counted."""
+"""The comparer's server: sends each copy to both revisions and publishes the counts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _CONNECT_SECONDS = 1.0
 
 
 class Comparer(MirrorServer):
-    """Takes copies of callers' requests and compares the answers of the two revisions."""
+    """Receives mirrored requests and compares the answers of the two revisions."""
 
     def __init__(self, settings: ComparerSettings) -> None:
         pair = RevisionPair(serving=settings.serving_revision, candidate=settings.candidate_revision)
@@ -33,8 +33,10 @@ class Comparer(MirrorServer):
         self._large_answers = asyncio.Lock()
 
     async def readiness_problem(self) -> str:
-        """A revision that was never reached: its Service is new, and this node doesn't know its pods yet. Copies taken
-        before that would count against it; what fails later is evidence."""
+        """Name a revision that has not been reached yet: its Service is new, and this node does not know its pods.
+
+        Copies received before that would count against the revision; later failures are evidence.
+        """
         for side, url in list(self._unreached.items()):
             try:
                 async with asyncio.timeout(_CONNECT_SECONDS):
@@ -46,27 +48,27 @@ class Comparer(MirrorServer):
         return ""
 
     async def process_copy(self, copy: MirroredRequest) -> None:
-        """Ask both, compare, count."""
+        """Send the copy to both revisions, compare the answers and count the result."""
         settings = self._settings
         sides = [("serving", settings.serving_url), ("candidate", settings.candidate_url)]
-        # Whoever is asked second waits until the first request is written: they take turns.
+        # The second request waits until the first is written, so the revisions take turns.
         self._candidate_first ^= 1
         async with asyncio.TaskGroup() as group:
-            asked = {
+            requests = {
                 side: group.create_task(self.send_copy(url, copy))
                 for side, url in sides[:: 1 - 2 * self._candidate_first]
             }
-        serving, candidate = asked["serving"].result(), asked["candidate"].result()
+        serving, candidate = requests["serving"].result(), requests["candidate"].result()
         if len(serving.body) + len(candidate.body) > _LARGE_BYTES:
-            # Answers that come in meanwhile must not look late; and parsed ones take much memory, so one at a time.
+            # Answers received meanwhile must not appear late; parsed ones take much memory, so one at a time.
             async with self._large_answers:
-                found = await asyncio.to_thread(compare_answers, serving, candidate, self._tolerance)
+                comparison = await asyncio.to_thread(compare_answers, serving, candidate, self._tolerance)
         else:
-            found = compare_answers(serving, candidate, self._tolerance)
-        self.stats.add(serving, candidate, found)
+            comparison = compare_answers(serving, candidate, self._tolerance)
+        self.stats.add(serving, candidate, comparison)
 
     def count_failed(self) -> None:
-        """It counts as uncomparable."""
+        """Count it as uncomparable."""
         self.stats.uncomparable += 1
 
     async def _get_summary(self, _: web.Request) -> web.Response:

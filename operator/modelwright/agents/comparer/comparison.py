@@ -18,7 +18,7 @@ _SUM_TOLERANCE = 1e-3
 
 
 class GrowingHistogram:
-    """A histogram that grows; `bounds` are its upper bounds, in order, without the infinite one."""
+    """A histogram that only grows. `bounds`: its upper bounds in ascending order, without the infinite one."""
 
     def __init__(self, bounds: Sequence[float]) -> None:
         self.bounds = bounds
@@ -31,25 +31,26 @@ class GrowingHistogram:
         self.sum += value
 
     def merge(self, other: GrowingHistogram) -> None:
-        """Count all that `other`, of the same bounds, has counted."""
-        self.counts = [mine + theirs for mine, theirs in zip(self.counts, other.counts, strict=True)]
+        """Add the counts of `other`, which has the same bounds."""
+        self.counts = [own + added for own, added in zip(self.counts, other.counts, strict=True)]
         self.sum += other.sum
 
     def to_distribution(self) -> Distribution:
-        """As the summary tells it."""
+        """Build the cumulative histogram of the summary."""
         total, buckets = 0, []
         for bound, count in zip([*(f"{bound:g}" for bound in self.bounds), "+Inf"], self.counts, strict=True):
             total += count
             buckets.append((bound, total))
-        # JSON has no infinity; so large a sum is out of every limit as it is.
+        # JSON has no infinity; a sum this large exceeds every limit anyway.
         return Distribution(count=total, sum=max(min(self.sum, 1.7e308), -1.7e308), buckets=tuple(buckets))
 
 
 @dataclass(slots=True)
 class AnswerComparison:
-    """What came of one request. `compared` False: the serving revision gave nothing to compare with.
+    """Result of comparing the two answers to one request.
 
-    `labels` and `argmax` are [rows, disagreements] of those two ways to compare.
+    `compared`: False if the serving revision's answer allows no comparison. `labels` and `argmax`: [rows,
+    disagreements] by each of those two methods.
     """
 
     compared: bool = False
@@ -66,8 +67,8 @@ class AnswerComparison:
 
     @property
     def differing_share(self) -> float | None:
-        """Share of the rows that differ; None when there is nothing to compare. Of no rows, all differ when the
-        candidate gave something else."""
+        """Share of the rows that differ; None if there is nothing to compare. Without rows, a mismatch as a whole
+        counts as 1."""
         if not self.compared or not (self.rows or self.mismatch):
             return None
         return self.disagreements / self.rows if self.rows else 1.0
@@ -75,23 +76,23 @@ class AnswerComparison:
 
 @dataclass(frozen=True, slots=True)
 class NumberTolerance:
-    """Numbers agree when they are within `relative` of the larger one, or within `absolute`."""
+    """Two numbers agree within `relative` of the larger one, or within `absolute`."""
 
     relative: float = 1e-3
     absolute: float = 1e-6
 
     def agrees(self, one: float, other: float) -> bool:
-        """Whether two numbers agree; NaN agrees with NaN."""
+        """Return whether two numbers agree; NaN agrees with NaN."""
         if math.isnan(one) or math.isnan(other):
             return math.isnan(one) and math.isnan(other)
         return math.isclose(one, other, rel_tol=self.relative, abs_tol=self.absolute)
 
 
 def compare_answers(serving: RevisionAnswer, candidate: RevisionAnswer, tolerance: NumberTolerance) -> AnswerComparison:
-    """The serving revision's answer is what the candidate's is measured by.
+    """Compare the candidate's answer with the serving revision's, which is the reference.
 
-    What it refuses, fails to answer or answers in another protocol can't be compared. When the candidate doesn't give
-    what the serving revision gave, all rows differ.
+    There is no comparison if the serving revision rejects the request, fails, or answers in another protocol. If the
+    candidate then lacks a comparable answer, every row differs.
     """
     result = AnswerComparison()
     result.serving_failed = not serving.is_success and not serving.is_client_error
@@ -99,26 +100,26 @@ def compare_answers(serving: RevisionAnswer, candidate: RevisionAnswer, toleranc
     if not serving.is_success:
         return result
     try:
-        wanted = _parse_answer(serving)
+        expected = _parse_answer(serving)
     except TensorError:
         return result
     result.compared = True
-    result.rows = _count_rows(wanted)
-    given: Mapping[str, Tensor] = {}
+    result.rows = _count_rows(expected)
+    actual: Mapping[str, Tensor] = {}
     if not candidate.is_success:
         result.mismatch = "unanswered"
     else:
         try:
-            given = _parse_answer(candidate)
-            result.mismatch = _find_mismatch(wanted, given)
+            actual = _parse_answer(candidate)
+            result.mismatch = _find_mismatch(expected, actual)
         except TensorError:
             result.mismatch = "unreadable"
     if result.mismatch is not None:
         result.disagreements = result.rows
         return result
     differs = [False] * result.rows
-    for name, tensor in wanted.items():
-        _compare_tensor(tensor, given[name], tolerance, differs, result)
+    for name, tensor in expected.items():
+        _compare_tensor(tensor, actual[name], tolerance, differs, result)
     result.disagreements = sum(differs)
     return result
 
@@ -135,13 +136,13 @@ def _count_rows(tensors: Mapping[str, Tensor]) -> int:
     return first if first is not None and not firsts else 1
 
 
-def _find_mismatch(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> Mismatch | None:
-    if wanted.keys() != given.keys():
+def _find_mismatch(expected: Mapping[str, Tensor], actual: Mapping[str, Tensor]) -> Mismatch | None:
+    if expected.keys() != actual.keys():
         return "names"
-    # Of another width, numbers are still numbers; text and integers are not the same labels.
-    if any(_value_kind(tensor) != _value_kind(given[name]) for name, tensor in wanted.items()):
+    # Numbers of another width are still numbers; text and integers are different kinds of labels.
+    if any(_value_kind(tensor) != _value_kind(actual[name]) for name, tensor in expected.items()):
         return "datatypes"
-    if any(tensor.shape != given[name].shape for name, tensor in wanted.items()):
+    if any(tensor.shape != actual[name].shape for name, tensor in expected.items()):
         return "shapes"
     return None
 
@@ -151,22 +152,25 @@ def _value_kind(tensor: Tensor) -> str:
 
 
 def _compare_tensor(
-    wanted: Tensor, given: Tensor, tolerance: NumberTolerance, differs: list[bool], result: AnswerComparison
+    expected: Tensor, actual: Tensor, tolerance: NumberTolerance, differs: list[bool], result: AnswerComparison
 ) -> None:
-    """Marks the rows of `differs` in which the two tensors, of one shape, differ."""
+    """Mark the rows of `differs` in which two tensors of the same shape differ."""
     rows = len(differs)
-    if not rows or not wanted.values:
+    if not rows or not expected.values:
         return
-    size = len(wanted.values) // rows
+    size = len(expected.values) // rows
     for row in range(rows):
-        ours, theirs = wanted.values[row * size : (row + 1) * size], given.values[row * size : (row + 1) * size]
-        if wanted.is_float:
-            classes = wanted.shape[-1] if len(wanted.shape) > 1 else 1
+        expected_row, actual_row = (
+            expected.values[row * size : (row + 1) * size],
+            actual.values[row * size : (row + 1) * size],
+        )
+        if expected.is_float:
+            classes = expected.shape[-1] if len(expected.shape) > 1 else 1
             same = _compare_numbers(
-                cast(Sequence[float], ours), cast(Sequence[float], theirs), classes, tolerance, result
+                cast(Sequence[float], expected_row), cast(Sequence[float], actual_row), classes, tolerance, result
             )
         else:
-            same = list(ours) == list(theirs)
+            same = list(expected_row) == list(actual_row)
             result.labels[0] += 1
             result.labels[1] += not same
         if not same:
@@ -174,22 +178,28 @@ def _compare_tensor(
 
 
 def _compare_numbers(
-    ours: Sequence[float], theirs: Sequence[float], classes: int, tolerance: NumberTolerance, result: AnswerComparison
+    expected: Sequence[float],
+    actual: Sequence[float],
+    classes: int,
+    tolerance: NumberTolerance,
+    result: AnswerComparison,
 ) -> bool:
-    """Whether all numbers of a row agree: each within the tolerance, or, of two sets of probabilities, in the class
-    that is most probable. Counts every difference on the way."""
+    """Return whether all numbers of a row agree, counting each difference.
+
+    They agree if each is within the tolerance; two sets of probabilities agree if the most probable class is the same.
+    """
     same = True
-    for start in range(0, len(ours), classes):
-        one, other = ours[start : start + classes], theirs[start : start + classes]
+    for start in range(0, len(expected), classes):
+        expected_group, actual_group = expected[start : start + classes], actual[start : start + classes]
         near = True
-        for left, right in zip(one, other, strict=True):
+        for left, right in zip(expected_group, actual_group, strict=True):
             near &= tolerance.agrees(left, right)
             _count_difference(left, right, result)
         if classes > 1:
-            agree = _find_argmax(one) == _find_argmax(other)
+            agree = _find_argmax(expected_group) == _find_argmax(actual_group)
             result.argmax[0] += 1
             result.argmax[1] += not agree
-            if _are_probabilities(one) and _are_probabilities(other):
+            if _are_probabilities(expected_group) and _are_probabilities(actual_group):
                 near = agree
         same &= near
     return same
@@ -199,14 +209,14 @@ def _count_difference(one: float, other: float, result: AnswerComparison) -> Non
     if not math.isfinite(one) or not math.isfinite(other):
         result.non_finite += not (one == other or (math.isnan(one) and math.isnan(other)))
         return
-    # Halves, so that the difference of two very large numbers is still one.
+    # Halved, so that the difference of two very large numbers stays finite.
     apart, larger = abs(one / 2 - other / 2), max(abs(one), abs(other))
     result.absolute.add(min(2 * apart, 1.7e308))
     result.relative.add(2 * (apart / larger) if larger else 0.0)
 
 
 def _find_argmax(values: Sequence[float]) -> int:
-    """Place of the largest; -1 when one of them is NaN."""
+    """Index of the largest value; -1 if one of them is NaN."""
     return -1 if any(map(math.isnan, values)) else max(range(len(values)), key=values.__getitem__)
 
 

@@ -1,4 +1,4 @@
-"""Everything the comparer has counted since it started; the summary and the metrics are both made from it."""
+"""Counters of the comparer since its start; the source of both the summary and the metrics."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from modelwright.core.analysis.comparison_summary import (
 
 
 class PairCounts:
-    """Requests that were bad at both revisions, or at one of them only."""
+    """Counts requests that were bad at both revisions, or at only one of them."""
 
     def __init__(self) -> None:
         self.total = self.both = self.candidate_only = self.serving_only = 0
@@ -41,14 +41,14 @@ class PairCounts:
         self.serving_only += serving and not candidate
 
     def to_paired(self) -> PairedCounts:
-        """As the summary has it."""
+        """Build the summary's form."""
         return PairedCounts(
             total=self.total, both=self.both, candidate_only=self.candidate_only, serving_only=self.serving_only
         )
 
 
 class ComparisonStats(Collector):
-    """Counters that only grow. Not thread-safe: one event loop owns it."""
+    """Counters that only grow. Not thread-safe: one event loop owns them."""
 
     def __init__(self, pair: RevisionPair, started_at: datetime) -> None:
         self.pair, self.started_at = pair, started_at
@@ -69,31 +69,31 @@ class ComparisonStats(Collector):
 
     @property
     def pending(self) -> int:
-        """Copies that were taken and are not finished."""
+        """Number of copies received and not finished."""
         return self.received - self.ignored - self.dropped - self.compared - self.uncomparable
 
-    def add(self, serving: RevisionAnswer, candidate: RevisionAnswer, found: AnswerComparison) -> None:
-        """Take what came of one request."""
-        self.compared += found.compared
-        self.uncomparable += not found.compared
-        self.rows += found.rows
-        self.disagreements += found.disagreements
-        if (share := found.differing_share) is not None:
+    def add(self, serving: RevisionAnswer, candidate: RevisionAnswer, comparison: AnswerComparison) -> None:
+        """Count the result of one request."""
+        self.compared += comparison.compared
+        self.uncomparable += not comparison.compared
+        self.rows += comparison.rows
+        self.disagreements += comparison.disagreements
+        if (share := comparison.differing_share) is not None:
             self.answers += 1
             self.agreeing += not share
             for index, part in split_value(share, DISAGREEMENT_POINTS):
                 self.differing[index] += part
-        for mine, theirs in ((self.labels, found.labels), (self.argmax, found.argmax)):
-            mine[0] += theirs[0]
-            mine[1] += theirs[1]
-        if found.mismatch is not None:
-            self.mismatches[found.mismatch] += 1
-        self.absolute.merge(found.absolute)
-        self.relative.merge(found.relative)
-        self.non_finite += found.non_finite
-        self.errors["serving"] += found.serving_failed
-        self.errors["candidate"] += found.candidate_failed
-        self.paired_errors.add(serving=found.serving_failed, candidate=found.candidate_failed)
+        for own, added in ((self.labels, comparison.labels), (self.argmax, comparison.argmax)):
+            own[0] += added[0]
+            own[1] += added[1]
+        if comparison.mismatch is not None:
+            self.mismatches[comparison.mismatch] += 1
+        self.absolute.merge(comparison.absolute)
+        self.relative.merge(comparison.relative)
+        self.non_finite += comparison.non_finite
+        self.errors["serving"] += comparison.serving_failed
+        self.errors["candidate"] += comparison.candidate_failed
+        self.paired_errors.add(serving=comparison.serving_failed, candidate=comparison.candidate_failed)
         for side, answer in (("serving", serving), ("candidate", candidate)):
             if answer.has_latency:
                 self.latency[side].add(answer.seconds)
@@ -102,7 +102,7 @@ class ComparisonStats(Collector):
                 pairs.add(serving=serving.seconds > bound, candidate=candidate.seconds > bound)
 
     def build_summary(self) -> ComparisonSummary:
-        """The counters as they are told."""
+        """Build the summary that `/summary` returns."""
         answers = ComparedAnswers(
             count=self.answers, differing=tuple(zip(DISAGREEMENT_POINTS, self.differing, strict=True))
         )
@@ -134,7 +134,7 @@ class ComparisonStats(Collector):
         )
 
     def collect(self) -> Iterator[Metric]:
-        """The counters as Prometheus metrics; a fixed number of series."""
+        """Yield the counters as Prometheus metrics, with a fixed number of series."""
         summary = self.build_summary()
         requests = _create_counter("requests", "Copies of callers' requests, by what became of them.", "result")
         for name in ("refused", "ignored", "dropped", "compared", "uncomparable"):
@@ -186,7 +186,7 @@ class ComparisonStats(Collector):
 
 
 def _split_paired(paired: PairedCounts) -> Iterator[tuple[str, int]]:
-    """Requests by where they were bad."""
+    """Yield the number of requests by where they were bad."""
     yield "both", paired.both
     yield "candidate", paired.candidate_only
     yield "serving", paired.serving_only

@@ -17,23 +17,23 @@ class AgentSettingsError(ValueError):
 
 @dataclass(frozen=True)
 class ComparerSettings:
-    """Each field is set by the variable of its name in capitals. Sizes are in bytes, times in seconds."""
+    """Each field is set by the variable of its name in upper case. Sizes are in bytes, times in seconds."""
 
-    serving_url: str  # of the Service of the revision that serves, such as http://digits-abc.vision
+    serving_url: str  # of the serving revision's Service, such as http://digits-abc.vision
     candidate_url: str
-    serving_revision: str  # hashes, told in the summary
+    serving_revision: str  # hashes, repeated in the summary
     candidate_revision: str
     relative_tolerance: float = 1e-3  # numbers agree within this share of the larger one,
     absolute_tolerance: float = 1e-6  # or when they are this close
-    queue_length: int = 256  # copies that wait; more are dropped
-    queue_bytes: int = 64 << 20  # of bodies that wait or are compared; more are dropped
+    queue_length: int = 256  # queued copies; more are dropped
+    queue_bytes: int = 64 << 20  # of bodies queued or in comparison; more are dropped
     max_body_bytes: int = 16 << 20  # a larger copy is dropped
     max_answer_bytes: int = 8 << 20  # a larger answer is not read
-    concurrency: int = 16  # copies that are asked at a time
+    concurrency: int = 16  # copies processed at a time
     request_timeout_seconds: float = 30.0
-    stop_seconds: float = 5.0  # given to what is under way at the end
-    copy_token: str = ""  # what the Model's route sets on copies; a request without it is refused
-    copies_without_token: str = REFUSE_COPIES  # or Count: all of them, while copy_token is empty
+    stop_seconds: float = 5.0  # for copies in process at shutdown
+    copy_token: str = ""  # set on copies by the Model's route; a request without it is refused
+    copies_without_token: str = REFUSE_COPIES  # or Count: every request counts while copy_token is empty
     host: str = ""
     port: int = 8080
 

@@ -1,1 +1,1 @@
-"""The observer: counts what callers ask a Model and what it answers, and tells how far that is from the reference."""
+"""The drift monitor: counts a Model's requests and answers, and measures their distance from the reference sample."""

@@ -1,4 +1,4 @@
-"""The rows of the last time, counted by bin: a short window row by row, a long one by parts of its time."""
+"""Counts of recent rows by bin: row by row in a short window, by slices of time in a long one."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from modelwright.core.drift.bins import Bins
 from modelwright.core.drift.reference_sample import BinnedReference
 
 SLICES = 48
-"""Of a long window: rows leave it together with those of the same 48th of its time."""
+"""Slices of a long window: its rows expire together with the others of the same 48th of its time."""
 
 
 class BinCounts:
-    """Rows by bin of each feature, and answers by bin."""
+    """Rows by the bin of each feature, and answers by bin."""
 
     def __init__(self, reference: BinnedReference) -> None:
         self.rows = self.answers = 0
@@ -23,28 +23,30 @@ class BinCounts:
         self.predictions = _zero_counts(reference.predictions) if reference.predictions is not None else array("l")
 
     def add_row(self, row: bytes, step: int = 1) -> None:
-        """Count a row by the bins of its features; `step` -1 takes it out."""
+        """Count a row by the bins of its features; `step` -1 removes it."""
         self.rows += step
         for counts, place in zip(self.features, row, strict=True):
             counts[place] += step
 
     def add_answer(self, answer: int, step: int = 1) -> None:
-        """Count an answer by its bin; `step` -1 takes it out."""
+        """Count an answer by its bin; `step` -1 removes it."""
         self.answers += step
         self.predictions[answer] += step
 
     def subtract_counts(self, other: BinCounts) -> None:
-        """Take out all that `other` counts."""
+        """Subtract all counts of `other`."""
         self.rows -= other.rows
         self.answers -= other.answers
-        for mine, its in zip((*self.features, self.predictions), (*other.features, other.predictions), strict=True):
-            for place, count in enumerate(its):
-                mine[place] -= count
+        for own, subtracted in zip(
+            (*self.features, self.predictions), (*other.features, other.predictions), strict=True
+        ):
+            for place, count in enumerate(subtracted):
+                own[place] -= count
 
 
 @dataclass(slots=True)
 class RowWindow:
-    """At most `most_rows` rows that are no older than `seconds`. Times are in seconds of any clock that only goes on.
+    """At most `most_rows` rows, no older than `seconds`. Times are in seconds of any monotonic clock.
 
     Not thread-safe: one event loop owns it.
     """
@@ -70,7 +72,7 @@ class RowWindow:
         self._drop_expired(now)
 
     def current_counts(self, now: float) -> BinCounts:
-        """What is in the window now."""
+        """Return the counts of the window at the time `now`."""
         self._drop_expired(now)
         return self._counts
 
@@ -83,7 +85,7 @@ class RowWindow:
 
 @dataclass(slots=True)
 class SlicedWindow:
-    """All rows that are no older than `seconds`, to a 48th of it. Holds counts, not rows, however many there are."""
+    """All rows no older than `seconds`, to a 48th of it. Holds counts instead of rows, so its size is bounded."""
 
     reference: BinnedReference
     seconds: float
@@ -102,7 +104,7 @@ class SlicedWindow:
             _add_all(counts, rows, answers)
 
     def current_counts(self, now: float) -> BinCounts:
-        """What is in the window now."""
+        """Return the counts of the window at the time `now`."""
         self._drop_expired(now)
         return self._counts
 

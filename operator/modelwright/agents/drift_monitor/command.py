@@ -49,17 +49,19 @@ def run_drift_monitor(environment: Mapping[str, str] | None = None) -> int:
     return 0
 
 
-def load_reference(place: Path, most: int, how: DriftMethods | None = None) -> BinnedReference:
+def load_reference(path: Path, max_bytes: int, comparison: DriftMethods | None = None) -> BinnedReference:
     """The reference sample of a file, or of the one file in a folder, of at most `most` bytes, with
     bins for the comparison `how`. Raises ReferenceError."""
     try:
-        files = [file for file in place.rglob("*") if file.is_file()] if place.is_dir() else [place]
+        files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
         if len(files) != 1:
             raise InvalidReferenceSample(f"it must be one file, and there are {len(files)}")
-        if files[0].stat().st_size > most:
-            raise InvalidReferenceSample(f"the file has {files[0].stat().st_size} bytes, and at most {most} are read")
+        if files[0].stat().st_size > max_bytes:
+            raise InvalidReferenceSample(
+                f"the file has {files[0].stat().st_size} bytes, and at most {max_bytes} are read"
+            )
         return reference_sample.parse_reference(
-            untrusted_json.parse_json(files[0].read_bytes(), JsonLimits(most, values=most)), how
+            untrusted_json.parse_json(files[0].read_bytes(), JsonLimits(max_bytes, values=max_bytes)), comparison
         )
     except OSError as error:
         raise InvalidReferenceSample(f"it can't be read: {error.strerror}") from error

@@ -1,4 +1,4 @@
-"""What the observer has counted since it started, and what its windows say, as Prometheus metrics."""
+"""Counters of the drift monitor since its start, and the figures of its windows, as Prometheus metrics."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WORST_FEATURES = 3
 
 
 class DriftStats(Collector):
-    """Counters that only grow, beside the windows. Not thread-safe: one event loop owns it."""
+    """Counters that only grow, and the windows. Not thread-safe: one event loop owns them."""
 
     def __init__(
         self, settings: DriftMonitorSettings, windows: DriftWindows, now: Callable[[], float] = time.monotonic
@@ -33,11 +33,11 @@ class DriftStats(Collector):
 
     @property
     def pending(self) -> int:
-        """Copies that were taken and are not finished."""
+        """Number of copies received and not finished."""
         return self.received - self.ignored - self.dropped - self.observed - self.unreadable
 
     def collect(self) -> Iterator[Metric]:
-        """A bounded number of series: at most 60 of drift a window, and a few counters."""
+        """Yield a bounded number of series: at most 60 of drift a window, and a few counters."""
         requests = CounterMetricFamily(
             "modelwright_observed_requests",
             "Copies of callers' requests, by what became of them; unanswered ones are observed too.",
@@ -53,7 +53,7 @@ class DriftStats(Collector):
 
     def _collect_drift(self, now: float) -> Iterator[Metric]:
         windows = self.windows
-        held = self._create_gauge("observed_window_rows", "Rows that the drift figures are made from.", "kind")
+        row_counts = self._create_gauge("observed_window_rows", "Rows that the drift figures are made from.", "kind")
         excess = self._create_gauge(
             "drift_excess", "The largest figure of drift in units of its limit: above 1 it is drift.", "kind"
         )
@@ -77,38 +77,38 @@ class DriftStats(Collector):
             "drift_unwatched_features", "Features that are free text, and not compared with the reference.", "kind"
         )
         for window in windows.windows:
-            held.add_metric([*self._label_values, window, "input"], windows.count_rows(window, now))
-            held.add_metric([*self._label_values, window, "prediction"], windows.count_answers(window, now))
+            row_counts.add_metric([*self._label_values, window, "input"], windows.count_rows(window, now))
+            row_counts.add_metric([*self._label_values, window, "prediction"], windows.count_answers(window, now))
             shares = windows.feature_shares(window, now)
-            for gauge, of in (
+            for gauge, values in (
                 (missing, {name: share.missing for name, share in shares.items()}),
                 (unknown, {name: share.unknown for name, share in shares.items()}),
             ):
-                for feature, value in group_features(of, MAX_SERIES).items():
+                for feature, value in group_features(values, MAX_SERIES).items():
                     gauge.add_metric([*self._label_values, window, feature], value)
-            for kind, look in (
+            for kind, report in (
                 ("input", windows.input_drift(window, now)),
                 ("prediction", windows.prediction_drift(window, now)),
             ):
-                if look is None:
+                if report is None:
                     continue
-                excess.add_metric([*self._label_values, window, kind], look.excess)
-                unwatched.add_metric([*self._label_values, window, kind], len(look.unwatched))
-                for figure in look.list_worst(WORST_FEATURES):
+                excess.add_metric([*self._label_values, window, kind], report.excess)
+                unwatched.add_metric([*self._label_values, window, kind], len(report.unwatched))
+                for figure in report.list_worst(WORST_FEATURES):
                     worst.add_metric([*self._label_values, window, kind, figure.feature, figure.aspect], figure.excess)
-                for method, figures in self._distances_by_method(kind, look).items():
+                for method, figures in self._distances_by_method(kind, report).items():
                     for feature, value in group_features(figures, MAX_SERIES).items():
                         distance.add_metric([*self._label_values, window, kind, feature, method], value)
-        yield from (held, excess, distance, worst, missing, unknown, unwatched)
+        yield from (row_counts, excess, distance, worst, missing, unknown, unwatched)
 
-    def _distances_by_method(self, kind: str, look: DriftReport) -> dict[str, dict[str, float]]:
-        """Distances by method and feature, features in the order of a row: methods have scales of their own."""
-        distances = {figure.feature: figure.value for figure in look.figures if figure.aspect is Aspect.DISTANCE}
-        found: dict[str, dict[str, float]] = {}
+    def _distances_by_method(self, kind: str, report: DriftReport) -> dict[str, dict[str, float]]:
+        """Return distances by method and feature, features in the order of a row: each method has its own scale."""
+        distances = {figure.feature: figure.value for figure in report.figures if figure.aspect is Aspect.DISTANCE}
+        by_method: dict[str, dict[str, float]] = {}
         for feature, bins in self.windows.watched_features(kind):
             if feature in distances:
-                found.setdefault(self.windows.comparison.method_for(bins), {})[feature] = distances[feature]
-        return found
+                by_method.setdefault(self.windows.comparison.method_for(bins), {})[feature] = distances[feature]
+        return by_method
 
     def _create_gauge(self, name: str, text: str, *labels: str) -> GaugeMetricFamily:
         return GaugeMetricFamily(f"modelwright_{name}", text, labels=[*_LABELS, "window", *labels])

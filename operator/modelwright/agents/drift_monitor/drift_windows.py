@@ -1,4 +1,4 @@
-"""The windows that are compared with the reference side by side, and what each says."""
+"""The windows compared with the reference, and the drift of each."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from modelwright.core.drift.reference_sample import BinnedReference
 from modelwright.core.drift.worst_features import FEATURE_KINDS, WindowDrift
 
 OUTPUT_FEATURE = "output"
-"""The name of the predictions, as a feature."""
+"""Name of the predictions as a feature."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,14 +26,15 @@ class FeatureShares:
 
 @dataclass(slots=True)
 class DriftWindows:
-    """Windows by name. Below `min_samples` rows a window says nothing. Not thread-safe: one event loop owns it."""
+    """Windows by name. A window with fewer than `min_samples` rows has no figures. Not thread-safe: one event loop owns
+    it."""
 
     reference: BinnedReference
     comparison: DriftMethods
     min_samples: int
     windows: Mapping[str, RowWindow | SlicedWindow]
     names: tuple[str, ...] = field(init=False)
-    """Of all features of a row: the reference's, or the tensors' of the first request that has as many."""
+    """Names of all features of a row: the reference's, or those of the first request with as many values."""
 
     def __post_init__(self) -> None:
         self.names = self.reference.names
@@ -44,18 +45,18 @@ class DriftWindows:
             window.add_rows(now, rows, answers)
 
     def feature_name(self, place: int) -> str:
-        """The name of a feature by its place in a row."""
+        """Return the name of a feature by its place in a row."""
         return self.names[place] if self.names else str(place)
 
     def watched_features(self, kind: str) -> list[tuple[str, Bins]]:
-        """Names and bins of what is compared, by kind: `input` or `prediction`."""
+        """Return names and bins of the compared features of a kind: `input` or `prediction`."""
         if kind == "input":
             return [(self.feature_name(place), bins) for place, bins in self.reference.features.items()]
         return [(OUTPUT_FEATURE, self.reference.predictions)] if self.reference.predictions is not None else []
 
     @property
     def unwatched_features(self) -> list[tuple[str, str]]:
-        """Kind and name of each feature that is free text, and has no distance."""
+        """Kind and name of each feature of free text, which has no distance."""
         return [
             (kind, name)
             for kind in FEATURE_KINDS
@@ -64,43 +65,44 @@ class DriftWindows:
         ]
 
     def count_rows(self, window: str, now: float) -> int:
-        """Rows whose inputs are in the window."""
+        """Return the number of rows in the window with inputs."""
         return self.windows[window].current_counts(now).rows
 
     def count_answers(self, window: str, now: float) -> int:
-        """Rows whose answers are in the window."""
+        """Return the number of rows in the window with answers."""
         return self.windows[window].current_counts(now).answers
 
     def input_drift(self, window: str, now: float) -> DriftReport | None:
-        """How far the inputs are from the reference; None below `min_samples`."""
+        """Measure the distance of the inputs from the reference; None below `min_samples`."""
         counts = self.windows[window].current_counts(now)
         if counts.rows < self.min_samples:
             return None
-        found: dict[str, tuple[Bins, Sequence[int]]] = {
+        features: dict[str, tuple[Bins, Sequence[int]]] = {
             self.feature_name(place): (bins, rows)
             for (place, bins), rows in zip(self.reference.features.items(), counts.features, strict=True)
         }
-        return feature_drift.compare_features(found, self.comparison)
+        return feature_drift.compare_features(features, self.comparison)
 
     def prediction_drift(self, window: str, now: float) -> DriftReport | None:
-        """How far the answers are from the reference; None below `min_samples` or without predictions in it."""
+        """Measure the distance of the answers from the reference; None below `min_samples` or if it has no
+        predictions."""
         counts, bins = self.windows[window].current_counts(now), self.reference.predictions
         if bins is None or counts.answers < self.min_samples:
             return None
         return feature_drift.compare_features({OUTPUT_FEATURE: (bins, counts.predictions)}, self.comparison)
 
     def list_figures(self, now: float) -> Iterator[WindowDrift]:
-        """All figures of all windows."""
+        """Yield all figures of all windows."""
         for window in self.windows:
-            for kind, rows, look in (
+            for kind, rows, report in (
                 ("input", self.count_rows(window, now), self.input_drift(window, now)),
                 ("prediction", self.count_answers(window, now), self.prediction_drift(window, now)),
             ):
-                for figure in look.figures if look is not None else ():
+                for figure in report.figures if report is not None else ():
                     yield WindowDrift(window, kind, rows, figure)
 
     def feature_shares(self, window: str, now: float) -> dict[str, FeatureShares]:
-        """Shares of missing and unknown values of each input, in its order; empty below `min_samples`."""
+        """Return the shares of missing and unknown values of each input, in its order; empty below `min_samples`."""
         counts = self.windows[window].current_counts(now)
         if counts.rows < self.min_samples:
             return {}
@@ -111,12 +113,13 @@ class DriftWindows:
 
 
 def group_features(figures: Mapping[str, float], most: int) -> dict[str, float]:
-    """At most `most` figures: neighbours are put together, named by the first and the last, and the largest counts."""
+    """Reduce to at most `most` figures: neighbours form a group with the name of the first and last, and its largest
+    figure."""
     names = list(figures)
     size = max(1, -(-len(names) // most))
-    found: dict[str, float] = {}
+    groups: dict[str, float] = {}
     for start in range(0, len(names), size):
         group = names[start : start + size]
         name = group[0] if len(group) == 1 else f"{group[0]}-{group[-1]}"
-        found[name] = max(figures[each] for each in group)
-    return found
+        groups[name] = max(figures[feature] for feature in group)
+    return groups

@@ -1,4 +1,4 @@
-"""Counts what callers asked, asks the serving revision what it answers, and counts that."""
+"""The drift monitor's server: counts the inputs of callers' requests and the serving revision's answers to them."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from modelwright.core.drift.reference_sample import BinnedReference
 
 _METADATA_SECONDS = 5.0
 _FIRST_WAIT_SECONDS, _MAX_WAIT_SECONDS = 60.0, 3600.0
-"""Seconds until the server is asked for names again, when it had none: doubled each time."""
+"""Seconds until the server's metadata is requested again if it had no names: doubled each time."""
 
 
 class DriftMonitor(MirrorServer):
-    """Takes copies of callers' requests. Without predictions in the reference the model isn't asked."""
+    """Receives mirrored requests. Without predictions in the reference, no request is sent to the model."""
 
     decompress = True
 
@@ -45,30 +45,31 @@ class DriftMonitor(MirrorServer):
         self._random = Random()  # noqa: S311 - a sample, not a secret
 
     async def process_copy(self, copy: MirroredRequest) -> None:
-        """Count the inputs; then ask, and count the answer."""
+        """Count the inputs, then send the copy to the model and count its answer."""
         reference, windows = self._reference, self.stats.windows
         try:
             tensors = parse_tensors(copy.body, json_header_length(copy.headers), "inputs")
             count = rows.count_rows(tensors)
             chosen = rows.sample_rows(count, self._settings.rows_per_request, self._random)
-            found = rows.read_input_rows(tensors, reference.width, count, chosen)
+            input_rows = rows.read_input_rows(tensors, reference.width, count, chosen)
         except TensorError:
             self.stats.unreadable += 1
             return
         if not windows.names and count:
             windows.names = rows.name_features(tensors, count) or await self._fetch_feature_names(copy)
-        placed = [reference.place_row(row) for row in found]
+        placed = [reference.place_row(row) for row in input_rows]
         answers = [] if reference.predictions is None else await self._place_answers(copy, count, chosen)
         self.stats.observed += 1
         self.stats.rows += len(placed)
         windows.add_rows(self.stats.now(), placed, answers)
 
     def count_failed(self) -> None:
-        """It counts as unreadable."""
+        """Count it as unreadable."""
         self.stats.unreadable += 1
 
     async def _fetch_feature_names(self, copy: MirroredRequest) -> tuple[str, ...]:
-        """Names by the server's metadata, for callers who write none that are good; empty when it has none either."""
+        """Fetch the names in the server's metadata, if the callers write no usable ones; empty if it has none
+        either."""
         now = self.stats.now()
         if now < self._names_due:
             return ()
@@ -77,21 +78,23 @@ class DriftMonitor(MirrorServer):
         return rows.names_from_metadata(answer, self._reference.width) if answer is not None else ()
 
     async def _get_worst(self, _: web.Request) -> web.Response:
-        found = worst_features.select_worst(self.stats.windows.list_figures(self.stats.now()))
-        answer = worst_features.build_answer(self._settings.model_version, found, self.stats.windows.unwatched_features)
+        figures = worst_features.select_worst(self.stats.windows.list_figures(self.stats.now()))
+        answer = worst_features.build_answer(
+            self._settings.model_version, figures, self.stats.windows.unwatched_features
+        )
         return web.Response(text=json.dumps(answer), content_type="application/json")
 
     async def _place_answers(self, copy: MirroredRequest, count: int, chosen: Sequence[int]) -> list[int]:
-        """The bins of the chosen rows of the answer; none when there is no answer of the protocol with `count` rows."""
-        # The body was unpacked as it came in.
+        """Return the bins of the chosen rows of the answer; empty without a valid answer of `count` rows."""
+        # The body was unpacked on receipt.
         copy.headers.popall("Content-Encoding", None)
         answer = await self.send_copy(self._settings.serving_url, copy)
         try:
             if not answer.is_success or not answer.whole:
                 raise TensorError("no answer")
-            found = rows.read_output_rows(parse_tensors(answer.body, answer.header_length), count, chosen)
+            output_rows = rows.read_output_rows(parse_tensors(answer.body, answer.header_length), count, chosen)
         except TensorError:
             self.stats.unanswered += 1
             return []
-        places = (self._reference.place_prediction(row) for row in found)
+        places = (self._reference.place_prediction(row) for row in output_rows)
         return [place for place in places if place is not None]

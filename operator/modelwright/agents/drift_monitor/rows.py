@@ -1,4 +1,4 @@
-"""The rows of a request and of its answer, in the Open Inference Protocol (V2), as a reference sample has them."""
+"""Rows of a request and of its answer in the Open Inference Protocol (V2), in the form of a reference sample."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MAX_NAME_LENGTH = 63
 
 
 def count_rows(tensors: Mapping[str, Tensor]) -> int:
-    """How many rows a request has. Raises Unreadable when its tensors have not the same number."""
+    """Return the number of rows of a request. Raises TensorError if its tensors differ in it."""
     counts = {tensor.shape[0] if tensor.shape else 1 for tensor in tensors.values()}
     if len(counts) != 1:
         raise TensorError("the tensors have not the same number of rows")
@@ -22,24 +22,26 @@ def count_rows(tensors: Mapping[str, Tensor]) -> int:
 
 
 def sample_rows(rows: int, most: int, random: Random) -> Sequence[int]:
-    """Which rows of a request are counted: at most `most`, at random.
+    """Choose at random which rows of a request are counted, at most `most`.
 
-    Rows of one request often resemble each other, and what chance does is reckoned for rows that don't.
+    Rows of one request often resemble each other, while the limits of chance assume independent rows.
     """
     return range(rows) if rows <= most else random.sample(range(rows), most)
 
 
 def name_features(tensors: Mapping[str, Tensor], rows: int) -> tuple[str, ...]:
-    """The names of the values of a row: a tensor's own when a row of it is one value, else with a place, `input-0[3]`.
+    """Name the values of a row: by the tensor if a row of it is one value, else with an index, `input-0[3]`.
 
-    Empty when a name is no good as the label of a metric, or two values have the same: callers write them.
+    Empty if a name is unusable as the label of a metric, or if two values share a name: callers write them.
     """
     return _expand_names((name, len(tensor.values) // rows if rows else 0) for name, tensor in tensors.items())
 
 
 def names_from_metadata(metadata: bytes, width: int) -> tuple[str, ...]:
-    """The same of a model's metadata (GET /v2/models/NAME), for rows of `width` values. Empty when it has no names that
-    are good, or not of so many values; a single tensor may leave its size open."""
+    """Name the values of a row by a model's metadata (GET /v2/models/NAME), for rows of `width` values.
+
+    Empty if it has no usable names, or not for this many values; a single tensor may leave its size open.
+    """
     try:
         inputs = json.loads(metadata)["inputs"]
         tensors = [(entry["name"], [int(size) for size in entry["shape"][1:]]) for entry in inputs]
@@ -54,25 +56,25 @@ def names_from_metadata(metadata: bytes, width: int) -> tuple[str, ...]:
 
 
 def _expand_names(sizes: Iterable[tuple[str, int]]) -> tuple[str, ...]:
-    found: list[str] = []
+    names: list[str] = []
     for name, size in sizes:
         if not name.isprintable() or not 0 < len(name) <= MAX_NAME_LENGTH:
             return ()
-        found += [name] if size == 1 else [f"{name}[{place}]" for place in range(size)]
-    return tuple(found) if len(set(found)) == len(found) else ()
+        names += [name] if size == 1 else [f"{name}[{place}]" for place in range(size)]
+    return tuple(names) if len(set(names)) == len(names) else ()
 
 
 def read_input_rows(
     tensors: Mapping[str, Tensor], width: int, rows: int, chosen: Iterable[int]
 ) -> list[list[FeatureValue]]:
-    """The chosen of all `rows`: of each, the values of all tensors, one after the other as the request has them.
+    """Return the `chosen` of all `rows`: the values of all tensors, in the request's order.
 
-    Raises Unreadable when a row has not `width` values.
+    Raises TensorError if a row does not have `width` values.
     """
     sizes = [(tensor, len(tensor.values) // rows if rows else 0) for tensor in tensors.values()]
-    found = sum(size for _, size in sizes)
-    if rows and found != width:
-        raise TensorError(f"a row has {found} values, and the reference has {width}")
+    row_width = sum(size for _, size in sizes)
+    if rows and row_width != width:
+        raise TensorError(f"a row has {row_width} values, and the reference has {width}")
     return [
         [_convert_value(value) for tensor, size in sizes for value in tensor.values[row * size : (row + 1) * size]]
         for row in chosen
@@ -80,15 +82,15 @@ def read_input_rows(
 
 
 def read_output_rows(tensors: Mapping[str, Tensor], rows: int, chosen: Iterable[int]) -> list[list[FeatureValue]]:
-    """The chosen of all `rows` of the first output. Raises Unreadable when it has another number of rows."""
+    """Return the `chosen` of all `rows` of the first output. Raises TensorError if its number of rows differs."""
     first = next(iter(tensors.values()))
     if (first.shape[0] if first.shape else 1) != rows:
         raise TensorError("the answer has other rows than the request")
     size = len(first.values) // rows if rows else 0
-    found = [[_convert_value(value) for value in first.values[row * size : (row + 1) * size]] for row in chosen]
-    if not all(found):
+    output_rows = [[_convert_value(value) for value in first.values[row * size : (row + 1) * size]] for row in chosen]
+    if not all(output_rows):
         raise TensorError("the answer has empty rows")
-    return found
+    return output_rows
 
 
 def _convert_value(value: Scalar) -> FeatureValue:

@@ -1,2 +1,1 @@
-"""The init container and the resolve pod: brings a model's artifact to a folder, and proves that it is the right
-one."""
+"""The init container and the resolve pod: downloads a model's artifact into a folder and verifies its digest."""

@@ -1,4 +1,4 @@
-"""Unpacks zip and tar so that nothing lands outside the folder and nothing grows beyond the stated limits."""
+"""Unpacks zip and tar archives. Nothing lands outside the folder or exceeds the limits."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from modelwright.agents.fetcher.settings import FetchSettings
 
 _READ_BYTES = 1 << 20
 _SPACE_CHECK_BYTES = 64 << 20
-_RATIO_FROM = 64 << 20  # small archives may compress as well as they like
+_RATIO_FROM = 64 << 20  # small archives may have any ratio
 _HEADER_BYTES = 4 << 20  # between two members of a tar: long names and extended attributes
 _DIRECTORY_BYTES = 64 << 20  # of a zip's table of contents, which Python reads as a whole
 _WHITEOUT = ".wh."
@@ -31,7 +31,7 @@ _OPAQUE_WHITEOUT = ".wh..wh..opq"
 
 
 class UnpackedPart:
-    """What is unpacked of an archive, or of the layers of one image, and what was seen in its place."""
+    """The part of an archive, or of the layers of one image, that is unpacked, and the names found instead of it."""
 
     def __init__(self, selection: Selection) -> None:
         self.selection = selection
@@ -40,19 +40,18 @@ class UnpackedPart:
         """Whether the last entry at the selection's path was a file."""
 
     def is_at_or_below(self, path: str) -> bool:
-        """Whether the selection's path is `path` or in that folder."""
+        """Return whether the selection's path is `path` or in that folder."""
         return bool(self.selection.path) and f"{self.selection.path}/".startswith(f"{path}/" if path else "")
 
 
 def unpack_archive(
     packed: Path, file: RemoteFile, tree: Path, settings: FetchSettings, where: str, part: UnpackedPart | None = None
 ) -> None:
-    """Unpacks `packed`, or `part` of it, into `tree`; raises FetchError (UnsafeArchive, ArtifactTooLarge, DiskFull).
-    Blocking.
+    """Unpack `packed`, or `part` of it, into `tree`. Blocking.
 
-    Files get mode 0644, or 0755 when their owner may execute them; nothing else of mode, owner or time is kept.
-    With `whiteouts`, `.wh.NAME` members take away what an earlier layer brought, as in container images. What is not of
-    the part is read over, whatever it is.
+    Raises FetchError (UnsafeArchive, ArtifactTooLarge, DiskFull). Files get mode 0644, or 0755 if their owner may
+    execute them; no other mode, owner or time is kept. With `whiteouts`, `.wh.NAME` members remove entries of earlier
+    layers, as in container images. Members outside the part are skipped, of any kind.
     """
     part = part or UnpackedPart(Selection())
     target = _UnpackTarget(tree, packed.stat().st_size, settings, where, part, whiteouts=file.whiteouts)
@@ -75,7 +74,7 @@ def unpack_archive(
             where, f"it is damaged or not {_describe_form(file.unpack)} ({type(error).__name__})"
         ) from error
     except RuntimeError as error:
-        # zipfile says only this for an encrypted member
+        # zipfile raises nothing more specific for an encrypted member
         raise _unsafe_archive(where, "it is encrypted or damaged") from error
     except RecursionError as error:
         raise _unsafe_archive(where, "it is nested too deeply") from error
@@ -95,8 +94,11 @@ def _unsafe_archive(where: str, why: str) -> FetchError:
 
 
 class _UnpackTarget:
-    """Writes members below one folder, counting. `name`, `place`, `origin` and `whiteout` take paths of the archive,
-    all others take paths of the tree."""
+    """Writes members below one folder and counts them.
+
+    `check_name`, `locate_member`, `locate_hardlink` and `apply_whiteout` take paths of the archive, all other methods
+    take paths of the tree.
+    """
 
     def __init__(
         self, tree: Path, packed_bytes: int, settings: FetchSettings, where: str, part: UnpackedPart, *, whiteouts: bool
@@ -115,7 +117,7 @@ class _UnpackTarget:
         self._own: set[str] = set()
 
     def check_name(self, raw: str) -> str | None:
-        """The member's checked path in the archive, None for one that can't be in the part; counts it."""
+        """Return the member's checked path in the archive, None if it can't be in the part. Counts the member."""
         self._entries += 1
         if self._entries > self._settings.max_entries:
             raise FetchError(
@@ -132,31 +134,31 @@ class _UnpackTarget:
             return None
 
     def locate_member(self, path: str, *, folder: bool = False, link: str | None = None) -> str | None:
-        """Where the member goes; None for what is not of the part. `link`: where it points to, when it is a link."""
-        part, wanted = self._part, self._part.selection
-        place = wanted.relative_to_path(path)
-        if place is None or (wanted.path and not place and (folder or link is not None)):
+        """Return the path for the member in the tree; None outside the part. `link`: the target, if it is a link."""
+        part, selection = self._part, self._part.selection
+        place = selection.relative_to_path(path)
+        if place is None or (selection.path and not place and (folder or link is not None)):
             part.candidates.add_name(path)
             if part.is_at_or_below(path):
                 part.candidates.link = "" if link is None else f"{path[:120]!a} is a link to {link[:120]!a}"
-                if not folder or (part.is_file and path == wanted.path):
+                if not folder or (part.is_file and path == selection.path):
                     self._replace_part(is_file=False)
             return None
-        if wanted.path and not place:
+        if selection.path and not place:
             self._replace_part(is_file=True)
-            place = wanted.name
+            place = selection.name
         elif part.is_file:
             self._replace_part(is_file=False)
         if folder:
             # With patterns, a folder comes with the first of its files.
-            return None if wanted.include or wanted.exclude else place
-        if not wanted.matches_patterns(place):
+            return None if selection.include or selection.exclude else place
+        if not selection.matches_patterns(place):
             part.candidates.add_name(path)
             return None
         return place
 
     def locate_hardlink(self, raw: str) -> str:
-        """Where the file that a hard link names was put."""
+        """Return the path in the tree of the file that a hard link names."""
         path = check_relative_path(raw, f"{self._where}: the archive")
         place = self._part.selection.place_of(path)
         if place is None:
@@ -164,13 +166,13 @@ class _UnpackTarget:
         return place
 
     def _replace_part(self, *, is_file: bool) -> None:
-        """What was at the part's path is hidden by another kind of entry."""
+        """Hide the content at the part's path, since an entry of another kind replaces it."""
         self._own.clear()
         self._remove_inherited()
         self._part.is_file = is_file
 
     def _remove_inherited(self) -> None:
-        """Takes everything away that this layer has not brought itself."""
+        """Remove everything that an earlier layer has written."""
         self._clear_folder("")
         self._folders = {""}
         self._links = {path for path in self._links if (self._tree / path).is_symlink()}
@@ -183,21 +185,21 @@ class _UnpackTarget:
                 _delete_path(child)
 
     def count_skipped(self, size: int) -> None:
-        """So many bytes are read and not written; they count like others, as they take time."""
+        """Count bytes that are read and not written: they take time like others."""
         self._bytes += size
         self._check_limits(self._bytes)
 
     def is_relevant(self, path: str) -> bool:
-        """Whether the member is of the part, or above it."""
+        """Return whether the member is in the part, or above it."""
         return self._part.selection.relative_to_path(path) is not None or self._part.is_at_or_below(path)
 
     def is_wanted(self, path: str) -> bool:
-        """Whether the member, if it is a file, is unpacked."""
-        wanted = self._part.selection
-        return wanted.place_of(path) is not None or bool(wanted.path and path == wanted.path)
+        """Return whether the member, if it is a file, is unpacked."""
+        selection = self._part.selection
+        return selection.place_of(path) is not None or bool(selection.path and path == selection.path)
 
     def check_announced(self, size: int) -> None:
-        """Refuses before anything is written when the archive itself says that it is too large."""
+        """Reject an archive whose own headers exceed the limits, before anything is written."""
         self._check_limits(self._bytes + size)
 
     def require_space(self, size: int) -> None:
@@ -219,7 +221,7 @@ class _UnpackTarget:
             )
 
     def make_folder(self, path: str) -> None:
-        """Creates the folder and its parents; nothing is ever written through a link."""
+        """Create the folder and its parents; nothing is ever written through a link."""
         if path in self._folders:
             return
         parent, _, _ = path.rpartition("/")
@@ -237,7 +239,8 @@ class _UnpackTarget:
         self._folders.add(path)
 
     def _clear_path(self, path: str) -> Path:
-        """The place for a new file or link: an earlier one of that name goes, as in tar; a folder stays an error."""
+        """Return the place for a new file or link. An earlier one of that name is removed, as in tar; a folder is an
+        error."""
         parent, _, _ = path.rpartition("/")
         self.make_folder(parent)
         place = self._tree / path
@@ -277,7 +280,7 @@ class _UnpackTarget:
         self._links.add(path)
 
     def copy_hardlink(self, path: str, target: str) -> None:
-        """A hard link becomes a copy, of a file that this archive brought."""
+        """Copy the file that a hard link names; this archive must contain it."""
         source = self._tree / target
         parent = target
         while "/" in parent:
@@ -293,7 +296,7 @@ class _UnpackTarget:
             self.write_file(path, content, executable=bool(source.stat().st_mode & stat.S_IXUSR))
 
     def apply_whiteout(self, path: str) -> bool:
-        """Acts on a container image's deletion marker; False when the member is none."""
+        """Apply a container image's deletion marker; False if the member is none."""
         parent, _, name = path.rpartition("/")
         if not self._whiteouts or not name.startswith(_WHITEOUT):
             return False
@@ -367,7 +370,7 @@ def _unpack_zip(packed: Path, target: _UnpackTarget, where: str) -> None:
 
 
 def _check_directory(raw: BinaryIO, size: int, where: str) -> None:
-    """Refuses a table of contents so large that reading it would exhaust the memory."""
+    """Reject a table of contents that is so large that reading it would exhaust the memory."""
     tail = min(size, 22 + 0xFFFF + 20 + 56)
     raw.seek(size - tail)
     data = raw.read(tail)
@@ -386,8 +389,10 @@ def _check_directory(raw: BinaryIO, size: int, where: str) -> None:
 
 
 class _MeteredStream:
-    """Gives the unpacked tar stream out; between two members only so much may be read, or a header could fill the
-    memory."""
+    """Passes the decompressed tar stream on.
+
+    Only a limited number of bytes may be read between two members, since a header could otherwise fill the memory.
+    """
 
     def __init__(self, raw: IO[bytes], where: str) -> None:
         self._raw = raw
@@ -409,12 +414,12 @@ def _unpack_tar(packed: Path, target: _UnpackTarget, where: str) -> None:
         raw.seek(0)
         stream = cast(IO[bytes], gzip.GzipFile(fileobj=raw)) if zipped else raw
         metered = _MeteredStream(stream, where)
-        # a stream ("r|") is read once from front to back: no seeks, no list of members in memory
+        # a stream ("r|") is read once from start to end: no seeks, no list of members in memory
         with tarfile.open(fileobj=metered, mode="r|", bufsize=64 << 10) as archive:  # type: ignore[call-overload]
             while (member := archive.next()) is not None:
                 archive.members = []
                 _unpack_member(archive, member, target, where, metered)
-                # What a member has left is read over on the way to the next one, a buffer at a time.
+                # The rest of a member is skipped before the next one, a buffer at a time.
                 left = max(archive.offset - cast(IO[bytes], archive.fileobj).tell(), 0)
                 if left >= tarfile.BLOCKSIZE:
                     target.count_skipped(left)

@@ -1,19 +1,16 @@
 """The shared cache on a volume: one folder per digest, filled by many pods at once without long-held locks.
 
-Layout: <cache>/<digest with '-'>/ is a finished artifact and exists only complete (it arrives by one rename);
-<cache>/.modelwright/manifests/<digest>.json lists what is in it; work/<digest>.<pod>/ is one pod's unfinished work,
-never another's;
-claims/<digest> says which pod is downloading, so that the others wait instead of downloading too.
+Layout: <cache>/<digest with '-'>/ is a finished artifact and exists only complete (a single rename puts it there);
+<cache>/.modelwright/manifests/<digest>.json lists its content; work/<digest>.<pod>/ is the unfinished work of one pod,
+never of another; claims/<digest> names the pod that is downloading, so that the others wait instead of downloading too.
 
-A claim only saves work. Two pods that both believe to hold it download twice and one rename wins; nothing is ever
-mixed.
-That is why it needs no lock that a network file system may not have: creating a file that must not exist yet, and
-rename,
-are enough. Whether the holder is alive is judged by watching its claim change, by the watcher's own clock.
+A claim only saves work. If two pods both hold it, both download and one rename wins; their files never mix. So it needs
+no lock, which a network file system may lack: exclusive creation of a file and rename are enough. A holder is alive
+while its claim changes, by the watcher's own clock.
 
-Nothing on the volume is proof of anything: whoever can write it can write the manifest too. It finds damage. Forgeries
-are found by `verify_cache: full`, which hashes the files and compares their digest with one from elsewhere: the
-artifact's own, or that of the unpacked tree, which the ModelVersion's status keeps.
+Nothing on the volume is proof: a writer of the files can also write the manifest. The manifest detects damage.
+`verify_cache: full` detects forgeries: it hashes the files and compares their digest with a known one: the artifact's
+own, or that of the unpacked tree, which the ModelVersion's status keeps.
 """
 
 from __future__ import annotations
@@ -47,7 +44,7 @@ _ABANDONED_SECONDS = 24 * 3600
 
 
 class ArtifactCache:
-    """One digest's place in the shared cache at `root`."""
+    """The place of one digest in the shared cache at `root`."""
 
     def __init__(
         self,
@@ -61,8 +58,8 @@ class ArtifactCache:
         name: str = "",
         part: str = "",
     ) -> None:
-        """`tree`: digest of the files, where it is known and `digest` isn't that of the files itself; `name`: how the
-        file is called when the artifact is a single one; `part`: key of the selection, when not all is taken."""
+        """`tree`: digest of the files, if it is known and differs from `digest`; `name`: file name of an artifact that
+        is a single file; `part`: key of the selection, if not the whole artifact is taken."""
         place = cache_folder_name(digest, part)
         self.root = root
         self.place = root / place
@@ -80,62 +77,62 @@ class ArtifactCache:
         self.work = self._state / "work" / f"{place}.{self._holder}"
 
     def find_size(self) -> int | None:
-        """The artifact's size in bytes when it is there and whole, else None. Touches nothing but the volume.
+        """Return the artifact's size in bytes if it is complete and undamaged, else None. Only reads the volume.
         Blocking."""
         try:
             manifest = json.loads(self._manifest.read_bytes())
-            size, named = int(manifest["sizeBytes"]), _parse_manifest(manifest)
+            size, listed = int(manifest["sizeBytes"]), _parse_manifest(manifest)
             place = self.place.lstat()
-            seen = (self._manifest.stat().st_ino, self._manifest.stat().st_mtime_ns, place.st_ino)
-            if manifest["digest"] != self._digest or not stat.S_ISDIR(place.st_mode) or seen == self._rejected_state:
+            state = (self._manifest.stat().st_ino, self._manifest.stat().st_mtime_ns, place.st_ino)
+            if manifest["digest"] != self._digest or not stat.S_ISDIR(place.st_mode) or state == self._rejected_state:
                 return None
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
-        damage = self._find_damage(named)
+        damage = self._find_damage(listed)
         if damage is None:
             return size
-        # Who waits looks every two seconds: what was refused isn't hashed again until it is replaced.
-        self._rejected_state = seen
+        # Waiting pods check every two seconds: a rejected artifact is not hashed again until it is replaced.
+        self._rejected_state = state
         self._report.log_event(
             "cache", f"{self.place}: {damage}; the artifact is downloaded again", digest=self._digest
         )
         return None
 
-    def _find_damage(self, named: FileTree) -> str | None:
-        """What is wrong with the files, None for nothing. `named` is what the manifest says."""
-        if not named.files:
+    def _find_damage(self, listed: FileTree) -> str | None:
+        """Describe the damage of the files, None without any. `named`: the content by the manifest."""
+        if not listed.files:
             return "its manifest names no file"
         try:
-            found = scan_tree(self.place)
+            actual = scan_tree(self.place)
         except RecursionError:
             return "it is nested too deeply"
         except OSError as error:
             return f"it can't be read ({error.strerror or type(error).__name__})"
-        if found.unsupported:
-            return f"{found.unsupported[0]!a} has no place in an artifact"
-        if found != named:
-            return f"{_first_difference(found, named)!a} is missing, changed or unknown"
+        if actual.unsupported:
+            return f"{actual.unsupported[0]!a} has no place in an artifact"
+        if actual != listed:
+            return f"{_first_difference(actual, listed)!a} is missing, changed or unknown"
         if self._settings.verify_cache != "full":
             return None
         try:
-            return self._proof_problem(found, hash_files(self.place, found.files))
+            return self._proof_problem(actual, hash_files(self.place, actual.files))
         except OSError as error:
             return f"it can't be read ({error.strerror or type(error).__name__})"
 
-    def _proof_problem(self, found: FileTree, hashed: Mapping[str, str]) -> str | None:
-        """Why these files aren't proven to be the artifact; None when they are."""
-        computed = found.compute_digest(hashed)
+    def _proof_problem(self, tree: FileTree, hashed: Mapping[str, str]) -> str | None:
+        """Say why these files aren't proven to be the artifact; None if they are."""
+        computed = tree.compute_digest(hashed)
         if computed == (self._tree or self._digest):
             return None
         if self._tree:
             return f"its files have digest {computed}, not {self._tree}"
-        alone = [*found.files] == [self._name] and not found.links and not found.folders
+        alone = [*tree.files] == [self._name] and not tree.links and not tree.folders
         if alone and f"sha256:{hashed[self._name]}" == self._digest:
             return None
         return "nothing proves its files: the digest is of something else, and no digest of theirs is known"
 
     def prepare_folders(self) -> None:
-        """Creates the state folders and clears what dead pods left a day ago. Blocking."""
+        """Create the state folders and remove the work of pods that died a day ago. Blocking."""
         with disk.translate_errors(self.root, "The cache"):
             make_folder(self.root)
             for name in ("manifests", "claims", "work", "trash"):
@@ -148,7 +145,7 @@ class ArtifactCache:
             self._remove_abandoned()
 
     def _remove_abandoned(self) -> None:
-        """Ages are taken from the file system's own clock: a node's may be wrong."""
+        """Remove abandoned work. Ages are by the file system's clock, since a node's may be wrong."""
         probe = self._state / f".clock.{self._token}"
         probe.touch()
         now = probe.stat().st_mtime
@@ -161,9 +158,9 @@ class ArtifactCache:
 
     @asynccontextmanager
     async def hold_claim(self) -> AsyncIterator[bool]:
-        """Yields True when this pod should download, False when another pod has meanwhile filled the cache."""
-        mine = await self._acquire_claim()
-        if not mine:
+        """Yield True if this pod should download, False if another pod has filled the cache meanwhile."""
+        acquired = await self._acquire_claim()
+        if not acquired:
             yield False
             return
         beat = asyncio.create_task(self._renew_claim())
@@ -176,23 +173,25 @@ class ArtifactCache:
             self._release_claim()
 
     async def _acquire_claim(self) -> bool:
-        seen = ""
-        since = time.monotonic()
-        told = False
+        last_content = ""
+        changed_at = time.monotonic()
+        reported = False
         while True:
             if await run_in_thread(self.find_size) is not None:
                 return False
             if self._create_claim():
                 return True
             content = self._read_claim()
-            if content != seen:
-                seen, since = content, time.monotonic()
+            if content != last_content:
+                last_content, changed_at = content, time.monotonic()
             # an earlier container of this same pod can't be alive any more
-            stale = content.startswith(self._holder + ".") or time.monotonic() - since > self._settings.claim_seconds
+            stale = (
+                content.startswith(self._holder + ".") or time.monotonic() - changed_at > self._settings.claim_seconds
+            )
             if content and stale and await self._take_over_claim():
                 return True
-            if not told:
-                told = True
+            if not reported:
+                reported = True
                 self._report.log_event(
                     "wait", f"Another pod is downloading {self._digest}; waiting for it", digest=self._digest
                 )
@@ -212,8 +211,8 @@ class ArtifactCache:
             return True
 
     def _read_claim(self) -> str:
-        """'' when there is none (any more). An empty file is one whose writer is just about to fill it, or died
-        doing so."""
+        """Return the claim; '' if there is none, and '?' for an empty file: its writer has just created it, or died
+        then."""
         try:
             return self._claim.read_text() or "?"
         except (OSError, UnicodeDecodeError):
@@ -225,15 +224,15 @@ class ArtifactCache:
         draft.replace(self._claim)
 
     async def _take_over_claim(self) -> bool:
-        """Several waiters may do this in the same moment: the last one's name stays in the file, and it alone goes
-        on."""
+        """Take over a stale claim. Of several pods that do so at once, the last writer's name stays, and it alone
+        continues."""
         with disk.translate_errors(self.root, "The cache"):
             self._replace_claim()
         await asyncio.sleep(min(1.0, self._settings.claim_seconds / 20))
         won = self._read_claim().startswith(self._token)
         if won:
             self._report.log_event(
-                "claim", f"The pod that was downloading {self._digest} is gone; this one goes on", digest=self._digest
+                "claim", f"The pod that was downloading {self._digest} is gone; this one continues", digest=self._digest
             )
         return won
 
@@ -250,16 +249,17 @@ class ArtifactCache:
                 self._claim.unlink()
 
     def commit_tree(self, tree: Path, size: int, known: Mapping[str, str]) -> None:
-        """Makes the finished tree the cached artifact. `known` are the sha256 already known, by path. Blocking."""
+        """Make the finished tree the cached artifact. `known`: sha256 hashes that are already computed, by path.
+        Blocking."""
         with disk.translate_errors(self.root, "The cache"):
-            found = scan_tree(tree)
-            hashed = {path: known.get(path) or hash_file(tree / path) for path in found.files}
-            if self._proof_problem(found, hashed):
-                # What was just brought has the artifact's digest: that is the proof.
-                self._tree = found.compute_digest(hashed)
+            actual = scan_tree(tree)
+            hashed = {path: known.get(path) or hash_file(tree / path) for path in actual.files}
+            if self._proof_problem(actual, hashed):
+                # The tree was just downloaded with the artifact's digest: that is the proof.
+                self._tree = actual.compute_digest(hashed)
             draft = self._manifest.with_name(f".{self._manifest.name}.{self._token}")
             with draft.open("w") as out:
-                json.dump({"digest": self._digest, "sizeBytes": size, **_format_manifest(found)}, out)
+                json.dump({"digest": self._digest, "sizeBytes": size, **_format_manifest(actual)}, out)
             draft.chmod(0o644)
             # a node that loses power must not keep the name and lose the content
             sync_filesystem(tree)
@@ -286,7 +286,7 @@ class ArtifactCache:
 
 
 def _parse_manifest(manifest: Mapping[str, Any]) -> FileTree:
-    """What a manifest says is there. KeyError, TypeError or ValueError for one that can't be read."""
+    """Return the content by a manifest. Raises KeyError, TypeError or ValueError if it is invalid."""
     files = {str(item["path"]): int(item["size"]) for item in manifest["files"] if not item.get("link")}
     links = {str(item["path"]): str(item["link"]) for item in manifest["files"] if item.get("link")}
     return FileTree(files, links, frozenset(map(str, manifest.get("folders", ()))))
@@ -298,9 +298,9 @@ def _format_manifest(tree: FileTree) -> dict[str, Any]:
     return {"files": [*files, *links], "folders": sorted(tree.folders)}
 
 
-def _first_difference(found: FileTree, named: FileTree) -> str:
-    """A path that only one of the two has, or that is another thing in each."""
-    parts = ((found.files, named.files), (found.links, named.links), (_folder_keys(found), _folder_keys(named)))
+def _first_difference(actual: FileTree, listed: FileTree) -> str:
+    """Return a path that only one of the two trees has, or that differs between them."""
+    parts = ((actual.files, listed.files), (actual.links, listed.links), (_folder_keys(actual), _folder_keys(listed)))
     return min(path for one, other in parts for path, _ in set(one.items()) ^ set(other.items()))
 
 
@@ -317,7 +317,7 @@ def _newest_mtime(path: Path) -> float:
 
 
 def sync_filesystem(folder: Path) -> None:
-    """Writes the folder's file system, and no other, out to its disk."""
+    """Write the folder's file system to its disk, and no other."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         libc = ctypes.CDLL(None, use_errno=True)
@@ -328,7 +328,7 @@ def sync_filesystem(folder: Path) -> None:
 
 
 def move_into(tree: Path, dest: Path) -> None:
-    """Moves the tree's entries into `dest`, replacing entries of the same names. Blocking."""
+    """Move the tree's entries into `dest`, replacing entries of the same names. Blocking."""
     with disk.translate_errors(dest, "The artifact"):
         for child in sorted(tree.iterdir()):
             target = dest / child.name
@@ -342,6 +342,6 @@ def move_into(tree: Path, dest: Path) -> None:
 
 
 def copy_into(place: Path, dest: Path) -> None:
-    """Copies a cached artifact into `dest`. Blocking."""
+    """Copy a cached artifact into `dest`. Blocking."""
     with disk.translate_errors(dest, "The artifact"):
         shutil.copytree(place, dest, symlinks=True, dirs_exist_ok=True)

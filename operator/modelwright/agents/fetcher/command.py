@@ -1,5 +1,5 @@
-"""The command line: `resolve` tells an artifact's digest, `get` brings a verified copy, `look` tells whether data has
-changed."""
+"""The command line: `resolve` reports an artifact's digest, `get` downloads a verified copy, `look` fingerprints
+data."""
 
 from __future__ import annotations
 
@@ -39,27 +39,27 @@ from modelwright.agents.fetcher.workspace import Workspace, make_folder, remove_
 
 T = TypeVar("T")
 
-_TERMINATED = 143  # what a shell says of a program ended by SIGTERM
+_TERMINATED = 143  # a shell's exit code for a program ended by SIGTERM
 
 
 @dataclass(frozen=True)
 class FetchOutcome:
-    """What the termination message of a success says."""
+    """Content of the termination message of a success."""
 
     digest: str
     size: int
     fetched: bool
     judgement: SignatureJudgement | None = None
     tree: str = ""
-    """Digest of the files that a pod gets, where it was asked for."""
+    """Digest of the files that a pod gets, if it was requested."""
     hint: str = ""
-    """What to try when the model server does not find its model in these files."""
+    """Advice if the model server does not find its model in these files."""
 
 
 def run_fetcher(
     arguments: Sequence[str] | None = None, environment: Mapping[str, str] | None = None, stdout: TextIO | None = None
 ) -> int:
-    """Runs the command; returns its exit code. Nothing that it prints or leaves behind holds a secret."""
+    """Run the command and return its exit code. Its output and its files contain no secret."""
     environment = os.environ if environment is None else environment
     options = _build_parser().parse_args(arguments)
     places = ContainerPaths.from_environment(environment, socket.gethostname())
@@ -71,7 +71,7 @@ def run_fetcher(
         plain=environment.get("MODELWRIGHT_FETCH_LOG", "plain" if stream.isatty() else "json") == "plain",
         stream=stream,
     )
-    began = time.monotonic()
+    started = time.monotonic()
     try:
         for secret in (*_list_uri_secrets(options.uri), *credentials.list_secrets()):
             redact.add_secret(secret)
@@ -81,7 +81,7 @@ def run_fetcher(
     except FetchError as error:
         return _report_failure(error.reason, error.message, places, report)
     except asyncio.CancelledError:
-        report.log_event("stopped", "Told to stop; what was downloaded is kept for the next try")
+        report.log_event("stopped", "Stopped; the downloaded bytes are kept for the next try")
         return _TERMINATED
     except MemoryError:
         return _report_failure(
@@ -92,18 +92,20 @@ def run_fetcher(
         )
     except Exception as error:
         trace = "".join(traceback.format_exception(error))
-        report.log_event("crash", "An error that fetch doesn't know", trace=trace)
+        report.log_event("crash", "Unexpected error", trace=trace)
         return _report_failure(
             FetchReason.INTERNAL_ERROR,
             f"{type(error).__name__}: {error}. This is a bug; the container's log has the details.",
             places,
             report,
         )
-    seconds = round(time.monotonic() - began, 3)
+    seconds = round(time.monotonic() - started, 3)
     if isinstance(outcome, Fingerprint):
-        told = {"fingerprint": outcome.fingerprint, "objects": outcome.objects, "bytes": outcome.size}
-        write_termination(places.termination_log, json.dumps(told))
-        report.log_event("done", f"Saw {outcome.fingerprint}, {outcome.objects} objects in {seconds:.1f} s", **told)
+        fingerprint_message = {"fingerprint": outcome.fingerprint, "objects": outcome.objects, "bytes": outcome.size}
+        write_termination(places.termination_log, json.dumps(fingerprint_message))
+        report.log_event(
+            "done", f"Saw {outcome.fingerprint}, {outcome.objects} objects in {seconds:.1f} s", **fingerprint_message
+        )
         return 0
     message = {"digest": outcome.digest, "sizeBytes": outcome.size, "fetched": outcome.fetched, "seconds": seconds}
     if outcome.tree:
@@ -121,7 +123,7 @@ def run_fetcher(
 
 
 def _report_failure(reason: FetchReason, message: str, places: ContainerPaths, report: FetchReport) -> int:
-    # redacted before it is cut: half a secret is still one
+    # redacted before it is truncated: half a secret is still one
     write_termination(places.termination_log, format_failure(reason, report.redact(message)))
     report.log_event("failed", f"{reason}: {message}", reason=str(reason))
     return 1
@@ -130,10 +132,10 @@ def _report_failure(reason: FetchReason, message: str, places: ContainerPaths, r
 def _build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m modelwright.agents.fetcher",
-        description="Brings a model's artifact, and proves that it is the right one.",
+        description="Downloads a model's artifact and verifies its digest.",
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    resolve = commands.add_parser("resolve", help="tell digest and size, store nothing")
+    resolve = commands.add_parser("resolve", help="report digest and size, store nothing")
     resolve.add_argument("--uri", required=True, help="where the artifact is")
     resolve.add_argument("--digest", help="sha256:... which the artifact must have, where it is known already")
     resolve.add_argument(
@@ -141,42 +143,45 @@ def _build_parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="NAME=PEM",
-        help="tell also whether one of these keys has signed the artifact",
+        help="also report whether one of these keys has signed the artifact",
     )
     resolve.add_argument(
         "--tree",
         action="store_true",
-        help="tell also the digest of the files that a pod gets, unpacked, which proves them in a shared cache",
+        help="also report the digest of the files that a pod gets, unpacked, which proves them in a shared cache",
     )
     _add_selection(resolve)
-    look = commands.add_parser("look", help="tell a fingerprint of data, store nothing")
-    look.add_argument("--uri", required=True, help="where the data is")
-    look.add_argument(
+    fingerprint = commands.add_parser("look", help="report a fingerprint of data, store nothing")
+    fingerprint.add_argument("--uri", required=True, help="where the data is")
+    fingerprint.add_argument(
         "--changed",
         type=ChangeDetection,
         choices=list(ChangeDetection),
         default=ChangeDetection.ETAG,
         help="what is compared",
     )
-    get = commands.add_parser("get", help="bring a verified copy")
+    get = commands.add_parser("get", help="download a verified copy")
     get.add_argument("--uri", required=True, help="where the artifact is")
     get.add_argument("--digest", help="sha256:... or git:..., which the artifact must have; needed for a cache")
     get.add_argument("--dest", type=Path, help="folder that gets the files")
     get.add_argument("--cache", type=Path, help="shared cache; the files are in <cache>/<digest, with - for :>/")
     get.add_argument(
-        "--tree", default="", help="sha256:... of the files, as `resolve --tree` tells it: proves the cache"
+        "--tree", default="", help="sha256:... of the files, as `resolve --tree` reports it: proves the cache"
     )
     _add_selection(get)
     get.add_argument(
-        "--only-cached", action="store_true", help="verify what is in the cache; ask no store, and write nothing"
+        "--only-cached", action="store_true", help="verify the cached copy; contact no store, and write nothing"
     )
     return parser
 
 
 def _add_selection(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--path", default="", help="the folder or file within the artifact that is the model")
-    for name, what in (("--include", "takes only files that match one"), ("--exclude", "leaves files out that match")):
-        parser.add_argument(name, action="append", default=[], metavar="PATTERN", help=f"{what}; may be repeated")
+    for name, effect in (
+        ("--include", "takes only files that match one"),
+        ("--exclude", "leaves files out that match"),
+    ):
+        parser.add_argument(name, action="append", default=[], metavar="PATTERN", help=f"{effect}; may be repeated")
 
 
 def _parse_selection(options: argparse.Namespace) -> Selection:
@@ -184,16 +189,16 @@ def _parse_selection(options: argparse.Namespace) -> Selection:
 
 
 def _list_uri_secrets(text: str) -> list[str]:
-    """Password, user and query of the uri as given, in the forms in which libraries quote them."""
+    """Return password, user and query of the given uri, in the forms in which libraries quote them."""
     try:
         split = urlsplit(text)
-        found = [split.query, split.password or "", *(pair.partition("=")[2] for pair in split.query.split("&"))]
+        values = [split.query, split.password or "", *(pair.partition("=")[2] for pair in split.query.split("&"))]
     except ValueError:
         return []
     if split.scheme in ("http", "https"):
-        found.append(split.username or "")
+        values.append(split.username or "")
     # a short value of a query (v=1) is no secret, and masking it would garble every message
-    return [form for value in found for form in {value, unquote(value)} if len(value) >= 8 or value == split.password]
+    return [form for value in values for form in {value, unquote(value)} if len(value) >= 8 or value == split.password]
 
 
 async def _run_command(
@@ -229,12 +234,12 @@ async def _run_command(
         raise FetchError(FetchReason.INTERNAL_ERROR, "get --only-cached needs --cache.")
     if options.digest is None and options.cache is not None:
         raise FetchError(FetchReason.INTERNAL_ERROR, "get --cache needs --digest.")
-    wanted = digest.check_digest_form(options.digest) if options.digest is not None else ""
+    expected = digest.check_digest_form(options.digest) if options.digest is not None else ""
     if options.cache is not None:
-        return await _get_cached(options, wanted, limits, places, credentials, report)
+        return await _get_cached(options, expected, limits, places, credentials, report)
     if options.dest is None:
         raise FetchError(FetchReason.INTERNAL_ERROR, "get needs --dest, --cache or both.")
-    return await _get_direct(options, wanted, limits, places, credentials, report)
+    return await _get_direct(options, expected, limits, places, credentials, report)
 
 
 async def _with_downloader(
@@ -244,11 +249,11 @@ async def _with_downloader(
     credentials: StoreCredentials,
     report: FetchReport,
     work: Callable[[Downloader], Awaitable[T]],
-    wanted: Selection = Selection(),  # noqa: B008 - it is frozen
+    part: Selection = Selection(),  # noqa: B008 - it is frozen
 ) -> T:
     address = uri.parse_uri(text)
     await run_in_thread(_check_secret, places.credentials, credentials.get("MODELWRIGHT_CREDENTIALS_SECRET"))
-    context = FetchContext(address, credentials, limits, places.source_root, wanted)
+    context = FetchContext(address, credentials, limits, places.source_root, part)
     report.log_event("start", f"Reading {address.safe}", uri=address.safe)
     source = open_source(context)
     try:
@@ -258,7 +263,7 @@ async def _with_downloader(
 
 
 def _check_secret(folder: Path, name: str) -> None:
-    """A Secret that is named must be there: without it, the store's address may be missing too. Blocking."""
+    """Require that a named Secret exists: without it, the store's address may be missing too. Blocking."""
     if name and not (folder.is_dir() and any(entry.is_file() for entry in folder.iterdir())):
         raise FetchError(
             FetchReason.ACCESS_DENIED,
@@ -273,18 +278,18 @@ async def _resolve_digest(downloader: Downloader) -> FetchOutcome:
 
 async def _resolve_tree(
     options: argparse.Namespace,
-    wanted: str,
+    expected: str,
     limits: FetchSettings,
     places: ContainerPaths,
     credentials: StoreCredentials,
     report: FetchReport,
 ) -> FetchOutcome:
-    """Digest, size and the digest of the files, which are brought for that and thrown away."""
-    wanted = digest.check_digest_form(wanted) if wanted else ""
+    """Return digest, size and the digest of the files, which are downloaded for that and discarded."""
+    expected = digest.check_digest_form(expected) if expected else ""
     with disk.temporary_folder("The artifact") as folder:
 
         async def work(downloader: Downloader) -> FetchOutcome:
-            result = await _download_artifact(downloader, wanted, folder)
+            result = await _download_artifact(downloader, expected, folder)
             tree = await run_in_thread(folder_digest, folder / "tree")
             return FetchOutcome(result.digest, result.size, fetched=False, tree=tree)
 
@@ -298,10 +303,12 @@ async def _resolve_signature(
     credentials: StoreCredentials,
     report: FetchReport,
 ) -> FetchOutcome:
-    """Digest, size and what the artifact's signature is worth. A bad one is a finding and no failure: the same content
-    would be found to be so again."""
+    """Return digest, size and the judgement of the artifact's signature.
+
+    An invalid signature is a finding and not a failure: the same content would have it again.
+    """
     keys = dict(pair.split("=", 1) for pair in options.trusted_key)
-    wanted = digest.check_digest_form(options.digest) if options.digest else ""
+    expected = digest.check_digest_form(options.digest) if options.digest else ""
     part = _parse_selection(options)
     content = await _with_downloader(
         options.uri,
@@ -309,7 +316,7 @@ async def _resolve_signature(
         places,
         credentials,
         report,
-        lambda downloader: downloader.examine_files(wanted, signature.SIGNATURE_FILE, signature.MAX_SIGNATURE_BYTES),
+        lambda downloader: downloader.examine_files(expected, signature.SIGNATURE_FILE, signature.MAX_SIGNATURE_BYTES),
         part,
     )
     bundle = content.signature
@@ -335,17 +342,17 @@ async def _resolve_signature(
         judgement = signature.missing_signature(where, single=content.single)
     else:
         judgement = await run_in_thread(signature.judge_signature, bundle, content.entries, keys, single=content.single)
-    found = FetchOutcome(content.result.digest, content.result.size, fetched=False, judgement=judgement)
+    outcome = FetchOutcome(content.result.digest, content.result.size, fetched=False, judgement=judgement)
     if not options.tree:
-        return found
-    # What was judged is what is unpacked: another content has another digest, and is refused.
-    unpacked = await _resolve_tree(options, found.digest, limits, places, credentials, report)
-    return replace(found, tree=unpacked.tree)
+        return outcome
+    # Exactly the judged content is unpacked: other content has another digest and is rejected.
+    unpacked = await _resolve_tree(options, outcome.digest, limits, places, credentials, report)
+    return replace(outcome, tree=unpacked.tree)
 
 
 async def _get_cached(
     options: argparse.Namespace,
-    wanted: str,
+    expected: str,
     limits: FetchSettings,
     places: ContainerPaths,
     credentials: StoreCredentials,
@@ -354,22 +361,22 @@ async def _get_cached(
     tree = digest.check_digest_form(options.tree) if options.tree else ""
     part = _parse_selection(options)
     name = part.name or uri.parse_uri(options.uri).basename
-    cache = ArtifactCache(options.cache, wanted, places.holder, limits, report, tree=tree, name=name, part=part.key)
+    cache = ArtifactCache(options.cache, expected, places.holder, limits, report, tree=tree, name=name, part=part.key)
     size = await run_in_thread(cache.find_size)
     fetched = False
     if size is None and options.only_cached:
         raise FetchError(
             FetchReason.NOT_CACHED,
-            f"The shared cache doesn't hold {wanted}, or not as it has to be. This pod may not fetch it; the operator "
-            "has a pod of the ModelVersion bring it again.",
+            f"The shared cache doesn't hold {expected}, or only damaged. This pod may not fetch it; the operator has a "
+            "pod of the ModelVersion download it again.",
         )
     if size is None:
         await run_in_thread(cache.prepare_folders)
-        async with cache.hold_claim() as mine:
-            if mine:
+        async with cache.hold_claim() as acquired:
+            if acquired:
 
                 async def work(downloader: Downloader) -> FetchOutcome:
-                    result = await _download_artifact(downloader, wanted, cache.work)
+                    result = await _download_artifact(downloader, expected, cache.work)
                     await run_in_thread(cache.commit_tree, cache.work / "tree", result.size, result.hashes)
                     return FetchOutcome(result.digest, result.size, fetched=True)
 
@@ -384,12 +391,14 @@ async def _get_cached(
         )
     if options.dest is not None:
         await run_in_thread(copy_into, cache.place, options.dest)
-    return FetchOutcome(wanted, size, fetched, hint=await run_in_thread(_suggest_path, cache.place, options.uri, part))
+    return FetchOutcome(
+        expected, size, fetched, hint=await run_in_thread(_suggest_path, cache.place, options.uri, part)
+    )
 
 
 async def _get_direct(
     options: argparse.Namespace,
-    wanted: str,
+    expected: str,
     limits: FetchSettings,
     places: ContainerPaths,
     credentials: StoreCredentials,
@@ -397,17 +406,17 @@ async def _get_direct(
 ) -> FetchOutcome:
     dest: Path = options.dest
     staging, part = dest / STATE_FOLDER, _parse_selection(options)
-    if not wanted:
-        # Nothing would prove that what an earlier try left is of the same content.
+    if not expected:
+        # Nothing would prove that leftovers of an earlier try belong to the same content.
         await run_in_thread(remove_path, staging)
-    size = await run_in_thread(_find_finished, dest, staging, wanted) if wanted else None
+    size = await run_in_thread(_find_finished, dest, staging, expected) if expected else None
     if size is not None:
         return FetchOutcome(
-            wanted, size, fetched=False, hint=await run_in_thread(_suggest_path, dest, options.uri, part)
+            expected, size, fetched=False, hint=await run_in_thread(_suggest_path, dest, options.uri, part)
         )
 
     async def work(downloader: Downloader) -> FetchOutcome:
-        result = await _download_artifact(downloader, wanted, staging)
+        result = await _download_artifact(downloader, expected, staging)
         hint = await run_in_thread(_suggest_path, staging / "tree", options.uri, part)
         await run_in_thread(move_into, staging / "tree", dest)
         await run_in_thread(remove_path, staging)
@@ -417,40 +426,44 @@ async def _get_direct(
 
 
 def _suggest_path(folder: Path, address: str, part: Selection) -> str:
-    """What to write when the model server does not find its model in these files: where they lie in one folder, as in
-    an archive of a folder, or in an image's `models/`, as in KServe's modelcars. '' when nothing suggests it. Blocking.
+    """Suggest a path for a model server that does not find its model in these files. Blocking.
+
+    The model may be in a single folder, as in an archive of a folder, or in an image's `models/`, as in KServe's
+    modelcars. '' without a suggestion.
     """
     try:
         with os.scandir(folder) as entries:
-            found = {entry.name: entry.is_dir(follow_symlinks=False) for entry in entries}
+            entries_by_name = {entry.name: entry.is_dir(follow_symlinks=False) for entry in entries}
     except OSError:
-        # What is wrong with the files is for others to say: a hint never fails a fetch.
+        # Other code reports errors of the files: a hint never fails a fetch.
         return ""
-    alone = next(iter(found)) if len(found) == 1 else "models" if address.startswith("oci://") else ""
-    if not found.get(alone):
+    alone = (
+        next(iter(entries_by_name)) if len(entries_by_name) == 1 else "models" if address.startswith("oci://") else ""
+    )
+    if not entries_by_name.get(alone):
         return ""
     path = f"{part.path}/{alone}" if part.path else alone
-    what = "holds nothing but the folder" if len(found) == 1 else "has a folder"
-    which = f"The artifact {what} {path[:300]!a}"
+    content = "holds nothing but the folder" if len(entries_by_name) == 1 else "has a folder"
+    which = f"The artifact {content} {path[:300]!a}"
     return f"{which}: if the model is in it, make a ModelVersion whose artifact.path names it."
 
 
-async def _download_artifact(downloader: Downloader, wanted: str, folder: Path) -> DownloadResult:
+async def _download_artifact(downloader: Downloader, expected: str, folder: Path) -> DownloadResult:
     workspace = Workspace(folder)
     try:
-        return await downloader.download_verified(wanted, workspace)
+        return await downloader.download_verified(expected, workspace)
     except FetchError as error:
         workspace.close()
-        # what is proven wrong is no beginning to go on from; after any other failure the next try goes on
+        # content that is proven wrong must not be resumed; after any other failure the next try resumes
         if error.reason in (FetchReason.DIGEST_MISMATCH, FetchReason.UNSAFE_ARCHIVE, FetchReason.ARTIFACT_TOO_LARGE):
             await run_in_thread(remove_path, folder)
         raise
 
 
-def _find_finished(dest: Path, staging: Path, wanted: str) -> int | None:
-    """The artifact's size when an earlier run of this container left it whole in `dest`. Blocking.
+def _find_finished(dest: Path, staging: Path, expected: str) -> int | None:
+    """Return the artifact's size if an earlier run of this container left it complete in `dest`. Blocking.
 
-    Found out by hashing it again, so only for what is stored as it is published: a file or a folder, not an archive.
+    It is hashed again, so this works only for content that is stored as published: a file or a folder, not an archive.
     """
     with disk.translate_errors(dest, "The artifact"):
         make_folder(dest)
@@ -463,7 +476,9 @@ def _find_finished(dest: Path, staging: Path, wanted: str) -> int | None:
                 if place.is_symlink() or not place.is_file():
                     return None
                 entries.append(FileEntry(place.relative_to(dest).as_posix(), place.stat().st_size, hash_file(place)))
-    single = len(entries) == 1 and not detect_archive_form(entries[0].path) and f"sha256:{entries[0].sha256}" == wanted
-    if entries and (single or digest.directory_digest(entries) == wanted):
+    single = (
+        len(entries) == 1 and not detect_archive_form(entries[0].path) and f"sha256:{entries[0].sha256}" == expected
+    )
+    if entries and (single or digest.directory_digest(entries) == expected):
         return sum(entry.size for entry in entries)
     return None

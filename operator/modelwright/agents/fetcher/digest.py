@@ -22,7 +22,7 @@ class FileEntry:
 
 
 def check_digest_form(digest: str) -> str:
-    """`digest` itself, when it is `sha256:` + 64 or `git:` + 40 lower-case hexadecimal digits; else FetchError."""
+    """Return `digest` if it is `sha256:` + 64 or `git:` + 40 lower-case hexadecimal digits; else raise FetchError."""
     if not _DIGEST.fullmatch(digest):
         raise FetchError(
             FetchReason.INVALID_URI, "--digest must be sha256: and 64, or git: and 40, lower-case hexadecimal digits."
@@ -31,13 +31,16 @@ def check_digest_form(digest: str) -> str:
 
 
 def directory_digest(entries: Iterable[FileEntry]) -> str:
-    """sha256 over the lines `path NUL size NUL sha256 NEWLINE`, sorted by the path's UTF-8 bytes."""
+    """Return the sha256 over the lines `path NUL size NUL sha256 NEWLINE`, sorted by the path's UTF-8 bytes."""
     return tree_digest(entries)
 
 
 def tree_digest(files: Iterable[FileEntry], links: Iterable[tuple[str, str]] = (), folders: Iterable[str] = ()) -> str:
-    """Digest of a whole tree: `of_directory` where it has files alone; a link (path, target) adds the line `path NUL
-    link NUL sha256 of the target NEWLINE`, a folder with nothing in it `path NUL folder NUL NEWLINE`."""
+    """Return the digest of a whole tree.
+
+    It equals `directory_digest` for files alone. A link (path, target) adds the line `path NUL link NUL sha256 of the
+    target NEWLINE`, an empty folder `path NUL folder NUL NEWLINE`.
+    """
     lines = [(_encode_path(entry.path), str(entry.size).encode(), entry.sha256.encode()) for entry in files]
     lines += [
         (_encode_path(path), b"link", hashlib.sha256(_encode_path(target)).hexdigest().encode())
@@ -55,7 +58,7 @@ def _encode_path(path: str) -> bytes:
 
 
 def cache_folder_name(digest: str, part: str = "") -> str:
-    """Name of a digest's folder in the shared cache: `sha256-...` or `git-...`; of a part of the artifact, with the
-    part's key after a dot."""
+    """Return the name of a digest's folder in the shared cache: `sha256-...` or `git-...`; for a part of the artifact,
+    with the part's key after a dot."""
     name = check_digest_form(digest).replace(":", "-")
     return f"{name}.{part}" if part else name

@@ -1,4 +1,4 @@
-"""Free space and disk errors, told apart from everything else that a write can fail with."""
+"""Free space and disk errors, distinguished from all other failures of a write."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from modelwright.agents.fetcher.report import format_size
 
 
 def free_bytes(folder: Path) -> int:
-    """Bytes that an ordinary user can still write below `folder`."""
+    """Return the bytes that an ordinary user can still write below `folder`."""
     stat = os.statvfs(folder)
     return stat.f_bavail * stat.f_frsize
 
 
 def require_space(folder: Path, needed: int, what: str) -> None:
-    """FetchError(DiskFull) unless `needed` bytes fit below `folder`."""
+    """Raise FetchError(DiskFull) unless `needed` bytes fit below `folder`."""
     free = free_bytes(folder)
     if needed > free:
         raise FetchError(
@@ -34,8 +34,10 @@ def require_space(folder: Path, needed: int, what: str) -> None:
 
 @contextmanager
 def temporary_folder(what: str) -> Iterator[Path]:
-    """A folder in $TMPDIR or /tmp that is gone afterwards. tempfile's own search ends with "no usable directory" where
-    there is no space, which says neither why nor what to do."""
+    """Create a folder in $TMPDIR or /tmp and remove it afterwards.
+
+    tempfile's own search ends with "no usable directory" on a full disk, which names neither the cause nor the cure.
+    """
     place = Path(os.environ.get("TMPDIR") or "/tmp")  # noqa: S108 - a path in the pod
     with translate_errors(place, what):
         folder = Path(tempfile.mkdtemp(dir=place))
@@ -47,7 +49,7 @@ def temporary_folder(what: str) -> Iterator[Path]:
 
 @contextmanager
 def translate_errors(folder: Path, what: str) -> Iterator[None]:
-    """Turns the operating system's errors into FetchErrors that name the folder and what to do."""
+    """Convert errors of the operating system into FetchErrors that name the folder and the cure."""
     try:
         yield
     except OSError as error:

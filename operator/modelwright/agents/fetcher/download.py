@@ -1,4 +1,5 @@
-"""One artifact from its source: hashed without storing (resolve), or as a verified tree in a workspace (get)."""
+"""Downloads one artifact from its source: hashed without storing (resolve), or as a verified tree in a workspace
+(get)."""
 
 from __future__ import annotations
 
@@ -29,7 +30,7 @@ _GROUP_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class DownloadResult:
-    """Digest of what was found, its size in bytes as stored (packed), and the sha256 of its files by path."""
+    """Digest of the artifact, its size in bytes as stored (packed), and the sha256 of its files by path."""
 
     digest: str
     size: int
@@ -38,9 +39,11 @@ class DownloadResult:
 
 @dataclass(frozen=True)
 class ArtifactContent:
-    """What an artifact is made of: besides its digest and size, the hashes of its files. `single`: one file that is no
-    folder; `within`: the selection's path was looked for in the store; `signature` is the content of that file in a
-    folder. `unknown`: why its digest doesn't tell its files."""
+    """Content of an artifact: digest, size, and hashes of its files.
+
+    `single`: it is one file and not a folder. `within`: the store resolved the selection's path. `signature`: content
+    of that file in a folder. `unknown`: why the digest does not determine the files.
+    """
 
     result: DownloadResult
     entries: tuple[FileEntry, ...] = ()
@@ -51,16 +54,17 @@ class ArtifactContent:
 
 
 class ChangeDetection(StrEnum):
-    """What of some data is compared from look to look."""
+    """How a change of the data is detected."""
 
-    ETAG = "ETag"  # what the store says of each object: its ETag, or size and time
-    DIGEST = "Digest"  # the content, which is read
+    ETAG = "ETag"  # the store's version of each object: its ETag, or size and time
+    DIGEST = "Digest"  # the content, which must be read
     COUNT = "Count"  # the number of objects
 
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What data is like at one moment: another fingerprint is other data. `size` is in bytes, as far as it is known."""
+    """State of the data at one moment: different data has a different fingerprint. `size` is in bytes, as far as it is
+    known."""
 
     fingerprint: str
     objects: int
@@ -68,7 +72,7 @@ class Fingerprint:
 
 
 class Downloader:
-    """Resolves, looks at or gets one artifact. All raise FetchError."""
+    """Resolves, fingerprints or downloads one artifact. All methods raise FetchError."""
 
     def __init__(self, context: FetchContext, source: ArtifactSource, report: FetchReport) -> None:
         self._context = context
@@ -79,28 +83,32 @@ class Downloader:
         self._transfer = Transfer(source, context.settings, self._meter, report)
 
     async def resolve(self) -> DownloadResult:
-        """Digest and size, with nothing stored."""
+        """Return digest and size without storing anything."""
         async with self._report_progress():
             return await self._retry_while_changing(self._resolve_once)
 
-    async def examine_files(self, wanted: str, signature: str, limit: int) -> ArtifactContent:
-        """Digest, size and the hashes of all files, with nothing stored, and the content of the file called
-        `signature`, of at most `limit` bytes. `wanted`: the digest it must have, or ''."""
+    async def examine_files(self, expected: str, signature: str, limit: int) -> ArtifactContent:
+        """Return digest, size and the hashes of all files without storing them, and the content of the file
+        `signature`, of at most `limit` bytes.
+
+        `expected`: the digest it must have, or ''.
+        """
         async with self._report_progress():
-            return await self._retry_while_changing(lambda: self._examine_once(wanted, signature, limit))
+            return await self._retry_while_changing(lambda: self._examine_once(expected, signature, limit))
 
     async def read_single_file(self, limit: int) -> bytes:
-        """The content of an artifact that is one file of at most `limit` bytes; ArtifactNotFound for a folder."""
+        """Return the content of an artifact that is one file of at most `limit` bytes. Raises ArtifactNotFound for a
+        folder."""
         listing = await self._inspect_source("")
         if listing.kind is not ArtifactKind.FILE:
             raise FetchError(FetchReason.ARTIFACT_NOT_FOUND, f"{self._context.uri.safe} is no single file.")
         return await self._read_content(listing.files[0], limit)
 
     async def take_fingerprint(self, changed: ChangeDetection) -> Fingerprint:
-        """A fingerprint of what is there now. Content is read for DIGEST only, and nothing is stored."""
+        """Return a fingerprint of the present data. Content is read only for DIGEST, and nothing is stored."""
         if changed is ChangeDetection.DIGEST:
-            found = await self.resolve()
-            return Fingerprint(found.digest, self._meter.total_files, found.size)
+            result = await self.resolve()
+            return Fingerprint(result.digest, self._meter.total_files, result.size)
         listing = await self._inspect_source("")
         count, size = len(listing.files), sum(file.size or 0 for file in listing.files)
         if changed is ChangeDetection.COUNT:
@@ -112,22 +120,24 @@ class Downloader:
         )
         return Fingerprint(fingerprint, count, size)
 
-    async def download_verified(self, wanted: str, workspace: Workspace) -> DownloadResult:
-        """Leaves the verified artifact in `workspace.tree`; archives are unpacked there. `wanted`: its digest, or '' to
-        take what is there."""
+    async def download_verified(self, expected: str, workspace: Workspace) -> DownloadResult:
+        """Leave the verified artifact in `workspace.tree`, with archives unpacked. `expected`: its digest, or '' for
+        the present one."""
         async with self._report_progress():
             try:
-                return await self._retry_while_changing(lambda: self._get_once(wanted, workspace))
+                return await self._retry_while_changing(lambda: self._get_once(expected, workspace))
             except FetchError as error:
                 if error.reason is not FetchReason.DIGEST_MISMATCH or not workspace.used_leftovers:
                     raise
-            # leftovers of an earlier try may be what is wrong: only a download from the first byte proves a mismatch
-            self._report.log_event("restart", "What an earlier try left doesn't fit; downloading everything again")
+            # leftovers of an earlier try may be the cause: only a download from the first byte proves a mismatch
+            self._report.log_event(
+                "restart", "The leftovers of an earlier try don't match; downloading everything again"
+            )
             await run_in_thread(workspace.wipe_folder)
-            return await self._retry_while_changing(lambda: self._get_once(wanted, workspace))
+            return await self._retry_while_changing(lambda: self._get_once(expected, workspace))
 
     async def _retry_while_changing(self, operation: Callable[[], Awaitable[T]]) -> T:
-        """An artifact that changes while it is read is looked at anew, a few times."""
+        """Repeat the operation a few times while the artifact changes during the read."""
         for attempt in range(1, self._settings.attempts + 1):
             try:
                 return await operation()
@@ -138,12 +148,12 @@ class Downloader:
                         f"{error.message}, {attempt} times. Publish to a new address and register that, instead of "
                         "overwriting.",
                     ) from error
-                self._report.log_event("changed", f"{error.message}; looking again")
+                self._report.log_event("changed", f"{error.message}; reading it again")
                 await asyncio.sleep(self._settings.backoff_seconds)
         raise AssertionError("unreachable")
 
-    async def _inspect_source(self, wanted: str) -> Listing:
-        listing = await self._transfer.with_retries(lambda: self._source.inspect(wanted))
+    async def _inspect_source(self, expected: str) -> Listing:
+        listing = await self._transfer.with_retries(lambda: self._source.inspect(expected))
         where = self._context.uri.safe
         if not listing.files and listing.kind is not ArtifactKind.PINNED:
             raise FetchError(
@@ -166,7 +176,7 @@ class Downloader:
         self._meter.total_files = len(listing.files)
         self._meter.total_bytes = known if None not in sizes else None
         self._meter.bytes = self._meter.resumed = self._meter.files = 0
-        if wanted.startswith("git:") and listing.kind is not ArtifactKind.PINNED:
+        if expected.startswith("git:") and listing.kind is not ArtifactKind.PINNED:
             raise FetchError(
                 FetchReason.INVALID_URI, f"{where}: a git: digest is only for hf:// artifacts; give a sha256: digest."
             )
@@ -178,22 +188,22 @@ class Downloader:
             return _pinned_result(listing)
         return _build_result(listing, await self._map_groups(listing.files, self._hash_group))
 
-    async def _examine_once(self, wanted: str, signature: str, limit: int) -> ArtifactContent:
-        listing = await self._inspect_source(wanted)
+    async def _examine_once(self, expected: str, signature: str, limit: int) -> ArtifactContent:
+        listing = await self._inspect_source(expected)
         if listing.pinned.startswith("git:"):
-            # What a commit holds is the Hub's word alone: its files are what is pinned.
+            # Only the Hub's listing connects a commit to its files, so the files themselves are pinned.
             listing = replace(listing, kind=ArtifactKind.DIRECTORY, pinned="")
         single = listing.kind is ArtifactKind.FILE
         unknown = "" if single else _unknown_files_reason(listing)
         entries = await self._map_groups(listing.files, self._hash_group) if not unknown else []
         result = _build_result(listing, entries) if not unknown else _pinned_result(listing)
-        if wanted and result.digest != wanted:
-            raise digest_mismatch(self._context.uri.safe, wanted, result.digest)
+        if expected and result.digest != expected:
+            raise digest_mismatch(self._context.uri.safe, expected, result.digest)
         if unknown:
             return ArtifactContent(result, within=listing.within, unknown=unknown)
-        found = None if single else next((file for file in listing.files if file.path == signature), None)
-        bundle = await self._read_content(found, limit) if found is not None else None
-        if found is not None and hashlib.sha256(bundle or b"").hexdigest() not in {
+        signature_file = None if single else next((file for file in listing.files if file.path == signature), None)
+        bundle = await self._read_content(signature_file, limit) if signature_file is not None else None
+        if signature_file is not None and hashlib.sha256(bundle or b"").hexdigest() not in {
             entry.sha256 for entry in entries if entry.path == signature
         }:
             raise ArtifactChanged(f"{self._context.uri.safe}: {signature} changed while it was read")
@@ -204,18 +214,18 @@ class Downloader:
         await self._transfer.fetch_file(file, sink)
         return bytes(sink.data)
 
-    async def _get_once(self, wanted: str, workspace: Workspace) -> DownloadResult:
+    async def _get_once(self, expected: str, workspace: Workspace) -> DownloadResult:
         where = self._context.uri.safe
-        listing = await self._inspect_source(wanted)
-        if wanted and listing.kind is ArtifactKind.PINNED and listing.pinned != wanted:
-            raise digest_mismatch(where, wanted, listing.pinned)
+        listing = await self._inspect_source(expected)
+        if expected and listing.kind is ArtifactKind.PINNED and listing.pinned != expected:
+            raise digest_mismatch(where, expected, listing.pinned)
         await run_in_thread(workspace.open)
         disk.require_space(workspace.root, await run_in_thread(_missing_bytes, workspace, listing.files), where)
         try:
             entries = await self._map_groups(listing.files, lambda group: self._store_group(group, workspace))
             result = _build_result(listing, entries)
-            if wanted and result.digest != wanted:
-                raise digest_mismatch(where, wanted, result.digest)
+            if expected and result.digest != expected:
+                raise digest_mismatch(where, expected, result.digest)
         finally:
             workspace.close()
         await run_in_thread(workspace.keep_only, {file.path for file in listing.files if not file.unpack})
@@ -223,28 +233,28 @@ class Downloader:
         return result
 
     async def _unpack_archives(self, files: tuple[RemoteFile, ...], workspace: Workspace) -> None:
-        """Unpacks the archives, or the layers of an image, in their order."""
-        where, wanted = self._context.uri.safe, self._context.selection
-        part = archive.UnpackedPart(wanted)
+        """Unpack the archives, or the layers of an image, in their order."""
+        where, selected = self._context.uri.safe, self._context.selection
+        part = archive.UnpackedPart(selected)
         for file in files:
             packed = workspace.finished_path(file)
             self._report.log_event("unpack", f"Unpacking {file.path}", file=file.path)
             try:
                 await run_in_thread(archive.unpack_archive, packed, file, workspace.tree, self._settings, where, part)
             except FetchError as error:
-                if not file.whiteouts or wanted.path or error.reason is not FetchReason.UNSAFE_ARCHIVE:
+                if not file.whiteouts or selected.path or error.reason is not FetchReason.UNSAFE_ARCHIVE:
                     raise
                 # Above all modelcars: base images hold links and devices that have no place in an artifact.
                 text = f"{error.message} Of an image that holds more than its model, only the model's folder is wanted"
                 raise FetchError(error.reason, f"{text}: name it, as in artifact.path: models.") from error
             await run_in_thread(packed.unlink)
-        if files and wanted and not await run_in_thread(_has_entries, workspace.tree):
+        if files and selected and not await run_in_thread(_has_entries, workspace.tree):
             raise part.candidates.nothing_selected(where)
 
     async def _map_groups(
         self, files: tuple[RemoteFile, ...], operation: Callable[[list[RemoteFile]], Awaitable[list[FileEntry]]]
     ) -> list[FileEntry]:
-        """The operation on all files, `parallel` at a time; the first failure ends all."""
+        """Run the operation on all files, `parallel` groups at a time; the first failure ends all."""
         entries: list[FileEntry] = []
         queue = self._group_files(files)
 
@@ -261,13 +271,13 @@ class Downloader:
         return entries
 
     def _group_files(self, files: tuple[RemoteFile, ...]) -> Iterator[list[RemoteFile]]:
-        """Small files in handfuls, which one thread then writes or hashes in one go; all others alone.
+        """Group small files, which one thread then writes or hashes together; each other file is alone.
 
-        A handful is kept in memory until it is complete. Its bound leaves room for all handfuls at once, or each could
-        hold what another waits for.
+        A group is kept in memory until it is complete. Its bound leaves room for all groups at once; otherwise each
+        could hold memory that another waits for.
         """
         most = min(_GROUP_BYTES, self._settings.memory_bytes // (2 * self._settings.parallel))
-        # while there are few files, each one should have a request of its own
+        # if there are few files, each should have its own request
         count = max(1, min(_GROUP_FILES, len(files) // (4 * self._settings.parallel)))
         group: list[RemoteFile] = []
         size = 0
@@ -296,11 +306,11 @@ class Downloader:
         return [sink.hasher.verified_entry()]
 
     async def _store_group(self, group: list[RemoteFile], workspace: Workspace) -> list[FileEntry]:
-        found = await run_in_thread(workspace.verify_finished, group) if workspace.has_leftovers else {}
-        entries = list(found.values())
+        finished = await run_in_thread(workspace.verify_finished, group) if workspace.has_leftovers else {}
+        entries = list(finished.values())
         self._meter.resumed += sum(entry.size for entry in entries)
         self._meter.files += len(entries)
-        missing = [file for file in group if file.path not in found]
+        missing = [file for file in group if file.path not in finished]
         if not missing:
             return entries
         if self._is_small(missing[0]):
@@ -316,7 +326,7 @@ class Downloader:
     async def _with_content(
         self, group: list[RemoteFile], operation: Callable[[list[tuple[RemoteFile, Pieces]]], list[FileEntry]]
     ) -> list[FileEntry]:
-        """The blocking operation, in a thread, on small files with their bytes."""
+        """Run the blocking operation, in a thread, on small files with their bytes."""
         content: list[tuple[RemoteFile, Pieces]] = []
         with ExitStack() as memory:
             for file in group:
@@ -404,12 +414,14 @@ class _FileSink:
         await run_in_thread(self._partial.restart)
 
 
-def _select_files(listing: Listing, wanted: selection.Selection, where: str) -> Listing:
-    """The listing with the files of that part alone. An archive stays: what is taken of it shows when it is
-    unpacked."""
-    if not wanted:
+def _select_files(listing: Listing, part: selection.Selection, where: str) -> Listing:
+    """Return the listing with the selected files only.
+
+    An archive stays: its selected members are known when it is unpacked.
+    """
+    if not part:
         return listing
-    rest = replace(wanted, path="") if listing.within else wanted
+    rest = replace(part, path="") if listing.within else part
     if listing.kind is ArtifactKind.FILE and rest.path and not listing.files[0].unpack:
         raise FetchError(
             FetchReason.INVALID_URI,
@@ -432,7 +444,7 @@ def _has_entries(folder: Path) -> bool:
 
 
 def _compute_fingerprint(listing: Listing, where: str) -> str:
-    """sha256 over the lines `path NUL size NUL version NEWLINE`, sorted by the path's UTF-8 bytes."""
+    """Return the sha256 over the lines `path NUL size NUL version NEWLINE`, sorted by the path's UTF-8 bytes."""
     whole = hashlib.sha256()
     for file in sorted(listing.files, key=lambda file: file.path.encode("utf-8", "surrogateescape")):
         if not file.version:
@@ -455,29 +467,29 @@ def _unknown_files_reason(listing: Listing) -> str:
 
 
 def _pinned_result(listing: Listing) -> DownloadResult:
-    """Of an artifact whose store names it by digest, without reading it."""
+    """Return the result for an artifact that its store names by digest, without reading it."""
     return DownloadResult(listing.pinned, sum(file.size or 0 for file in listing.files))
 
 
 def _build_result(listing: Listing, entries: list[FileEntry]) -> DownloadResult:
     size = sum(entry.size for entry in entries)
     if listing.kind is ArtifactKind.PINNED:
-        found = listing.pinned
+        result_digest = listing.pinned
     elif listing.kind is ArtifactKind.FILE:
-        found = f"sha256:{entries[0].sha256}"
+        result_digest = f"sha256:{entries[0].sha256}"
     else:
-        found = digest.directory_digest(entries)
+        result_digest = digest.directory_digest(entries)
     packed = any(file.unpack for file in listing.files)
-    return DownloadResult(found, size, {} if packed else {entry.path: entry.sha256 for entry in entries})
+    return DownloadResult(result_digest, size, {} if packed else {entry.path: entry.sha256 for entry in entries})
 
 
 def _missing_bytes(workspace: Workspace, files: tuple[RemoteFile, ...]) -> int:
-    """Bytes that still have to be stored, as far as sizes are known."""
+    """Return the bytes that still have to be stored, as far as sizes are known."""
     return max(0, sum(file.size or 0 for file in files) - workspace.stored_bytes())
 
 
 def _first_failure(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The failure to tell: one that another try would not cure, if there is one."""
+    """Return the failure to report: preferably one that a retry would not cure."""
     leaves: list[BaseException] = []
     pending: list[BaseException] = [group]
     while pending:

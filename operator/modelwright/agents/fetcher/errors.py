@@ -1,4 +1,4 @@
-"""What can go wrong in a fetch, as reasons that end up in a ModelVersion's or a Model's status."""
+"""Failures of a fetch, by the reasons shown in the status of a ModelVersion or a Model."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class FetchReason(StrEnum):
 
 
 class FetchError(Exception):
-    """A fetch that failed, in words for the person who reads the status.
+    """A failed fetch, with a message for the reader of the status.
 
-    `retry` says whether the same request may succeed when it is made again; `retry_after` is how many seconds
-    the store asked us to wait before that.
+    `retry`: whether the same request may succeed later; `retry_after`: seconds that the store asked to wait before
+    that.
     """
 
     def __init__(self, reason: FetchReason, message: str, *, retry: bool = False, retry_after: float = 0.0) -> None:
@@ -37,19 +37,19 @@ class FetchError(Exception):
 
 
 class ArtifactChanged(FetchError):
-    """The object is no longer the one that was listed: everything known about it must be read again."""
+    """The object differs from the listed one: everything known about it must be read again."""
 
     def __init__(self, message: str) -> None:
         super().__init__(FetchReason.DIGEST_MISMATCH, message)
 
 
 def store_unreachable(message: str, *, retry_after: float = 0.0) -> FetchError:
-    """A failure of the store or of the way to it, worth another try."""
+    """Build the error for a failure of the store or the network, which is worth a retry."""
     return FetchError(FetchReason.STORE_UNREACHABLE, message, retry=True, retry_after=retry_after)
 
 
 def untrusted_certificate(what: str) -> FetchError:
-    """The store's certificate is signed by nobody that we trust; another try would not change that."""
+    """Build the error for a store with an untrusted certificate; a retry would not change that."""
     return FetchError(
         FetchReason.STORE_UNREACHABLE,
         f"{what}: the server's TLS certificate is not trusted. Put its authority's certificate into the credentials "
@@ -58,7 +58,7 @@ def untrusted_certificate(what: str) -> FetchError:
 
 
 def error_from_status(status: int, what: str, *, retry_after: float = 0.0, hint: str = "") -> FetchError:
-    """The error for an HTTP `status` of 400 or more; `what` says which request got it, without secrets."""
+    """Build the error for an HTTP `status` of 400 or more; `what` names the request, without secrets."""
     if status in (404, 410):
         return FetchError(
             FetchReason.ARTIFACT_NOT_FOUND, f"{what}: not found (HTTP {status}). Check the address.{hint}"

@@ -1,4 +1,4 @@
-"""The files of a folder as they are on the disk, read without following a link."""
+"""Reads the files of a folder on the disk without following a link."""
 
 from __future__ import annotations
 
@@ -17,8 +17,11 @@ from modelwright.agents.fetcher.paths import resolve_link_target
 
 @dataclass(frozen=True)
 class FileTree:
-    """What a folder holds, by relative posix path: files with their sizes in bytes, links with their targets, folders
-    with nothing in them; and what has no place in an artifact (a device, a pipe, a link that leads out)."""
+    """Content of a folder, by relative posix path: files with their sizes in bytes, links with their targets, and empty
+    folders.
+
+    `unsupported`: entries that an artifact may not have (a device, a pipe, a link that leads out).
+    """
 
     files: Mapping[str, int]
     links: Mapping[str, str]
@@ -26,13 +29,14 @@ class FileTree:
     unsupported: tuple[str, ...] = ()
 
     def compute_digest(self, hashes: Mapping[str, str]) -> str:
-        """The tree's digest, with the sha256 of each of its files."""
+        """Return the tree's digest, given the sha256 of each of its files."""
         entries = (FileEntry(path, size, hashes[path]) for path, size in self.files.items())
         return digest.tree_digest(entries, self.links.items(), self.folders)
 
 
 def scan_tree(root: Path) -> FileTree:
-    """What is in the folder. OSError when it is none, is itself a link, or a part of it can't be read. Blocking."""
+    """Return the content of the folder. Raises OSError if it is none, is itself a link, or can't be read in part.
+    Blocking."""
     if not stat.S_ISDIR(root.lstat().st_mode):
         raise NotADirectoryError(str(root))
     files: dict[str, int] = {}
@@ -58,18 +62,18 @@ def scan_tree(root: Path) -> FileTree:
 
 
 def hash_files(root: Path, paths: Iterable[str]) -> dict[str, str]:
-    """sha256 of these files below `root`, by path. OSError for what is no file. Blocking."""
+    """Return the sha256 of these files below `root`, by path. Raises OSError for other kinds of entries. Blocking."""
     return {path: hash_file(root / path) for path in paths}
 
 
 def folder_digest(root: Path) -> str:
-    """The digest of all that is in the folder. Blocking."""
-    found = scan_tree(root)
-    return found.compute_digest(hash_files(root, found.files))
+    """Return the digest of all content of the folder. Blocking."""
+    tree = scan_tree(root)
+    return tree.compute_digest(hash_files(root, tree.files))
 
 
 def hash_file(place: Path) -> str:
-    """sha256 of a file's bytes, in hexadecimal; OSError for a link, a pipe and the like. Blocking."""
+    """Return the sha256 of a file's bytes in hexadecimal. Raises OSError for a link, a pipe and the like. Blocking."""
     descriptor = os.open(place, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     with os.fdopen(descriptor, "rb") as content:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):

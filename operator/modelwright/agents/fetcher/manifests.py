@@ -1,5 +1,7 @@
-"""The files of an artifact as model_signing compares them, from hashes that are known. Imports that library, so that
-nothing else does."""
+"""The files of an artifact in the form in which model_signing compares them, from known hashes.
+
+The only module that imports that library at load time.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,10 @@ from modelwright.agents.fetcher.digest import FileEntry
 
 
 class KnownHashes(hashing.Config):
-    """Hashes nothing. What the signature itself says was left out is left out, as is the signature, and no more."""
+    """A hashing configuration that hashes nothing.
+
+    It leaves out exactly the signature and the files that the signature itself leaves out.
+    """
 
     def __init__(self, entries: Sequence[FileEntry], *, single: bool, signature: str) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -24,7 +29,7 @@ class KnownHashes(hashing.Config):
         }
         self._ignored = {PurePosixPath(signature)}
         self.compared = False
-        """Whether the library has asked for the files: the signature itself is good then."""
+        """Whether the library has asked for the files: then the signature itself is valid."""
         self.left_out: list[PurePosixPath] = []
 
     def add_ignored_paths(self, *, model_path: hashing.PathLike, paths: Iterable[hashing.PathLike]) -> None:

@@ -1,4 +1,4 @@
-"""Which relative paths may be written below a folder. Pure."""
+"""Rules for relative paths that may be written below a folder. Pure."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ _MAX_PATH_BYTES = 3000
 
 
 def check_relative_path(name: str, where: str) -> str:
-    """`name` as a clean relative posix path; FetchError(UnsafeArchive) when it could leave the folder.
+    """Return `name` as a clean relative posix path. Raises FetchError(UnsafeArchive) if it could leave the folder.
 
-    `where` names what the path was read from (an archive, a listing), for the message.
+    `where`: the source of the path (an archive, a listing), for the message.
     """
     shown = ascii(name[:120])
     if not name or "\0" in name:
@@ -37,12 +37,11 @@ def check_relative_path(name: str, where: str) -> str:
 
 
 def resolve_link_target(link: str, target: str, where: str) -> str:
-    """The path, inside the folder, that the symbolic link at `link` points to; FetchError(UnsafeArchive) when it is
-    outside.
+    """Return the path, inside the folder, that the symbolic link at `link` points to. Raises FetchError(UnsafeArchive)
+    if it is outside.
 
-    `..` may only stand at the target's beginning: after a name it would be taken from wherever that name, if it is a
-    link
-    itself, leads to, and `d -> .` with `x -> d/../secret` would get out.
+    `..` may only stand at the target's start: after a name it would be resolved from the target of that name, if it is
+    a link, and `d -> .` with `x -> d/../secret` would leave the folder.
     """
     shown = ascii(link[:120])
     if not target or target.startswith("/") or "\\" in target or "\0" in target:
@@ -63,24 +62,25 @@ def resolve_link_target(link: str, target: str, where: str) -> str:
 
 
 def check_listing_paths(paths: Iterable[str], where: str) -> None:
-    """FetchError(UnsafeArchive) unless all `paths` can exist together: none twice, none both a file and a folder."""
-    seen = set()
+    """Raise FetchError(UnsafeArchive) unless all `paths` can exist together: none twice, none both a file and a
+    folder."""
+    known = set()
     for path in paths:
         if check_relative_path(path, where) != path:
             raise _unsafe_path(where, ascii(path[:120]), "is not a plain relative path")
-        if path in seen:
+        if path in known:
             raise _unsafe_path(where, ascii(path[:120]), "is there twice")
-        seen.add(path)
-    for path in seen:
+        known.add(path)
+    for path in known:
         parent = path
         while "/" in parent:
             parent = parent.rsplit("/", 1)[0]
-            if parent in seen:
+            if parent in known:
                 raise _unsafe_path(where, ascii(parent[:120]), "is both a file and a folder")
 
 
 def _unsafe_path(where: str, shown: str, why: str) -> FetchError:
     return FetchError(
         FetchReason.UNSAFE_ARCHIVE,
-        f"{where}: the path {shown} {why}; nothing of it was kept. Publish the artifact without it.",
+        f"{where}: the path {shown} {why}; the artifact was discarded. Publish the artifact without it.",
     )

@@ -1,4 +1,4 @@
-"""The port between the transfer and the stores: what a source must be able to do."""
+"""The port between the transfer and the stores: the methods that a source implements."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 class ArtifactKind(StrEnum):
-    """How an artifact's digest comes about."""
+    """How an artifact's digest is computed."""
 
     FILE = "file"  # sha256 of the one file's bytes
     DIRECTORY = "directory"  # digest.of_directory over the files
@@ -30,11 +30,10 @@ class ArtifactKind(StrEnum):
 class RemoteFile:
     """One file in a store.
 
-    `path` is where it goes, relative to the artifact's folder. `key` is how the source finds it again. `size` is in
-    bytes, None
-    when the store doesn't say. `version` (ETag or the like) is empty when the store has none: then nothing is resumed.
-    `ranges` says whether any part of it can be asked for. `sha256` and `git_blob` are known beforehand for some stores.
-    `unpack` is set for an archive that is to be unpacked into the artifact's folder: zip, tar, tar.gz.
+    `path`: its place relative to the artifact's folder. `key`: its name for the source. `size`: in bytes, None if the
+    store does not state it. `version` (ETag or similar): empty if the store has none; then no download is resumed.
+    `ranges`: whether the store serves parts of it. `sha256` and `git_blob`: known in advance for some stores. `unpack`:
+    zip, tar or tar.gz for an archive that is unpacked into the artifact's folder.
     """
 
     path: str
@@ -50,8 +49,11 @@ class RemoteFile:
 
 @dataclass(frozen=True)
 class Listing:
-    """What an artifact is made of, at one moment. `varies`: machines of another architecture get other files. `within`:
-    it is of the selection's path alone, from which its paths begin."""
+    """The files of an artifact at one moment.
+
+    `varies`: machines of another architecture get other files. `within`: it lists only the selection's path, and its
+    paths are relative to that.
+    """
 
     kind: ArtifactKind
     files: tuple[RemoteFile, ...]
@@ -62,7 +64,7 @@ class Listing:
 
 @dataclass(frozen=True)
 class FetchContext:
-    """What a source gets to work with."""
+    """Inputs of a source."""
 
     uri: ArtifactURI
     credentials: StoreCredentials
@@ -71,7 +73,7 @@ class FetchContext:
     selection: Selection = field(default=Selection())
 
     async def with_stall_timeout(self, awaitable: Awaitable[T], what: str) -> T:
-        """The result, or a retryable DownloadStalled when nothing came for `stall_seconds`."""
+        """Await the result; raise a retryable DownloadStalled without one within `stall_seconds`."""
         try:
             async with asyncio.timeout(self.settings.stall_seconds):
                 return await awaitable
@@ -82,24 +84,25 @@ class FetchContext:
 
 
 class ArtifactSource(Protocol):
-    """A store that holds one artifact. Every failure is a FetchError whose text holds no secret."""
+    """A store that holds one artifact. Every failure is a FetchError with a text free of secrets."""
 
     async def inspect(self, digest: str) -> Listing:
-        """What the artifact is made of now. `digest` is the wanted one ('' when it is to be found out): a store that
-        names content by digest looks up exactly that."""
+        """Return the present files of the artifact.
+
+        `digest`: the required one, '' if it is unknown; a store that names content by digest lists exactly that.
+        """
         ...
 
     def read(self, file: RemoteFile, start: int, stop: int | None) -> AsyncGenerator[bytes, None]:
-        """The bytes from `start` up to, not including, `stop` (None: to the end), in pieces of at most about a
+        """Yield the bytes from `start` up to, not including, `stop` (None: to the end), in pieces of at most about a
         megabyte.
 
-        Raises ArtifactChanged when the file is no longer the one that was listed. Without `ranges`, start is 0 and
-        stop None.
+        Raises ArtifactChanged if the file differs from the listed one. Without `ranges`, start is 0 and stop None.
         """
         ...
 
     async def close(self) -> None:
-        """Give connections back."""
+        """Release connections."""
         ...
 
 
@@ -107,6 +110,6 @@ ARCHIVE_SUFFIXES = {".zip": "zip", ".tar": "tar", ".tar.gz": "tar.gz", ".tgz": "
 
 
 def detect_archive_form(name: str) -> str:
-    """`zip`, `tar` or `tar.gz` when the file name says so, else ''."""
+    """Return `zip`, `tar` or `tar.gz` by the file name, else ''."""
     lower = name.lower()
     return next((form for suffix, form in ARCHIVE_SUFFIXES.items() if lower.endswith(suffix) and lower != suffix), "")

@@ -1,4 +1,4 @@
-"""Takes secrets out of text before anybody can read it. Pure."""
+"""Removes secrets from text before it is written anywhere. Pure."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SECRET_PATTERNS = (
 
 
 class Redactor:
-    """Replaces the secret values it was told, and everything that looks like one, by `***`."""
+    """Replaces known secret values, and everything that looks like one, by `***`."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         self._secrets: list[str] = []
@@ -26,7 +26,7 @@ class Redactor:
             self.add_secret(secret)
 
     def add_secret(self, secret: str) -> None:
-        """Remember one more value that must not be printed; each line of a value of many lines counts."""
+        """Add a value that must not be printed; each line of a multi-line value counts."""
         for value in {secret, secret.strip(), *(line.strip() for line in secret.splitlines())}:
             if len(value) >= 4 and value not in self._secrets:
                 self._secrets.append(value)

@@ -1,4 +1,4 @@
-"""What a fetch says: progress lines on stdout and the termination message. Everything passes through the redactor."""
+"""Output of a fetch: progress lines on stdout and the termination message. Everything passes through the redactor."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TERMINATION_BYTES = 4096  # the kubelet keeps no more
 
 
 class TransferMeter:
-    """Counts what has come; `total` is None until it is known."""
+    """Counts received bytes and files; `total_bytes` is None until it is known."""
 
     def __init__(self) -> None:
         self.total_bytes: int | None = None
@@ -26,7 +26,7 @@ class TransferMeter:
 
 
 class FetchReport:
-    """Writes lines: JSON objects, or plain text where a person looks at a terminal."""
+    """Writes log lines: JSON objects, or plain text on a terminal."""
 
     def __init__(self, redact: Redactor, *, plain: bool = False, stream: TextIO | None = None) -> None:
         self.redact = redact
@@ -36,7 +36,7 @@ class FetchReport:
         self._last: tuple[float, int] = (self._began, 0)
 
     def log_event(self, event: str, message: str, **values: object) -> None:
-        """One line. A closed or full stdout never ends a fetch."""
+        """Write one line. A closed or full stdout never ends a fetch."""
         if self._plain:
             line = self.redact(f"{time.monotonic() - self._began:7.1f}s  {message}")
         else:
@@ -53,18 +53,18 @@ class FetchReport:
             return
 
     def log_progress(self, meter: TransferMeter) -> None:
-        """How far the fetch is, and how fast it went since the last such line."""
+        """Log the progress, and the rate since the previous progress line."""
         now = time.monotonic()
         then, before = self._last
         rate = (meter.bytes - before) / max(now - then, 1e-3)
         self._last = (now, meter.bytes)
         done = meter.bytes + meter.resumed
-        of = "" if meter.total_bytes is None else f" of {format_size(meter.total_bytes)}"
+        total = "" if meter.total_bytes is None else f" of {format_size(meter.total_bytes)}"
         percent = "" if not meter.total_bytes else f" ({100 * done / meter.total_bytes:.0f} %)"
         files = f", {meter.files} of {meter.total_files} files" if meter.total_files > 1 else ""
         self.log_event(
             "progress",
-            f"{format_size(done)}{of}{percent}{files}, {format_size(int(rate))}/s"
+            f"{format_size(done)}{total}{percent}{files}, {format_size(int(rate))}/s"
             + (f", {meter.retries} retries" if meter.retries else ""),
             bytes=done,
             totalBytes=meter.total_bytes,
@@ -76,7 +76,7 @@ class FetchReport:
 
 
 def format_size(size: int) -> str:
-    """A size for people: 12 B, 3.4 MB, 1.2 GB (powers of 1000)."""
+    """Format a size for readers: 12 B, 3.4 MB, 1.2 GB (powers of 1000)."""
     value = float(size)
     for unit in ("B", "kB", "MB", "GB"):
         if value < 1000:
@@ -86,7 +86,7 @@ def format_size(size: int) -> str:
 
 
 def truncate_utf8(text: str, limit: int) -> str:
-    """At most `limit` bytes of UTF-8, cut between characters."""
+    """Cut a text to at most `limit` bytes of UTF-8, between characters."""
     encoded = text.encode("utf-8", "replace")
     if len(encoded) <= limit:
         return encoded.decode("utf-8")
@@ -94,7 +94,7 @@ def truncate_utf8(text: str, limit: int) -> str:
 
 
 def format_failure(reason: str, message: str) -> str:
-    """JSON of a failure, at most TERMINATION_BYTES long however much the message's characters grow in JSON."""
+    """Format a failure as JSON of at most TERMINATION_BYTES, even if its characters grow in JSON."""
     limit = TERMINATION_BYTES - 200
     while True:
         text = json.dumps({"reason": reason, "message": truncate_utf8(message, limit)}, ensure_ascii=False)
@@ -104,7 +104,7 @@ def format_failure(reason: str, message: str) -> str:
 
 
 def write_termination(path: Path, text: str) -> None:
-    """Leaves `text` for the kubelet; outside a pod there is no such file, and that is fine."""
+    """Write `text` for the kubelet. Outside a pod there is no such file, which is not an error."""
     try:
         with path.open("w", encoding="utf-8") as file:
             file.write(text)

@@ -1,4 +1,4 @@
-"""Which part of an artifact is the model: a folder or a file within it, and patterns for its files. Pure."""
+"""The part of an artifact that is the model: a folder or file in it, and patterns for its files. Pure."""
 
 from __future__ import annotations
 
@@ -23,11 +23,13 @@ _UNUSABLE_CHARACTERS = re.compile(r"[\x00-\x1f\x7f\\\ud800-\udfff]")
 
 @dataclass(frozen=True)
 class Selection:
-    """A part of an artifact. `path` is a folder, whose content is taken, or one file; '' is all. Of that, a file is
-    taken whose path below `path` matches one of `include` (none: every file) and none of `exclude`.
+    """A part of an artifact.
 
-    Patterns are those of huggingface_hub's allow_patterns and ignore_patterns: `*` stands for slashes too, and a
-    slash at the end for all that is in the folder.
+    `path` is a folder, of which the content is taken, or one file; '' is the whole artifact. Of that, a file is taken
+    if its path below `path` matches one of `include` (none: every file) and none of `exclude`.
+
+    Patterns are those of huggingface_hub's allow_patterns and ignore_patterns: `*` also matches slashes, and a slash at
+    the end stands for all files in the folder.
     """
 
     path: str = ""
@@ -39,25 +41,25 @@ class Selection:
 
     @property
     def key(self) -> str:
-        """A name of this part, '' for all: with the digest of a whole it says which files are meant."""
+        """A name of this part, '' for the whole; together with the whole's digest it identifies the files."""
         if not self:
             return ""
         text = json.dumps([self.path, self.include, self.exclude], separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:_KEY_LENGTH]
 
     def place_of(self, name: str) -> str | None:
-        """Where the file `name` of the artifact goes; None when it is not of this part."""
+        """Return the place of the artifact's file `name`; None if it is not in this part."""
         place = self.relative_to_path(name)
         return place if place and self.matches_patterns(place) else None
 
     def relative_to_path(self, name: str) -> str | None:
-        """`name` relative to `path`: '' for the folder itself, None for what is outside."""
+        """Return `name` relative to `path`: '' for the folder itself, None outside it."""
         if not self.path or name == self.path:
             return name if not self.path else ""
         return name[len(self.path) + 1 :] if name.startswith(f"{self.path}/") else None
 
     def matches_patterns(self, place: str) -> bool:
-        """Whether the patterns take the file at `place`, which is relative to `path`."""
+        """Return whether the patterns take the file at `place`, which is relative to `path`."""
         including, excluding = self._patterns
         if self.include and not any(pattern.match(place) for pattern in including):
             return False
@@ -74,12 +76,12 @@ class Selection:
 
 
 def _compile_pattern(pattern: str) -> re.Pattern[str]:
-    # What fnmatch makes of stars are atomic groups: time grows with the product of both lengths and no faster.
+    # fnmatch translates stars to atomic groups: time grows at most with the product of both lengths.
     return re.compile(fnmatch.translate(f"{pattern}*" if pattern.endswith("/") else pattern))
 
 
 def parse_selection(path: str = "", include: Sequence[str] = (), exclude: Sequence[str] = ()) -> Selection:
-    """The selection; FetchError(InvalidURI) names the field that can't be used."""
+    """Build the selection. FetchError(InvalidURI) names an invalid field."""
     if path:
         _check_text(path, "artifact.path", MAX_PATH)
         if path != _clean_path(path):
@@ -101,7 +103,7 @@ def _check_text(text: str, field: str, most: int) -> None:
     if not 1 <= len(text) <= most:
         raise _invalid_field(field, f"must have 1 to {most} characters")
     if _UNUSABLE_CHARACTERS.search(text):
-        raise _invalid_field(field, "may not hold a backslash, a control character or what is no UTF-8")
+        raise _invalid_field(field, "may not contain a backslash, a control character or invalid UTF-8")
 
 
 def _clean_path(path: str) -> str:
@@ -116,7 +118,7 @@ def _invalid_field(field: str, why: str) -> FetchError:
 
 
 class PathCandidates:
-    """What an artifact has where a selection looks for its path: for the message when nothing is there."""
+    """Names in an artifact near a selection's path, for the message if the path does not exist."""
 
     def __init__(self, selection: Selection) -> None:
         self._selection = selection
@@ -126,7 +128,7 @@ class PathCandidates:
         self.link = ""
 
     def add_name(self, name: str) -> None:
-        """The artifact has an entry called `name`."""
+        """Add the name of an entry of the artifact."""
         parts = name.split("/")
         same = 0
         while same < min(len(parts), len(self._segments)) and parts[same] == self._segments[same]:
@@ -143,7 +145,7 @@ class PathCandidates:
         return self
 
     def nothing_selected(self, where: str) -> FetchError:
-        """The failure that the selection takes nothing of the artifact `where`."""
+        """Build the failure that the selection takes nothing of the artifact `where`."""
         path = self._selection.path
         if self.link:
             return _not_found(f"{where}: {self.link}. Write the folder that it leads to into artifact.path.")

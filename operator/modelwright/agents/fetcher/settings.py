@@ -16,16 +16,16 @@ _PREFIX = "MODELWRIGHT_FETCH_"
 class FetchSettings:
     """Each field is set by MODELWRIGHT_FETCH_<NAME>; sizes are in bytes, times in seconds."""
 
-    stall_seconds: float = 30.0  # a request that brings less than a kilobyte in this time is given up and made again
+    stall_seconds: float = 30.0  # a request that receives less than a kilobyte in this time is cancelled and repeated
     attempts: int = 5  # tries of one request without progress before the fetch fails
     backoff_seconds: float = 1.0  # wait before the second try; doubles, with jitter, up to max_backoff_seconds
     max_backoff_seconds: float = 30.0
     parallel: int = 16  # requests at a time
     part_bytes: int = 8 << 20  # a larger file is read in ranges of this size
-    memory_bytes: int = 96 << 20  # at most this much data is held in memory
+    memory_bytes: int = 96 << 20  # most data held in memory
     max_bytes: int = 0  # of the download; 0 is no limit
-    max_unpacked_bytes: int = 256 << 30  # of an unpacked archive
-    max_unpacked_ratio: float = 200.0  # unpacked to packed, looked at once 64 MiB are unpacked
+    max_unpacked_bytes: int = 256 << 30  # total of an unpacked archive
+    max_unpacked_ratio: float = 200.0  # unpacked to packed, checked from 64 MiB unpacked
     max_entries: int = 100_000  # of an archive, or files of a folder
     progress_seconds: float = 5.0
     claim_seconds: float = (
@@ -40,7 +40,7 @@ class FetchSettings:
 
 
 def read_fetch_settings(environment: Mapping[str, str]) -> FetchSettings:
-    """Settings with what the environment says; FetchError names the variable that can't be read."""
+    """Read the settings from the environment. FetchError names an invalid variable."""
     values: dict[str, object] = {}
     for field in fields(FetchSettings):
         name = _PREFIX + field.name.upper()
@@ -61,20 +61,22 @@ def read_fetch_settings(environment: Mapping[str, str]) -> FetchSettings:
             else:
                 raise ValueError
         except (ValueError, KeyError):
-            wanted = (
+            expected = (
                 "true or false"
                 if isinstance(default, bool)
                 else "size or full"
                 if isinstance(default, str)
                 else "a number above 0"
             )
-            raise FetchError(FetchReason.INTERNAL_ERROR, f"The environment variable {name} must be {wanted}.") from None
+            raise FetchError(
+                FetchReason.INTERNAL_ERROR, f"The environment variable {name} must be {expected}."
+            ) from None
     return FetchSettings(**values)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
 class ContainerPaths:
-    """Folders and files of the container, which tests put elsewhere."""
+    """Folders and files of the container; tests use others."""
 
     credentials: Path
     termination_log: Path
@@ -87,6 +89,6 @@ class ContainerPaths:
             credentials=Path(environment.get("MODELWRIGHT_CREDENTIALS") or "/var/run/modelwright/credentials"),
             termination_log=Path(environment.get("MODELWRIGHT_TERMINATION_LOG") or "/dev/termination-log"),
             source_root=Path(environment.get("MODELWRIGHT_SOURCE_ROOT") or "/mnt/source"),
-            # a container that restarts in the same pod must find its own unfinished work again, and no other pod's
+            # a restarted container must find the unfinished work of its own pod, and of no other
             holder=environment.get("MODELWRIGHT_POD_UID") or environment.get("POD_UID") or hostname,
         )

@@ -1,7 +1,7 @@
-"""Whether a trusted key has signed exactly the files of an artifact: OpenSSF model signatures, in key mode.
+"""Verifies whether a trusted key has signed exactly the files of an artifact: OpenSSF model signatures, in key mode.
 
-The transfer has hashed every file already, so the library is given those hashes: nothing is stored or read again, and
-what is verified are the very bytes whose digest is pinned.
+The transfer has already hashed every file, so the library receives those hashes: nothing is stored or read again, and
+the verified bytes are those of the pinned digest.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
     from modelwright.agents.fetcher.manifests import KnownHashes
 
 SIGNATURE_FILE = "model.sig"
-"""Where the signature of a folder is: in the folder."""
+"""Name of the signature in a signed folder."""
 SIGNATURE_SUFFIX = ".sig"
-"""Where the signature of a single file is: beside it, under its name and this."""
+"""Suffix of the signature beside a signed single file."""
 MAX_SIGNATURE_BYTES = 32 << 20
 _SHOWN_BYTES = 1000
 _SHOWN_FILES = 5
 
 
 class SignatureFinding(StrEnum):
-    """What an artifact's signature is worth; a reason in the ModelVersion's status."""
+    """Result of verifying an artifact's signature; a reason in the ModelVersion's status."""
 
     VERIFIED = "SignatureVerified"
     MISSING = "SignatureMissing"
@@ -43,26 +43,26 @@ class SignatureFinding(StrEnum):
 
 @dataclass(frozen=True)
 class SignatureJudgement:
-    """A finding, in words for the person who reads the status, and the name of the key that has signed."""
+    """A finding, a message for the reader of the status, and the name of the signing key."""
 
     finding: SignatureFinding
     message: str
     key: str = ""
 
     def to_json(self) -> dict[str, str]:
-        """The member `signature` of the termination message."""
-        told = {"reason": str(self.finding), "message": truncate_utf8(self.message, _SHOWN_BYTES)}
-        return {**told, "key": self.key} if self.key else told
+        """Return the member `signature` of the termination message."""
+        document = {"reason": str(self.finding), "message": truncate_utf8(self.message, _SHOWN_BYTES)}
+        return {**document, "key": self.key} if self.key else document
 
 
 def signature_uri(uri: str) -> str:
-    """Where the signature of the single file at `uri` is."""
+    """Return the address of the signature of the single file at `uri`."""
     path, mark, query = uri.partition("?") if uri.startswith(("http://", "https://")) else (uri, "", "")
     return f"{path}{SIGNATURE_SUFFIX}{mark}{query}"
 
 
 def missing_signature(where: str, *, single: bool) -> SignatureJudgement:
-    """No signature of the artifact at `where` is there."""
+    """Build the judgement for the artifact at `where` without a signature."""
     place = (
         f"there is no {PurePosixPath(where).name}{SIGNATURE_SUFFIX} beside it"
         if single
@@ -74,15 +74,17 @@ def missing_signature(where: str, *, single: bool) -> SignatureJudgement:
 
 
 def invalid_signature(why: str) -> SignatureJudgement:
-    """The artifact is of a form in which no signature of it can be verified."""
+    """Build the judgement for a signature that can't be verified, or is wrong."""
     return SignatureJudgement(SignatureFinding.INVALID, why)
 
 
 def judge_signature(
     bundle: bytes, entries: Sequence[FileEntry], keys: Mapping[str, str], *, single: bool
 ) -> SignatureJudgement:
-    """Whether one of `keys` (PEM, by name) has signed these files with this Sigstore bundle. `single`: one file that is
-    no folder. Takes most of a second, nearly all of it for importing the library. Blocking.
+    """Verify whether one of `keys` (PEM, by name) has signed these files with this Sigstore bundle. Blocking.
+
+    `single`: the artifact is one file and not a folder. Takes most of a second, nearly all of it for importing the
+    library.
     """
     from modelwright.agents.fetcher.manifests import KnownHashes  # here, since it is slow
 
@@ -116,7 +118,7 @@ def judge_signature(
 
 
 def _key_problem(known: KnownHashes, key: Path, signature: Path) -> str | None:
-    """Why this key does not vouch for the files; None when it does."""
+    """Say why this key does not vouch for the files; None if it does."""
     from model_signing import verifying
 
     try:
@@ -125,28 +127,28 @@ def _key_problem(known: KnownHashes, key: Path, signature: Path) -> str | None:
     except Exception:
         return "is no public key on P-256, P-384 or P-521"
     try:
-        # It prints warnings, and stdout is a log of JSON lines.
+        # The library prints warnings, and stdout is a log of JSON lines.
         with contextlib.redirect_stdout(io.StringIO()):
             config.verify(Path(os.sep, "artifact"), signature)
     except Exception as error:
-        # Of many libraries, for whatever bytes lay there. Each one means that nothing was verified.
+        # Arbitrary bytes raise errors of many libraries. Each one means that nothing was verified.
         return str(error).strip() or type(error).__name__
     return None
 
 
 def _read_hash_form(bundle: bytes) -> tuple[str, str]:
-    """How the bundle says that files were hashed; two empty words when it can't be read. Not verified yet."""
+    """Return how the bundle says that files were hashed; two empty texts if it can't be read. Not verified yet."""
     try:
         payload = json.loads(base64.b64decode(json.loads(bundle)["dsseEnvelope"]["payload"]))
-        told = payload["predicate"]["serialization"]
-        return str(told["method"])[:63], str(told["hash_type"])[:63]
+        serialization = payload["predicate"]["serialization"]
+        return str(serialization["method"])[:63], str(serialization["hash_type"])[:63]
     except (ValueError, KeyError, TypeError, RecursionError):
         return "", ""
 
 
 def _format_left_out(paths: Iterable[PurePosixPath]) -> str:
-    found = sorted(str(path) for path in paths if str(path) != SIGNATURE_FILE)
-    if not found:
+    names = sorted(str(path) for path in paths if str(path) != SIGNATURE_FILE)
+    if not names:
         return ""
-    more = f" and {len(found) - _SHOWN_FILES} more" if len(found) > _SHOWN_FILES else ""
-    return f", which leaves out {', '.join(found[:_SHOWN_FILES])}{more}"
+    more = f" and {len(names) - _SHOWN_FILES} more" if len(names) > _SHOWN_FILES else ""
+    return f", which leaves out {', '.join(names[:_SHOWN_FILES])}{more}"

@@ -1,4 +1,4 @@
-"""Credentials of the stores: a mounted Secret's files, or environment variables of the same names."""
+"""Credentials of the stores: files of a mounted Secret, or environment variables of the same names."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _MAX_VALUE_BYTES = 1 << 20
 
 
 class StoreCredentials:
-    """Looks a name up in the mounted Secret first, then in the environment. Its text form shows no values."""
+    """Reads a name from the mounted Secret first, then from the environment. Its repr shows no values."""
 
     def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
         self._folder = folder
@@ -45,7 +45,7 @@ class StoreCredentials:
         return f"Credentials({self._folder})"
 
     def read_mounted(self, name: str) -> str:
-        """The value in the mounted Secret, or ''."""
+        """Return the value in the mounted Secret, or ''."""
         path = self._folder / name
         try:
             if not path.is_file():
@@ -66,18 +66,18 @@ class StoreCredentials:
             ) from None
 
     def mounted_path(self, name: str) -> Path | None:
-        """The value's file in the mounted Secret, for libraries that want one."""
+        """Return the value's file in the mounted Secret, for libraries that need a file."""
         return self._folder / name if self.read_mounted(name) else None
 
     def get(self, name: str) -> str:
-        """The value, or ''."""
+        """Return the value, or ''."""
         return self.read_mounted(name) or self._environment.get(name, "").strip()
 
     def is_enabled(self, name: str) -> bool:
         return self.get(name).lower() in ("true", "1", "yes")
 
     def list_secrets(self) -> Iterator[str]:
-        """Every value that must never be printed, also in the forms in which it travels."""
+        """Yield every value that must never be printed, also in its encoded forms."""
         for name in _SECRET_NAMES:
             value = self.get(name)
             if not value:

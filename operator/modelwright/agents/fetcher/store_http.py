@@ -1,5 +1,4 @@
-"""HTTP for the sources that speak it directly (http, hf, oci): redirects, addresses, errors and TLS, all in one
-place."""
+"""HTTP for the sources that use it directly (http, hf, oci): redirects, addresses, errors and TLS."""
 
 from __future__ import annotations
 
@@ -32,17 +31,17 @@ _MAX_REDIRECTS = 10
 
 
 class _GuardedResolver(AbstractResolver):
-    """The system's resolver; what it finds is what is connected to, so an answer can't change after the check."""
+    """The system's resolver. The checked addresses are the ones used, so an answer can't change after the check."""
 
     def __init__(self) -> None:
         self._inner = ThreadedResolver()
 
     async def resolve(self, host: str, port: int = 0, family: int = 0) -> list[ResolveResult]:
-        found = await self._inner.resolve(host, port, family)  # type: ignore[arg-type]
-        for result in found:
+        results = await self._inner.resolve(host, port, family)  # type: ignore[arg-type]
+        for result in results:
             if is_forbidden(result["host"]):
                 raise _refused_host(host)
-        return found
+        return results
 
     async def close(self) -> None:
         await self._inner.close()
@@ -56,7 +55,7 @@ def _refused_host(host: str) -> FetchError:
 
 
 def refuse_address(url: str) -> str:
-    """The URL's host; FetchError when it is an address that no artifact may come from, or can't be read."""
+    """Return the URL's host. Raises FetchError if it is a forbidden or invalid address."""
     host = _parse_origin(url)[0][1]
     if is_forbidden(host):
         raise _refused_host(host)
@@ -64,20 +63,20 @@ def refuse_address(url: str) -> str:
 
 
 def refuse_metadata(url: str) -> None:
-    """For clients whose connections can't be watched: FetchError also when the host now leads to such an address.
+    """Raise FetchError also if the host resolves to a forbidden address, for clients with uncontrolled connections.
     Blocking."""
     host = refuse_address(url)
     try:
-        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        addresses = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
-        # The client will say so itself.
+        # The client reports this error.
         return
-    if any(is_forbidden(str(entry[4][0])) for entry in found):
+    if any(is_forbidden(str(entry[4][0])) for entry in addresses):
         raise _refused_host(host)
 
 
 def create_tls_context(credentials: StoreCredentials) -> ssl.SSLContext:
-    """The system's trusted authorities, and those in the credentials' ca.crt."""
+    """Create a context with the system's trusted authorities and those in the credentials' ca.crt."""
     context = ssl.create_default_context()
     extra = credentials.get("ca.crt")
     if extra:
@@ -91,13 +90,13 @@ def create_tls_context(credentials: StoreCredentials) -> ssl.SSLContext:
 
 
 def strip_url_secrets(url: str) -> str:
-    """The URL without user, password and query."""
+    """Return the URL without user, password and query."""
     split = urlsplit(url)
     return f"{split.scheme}://{url_netloc(url)}{split.path}"
 
 
 def url_netloc(url: str) -> str:
-    """The URL's host and, where it is written, port."""
+    """Return the URL's host and, if it is given, port."""
     split = urlsplit(url)
     host = f"[{split.hostname}]" if split.hostname and ":" in split.hostname else split.hostname or ""
     return f"{host}{f':{split.port}' if split.port else ''}"
@@ -109,7 +108,7 @@ def url_origin(url: str) -> tuple[str, str, int | None]:
 
 
 def _parse_origin(url: str) -> tuple[tuple[str, str, int | None], str]:
-    """Origin of the URL, and how it is shown."""
+    """Return the origin of the URL, and its printable form."""
     try:
         return url_origin(url), strip_url_secrets(url)
     except ValueError:
@@ -124,8 +123,10 @@ def _join_redirect(url: str, location: str, what: str) -> str:
 
 
 class StoreHttpClient:
-    """A pool of connections. `private` headers go only to the origin that a request was made to, never along a
-    redirect."""
+    """A pool of connections.
+
+    `private` headers are sent only to the origin of the original request, never along a redirect.
+    """
 
     def __init__(self, credentials: StoreCredentials, settings: FetchSettings) -> None:
         self._session = aiohttp.ClientSession(
@@ -153,7 +154,7 @@ class StoreHttpClient:
         method: str = "GET",
         form: Mapping[str, str] | None = None,
     ) -> AsyncGenerator[aiohttp.ClientResponse, None]:
-        """The response after redirects, with any status. Raises FetchError for failures of the network."""
+        """Open the response after redirects, with any status. Raises FetchError for network failures."""
         start, what = _parse_origin(url)
         try:
             for _ in range(_MAX_REDIRECTS + 1):
@@ -199,7 +200,7 @@ class StoreHttpClient:
             raise store_unreachable(f"{what}: {type(error).__name__}") from error
 
     async def supports_ranges(self, url: str, private: Mapping[str, str]) -> bool:
-        """Whether the server gives a part of the resource when it is asked for one."""
+        """Return whether the server answers a request for a part of the resource with that part."""
         async with self.open_response(url, {"Range": "bytes=0-0"}, private) as response:
             raise_for_status(response, strip_url_secrets(url))
             return response.status == 206
@@ -215,7 +216,7 @@ class StoreHttpClient:
         version: str = "",
         private: Mapping[str, str] | None = None,
     ) -> AsyncGenerator[bytes, None]:
-        """The module's read_range, over these connections."""
+        """Call the module's read_range with these connections."""
 
         def opener(address: str, headers: Mapping[str, str]) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
             return self.open_response(address, headers, private)
@@ -229,12 +230,12 @@ ResponseOpener = Callable[[str, Mapping[str, str]], AbstractAsyncContextManager[
 async def read_range(
     opener: ResponseOpener, url: str, start: int, stop: int | None, *, size: int | None, ranges: bool, version: str = ""
 ) -> AsyncGenerator[bytes, None]:
-    """The bytes of a URL from `start` up to `stop`; `size` is the whole resource's.
+    """Yield the bytes of a URL from `start` up to `stop`; `size` is that of the whole resource.
 
-    ArtifactChanged when its version is no longer `version`, where one is given, or it has become shorter.
+    Raises ArtifactChanged if its version differs from `version`, if that is given, or if it has become shorter.
     """
     what = strip_url_secrets(url)
-    # some servers answer a request for everything only when it has no Range
+    # some servers answer a request for the whole resource only without a Range header
     partly = ranges and not (start == 0 and stop in (None, size))
     headers = {"Range": f"bytes={start}-{'' if stop is None else stop - 1}"} if partly else {}
     async with opener(url, headers) as response:
@@ -243,8 +244,8 @@ async def read_range(
         raise_for_status(response, what)
         if version and resource_version(response.headers) != version:
             raise ArtifactChanged(f"{what}: it changed while it was read")
-        began = response.headers.get("Content-Range", "").startswith(f"bytes {start}-")
-        if partly and (response.status != 206 or not began):
+        starts_right = response.headers.get("Content-Range", "").startswith(f"bytes {start}-")
+        if partly and (response.status != 206 or not starts_right):
             raise ArtifactChanged(f"{what}: the server no longer answers a part of it")
         async for data in response.content.iter_any():
             yield data
@@ -255,7 +256,7 @@ def _format_os_error(error: OSError) -> str:
 
 
 def raise_for_status(response: aiohttp.ClientResponse, what: str, hint: str = "") -> None:
-    """Raises the FetchError of a response with status 400 or more."""
+    """Raise the FetchError of a response with status 400 or more."""
     if response.status < 400 and response.status not in _REDIRECTS:
         return
     try:
@@ -266,7 +267,7 @@ def raise_for_status(response: aiohttp.ClientResponse, what: str, hint: str = ""
 
 
 def resource_version(headers: Mapping[str, str]) -> str:
-    """What tells one version of a resource from another: a strong ETag, else the modification time, else ''."""
+    """Return an identifier of the resource's version: a strong ETag, else the modification time, else ''."""
     etag = headers.get("ETag", "")
     if etag and not etag.startswith("W/"):
         return etag

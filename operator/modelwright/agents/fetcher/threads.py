@@ -1,4 +1,4 @@
-"""Blocking work in a thread that is never left running behind a cancelled task."""
+"""Runs blocking work in a thread that never outlives a cancelled task."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ T = TypeVar("T")
 
 
 async def run_in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """The function's result. A cancel waits for the function's end: a write that goes on in the background would land
-    in a file that the next try has begun anew."""
+    """Run the function in a thread.
+
+    A cancellation waits for the function's end: a write that continued in the background would land in a file that the
+    next try has started from its beginning.
+    """
     future = asyncio.ensure_future(asyncio.to_thread(function, *args, **kwargs))
     try:
         return await asyncio.shield(future)

@@ -1,4 +1,4 @@
-"""Brings bytes from a source, in order: parallel ranges, stall detection, retries with back-off, bounded memory."""
+"""Reads bytes from a source in order: parallel ranges, stall detection, retries with back-off, bounded memory."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ from modelwright.agents.fetcher.settings import FetchSettings
 
 T = TypeVar("T")
 
-_PROGRESS_BYTES = 64 << 10  # a try that brought this much counts as progress: the tries start anew
+_PROGRESS_BYTES = 64 << 10  # a try that received this much counts as progress and resets the number of tries
 _PIECE_BYTES = 128 << 10
 _MIN_BYTES = 1024  # in stall_seconds; less is a stall
 
 
 Pieces = list[bytes | bytearray]
-"""Bytes in order, as they came: joining them would cost a copy of everything."""
+"""Bytes in order, as received: joining them would cost a copy of everything."""
 
 
 class Sink(Protocol):
-    """Where a file's bytes go, in order."""
+    """Destination of a file's bytes, in order."""
 
     @property
     def offset(self) -> int:
-        """How many bytes it has already."""
+        """Number of bytes written."""
         ...
 
     async def write(self, data: Pieces) -> None: ...
 
     async def reset(self) -> None:
-        """Forget everything; the file begins anew."""
+        """Discard everything; the file starts again."""
         ...
 
 
 class BudgetGrant:
-    """Room for one request and its bytes. Both are given back exactly once, however often it is said."""
+    """Room for one request and its bytes. Each is returned exactly once, however often it is released."""
 
     def __init__(self, budget: TransferBudget, size: int) -> None:
         self._budget = budget
@@ -49,20 +49,20 @@ class BudgetGrant:
         self._requesting = True
 
     def end_request(self) -> None:
-        """The request is over; its bytes are still in memory."""
+        """End the request; its bytes are still in memory."""
         if self._requesting:
             self._requesting = False
             self._budget.release_room(0, 1)
 
     def release_all(self) -> None:
-        """The request is over and its bytes are gone."""
+        """End the request and release its bytes."""
         self.end_request()
         size, self._size = self._size, 0
         self._budget.release_room(size, 0)
 
 
 class TransferBudget:
-    """Bounds the bytes in memory and the requests under way, for all files together."""
+    """Bounds the bytes in memory and the concurrent requests, for all files together."""
 
     def __init__(self, memory: int, requests: int) -> None:
         self._memory = memory
@@ -78,7 +78,7 @@ class TransferBudget:
         self._free -= size
 
     async def acquire(self, size: int) -> BudgetGrant:
-        """Waits for room for one request of `size` bytes, first come, first served."""
+        """Wait for room for one request of `size` bytes, first come, first served."""
         size = min(size, self._memory)
         if not self._waiting and self._has_room(size):
             self._take_room(size)
@@ -91,15 +91,17 @@ class TransferBudget:
             if future.done() and not future.cancelled():
                 self.release_room(size, 1)
             else:
-                # who waits behind may fit where this one did not
+                # a later waiter may fit where this one did not
                 future.cancel()
                 self.release_room(0, 0)
             raise
         return BudgetGrant(self, size)
 
     def try_acquire(self, size: int) -> BudgetGrant | None:
-        """Room for reading ahead, only when nobody waits: a file's first missing range always comes before another's
-        later ones."""
+        """Take room for reading ahead, only if there are no waiters.
+
+        So a file's first missing range always precedes another's later ones.
+        """
         if self._waiting or size > self._memory or not self._has_room(size):
             return None
         self._take_room(size)
@@ -109,12 +111,12 @@ class TransferBudget:
         self._free += size
         self._requests += requests
         while self._waiting:
-            wanted, future = self._waiting[0]
+            size_needed, future = self._waiting[0]
             if future.done():
                 self._waiting.popleft()
-            elif self._has_room(wanted):
+            elif self._has_room(size_needed):
                 self._waiting.popleft()
-                self._take_room(wanted)
+                self._take_room(size_needed)
                 future.set_result(None)
             else:
                 return
@@ -131,11 +133,11 @@ class Transfer:
         self._meter = meter
         self._report = report
         self._budget = TransferBudget(settings.memory_bytes, settings.parallel)
-        # several parts must fit into the memory, whatever was set
+        # several parts must fit into the memory with any settings
         self.part_bytes = min(settings.part_bytes, max(settings.memory_bytes // 4, 1))
 
     async def with_retries(self, operation: Callable[[], Awaitable[T]]) -> T:
-        """The operation's result; a failure worth it is tried again, at most `attempts` times in all."""
+        """Run the operation; repeat it after a retryable failure, at most `attempts` times in all."""
         attempt = 0
         while True:
             try:
@@ -163,8 +165,7 @@ class Transfer:
         await asyncio.sleep(delay)
 
     async def fetch_file(self, file: RemoteFile, sink: Sink) -> None:
-        """Writes all of `file` that `sink` doesn't have yet. Raises ArtifactChanged when it is no longer what was
-        listed."""
+        """Write all bytes of `file` that `sink` lacks. Raises ArtifactChanged if it differs from the listed file."""
         if file.ranges and file.size is not None:
             async with aclosing(self._read_ranges(file, sink.offset, file.size)) as pieces:
                 async for data in pieces:
@@ -173,14 +174,14 @@ class Transfer:
             await self._read_whole(file, sink)
 
     async def read_small(self, file: RemoteFile) -> tuple[Pieces, BudgetGrant | None]:
-        """The content of a file no larger than a part; the caller frees the grant when it is done with it."""
+        """Return the content of a file no larger than a part; the caller releases the grant afterwards."""
         if not file.size:
             return [], None
         grant = await self._budget.acquire(file.size)
         return await self._read_part(file, 0, file.size, grant), grant
 
     async def _read_ranges(self, file: RemoteFile, start: int, end: int) -> AsyncGenerator[Pieces, None]:
-        """Ranges of the file, read side by side, given out in order."""
+        """Yield ranges of the file in order; they are read in parallel."""
         running: deque[tuple[asyncio.Task[Pieces], BudgetGrant]] = deque()
         position = start
         try:
@@ -205,27 +206,27 @@ class Transfer:
                 grant.release_all()
 
     async def _read_part(self, file: RemoteFile, start: int, stop: int, grant: BudgetGrant) -> Pieces:
-        """One range. Its request is over when this returns; its bytes are the caller's to free."""
+        """Return one range. Its request has ended on return; the caller releases its bytes."""
         pieces: Pieces = []
-        got = attempt = 0
+        received = attempt = 0
         try:
             while True:
-                before = got
+                before = received
                 try:
-                    async for data in self._read_request(file, start + got, stop):
-                        got += len(data)
+                    async for data in self._read_request(file, start + received, stop):
+                        received += len(data)
                         _append_piece(pieces, data)
                     grant.end_request()
                     return pieces
                 except FetchError as error:
-                    attempt = 1 if got - before >= _PROGRESS_BYTES else attempt + 1
+                    attempt = 1 if received - before >= _PROGRESS_BYTES else attempt + 1
                     await self._wait_or_raise(error, attempt)
         except BaseException:
             grant.release_all()
             raise
 
     async def _read_whole(self, file: RemoteFile, sink: Sink) -> None:
-        """A file that only comes in one piece: every try begins at its first byte."""
+        """Read a file that is only served as a whole: every try starts at its first byte."""
         attempt = 0
         while True:
             before = self._meter.bytes
@@ -249,10 +250,10 @@ class Transfer:
             raise artifact_too_large(self._settings.max_bytes, f"{file.path} alone")
 
     async def _read_request(self, file: RemoteFile, start: int, stop: int | None) -> AsyncGenerator[bytes, None]:
-        """One request's bytes. Ends only when all have come; a stall and an early end are errors worth another try."""
+        """Yield one request's bytes. It ends only after all of them; a stall and an early end are retryable errors."""
         loop = asyncio.get_running_loop()
-        wanted = (file.size if stop is None else stop - start) if file.size is not None or stop is not None else None
-        got = recent = 0
+        expected = (file.size if stop is None else stop - start) if file.size is not None or stop is not None else None
+        received = recent = 0
         pieces = self._source.read(file, start, stop)
         deadline = loop.time() + self._settings.stall_seconds
         try:
@@ -266,13 +267,13 @@ class Transfer:
                     raise FetchError(
                         FetchReason.DOWNLOAD_STALLED,
                         f"{file.path}: the store sent less than {_MIN_BYTES} bytes in "
-                        f"{self._settings.stall_seconds:g} s at byte {start + got}",
+                        f"{self._settings.stall_seconds:g} s at byte {start + received}",
                         retry=True,
                     ) from None
-                got += len(data)
+                received += len(data)
                 recent += len(data)
-                if wanted is not None and got > wanted:
-                    raise ArtifactChanged(f"{file.path}: the store sent more than the {wanted} bytes asked for")
+                if expected is not None and received > expected:
+                    raise ArtifactChanged(f"{file.path}: the store sent more than the {expected} bytes asked for")
                 self._meter.bytes += len(data)
                 yield data
                 if recent >= _MIN_BYTES:
@@ -280,12 +281,12 @@ class Transfer:
                     deadline = loop.time() + self._settings.stall_seconds
         finally:
             await pieces.aclose()
-        if wanted is not None and got < wanted:
-            raise store_unreachable(f"{file.path}: the connection ended after {got} of {wanted} bytes")
+        if expected is not None and received < expected:
+            raise store_unreachable(f"{file.path}: the connection ended after {received} of {expected} bytes")
 
 
 def _append_piece(pieces: Pieces, data: bytes) -> None:
-    """Small pieces are put together: each one costs a call to write it."""
+    """Append data. Small pieces are joined, since each one costs a call to write it."""
     if len(data) >= _PIECE_BYTES or not pieces or len(pieces[-1]) >= _PIECE_BYTES:
         pieces.append(data)
         return

@@ -1,4 +1,4 @@
-"""Artifact URIs: what each scheme's address means, and how to print it without its secrets. Pure."""
+"""Artifact URIs: the parts of each scheme's address, and a form without secrets. Pure."""
 
 from __future__ import annotations
 
@@ -36,14 +36,12 @@ _OCI_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class ArtifactURI:
-    """An artifact's address, taken apart.
+    """The parts of an artifact's address.
 
     `authority` is the bucket, Azure account, claim, registry or HTTP host (with its port); for hf it is the
-    organisation.
-    `container` is set for az only. `path` has no leading slash; `prefix` says that it can only be a folder (it ended
-    in a slash).
-    `reference` is a tag, a digest or a revision. `raw` may hold secrets and must never be printed; `safe` is for
-    people.
+    organisation. `container` is set for az only. `path` has no leading slash; `prefix`: it can only be a folder (it
+    ended in a slash). `reference` is a tag, a digest or a revision. `raw` may contain secrets and must never be
+    printed; `safe` is the printable form.
     """
 
     scheme: str
@@ -67,7 +65,7 @@ class ArtifactURI:
 
 
 def parse_uri(text: str) -> ArtifactURI:
-    """The parts of `text`; raises FetchError(InvalidURI) that says what is wrong and what the scheme's form is."""
+    """Parse `text`. Raises FetchError(InvalidURI) with the error and the scheme's form."""
     scheme, separator, rest = text.partition("://")
     if not separator or scheme not in SCHEMES:
         named = (
@@ -96,7 +94,7 @@ def _invalid_uri(scheme: str, why: str) -> FetchError:
 
 
 def _split_path(scheme: str, path: str, *, may_be_empty: bool = False) -> tuple[str, bool]:
-    """The path without its trailing slash, and whether it had one."""
+    """Return the path without its trailing slash, and whether it had one."""
     prefix = path.endswith("/")
     path = path.removesuffix("/")
     if not path:

@@ -1,4 +1,4 @@
-"""Hashes a file's bytes as they come, and says whether they are the ones that were announced."""
+"""Hashes a file's bytes on receipt and compares the result with the announced hash."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from modelwright.agents.fetcher.port import RemoteFile
 
 
 class FileHasher:
-    """sha256 of one file; also the git blob id where the store lists that instead."""
+    """sha256 of one file; also the git blob id if the store lists that instead."""
 
     def __init__(self, file: RemoteFile) -> None:
         self._file = file
@@ -32,21 +32,21 @@ class FileHasher:
             self.update(data)
 
     def verified_entry(self) -> FileEntry:
-        """The file's entry; FetchError(DigestMismatch) when the store had announced other content."""
-        found = self._sha256.hexdigest()
-        if self._file.sha256 and found != self._file.sha256:
-            raise digest_mismatch(self._file.path, f"sha256:{self._file.sha256}", f"sha256:{found}")
+        """Return the file's entry. Raises FetchError(DigestMismatch) if the store had announced other content."""
+        sha256 = self._sha256.hexdigest()
+        if self._file.sha256 and sha256 != self._file.sha256:
+            raise digest_mismatch(self._file.path, f"sha256:{self._file.sha256}", f"sha256:{sha256}")
         if self._git is not None and self._git.hexdigest() != self._file.git_blob:
             raise digest_mismatch(
                 self._file.path, f"git blob {self._file.git_blob}", f"git blob {self._git.hexdigest()}"
             )
-        return FileEntry(self._file.path, self.size, found)
+        return FileEntry(self._file.path, self.size, sha256)
 
 
-def digest_mismatch(what: str, wanted: str, found: str) -> FetchError:
+def digest_mismatch(what: str, pinned: str, actual: str) -> FetchError:
     return FetchError(
         FetchReason.DIGEST_MISMATCH,
-        f"{what} has digest {found}, but {wanted} is pinned. The artifact was changed or damaged after it was "
+        f"{what} has digest {actual}, but {pinned} is pinned. The artifact was changed or damaged after it was "
         "registered: "
         "restore it, or register the new content as a new ModelVersion.",
     )

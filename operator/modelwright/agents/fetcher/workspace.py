@@ -1,5 +1,4 @@
-"""The folder in which an artifact grows: finished files, the beginning of unfinished ones, and a journal to go on
-from."""
+"""The folder in which an artifact is assembled: finished files, partial files, and a journal to resume from."""
 
 from __future__ import annotations
 
@@ -32,12 +31,11 @@ class _FinishedFile:
 
 
 class Workspace:
-    """Layout below `root`: tree/ holds finished files, archives/ what is to be unpacked, partial/ beginnings,
-    journal.jsonl what is what.
+    """Layout below `root`: tree/ holds finished files, archives/ those to unpack, partial/ partial files, journal.jsonl
+    the state of each.
 
-    A beginning is always a gapless prefix, so a kill at any moment leaves something to go on from. Nothing here is
-    trusted
-    without hashing it again: a node that lost power may have kept the journal and lost the data.
+    A partial file is always a gapless prefix, so a kill at any moment leaves a state to resume from. Everything here is
+    hashed again before use: a node that lost power may have kept the journal and lost the data.
     """
 
     def __init__(self, root: Path) -> None:
@@ -53,7 +51,7 @@ class Workspace:
         self.used_leftovers = False
 
     def open(self) -> None:
-        """Creates the folders, or takes over what an earlier try of this container left."""
+        """Create the folders, or resume an earlier try of this container."""
         with disk.translate_errors(self.root, "The download"):
             for folder in (self.root, self.tree, self.archives, self._partial):
                 folder.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
@@ -67,7 +65,7 @@ class Workspace:
             self._journal = None
 
     def wipe_folder(self) -> None:
-        """Throw everything away and begin anew."""
+        """Discard everything and start again."""
         self.close()
         remove_path(self.root)
         self._done.clear()
@@ -86,14 +84,14 @@ class Workspace:
                 record = json.loads(line)
                 key, size, version, sha256 = record["path"], record["size"], record["version"], record["sha256"]
             except (ValueError, KeyError, TypeError):
-                continue  # a kill can cut the last line
+                continue  # a kill can truncate the last line
             if sha256:
                 self._done[key] = _FinishedFile(size, version, sha256)
             else:
                 self._partial_files[key] = (size, version)
 
     def _append_journal(self, *notes: tuple[RemoteFile, int | None, str]) -> None:
-        """Files with their size and sha256, or '' for one that is only begun. What has no version is never taken up."""
+        """Record files with their size and sha256, '' for a partial one. A file without a version is never resumed."""
         lines = [
             json.dumps({"path": file.path, "size": size, "version": file.version, "sha256": sha256}) + "\n"
             for file, size, sha256 in notes
@@ -107,7 +105,7 @@ class Workspace:
         return bool(self._done)
 
     def stored_bytes(self) -> int:
-        """How much earlier tries left on the disk. Blocking."""
+        """Return the bytes that earlier tries left on the disk. Blocking."""
         if not self._done and not self._partial_files:
             return 0
         total = 0
@@ -117,18 +115,18 @@ class Workspace:
         return total
 
     def finished_path(self, file: RemoteFile) -> Path:
-        """Where the finished file goes."""
+        """Return the path of the finished file."""
         if file.unpack:
             return self.archives / _flat_name(file.path)
         return self.tree / file.path
 
     def verify_finished(self, files: list[RemoteFile]) -> dict[str, FileEntry]:
-        """Entries, by path, of those files of which an earlier try finished exactly this version. Blocking."""
-        found = {file.path: self._verify_file(file) for file in files}
-        return {path: entry for path, entry in found.items() if entry is not None}
+        """Return entries, by path, of the files that an earlier try finished in exactly this version. Blocking."""
+        entries = {file.path: self._verify_file(file) for file in files}
+        return {path: entry for path, entry in entries.items() if entry is not None}
 
     def _verify_file(self, file: RemoteFile) -> FileEntry | None:
-        """The file's entry, when what the journal says of it is true on the disk."""
+        """Return the file's entry if its journal record matches the disk."""
         done = self._done.get(file.path)
         if done is None or not file.version or done.version != file.version or done.size != file.size:
             return None
@@ -158,7 +156,7 @@ class Workspace:
         self._folders.add(path)
 
     def write_small(self, content: list[tuple[RemoteFile, Pieces]]) -> list[FileEntry]:
-        """Writes and hashes whole files. Blocking."""
+        """Write and hash whole files. Blocking."""
         entries = []
         for file, pieces in content:
             hasher = FileHasher(file)
@@ -175,8 +173,8 @@ class Workspace:
         return entries
 
     def keep_only(self, paths: set[str]) -> None:
-        """Takes everything out of the tree that is not one of these files: what an earlier try left of another listing,
-        or of an archive that it had begun to unpack. Blocking."""
+        """Remove everything from the tree except these files: leftovers of another listing, or of an archive that an
+        earlier try was unpacking. Blocking."""
         with disk.translate_errors(self.root, "The download"):
             for folder, subfolders, names in os.walk(self.tree, topdown=False):
                 below = os.path.relpath(folder, self.tree)
@@ -187,7 +185,7 @@ class Workspace:
                     os.rmdir(folder)
 
     def open_partial(self, file: RemoteFile, meter: TransferMeter) -> PartialFile:
-        """The sink of a larger file, which has what an earlier try of the same version left. Blocking."""
+        """Open the sink of a larger file, which keeps the bytes of an earlier try of the same version. Blocking."""
         resume = (
             file.size is not None
             and bool(file.version)
@@ -211,7 +209,7 @@ class Workspace:
 
 
 class PartialFile:
-    """A file that grows from its first byte on; hashes what it writes."""
+    """A file that grows from its first byte; hashes the bytes it writes."""
 
     def __init__(self, workspace: Workspace, file: RemoteFile, path: Path, *, resume: bool) -> None:
         self._workspace = workspace
@@ -232,7 +230,7 @@ class PartialFile:
         return self._hasher.size
 
     def append(self, pieces: Pieces) -> None:
-        """Writes and hashes the next bytes. Blocking."""
+        """Write and hash the next bytes. Blocking."""
         for data in pieces:
             with disk.translate_errors(self._workspace.root, self._file.path):
                 view = memoryview(data)
@@ -245,13 +243,13 @@ class PartialFile:
             disk.require_space(self._workspace.root, self._file.size - self.offset, f"The rest of {self._file.path}")
 
     def restart(self) -> None:
-        """Begins the file anew. Blocking."""
+        """Truncate the file. Blocking."""
         self._out.seek(0)
         self._out.truncate(0)
         self._hasher = FileHasher(self._file)
 
     def finish_file(self) -> FileEntry:
-        """Verifies the file and puts it into its place. Blocking."""
+        """Verify the file and move it to its place. Blocking."""
         try:
             entry = self._hasher.verified_entry()
         except Exception:
@@ -268,7 +266,7 @@ class PartialFile:
 
 
 def _flat_name(path: str) -> str:
-    """A flat, short name for any path."""
+    """Return a flat, short name for any path."""
     return hashlib.sha256(path.encode("utf-8", "surrogateescape")).hexdigest()[:40]
 
 
@@ -285,14 +283,14 @@ def _write_pieces(place: Path, pieces: Pieces) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """The folder, with its parents; a new one can be read by other users (uid) whatever the umask."""
+    """Create the folder and its parents; other users (uid) can read a new one with any umask."""
     if not path.is_dir():
         path.mkdir(parents=True)
         path.chmod(FOLDER_MODE)
 
 
 def remove_path(path: Path) -> None:
-    """Takes a file or a folder away; what is already gone is fine."""
+    """Remove a file or a folder, if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:

@@ -1,1 +1,1 @@
-"""The infra gate's prober: sends a version's samples to its pods, before any caller does, and tells what came of it."""
+"""The infra gate's prober: sends a version's samples to its pods before any caller does, and reports the result."""

@@ -30,13 +30,13 @@ def run_prober(environment: Mapping[str, str] | None = None) -> int:
     return 0
 
 
-def truncate_message(told: dict[str, Any]) -> str:
+def truncate_message(result: dict[str, Any]) -> str:
     """`told` as JSON of at most TERMINATION_BYTES: its message is shortened until that fits."""
-    message, text = str(told["message"]), json.dumps(told)
+    message, text = str(result["message"]), json.dumps(result)
     while len(text) > TERMINATION_BYTES and message:
         # Escaped, a character takes up to 12 bytes.
         message = message[: -max(1, (len(text) - TERMINATION_BYTES) // 12)]
-        text = json.dumps(told | {"message": f"{message}..."})
+        text = json.dumps(result | {"message": f"{message}..."})
     return text
 
 

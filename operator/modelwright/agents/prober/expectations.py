@@ -1,4 +1,4 @@
-"""Whether an answer holds what a sample expects."""
+"""Checks whether an answer contains what a sample expects."""
 
 from __future__ import annotations
 
@@ -11,38 +11,43 @@ ABSOLUTE_TOLERANCE = 1e-6
 _MAX_SHOWN = 120
 
 
-def find_difference(expected: Any, given: Any, path: str = "") -> str | None:
-    """What is wrong, with its path; None when `given` holds all of `expected`.
+def find_difference(expected: Any, actual: Any, path: str = "") -> str | None:
+    """Describe the first difference, with its path; None if `given` contains all of `expected`.
 
     Objects may have more members than expected, lists must have the same length; numbers agree to one part in a
     thousand, or within 0.000001.
     """
     where = path or "the answer"
     if isinstance(expected, dict):
-        if not isinstance(given, dict):
-            return f"{where} is {_format_value(given)}, not an object"
+        if not isinstance(actual, dict):
+            return f"{where} is {_format_value(actual)}, not an object"
         for key, value in expected.items():
             inner = f"{path}.{key}" if path else str(key)
-            if key not in given:
+            if key not in actual:
                 return f"{inner} is missing"
-            if found := find_difference(value, given[key], inner):
-                return found
+            if inner_difference := find_difference(value, actual[key], inner):
+                return inner_difference
         return None
     if isinstance(expected, list):
-        if not isinstance(given, list):
-            return f"{where} is {_format_value(given)}, not a list"
-        if len(expected) != len(given):
-            return f"{where} has {len(given)} entries, not {len(expected)}"
-        pairs = enumerate(zip(expected, given, strict=True))
+        if not isinstance(actual, list):
+            return f"{where} is {_format_value(actual)}, not a list"
+        if len(expected) != len(actual):
+            return f"{where} has {len(actual)} entries, not {len(expected)}"
+        pairs = enumerate(zip(expected, actual, strict=True))
         return next(
-            (found for i, (left, right) in pairs if (found := find_difference(left, right, f"{path}[{i}]"))), None
+            (
+                inner_difference
+                for i, (left, right) in pairs
+                if (inner_difference := find_difference(left, right, f"{path}[{i}]"))
+            ),
+            None,
         )
-    if _is_number(expected) and _is_number(given):
-        if math.isclose(expected, given, rel_tol=RELATIVE_TOLERANCE, abs_tol=ABSOLUTE_TOLERANCE):
+    if _is_number(expected) and _is_number(actual):
+        if math.isclose(expected, actual, rel_tol=RELATIVE_TOLERANCE, abs_tol=ABSOLUTE_TOLERANCE):
             return None
-    elif type(expected) is type(given) and expected == given:
+    elif type(expected) is type(actual) and expected == actual:
         return None
-    return f"{where} is {_format_value(given)}, not {_format_value(expected)}"
+    return f"{where} is {_format_value(actual)}, not {_format_value(expected)}"
 
 
 def _is_number(value: Any) -> bool:

@@ -1,6 +1,7 @@
 """Waits until the candidate is ready, sends the samples, and judges answers, latency and memory.
 
-After TFX' InfraValidator: a model that passes every offline test may still not load in the real server, or not answer.
+After TFX' InfraValidator: a model that passes every offline test may still fail to load in the real server, or not
+answer.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ _MEMORY_METRIC = "process_resident_memory_bytes"
 
 @dataclass
 class ProbeResult:
-    """What came of the probe. `seconds`: of the answers that count; `memory_bytes`: of the pod that holds most."""
+    """Result of the probe. `seconds`: latency of each measured answer; `memory_bytes`: of the pod that uses most."""
 
     outcome: str = PASS
     reason: str = "GatePassed"
@@ -43,20 +44,20 @@ class ProbeResult:
     memory_bytes: int | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON has it; latencies in seconds."""
-        told: dict[str, Any] = {"outcome": self.outcome, "reason": self.reason, "message": self.message}
-        told["requests"] = self.requests
+        """Return the result as JSON; latencies in seconds."""
+        document: dict[str, Any] = {"outcome": self.outcome, "reason": self.reason, "message": self.message}
+        document["requests"] = self.requests
         if self.seconds:
-            told["latency"] = {
+            document["latency"] = {
                 f"p{share:.0%}"[:-1]: round(compute_percentile(self.seconds, share), 6) for share in (0.5, 0.95)
             }
         if self.memory_bytes is not None:
-            told["memoryBytes"] = self.memory_bytes
-        return told
+            document["memoryBytes"] = self.memory_bytes
+        return document
 
 
 class ProbeAborted(Exception):
-    """The probe is over before its end: outcome, reason and message."""
+    """Ends the probe early with an outcome, a reason and a message."""
 
     def __init__(self, outcome: str, reason: str, message: str) -> None:
         super().__init__(message)
@@ -64,14 +65,14 @@ class ProbeAborted(Exception):
 
 
 def compute_percentile(values: Sequence[float], share: float) -> float:
-    """The smallest value that at least this share of all `values` does not exceed (nearest rank)."""
+    """Return the smallest value that at least this share of all `values` does not exceed (nearest rank)."""
     return sorted(values)[max(math.ceil(share * len(values)) - 1, 0)]
 
 
 async def run_probe(settings: ProberSettings) -> ProbeResult:
-    """The whole check, within `timeout_seconds`. Never raises for what the candidate does."""
+    """Run the whole probe within `timeout_seconds`. Never raises for the candidate's behaviour."""
     result = ProbeResult()
-    # A fresh connection for each request, so that every pod behind the Service gets some.
+    # A new connection for each request, so that every pod behind the Service gets some.
     connector = aiohttp.TCPConnector(force_close=True)
     timeout = aiohttp.ClientTimeout(total=settings.request_seconds)
     async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
@@ -84,11 +85,11 @@ async def run_probe(settings: ProberSettings) -> ProbeResult:
 
 
 async def _probe_within_timeout(settings: ProberSettings, session: aiohttp.ClientSession, result: ProbeResult) -> None:
-    step, why = "ready", "it was never asked"
+    step, last_problem = "ready", "no request was sent"
     try:
         async with asyncio.timeout(settings.timeout_seconds):
-            while (found := await _readiness_problem(settings, session)) is not None:
-                why = found
+            while (problem := await _readiness_problem(settings, session)) is not None:
+                last_problem = problem
                 await asyncio.sleep(_READY_POLL_SECONDS)
             step = "samples"
             await _send_samples(settings, session, result)
@@ -96,7 +97,7 @@ async def _probe_within_timeout(settings: ProberSettings, session: aiohttp.Clien
     except TimeoutError:
         within = f"within {settings.timeout_seconds:g} s"
         if step == "ready":
-            raise ProbeAborted(FAIL, "ModelNotReady", f"the candidate was not ready {within}: {why}") from None
+            raise ProbeAborted(FAIL, "ModelNotReady", f"the candidate was not ready {within}: {last_problem}") from None
         text = f"only {result.requests} requests were answered {within}; see gates.infra.repeats and timeout"
         raise ProbeAborted(FAIL, "SampleFailed", text) from None
 
@@ -121,48 +122,48 @@ async def _send_samples(settings: ProberSettings, session: aiohttp.ClientSession
                 raise ProbeAborted(INCONCLUSIVE, "SamplesNotSent", f"{text} (known: {known})")
             seconds = await _send_sample(settings.url + where, session, sample, f"samples[{number}]")
             result.requests += 1
-            # The first round warms the model up: what is built on first use is not how it will answer.
+            # The first round warms the model up: what it builds on first use does not represent its later latency.
             if turn > 0 or settings.repeats == 1:
                 result.seconds.append(seconds)
 
 
 async def _send_sample(url: str, session: aiohttp.ClientSession, sample: ProbeSample, name: str) -> float:
     body = json.dumps(sample.request).encode()
-    for tried in range(1, _MAX_TRIES + 1):
-        began = time.monotonic()
+    for attempt in range(1, _MAX_TRIES + 1):
+        started = time.monotonic()
         try:
             async with session.post(url, data=body, headers={"Content-Type": "application/json"}) as response:
                 answer = await _read_body(response, ANSWER_BOUNDS.size)
-                seconds = time.monotonic() - began
+                seconds = time.monotonic() - started
                 status = response.status
             break
         except TimeoutError:
-            text = f"{name} was not answered within {time.monotonic() - began:.1f} s"
+            text = f"{name} was not answered within {time.monotonic() - started:.1f} s"
             raise ProbeAborted(FAIL, "SampleFailed", text) from None
         except (aiohttp.ClientError, OSError) as error:
-            # A connection may break without the model's doing; one that breaks each time doesn't.
-            if tried == _MAX_TRIES:
+            # One broken connection need not be the model's fault; a connection that breaks every time is.
+            if attempt == _MAX_TRIES:
                 raise ProbeAborted(
                     FAIL, "SampleFailed", f"{name}: {_format_error(error)}, {_MAX_TRIES} times in a row"
                 ) from error
             await asyncio.sleep(_READY_POLL_SECONDS)
     if status != 200:
-        said = answer[:500].decode("utf-8", "replace").strip()
-        raise ProbeAborted(FAIL, "SampleFailed", f"{name} was answered with status {status}: {said}")
+        answer_text = answer[:500].decode("utf-8", "replace").strip()
+        raise ProbeAborted(FAIL, "SampleFailed", f"{name} was answered with status {status}: {answer_text}")
     if sample.expect is not None:
         try:
-            wrong = find_difference(sample.expect, untrusted_json.parse_json(answer, ANSWER_BOUNDS))
+            problem = find_difference(sample.expect, untrusted_json.parse_json(answer, ANSWER_BOUNDS))
         except untrusted_json.DocumentTooLarge as error:
-            wrong = f"the answer {error}"
+            problem = f"the answer {error}"
         except untrusted_json.DocumentError:
-            wrong = "the answer is no JSON"
-        if wrong is not None:
-            raise ProbeAborted(FAIL, "UnexpectedAnswer", f"{name}: {wrong}")
+            problem = "the answer is no JSON"
+        if problem is not None:
+            raise ProbeAborted(FAIL, "UnexpectedAnswer", f"{name}: {problem}")
     return seconds
 
 
 async def _read_body(response: aiohttp.ClientResponse, most: int) -> bytes:
-    """The body; of one that is larger than `most`, a little more than that."""
+    """Read the body; of one larger than `most` bytes, slightly more than that."""
     body = bytearray()
     async for chunk in response.content.iter_chunked(_CHUNK):
         body += chunk
@@ -173,8 +174,8 @@ async def _read_body(response: aiohttp.ClientResponse, most: int) -> bytes:
 
 
 async def _read_memory(settings: ProberSettings, session: aiohttp.ClientSession) -> int | None:
-    """The most that a pod holds; None unless each one tells."""
-    found: list[int] = []
+    """Return the largest memory of a pod in bytes; None unless every pod reports it."""
+    pod_memories: list[int] = []
     for url in settings.metrics_urls:
         try:
             async with session.get(url) as response:
@@ -185,34 +186,34 @@ async def _read_memory(settings: ProberSettings, session: aiohttp.ClientSession)
         values = [sample.value for family in families for sample in family.samples if sample.name == _MEMORY_METRIC]
         if not values or not math.isfinite(sum(values)):
             return None
-        found.append(int(sum(values)))
-    return max(found, default=None)
+        pod_memories.append(int(sum(values)))
+    return max(pod_memories, default=None)
 
 
 def _judge_budgets(settings: ProberSettings, result: ProbeResult) -> None:
-    budget, held = settings.memory_bytes, result.memory_bytes
+    budget, used = settings.memory_bytes, result.memory_bytes
     answered = f"{result.requests} requests answered as expected" if result.requests else "no samples to send"
-    told = [f"the model is loaded and ready, {answered}"]
+    parts = [f"the model is loaded and ready, {answered}"]
     if settings.latency_seconds is not None and settings.percentile is not None and result.seconds:
         measured = compute_percentile(result.seconds, settings.percentile)
         text = f"p{100 * settings.percentile:g} of {len(result.seconds)} answers {measured:.3f} s"
         if measured > settings.latency_seconds:
             raise ProbeAborted(FAIL, "LatencyOverBudget", f"{text}, over the budget of {settings.latency_seconds:g} s")
-        told.append(f"{text} (budget {settings.latency_seconds:g} s)")
-    if budget is not None and held is not None:
-        text = f"{_format_mebibytes(held)} of memory"
-        if held > budget:
+        parts.append(f"{text} (budget {settings.latency_seconds:g} s)")
+    if budget is not None and used is not None:
+        text = f"{_format_mebibytes(used)} of memory"
+        if used > budget:
             raise ProbeAborted(
                 FAIL, "MemoryOverBudget", f"a pod holds {text}, over the budget of {_format_mebibytes(budget)}"
             )
-        told.append(f"{text} (budget {_format_mebibytes(budget)})")
+        parts.append(f"{text} (budget {_format_mebibytes(budget)})")
     if settings.latency_seconds is not None and not result.seconds:
         text = "there is a latency budget, and the version has no samples (spec.samples) to measure by"
         raise ProbeAborted(INCONCLUSIVE, "LatencyNotMeasured", text)
-    if budget is not None and held is None:
-        text = f"there is a memory budget, and the runtime's metrics port does not tell {_MEMORY_METRIC}"
+    if budget is not None and used is None:
+        text = f"there is a memory budget, and the runtime's metrics port does not report {_MEMORY_METRIC}"
         raise ProbeAborted(INCONCLUSIVE, "MemoryNotMeasured", text)
-    result.message = "; ".join(told)
+    result.message = "; ".join(parts)
 
 
 def _format_mebibytes(size: int) -> str:

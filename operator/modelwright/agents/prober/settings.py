@@ -1,4 +1,4 @@
-"""What the prober is told, read once from the environment. The Job is rendered by serving/gates.py."""
+"""Settings of the prober, read once from the environment. render/gates.py renders its Job."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class ProberSettingsError(ValueError):
 
 @dataclass(frozen=True)
 class ProbeSample:
-    """A request, and what its answer must hold (None: any answer will do)."""
+    """A request and the expected content of its answer (None: any answer)."""
 
     request: dict[str, Any]
     expect: dict[str, Any] | None
@@ -31,7 +31,7 @@ class ProberSettings:
     protocol: str  # PROTOCOL: V2, TensorFlow, OpenAI or Custom
     readiness_path: str | None  # READINESS_PATH; without one, a pod that accepts a connection is ready
     samples: tuple[ProbeSample, ...]  # SAMPLES_0, SAMPLES_1, ...: parts of one JSON list
-    repeats: int  # REPEATS: how often each sample is sent
+    repeats: int  # REPEATS: number of times that each sample is sent
     timeout_seconds: float  # TIMEOUT_SECONDS: for everything
     request_seconds: float  # REQUEST_SECONDS: for one answer
     percentile: float | None  # LATENCY_PERCENTILE, between 0 and 1

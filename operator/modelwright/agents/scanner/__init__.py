@@ -1,1 +1,1 @@
-"""The scan gate's program: reads an artifact without loading it, and says what in it would run."""
+"""The scan gate's program: reads an artifact without loading it, and reports which of its content would run code."""

@@ -1,4 +1,4 @@
-"""What may be in an artifact: names that a pickle imports, and files that are let through unread."""
+"""Permitted content of an artifact: names that a pickle may import, and files that are accepted unread."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ SAFE_GLOBALS = frozenset(
     | _qualify_names("torch._utils", "_rebuild_tensor_v2 _rebuild_parameter")
     | {"torch.nn.parameter.Parameter", "torch.serialization._get_layout"}
 )
-"""Names that build values and run nothing of the artifact's: containers, numbers, arrays, tensors."""
+"""Names that only build values - containers, numbers, arrays, tensors - and run none of the artifact's code."""
 
 SAFE_IMPLEMENTATIONS = (
     "mlserver_sklearn.SKLearnModel",
     "mlserver_xgboost.XGBoostModel",
     "mlserver_lightgbm.LightGBMModel",
 )
-"""Of MLServer, which the shipped runtime names itself."""
+"""Classes of MLServer, which the shipped runtime names itself."""
 
 _ACTING_CLASSES = frozenset(
     [
@@ -98,24 +98,27 @@ _ACTING_CLASSES = frozenset(
         "Connection",
     ]
 )
-"""Classes of Python's and joblib's that modules import, and that write, delete or run something when they are made:
-sklearn.datasets._covtype.GzipFile empties a file. A pickle of one's own names none of them by another's module."""
+"""Classes of Python and joblib that modules import, and that write, delete or run something on creation:
+sklearn.datasets._covtype.GzipFile truncates a file. A legitimate pickle names none of them by another module."""
 
 _CLASS_NAME = re.compile(r"_?[A-Z][A-Za-z0-9_]*\Z")
 
 
 class AllowList:
-    """The policy's own lists beside what is known. A pattern stands for classes below a module: a function has to be
-    named whole, and so has whatever is reached through an attribute or has two underscores before it."""
+    """The policy's own lists in addition to the built-in ones.
+
+    A pattern stands for classes below a module. A function must be named in full, as must a name reached through an
+    attribute or with two leading underscores.
+    """
 
     def __init__(self, names: Iterable[str] = (), files: Iterable[str] = ()) -> None:
-        given = tuple(names)
-        self._exact = SAFE_GLOBALS | {entry for entry in given if not entry.endswith(".*")}
-        self._modules = tuple(entry.removesuffix(".*") for entry in given if entry.endswith(".*"))
+        patterns = tuple(names)
+        self._exact = SAFE_GLOBALS | {entry for entry in patterns if not entry.endswith(".*")}
+        self._modules = tuple(entry.removesuffix(".*") for entry in patterns if entry.endswith(".*"))
         self._files = tuple(files)
 
     def allows_global(self, module: str, name: str) -> bool:
-        """Whether a pickle may import `name` of `module`."""
+        """Return whether a pickle may import `name` of `module`."""
         if f"{module}.{name}" in self._exact:
             return True
         if not _CLASS_NAME.match(name) or name in _ACTING_CLASSES:
@@ -123,10 +126,10 @@ class AllowList:
         return any(module == known or module.startswith(f"{known}.") for known in self._modules)
 
     def allows_implementation(self, path: str) -> bool:
-        """Whether a file of settings may have this class loaded."""
+        """Return whether a settings file may load this class."""
         module, _, name = path.rpartition(".")
         return path in SAFE_IMPLEMENTATIONS or (bool(module) and self.allows_global(module, name))
 
     def allows_file(self, path: str) -> bool:
-        """Whether the file at `path`, relative to the artifact, is let through unread."""
+        """Return whether the file at `path`, relative to the artifact, is accepted unread."""
         return any(fnmatch.fnmatchcase(path, pattern) for pattern in self._files)

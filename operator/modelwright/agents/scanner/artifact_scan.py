@@ -1,5 +1,8 @@
-"""Goes through an artifact's files, and what is packed in them. Each is read as whatever it could be loaded as: names
-of files prove nothing, since a loader may take any file for a pickle."""
+"""Walks an artifact's files and the content packed in them.
+
+Each file is read in every way in which it could be loaded: file names prove nothing, since a loader may take any file
+for a pickle.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ from modelwright.agents.scanner.findings import MAX_FINDINGS, Findings
 MAX_DEPTH = 4
 MAX_MEMBERS = 20_000
 MAX_UNPACKED_BYTES = 64 << 30
-"""Read of an archive's members and of unpacked streams, for all files together."""
+"""Most bytes read of archive members and decompressed streams, for all files together."""
 
 _DECOMPRESSORS: tuple[tuple[bytes, Callable[[BinaryIO], Any]], ...] = (
     (b"\x1f\x8b", lambda file: gzip.GzipFile(fileobj=file)),
@@ -63,7 +66,8 @@ class ArtifactScan:
         self._unknown_files: list[str] = []
 
     def scan_folder(self, root: Path) -> Findings:
-        """All files below `root`. Links are followed by nobody: what they lead to has a place of its own, or none."""
+        """Scan all files below `root`. Links to folders are not followed: their targets are scanned where they lie, or
+        are outside."""
         for path in _walk_files(root):
             # "!" stands before a member of an archive.
             name = str(path.relative_to(root)).replace("!", "%21")
@@ -72,7 +76,7 @@ class ArtifactScan:
                 continue
             mode = path.lstat().st_mode
             if stat.S_ISLNK(mode) and path.resolve().is_relative_to(root.resolve()) and path.is_file():
-                # It is scanned where it lies, and again under this name.
+                # The target is scanned where it lies, and again under this name.
                 mode = path.stat().st_mode
             if not stat.S_ISREG(mode):
                 self.findings.add_unknown(name, "is no file that can be read")
@@ -87,7 +91,7 @@ class ArtifactScan:
         return self.findings
 
     def _scan_file(self, name: str, file: BinaryIO, depth: int) -> None:
-        """One file, which can be read from the start again."""
+        """Scan one file, which must be seekable to its start."""
         head = _rewind_file(file).read(content_checks.HEAD_BYTES)
         judged = content_checks.check_content(name, head, lambda: _rewind_file(file), self._allowed, self.findings)
         self._check_magic(name, head)
@@ -97,7 +101,7 @@ class ArtifactScan:
             self._unknown_files.append(name)
 
     def _check_magic(self, name: str, head: bytes) -> None:
-        """What some loader takes by its first bytes, whatever the file is called."""
+        """Report content that a loader recognizes by its first bytes, regardless of the file's name."""
         for magic, called in _UNREADABLE_MAGIC:
             if head.startswith(magic):
                 self.findings.add_unknown(name, f"is packed with {called}, which this gate can't read")
@@ -105,7 +109,7 @@ class ArtifactScan:
             self.findings.add_unknown(name, "is packed as joblib once did it, which this gate can't read")
 
     def _scan_packed(self, name: str, head: bytes, file: BinaryIO, depth: int) -> bool:
-        """Whether it is packed; what is in it has been scanned then."""
+        """Return whether the file is packed; its content has then been scanned."""
         opener = next((open_ for magic, open_ in _DECOMPRESSORS if head.startswith(magic)), None)
         if opener is None and head[:1] == b"\x78" and len(head) > 1 and int.from_bytes(head[:2], "big") % 31 == 0:
             opener = _ZlibStream
@@ -117,7 +121,7 @@ class ArtifactScan:
             self.findings.add_unknown(name, f"is packed more than {MAX_DEPTH} times")
             return True
         try:
-            # It may be several at once: an archive's table is at the end of a file, and a stream begins at its start.
+            # A file may be several at once: an archive's table is at its end, and a stream starts at its beginning.
             if is_zip:
                 self._scan_zip(name, _rewind_file(file), depth)
             if is_tar:
@@ -180,56 +184,61 @@ class ArtifactScan:
             raise _LimitExceeded
 
     def spend_bytes(self, size: int) -> None:
-        """Takes bytes from what may be unpacked."""
+        """Deduct bytes from those that may be unpacked."""
         self._bytes_left -= size
         if self._bytes_left < 0:
             raise _LimitExceeded
 
     def _scan_pickles(self, name: str, file: BinaryIO, *, known: bool) -> bool:
-        """Whether the file is one pickle after another to its end. Names that are not allowed are reported in any case.
-        `known`: what it is has been found out, so that its name is no reason to expect a pickle."""
-        wanted = content_checks.may_be_pickle(name) and not known
-        joblibs = self._run_machine(name, file, arrays=True)
-        if joblibs.wrapped:
-            # Who doesn't read it with joblib goes on in the middle of the first array.
+        """Return whether the file is a sequence of pickles to its end. Names that are not allowed are reported in any
+        case.
+
+        `known`: the format has been identified, so the name is no reason to expect a pickle.
+        """
+        expected = content_checks.may_be_pickle(name) and not known
+        as_joblib = self._run_machine(name, file, arrays=True)
+        if as_joblib.wrapped:
+            # A reader other than joblib continues in the middle of the first array.
             self._run_machine(name, file, arrays=False)
-        if joblibs.unreadable:
-            self.findings.add_unknown(name, f"is a pickle that can't be told: {joblibs.unreadable}")
+        if as_joblib.unreadable:
+            self.findings.add_unknown(name, f"is a pickle that can't be analysed: {as_joblib.unreadable}")
             return True
-        if joblibs.whole:
+        if as_joblib.whole:
             return True
-        if joblibs.count or wanted or joblibs.head:
-            self.findings.add_unknown(name, f"is a pickle that can't be read to its end: {joblibs.broken}")
+        if as_joblib.count or expected or as_joblib.head:
+            self.findings.add_unknown(name, f"is a pickle that can't be read to its end: {as_joblib.broken}")
             return True
         return self._try_python_readers(name, file)
 
     def _try_python_readers(self, name: str, file: BinaryIO) -> bool:
-        """Whether one of Python's own two readers takes it for a pickle. They differ from each other in what they take
-        for a number, and Python's from another version's."""
+        """Return whether one of Python's two readers takes the file for a pickle.
+
+        They differ in what they accept as a number, and so do Python's versions.
+        """
         taken = False
         for reader in readers.READERS:
             names: list[tuple[str, str]] = []
             why = readers.load_with_reader(_rewind_file(file), reader, names)
-            for module, called in names:
-                self._record_import(name, module, called)
+            for module, imported in names:
+                self._record_import(name, module, imported)
             if why or names:
                 self.findings.add_unknown(name, f"is a pickle to some readers: {why or 'it imports'}")
                 taken = True
         return taken
 
-    def _record_import(self, name: str, module: str, called: str) -> None:
+    def _record_import(self, name: str, module: str, imported: str) -> None:
         if len(self.findings.names) < MAX_FINDINGS:
-            self.findings.names.add(f"{module}.{called}")
-        if not self._allowed.allows_global(module, called):
-            self.findings.add_code(name, f"imports {module}.{called}")
+            self.findings.names.add(f"{module}.{imported}")
+        if not self._allowed.allows_global(module, imported):
+            self.findings.add_code(name, f"imports {module}.{imported}")
 
     def _run_machine(self, name: str, file: BinaryIO, *, arrays: bool) -> _PickleRun:
         run, source = _PickleRun(), io.BufferedReader(_UnclosedFile(_rewind_file(file)), 1 << 16)
 
-        seen = functools.partial(self._record_import, name)
+        record = functools.partial(self._record_import, name)
         run.head = source.peek(2)[:1] == b"\x80" and source.peek(2)[1:2] <= b"\x05"
         while source.peek(1)[:1]:
-            machine = pickles.PickleMachine(cast(BinaryIO, source), seen, arrays=arrays, framed=arrays)
+            machine = pickles.PickleMachine(cast(BinaryIO, source), record, arrays=arrays, framed=arrays)
             try:
                 machine.load()
             except _LimitExceeded:
@@ -247,7 +256,7 @@ class ArtifactScan:
 
 
 class _PickleRun:
-    """What came of reading a file as pickles."""
+    """Result of reading a file as pickles."""
 
     def __init__(self) -> None:
         self.count, self.whole, self.wrapped, self.head = 0, False, False, False
@@ -259,7 +268,7 @@ class _LimitExceeded(Exception):
 
 
 class _UnclosedFile(io.RawIOBase):
-    """Another file, which stays open when a buffer around this is dropped."""
+    """Wraps a file that stays open when a buffer around the wrapper is dropped."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._inner = file
@@ -268,13 +277,13 @@ class _UnclosedFile(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        found = self._inner.read(len(buffer))
-        buffer[: len(found)] = found
-        return len(found)
+        data = self._inner.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
 
 
 class _MeteredMember(io.RawIOBase):
-    """A member of an archive, whose bytes count."""
+    """A member of an archive whose bytes are counted."""
 
     def __init__(self, member: BinaryIO, scan: ArtifactScan) -> None:
         self._member, self._scan = member, scan
@@ -286,15 +295,15 @@ class _MeteredMember(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        found = self._member.read(len(buffer))
-        self._scan.spend_bytes(len(found))
-        buffer[: len(found)] = found
-        return len(found)
+        data = self._member.read(len(buffer))
+        self._scan.spend_bytes(len(data))
+        buffer[: len(data)] = data
+        return len(data)
 
     def seek(self, offset: int, whence: int = 0) -> int:
         before = self._member.tell()
         after = self._member.seek(offset, whence)
-        # A stream goes to a place by unpacking all before it.
+        # A stream seeks by unpacking everything before the position.
         self._scan.spend_bytes(after if after < before else after - before)
         return after
 
@@ -303,7 +312,7 @@ class _MeteredMember(io.RawIOBase):
 
 
 class _ZlibStream(io.RawIOBase):
-    """A zlib stream, as joblib writes one."""
+    """A zlib stream in joblib's form."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file, self._at = file, 0
@@ -328,10 +337,10 @@ class _ZlibStream(io.RawIOBase):
             self._ready = self._inflate.decompress(data, 1 << 20)
             if self._inflate.eof and (self._inflate.unused_data or self._file.read(1)):
                 raise ValueError("something follows its stream")
-        found, self._ready = self._ready[: len(buffer)], self._ready[len(buffer) :]
-        buffer[: len(found)] = found
-        self._at += len(found)
-        return len(found)
+        chunk, self._ready = self._ready[: len(buffer)], self._ready[len(buffer) :]
+        buffer[: len(chunk)] = chunk
+        self._at += len(chunk)
+        return len(chunk)
 
     def seek(self, offset: int, whence: int = 0) -> int:
         if whence == 1:

@@ -18,21 +18,21 @@ SETTINGS_WRONG = 2
 def run_scanner(environment: Mapping[str, str] | None = None) -> int:
     """CANDIDATE_DIR is the artifact; ALLOWED_GLOBALS and ALLOWED_FILES are lists as JSON; the result goes to
     MODELWRIGHT_TERMINATION_LOG."""
-    given = os.environ if environment is None else environment
+    variables = os.environ if environment is None else environment
     try:
-        root = Path(given["CANDIDATE_DIR"])
+        root = Path(variables["CANDIDATE_DIR"])
         allowed = AllowList(
-            json.loads(given.get("ALLOWED_GLOBALS", "[]")), json.loads(given.get("ALLOWED_FILES", "[]"))
+            json.loads(variables.get("ALLOWED_GLOBALS", "[]")), json.loads(variables.get("ALLOWED_FILES", "[]"))
         )
     except (KeyError, ValueError) as error:
         print(f"wrong settings: {error}", file=sys.stderr)
         return SETTINGS_WRONG
-    found = ArtifactScan(allowed).scan_folder(root)
-    for line in found.log_lines():
+    findings = ArtifactScan(allowed).scan_folder(root)
+    for line in findings.log_lines():
         print(line)
-    text = truncate_message(found.build_report())
+    text = truncate_message(findings.build_report())
     print(text, flush=True)
-    path = Path(given.get("MODELWRIGHT_TERMINATION_LOG", "/dev/termination-log"))
+    path = Path(variables.get("MODELWRIGHT_TERMINATION_LOG", "/dev/termination-log"))
     try:
         path.write_text(text, encoding="utf-8", errors="replace")
     except OSError as error:

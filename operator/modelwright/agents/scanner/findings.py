@@ -1,4 +1,4 @@
-"""What a scan has found, and the report of it."""
+"""Findings of a scan, and the report of them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ MAX_FINDINGS = 10_000
 
 @dataclass
 class Findings:
-    """By what they come to. `code` fails, `unknown` leaves the question open."""
+    """Findings by their consequence: `code` fails the gate, `unknown` makes it inconclusive."""
 
     files: int = 0
     size: int = 0
@@ -20,18 +20,18 @@ class Findings:
     code: list[str] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
     tensors: set[str] = field(default_factory=set)
-    """Files that a graph beside them says are its tensors: numbers, if nothing else is known of them."""
+    """Files that a graph beside them declares as its tensors: plain numbers, unless known otherwise."""
 
-    def add_code(self, path: str, what: str) -> None:
-        """Something that would run and that nobody allows."""
-        _append_text(self.code, f"{path} {what}")
+    def add_code(self, path: str, text: str) -> None:
+        """Add content that would run and that no rule allows."""
+        _append_text(self.code, f"{path} {text}")
 
     def add_unknown(self, path: str, why: str) -> None:
-        """Something that can't be told."""
+        """Add content that can't be classified."""
         _append_text(self.unknown, f"{path} {why}")
 
     def build_report(self) -> dict[str, Any]:
-        """As the gate reads it. What failed comes first; the log has all of it."""
+        """Build the gate's report. Failures come first; the log has all findings."""
         outcome, reason = ("Pass", "GatePassed")
         if self.code:
             outcome, reason = "Fail", "CodeNotAllowed"
@@ -45,10 +45,10 @@ class Findings:
         return {"outcome": outcome, "reason": reason, "message": "; ".join(parts)}
 
     def log_lines(self) -> list[str]:
-        """Each finding, for the log."""
-        told = [("code", text) for text in self.code] + [("unknown", text) for text in self.unknown]
-        told += [("allowed", path) for path in self.allowed] + [("imports", name) for name in sorted(self.names)]
-        return [json.dumps({"finding": kind, "what": text}) for kind, text in told]
+        """Return each finding as a line for the log."""
+        findings = [("code", text) for text in self.code] + [("unknown", text) for text in self.unknown]
+        findings += [("allowed", path) for path in self.allowed] + [("imports", name) for name in sorted(self.names)]
+        return [json.dumps({"finding": kind, "what": text}) for kind, text in findings]
 
 
 def _append_text(to: list[str], text: str) -> None:

@@ -1,4 +1,4 @@
-"""Reads the chat templates in the head of a GGUF file. Its tensors, and what isn't asked for, are passed over."""
+"""Reads the chat templates in the head of a GGUF file; its tensors and all other values are skipped."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _STRING, _ARRAY = 8, 9
 
 
 class GgufError(ValueError):
-    """The bytes are no such file, or one of another version."""
+    """The bytes are not a GGUF file, or one of another version."""
 
 
 def read_templates(file: BinaryIO) -> list[str]:
-    """The values of all keys that name a chat template. Raises Malformed."""
+    """Return the values of all keys that name a chat template. Raises GgufError."""
     end = file.seek(0, 2)
     file.seek(0)
     if file.read(4) != b"GGUF" or _read_number(file, 4) not in (2, 3):
@@ -26,15 +26,15 @@ def read_templates(file: BinaryIO) -> list[str]:
     pairs = _read_number(file, 8)
     if pairs > _MAX_PAIRS:
         raise GgufError(f"it has more than {_MAX_PAIRS} keys")
-    found = []
+    values = []
     for _ in range(pairs):
         key = _read_text(file, end)
         kind = _read_number(file, 4)
         if kind == _STRING and "template" in key:
-            found.append(_read_text(file, end))
+            values.append(_read_text(file, end))
         else:
             _skip_value(file, kind, end)
-    return found
+    return values
 
 
 def _read_number(file: BinaryIO, size: int) -> int:
@@ -47,7 +47,7 @@ def _read_number(file: BinaryIO, size: int) -> int:
 def _read_text(file: BinaryIO, end: int) -> str:
     size = _read_number(file, 8)
     if size > min(_MAX_TEXT_BYTES, end - file.tell()):
-        raise GgufError("a text is longer than the file, or than can be")
+        raise GgufError("a text is longer than the file, or than the limit")
     return file.read(size).decode("utf-8", "replace")
 
 
@@ -55,10 +55,10 @@ def _skip_value(file: BinaryIO, kind: int, end: int) -> None:
     if kind == _STRING:
         _skip_bytes(file, _read_number(file, 8), end)
     elif kind == _ARRAY:
-        of, count = _read_number(file, 4), _read_number(file, 8)
-        if of in _NUMBER_BYTES:
-            _skip_bytes(file, count * _NUMBER_BYTES[of], end)
-        elif of != _STRING or count > _MAX_ELEMENTS:
+        element_kind, count = _read_number(file, 4), _read_number(file, 8)
+        if element_kind in _NUMBER_BYTES:
+            _skip_bytes(file, count * _NUMBER_BYTES[element_kind], end)
+        elif element_kind != _STRING or count > _MAX_ELEMENTS:
             raise GgufError("an array has elements of an unknown type, or too many")
         else:
             for _ in range(count):

@@ -1,8 +1,8 @@
 """Reads a pickle as Python would, without importing or calling anything.
 
-The standard library's own machine runs it, so that its names are those that an import would get, whatever the order,
-memo or encoding. What it would import is an inert stand-in that takes every call and gives another stand-in. A list of
-opcodes is not enough: it has to guess which of the strings before STACK_GLOBAL is the name.
+The standard library's own machine runs it, so that the names are exactly those that an import would get, in any order,
+memo or encoding. Imported objects are replaced by an inert stand-in that accepts every call and returns another
+stand-in. A list of opcodes is not enough: it would have to guess which of the strings before STACK_GLOBAL is the name.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from typing import Any, BinaryIO, ClassVar
 
 MAX_OPERATIONS = 20_000_000
 MAX_TEXT_BYTES = 16 << 20
-"""Bytes of one text. Longer ones are no names, and no model needs them."""
+"""Most bytes of one text. Longer ones are not names, and no model needs them."""
 _SKIP_FROM_BYTES = 64 << 10
-"""Bytes from which on a value is passed over: it can't become a name."""
+"""Values of at least this many bytes are skipped: they can't become a name."""
 
 
 class OpaquePickleError(Exception):
-    """What it does can't be told; `why` is for people."""
+    """The effect of the pickle can't be determined; the text says why."""
 
 
 class StandIn:
-    """Stands for what the pickle would have imported, or made by calling that."""
+    """Stands for an object that the pickle would have imported, or the result of calling it."""
 
     __slots__ = ("imported", "origin")
 
@@ -36,16 +36,16 @@ class StandIn:
         self.origin, self.imported = origin, imported
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        """Takes an item."""
+        """Accept an item."""
 
     def append(self, value: Any) -> None:
-        """Takes an element."""
+        """Accept an element."""
 
     def extend(self, values: Any) -> None:
-        """Takes elements."""
+        """Accept elements."""
 
     def add(self, value: Any) -> None:
-        """Takes a member."""
+        """Accept a member."""
 
 
 class DtypeStandIn(StandIn):
@@ -58,8 +58,11 @@ class DtypeStandIn(StandIn):
         self.kind, self.size, self.objects = kind, size, kind == "O"
 
     def apply_state(self, state: Any) -> None:
-        """Takes a state as numpy's does, which believes all of it. Raises Unreadable when another size than that of its
-        name would follow, or when bytes could be taken for objects."""
+        """Apply a state as numpy does, which trusts all of it.
+
+        Raises OpaquePickleError if the size would differ from that of the type's name, or if bytes could be taken for
+        objects.
+        """
         if not isinstance(state, tuple) or len(state) not in (8, 9):
             raise OpaquePickleError("a type of numpy's has an unknown state")
         _, _, base, _, fields, size, _, flags = state[:8]
@@ -84,7 +87,8 @@ class DtypeStandIn(StandIn):
 
 
 def _check_subtype(entry: Any, at: int, whole: int) -> tuple[int, int, DtypeStandIn]:
-    """Where a part of a type begins and ends. `entry`: the part with its offset, or, `at` 1, with its shape."""
+    """Return start and end of a part of a type, and the part. `entry`: the part with its offset, or with its shape if
+    `at` is 1."""
     if not isinstance(entry, tuple) or len(entry) < 2 or not isinstance(entry[0], DtypeStandIn):
         raise OpaquePickleError("a type of numpy's has fields of unknown types")
     part, place = entry[0], entry[1]
@@ -99,7 +103,7 @@ def _check_subtype(entry: Any, at: int, whole: int) -> tuple[int, int, DtypeStan
 
 
 class JoblibWrapper(StandIn):
-    """Stands for what joblib writes before the bytes of an array."""
+    """Stands for the object that joblib writes before the bytes of an array."""
 
     __slots__ = ("state",)
 
@@ -112,12 +116,12 @@ ImportCallback = Callable[[str, str], None]
 _DTYPE = "numpy.dtype"
 _NDARRAY = "numpy.ndarray"
 _OBJECT_FLAGS = 27
-"""Of a type that has objects: numpy sets these bits always, and takes a pointer from the bytes where they lack."""
+"""Flags of a type with objects: numpy always sets them, and without them reads a pointer from the bytes."""
 _OTHER_FLAGS = 16 | 128 | 8
-"""Of one that has none: needs Python, aligned as C does it, needs to be set to zero."""
+"""Flags of a type without objects: needs Python, aligned as in C, must be zeroed."""
 _MAX_OPEN_WRAPPERS = 64
 _MAX_DIGITS = 4000
-"""Python refuses longer numbers only since 3.10.7."""
+"""Python rejects longer numbers only since 3.10.7."""
 _WRAPPER = "joblib.numpy_pickle.NumpyArrayWrapper"
 _WRAPPER_MEMBERS = {"subclass", "shape", "order", "dtype", "allow_mmap", "numpy_array_alignment_bytes"}
 _DTYPE_NAME = re.compile(r"[<>|=]?([?bBhHiIlLqQefdFDSUVmMO]|[biufcSUVmMO](?=\d))(\d{0,9})\Z", re.ASCII)
@@ -145,8 +149,11 @@ _ITEM_BYTES = {
 
 
 class PickleMachine(pickle._Unpickler):
-    """One pickle. `seen` gets each name that would be imported; `arrays`: as joblib reads it; `framed`: by Python's own
-    reader, as joblib does, which takes a frame out of the file at once; the one in C does not."""
+    """Runs one pickle.
+
+    `seen` receives each name that would be imported. `arrays`: read as joblib does. `framed`: read as Python's own
+    reader does, and joblib with it: it takes a whole frame from the file at once; the reader in C does not.
+    """
 
     dispatch: ClassVar[dict[int, Callable[[Any], None]]] = dict(pickle._Unpickler.dispatch)
 
@@ -154,9 +161,9 @@ class PickleMachine(pickle._Unpickler):
         super().__init__(file, encoding="latin-1")
         self._file, self._seen, self._arrays, self._framed = file, seen, arrays, framed
         self.has_joblib_arrays = False
-        """Whether something of joblib's is in it, after which other readers go on differently."""
+        """Whether the pickle contains arrays of joblib, after which other readers continue differently."""
         self._open_wrappers: list[tuple[list[Any], int, Any]] = []
-        """Wrappers on the stack, with their places: nothing but joblib's own order of operations may take them."""
+        """Wrappers on the stack with their places: only joblib's own order of operations may take them."""
 
     def find_class(self, module: Any, name: Any) -> StandIn:
         if isinstance(module, StandIn) or isinstance(name, StandIn):
@@ -177,7 +184,7 @@ class PickleMachine(pickle._Unpickler):
         raise OpaquePickleError(f"it names what to import by the number {code} of a registry")
 
     def load(self) -> None:
-        """Runs to STOP. Raises Unreadable, or whatever the machine raises for what is no pickle."""
+        """Run to STOP. Raises OpaquePickleError, or the machine's own error for an invalid pickle."""
         self._plain = plain = _FrameReader(self._file, framed=self._framed)
         self.read, self.readinto, self.readline = plain.read, plain.readinto, plain.readline
         self.metastack: list[Any] = []
@@ -195,25 +202,26 @@ class PickleMachine(pickle._Unpickler):
         raise OpaquePickleError(f"it has more than {MAX_OPERATIONS} operations")
 
     def _track_wrappers(self) -> None:
-        """Sees to it that wrappers go only where joblib has them go: elsewhere its reader might take bytes of an array
-        where this one doesn't."""
-        for stack, index, held in self._open_wrappers:
-            if len(stack) <= index or stack[index] is not held:
+        """Verify that wrappers are only where joblib puts them: elsewhere its reader might take bytes of an array where
+        this one does not."""
+        for stack, index, wrapper in self._open_wrappers:
+            if len(stack) <= index or stack[index] is not wrapper:
                 raise OpaquePickleError("an array of joblib's is not where joblib puts it")
         top = self.stack[-1] if self.stack else None
         if isinstance(top, StandIn) and top.origin == _WRAPPER:
             place = (self.stack, len(self.stack) - 1, top)
             if not any(
-                held is top and index == place[1] and stack is place[0] for stack, index, held in self._open_wrappers
+                wrapper is top and index == place[1] and stack is place[0]
+                for stack, index, wrapper in self._open_wrappers
             ):
-                if isinstance(top, JoblibWrapper) or any(held is top for _, _, held in self._open_wrappers):
+                if isinstance(top, JoblibWrapper) or any(wrapper is top for _, _, wrapper in self._open_wrappers):
                     raise OpaquePickleError("an array of joblib's is used twice")
                 if len(self._open_wrappers) >= _MAX_OPEN_WRAPPERS:
-                    raise OpaquePickleError(f"more than {_MAX_OPEN_WRAPPERS} arrays of joblib's are begun at once")
+                    raise OpaquePickleError(f"more than {_MAX_OPEN_WRAPPERS} arrays of joblib's are open at once")
                 self._open_wrappers.append(place)
 
-    def _release_wrapper(self, thing: Any) -> None:
-        self._open_wrappers = [entry for entry in self._open_wrappers if entry[2] is not thing]
+    def _release_wrapper(self, wrapper: Any) -> None:
+        self._open_wrappers = [entry for entry in self._open_wrappers if entry[2] is not wrapper]
 
     def _call_result(self, callee: Any, arguments: Any) -> StandIn:
         if not isinstance(callee, StandIn):
@@ -259,7 +267,7 @@ class PickleMachine(pickle._Unpickler):
         state = self.stack.pop()
         target = self.stack[-1]
         if not isinstance(target, StandIn):
-            # Without a state that is no mistake to Python.
+            # Without a state, Python accepts this.
             raise OpaquePickleError("what gets a state is no object")
         if target.imported:
             raise OpaquePickleError("it changes what it has imported")
@@ -283,7 +291,7 @@ class PickleMachine(pickle._Unpickler):
         self._plain.begin_frame(self.number("<Q"))
 
     def load_long_line(self) -> None:
-        """INT and LONG."""
+        """Load INT and LONG."""
         line = self.readline()
         if len(line) > _MAX_DIGITS:
             raise OpaquePickleError(f"it has a number of {len(line)} characters")
@@ -301,7 +309,7 @@ class PickleMachine(pickle._Unpickler):
         self.append(StandIn())
 
     def load_readonly_buffer(self) -> None:
-        """Changes nothing that could be seen."""
+        """Has no visible effect."""
 
     def bytes_of(self, size: int, text: bool) -> None:
         """Bytes of this many, or an old text; long ones are passed over."""
@@ -332,46 +340,49 @@ class PickleMachine(pickle._Unpickler):
 
 
 class _FrameReader:
-    """Reads the file as it is. Frames say how much to read ahead: where that makes a difference, it is Unreadable."""
+    """Reads the file unbuffered.
+
+    Frames say how much a reader reads ahead; where that makes a difference, the pickle is opaque.
+    """
 
     def __init__(self, file: BinaryIO, *, framed: bool) -> None:
         self._file, self._framed, self._left = file, framed, 0
 
     def begin_frame(self, size: int) -> None:
-        """A frame."""
+        """Start a frame of `size` bytes."""
         self.require_no_frame("a frame begins")
         self._left = size
 
-    def require_no_frame(self, what: str) -> None:
-        """Sees to it that no frame is under way."""
+    def require_no_frame(self, event: str) -> None:
+        """Raise OpaquePickleError inside a frame."""
         if self._framed and self._left:
-            raise OpaquePickleError(f"{what} within a frame")
+            raise OpaquePickleError(f"{event} within a frame")
 
     def count_bytes(self, size: int) -> None:
-        """Counts what is read."""
+        """Count bytes read of the frame."""
         if self._framed and size > self._left > 0:
             raise OpaquePickleError("a value goes beyond its frame")
         self._left = max(0, self._left - size)
 
     def read(self, size: int) -> bytes:
         self.count_bytes(size)
-        found = self._file.read(size)
-        if len(found) < size:
+        data = self._file.read(size)
+        if len(data) < size:
             raise EOFError("it ends in the middle")
-        return found
+        return data
 
     def readinto(self, buffer: bytearray) -> int:
         buffer[:] = self.read(len(buffer))
         return len(buffer)
 
     def readline(self) -> bytes:
-        found = self._file.readline(MAX_TEXT_BYTES)
-        if not found.endswith(b"\n"):
-            if len(found) == MAX_TEXT_BYTES:
+        line = self._file.readline(MAX_TEXT_BYTES)
+        if not line.endswith(b"\n"):
+            if len(line) == MAX_TEXT_BYTES:
                 raise OpaquePickleError(f"it has a line of more than {MAX_TEXT_BYTES} bytes")
             raise EOFError("it ends in the middle")
-        self.count_bytes(len(found))
-        return found
+        self.count_bytes(len(line))
+        return line
 
 
 def _install_opcodes() -> None:
@@ -399,7 +410,7 @@ def _install_opcodes() -> None:
 
 
 def _map_to_python_3(module: str, name: str, protocol: int) -> tuple[str, str]:
-    """As Python 3 imports it: old protocols go by the names of Python 2."""
+    """Return the names that Python 3 imports: old protocols use the names of Python 2."""
     if protocol >= 3:
         return module, name
     renamed = _compat_pickle.NAME_MAPPING.get((module, name))
@@ -408,10 +419,10 @@ def _map_to_python_3(module: str, name: str, protocol: int) -> tuple[str, str]:
 
 def _parse_dtype(arguments: Any) -> StandIn:
     text = arguments[0] if isinstance(arguments, tuple) and arguments else None
-    found = _DTYPE_NAME.match(text) if isinstance(text, str) else None
-    if found is None:
+    match = _DTYPE_NAME.match(text) if isinstance(text, str) else None
+    if match is None:
         return StandIn(_DTYPE)
-    kind, digits = found.groups()
+    kind, digits = match.groups()
     if digits and kind not in "biufcSUVmMO":
         return StandIn(_DTYPE)
     size = (int(digits) * (4 if kind == "U" else 1)) if digits else _ITEM_BYTES.get(kind, 0)
@@ -420,14 +431,14 @@ def _parse_dtype(arguments: Any) -> StandIn:
 
 def _skip_bytes(file: BinaryIO, size: int) -> None:
     while size:
-        found = file.read(min(size, 1 << 20))
-        if not found:
+        data = file.read(min(size, 1 << 20))
+        if not data:
             raise EOFError("it ends in the middle")
-        size -= len(found)
+        size -= len(data)
 
 
 def _skip_array(file: BinaryIO, state: dict[Any, Any], seen: ImportCallback) -> None:
-    """joblib writes the bytes of an array between two operations. An array of objects is a pickle there."""
+    """Skip the bytes of an array, which joblib writes between two operations. An array of objects is a pickle there."""
     shape, kind = state.get("shape"), state.get("dtype")
     if not isinstance(shape, tuple) or not all(type(length) is int and length >= 0 for length in shape):
         raise OpaquePickleError("an array of joblib's has no known shape")

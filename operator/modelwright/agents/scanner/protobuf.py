@@ -1,5 +1,7 @@
-"""Walks the wire format of protocol buffers for the operators and files that a graph names. What isn't asked for is
-passed over, so that gigabytes of weights cost nothing but reading."""
+"""Walks the wire format of protocol buffers for the operators and files that a graph names.
+
+All other fields are skipped, so that gigabytes of weights cost only their reading.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,8 @@ _MAX_NAME_BYTES = 4096
 _MAX_DESCRIPTION_BYTES = 16 << 20
 
 ONNX_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "ai.onnx.preview.training", "com.microsoft"})
-"""Domains of operators that come with the runtime. Another's operators are code that the runtime must be given."""
+"""Domains of operators that the runtime contains. Operators of other domains are code that the runtime must be
+given."""
 _ACTING_OPERATOR = re.compile(
     r"PyFunc|File|(?<!TensorArray)Write|Save|Load|Snapshot|Summary|Reader|Record|Dataset|Debug|PrintV2|OpaqueCall"
     r"|Rpc|Remote|Gcs|BigQuery|BigTable|LMDB|Checkpoint|ConfigureDistributed|XlaHost|XlaSend|XlaRecv"
@@ -28,23 +31,23 @@ TABLE_OPERATORS = frozenset(
         "FixedUnigramCandidateSampler",
     }
 )
-"""Read words from a file beside the model, or from any other."""
+"""Operators that read words from a file beside the model, or from any other."""
 PROGRAM_OPERATORS = frozenset({"XlaCallModule", "XlaCustomCall", "XlaCustomCallV2", "TRTEngineOp"})
-"""Hold, or call, a program in another language."""
+"""Operators that contain, or call, a program in another language."""
 
 
 def has_side_effects(operator: str) -> bool:
-    """Whether an operator of TensorFlow's reads or writes files, speaks to others, or calls Python."""
+    """Return whether an operator of TensorFlow reads or writes files, uses the network, or calls Python."""
     return operator not in _SAVING_OPERATORS and _ACTING_OPERATOR.search(operator) is not None
 
 
 def is_builtin_operator(operator: str) -> bool:
-    """Whether an operator of ONNX, as domain:name, comes with the runtime and stands for nothing else."""
+    """Return whether an operator of ONNX, as domain:name, is part of the runtime and has no other meaning."""
     domain, _, name = operator.partition(":")
     return domain in ONNX_DOMAINS and name not in ("EPContext", "PyOp")
 
 
-# Fields that hold further messages, and the strings that are asked for, by message.
+# Fields with nested messages, and the strings that are collected, by message.
 _TENSORFLOW_SCHEMA = {
     "saved": {2: "meta"},
     "meta": {2: "graph", 7: "objects"},
@@ -76,19 +79,22 @@ _STRING_LIMITS = {
     "value": _MAX_NAME_BYTES,
     "described": _MAX_DESCRIPTION_BYTES,
 }
-"""Strings, with the bytes that each may have."""
+"""Strings, with the most bytes of each."""
 _COLLECTED_MESSAGES = ("node", "external", "user", "piece")
-"""Messages whose strings are asked for."""
+"""Messages whose strings are collected."""
 
 
 class ProtobufError(ValueError):
-    """The bytes are no message."""
+    """The bytes are not a message."""
 
 
 @dataclass(frozen=True, slots=True)
 class GraphNames:
-    """What a graph names. `operators`: of TensorFlow by name, of ONNX as domain:name. `locations`: files that hold its
-    tensors. `described`: what Keras has written about its layers, as JSON."""
+    """Names in a graph.
+
+    `operators`: of TensorFlow by name, of ONNX as domain:name. `locations`: files that hold its tensors.
+    `descriptions`: Keras' descriptions of its layers, as JSON.
+    """
 
     operators: frozenset[str]
     locations: frozenset[str] = frozenset()
@@ -96,46 +102,46 @@ class GraphNames:
 
 
 def read_tensorflow_graph(file: BinaryIO) -> GraphNames:
-    """What a SavedModel names. Raises Malformed."""
-    found = _collect_messages(file, _TENSORFLOW_SCHEMA, "saved")
-    operators = frozenset(texts.get("op", "") for kind, texts in found if kind == "node")
-    return GraphNames(operators, descriptions=_list_descriptions(found))
+    """Read the names in a SavedModel. Raises ProtobufError."""
+    messages = _collect_messages(file, _TENSORFLOW_SCHEMA, "saved")
+    operators = frozenset(texts.get("op", "") for kind, texts in messages if kind == "node")
+    return GraphNames(operators, descriptions=_list_descriptions(messages))
 
 
 def read_keras_metadata(file: BinaryIO) -> tuple[str, ...]:
-    """What a `keras_metadata.pb` says of layers, as JSON. Raises Malformed."""
+    """Read the descriptions of layers in a `keras_metadata.pb`, as JSON. Raises ProtobufError."""
     return _list_descriptions(_collect_messages(file, _KERAS_SCHEMA, "saved"))
 
 
 def is_sentencepiece(file: BinaryIO) -> bool:
-    """Whether it is a vocabulary of SentencePiece."""
+    """Return whether the file is a vocabulary of SentencePiece."""
     try:
-        found = _collect_messages(file, _SENTENCEPIECE_SCHEMA, "model")
+        messages = _collect_messages(file, _SENTENCEPIECE_SCHEMA, "model")
     except ProtobufError:
         return False
-    return bool(found) and all("op" in texts for _, texts in found)
+    return bool(messages) and all("op" in texts for _, texts in messages)
 
 
 def read_onnx_graph(file: BinaryIO) -> GraphNames:
-    """What an ONNX model names. Raises Malformed."""
-    found = _collect_messages(file, _ONNX_SCHEMA, "model")
-    operators = (f"{texts.get('domain', '')}:{texts.get('op', '')}" for kind, texts in found if kind == "node")
+    """Read the names in an ONNX model. Raises ProtobufError."""
+    messages = _collect_messages(file, _ONNX_SCHEMA, "model")
+    operators = (f"{texts.get('domain', '')}:{texts.get('op', '')}" for kind, texts in messages if kind == "node")
     locations = (
-        texts.get("value", "") for kind, texts in found if kind == "external" and texts.get("key") == "location"
+        texts.get("value", "") for kind, texts in messages if kind == "external" and texts.get("key") == "location"
     )
     return GraphNames(frozenset(operators), frozenset(locations))
 
 
-def _list_descriptions(found: list[tuple[str, dict[str, str]]]) -> tuple[str, ...]:
-    return tuple(text for kind, texts in found if kind == "user" and (text := texts.get("described", "").strip()))
+def _list_descriptions(messages: list[tuple[str, dict[str, str]]]) -> tuple[str, ...]:
+    return tuple(text for kind, texts in messages if kind == "user" and (text := texts.get("described", "").strip()))
 
 
 def _collect_messages(file: BinaryIO, schema: dict[str, dict[int, str]], root: str) -> list[tuple[str, dict[str, str]]]:
     end = file.seek(0, 2)
     file.seek(0)
-    found: list[tuple[str, dict[str, str]]] = []
-    _walk_message(file, end, schema, root, found, 0)
-    return found
+    messages: list[tuple[str, dict[str, str]]] = []
+    _walk_message(file, end, schema, root, messages, 0)
+    return messages
 
 
 def _walk_message(
@@ -143,21 +149,21 @@ def _walk_message(
     end: int,
     schema: dict[str, dict[int, str]],
     kind: str,
-    found: list[tuple[str, dict[str, str]]],
+    messages: list[tuple[str, dict[str, str]]],
     depth: int,
 ) -> None:
     if depth > 64:
         raise ProtobufError("it is nested too deep")
     texts: dict[str, str] = {}
     if kind in _COLLECTED_MESSAGES:
-        if len(found) >= MAX_NODES:
+        if len(messages) >= MAX_NODES:
             raise ProtobufError(f"it has more than {MAX_NODES} operators and tensors")
-        found.append((kind, texts))
+        messages.append((kind, texts))
     while file.tell() < end:
         key = _read_varint(file)
         field, wire = key >> 3, key & 7
         if not 0 < field < 1 << 29:
-            # Readers differ in whether they refuse it or drop the upper bits, which makes it another field.
+            # Readers differ: some reject it, others drop the upper bits, which makes it another field.
             raise ProtobufError("a field has no number")
         if wire == 2:
             size = _read_varint(file)
@@ -170,7 +176,7 @@ def _walk_message(
                     raise ProtobufError("a name is too long")
                 texts[inner] = file.read(size).decode("utf-8", "replace")
             elif inner is not None:
-                _walk_message(file, after, schema, inner, found, depth + 1)
+                _walk_message(file, after, schema, inner, messages, depth + 1)
             file.seek(after)
         else:
             _SCALAR_READERS.get(wire, _reject_wire_type)(file)

@@ -1,5 +1,8 @@
-"""Whether a zip archive is the same to all readers. Some go by the table's offset from the file's start, some by its
-distance from the end, and some by what stands before each member."""
+"""Checks whether a zip archive is the same to all readers.
+
+Some use the table's offset from the file's start, some its distance from the end, and some the header before each
+member.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +16,15 @@ _MAX_COMMENT_BYTES = 1 << 16
 
 
 def find_ambiguity(file: BinaryIO, archive: zipfile.ZipFile) -> str:
-    """What makes it doubtful, or nothing. Its table and members have to fill the file without a gap."""
+    """Describe the first ambiguity; empty if there is none. Table and members must fill the file without a gap."""
     size = file.seek(0, 2)
     first = max(0, size - _MAX_COMMENT_BYTES - 22)
     tail = _read_at(file, first, size - first)
-    found = tail.rfind(_END)
-    if found < 0 or len(tail) - found < 22:
+    end_offset = tail.rfind(_END)
+    if end_offset < 0 or len(tail) - end_offset < 22:
         return "its end is unknown"
-    end = first + found
-    count, length, start, comment = struct.unpack("<10xHIIH", tail[found : found + 22])
+    end = first + end_offset
+    count, length, start, comment = struct.unpack("<10xHIIH", tail[end_offset : end_offset + 22])
     if end + 22 + comment != size:
         return "something follows it"
     table_end = end

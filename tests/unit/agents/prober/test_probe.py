@@ -104,7 +104,7 @@ async def test_without_samples_it_still_shows_that_the_model_loads() -> None:
             "over the budget of 0.01 s",
         ),
         ({}, {"memory_bytes": 1 << 20}, "Fail", "MemoryOverBudget", "over the budget of 1 MiB"),
-        ({}, {"memory_bytes": 1 << 40, "metrics_urls": ()}, "Inconclusive", "MemoryNotMeasured", "does not tell"),
+        ({}, {"memory_bytes": 1 << 40, "metrics_urls": ()}, "Inconclusive", "MemoryNotMeasured", "does not report"),
         ({}, {"protocol": "Custom"}, "Inconclusive", "SamplesNotSent", "protocol Custom"),
         (
             {"latency": {"seconds": 0.05}},

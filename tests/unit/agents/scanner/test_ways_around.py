@@ -357,4 +357,4 @@ def test_a_pickle_begins_only_so_many_arrays_at_once(tmp_path: Path) -> None:
     """Each operation looks at all of them."""
     begun = b"\x80\x04cjoblib.numpy_pickle\nNumpyArrayWrapper\nq\0" + b")\x81h\0" * 1000
     report = scanned(tmp_path, "m.pkl", begun + b".")
-    assert (report["outcome"], "begun at once" in report["message"]) == ("Inconclusive", True), report
+    assert (report["outcome"], "open at once" in report["message"]) == ("Inconclusive", True), report

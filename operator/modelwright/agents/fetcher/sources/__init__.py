@@ -1,4 +1,4 @@
-"""One module per kind of store, and the table that says which scheme is served by which."""
+"""One module per kind of store, and the table of the schemes that each serves."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from importlib import import_module
 
 from modelwright.agents.fetcher.port import ArtifactSource, FetchContext
 
-# modules are imported when needed: a pod that reads from S3 should not wait for the Hub's library to load
+# modules are imported on demand: a pod that reads from S3 should not wait for the Hub's library to load
 SOURCE_MODULES = {
     "s3": "s3",
     "gs": "gs",
@@ -20,7 +20,7 @@ SOURCE_MODULES = {
 
 
 def open_source(context: FetchContext) -> ArtifactSource:
-    """The source for the context's uri. FetchError when its configuration is unusable."""
+    """Open the source for the context's uri. Raises FetchError if its configuration is invalid."""
     module = import_module(f"{__name__}.{SOURCE_MODULES[context.uri.scheme]}")
     source: ArtifactSource = module.open_source(context)
     return source

@@ -52,8 +52,10 @@ def open_source(context: FetchContext) -> ArtifactSource:
 
 
 def _explicit_config(context: FetchContext, key: str) -> GCSConfig:
-    """A service account's key is handed over as text; other kinds (workload identity federation) only exist as
-    files."""
+    """Build the configuration of given credentials.
+
+    A service account's key is passed as text; other kinds (workload identity federation) only exist as files.
+    """
     try:
         kind = json.loads(key).get("type", "")
     except (ValueError, AttributeError):

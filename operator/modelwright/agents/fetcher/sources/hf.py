@@ -1,4 +1,4 @@
-"""hf://: a model repository of the Hugging Face Hub, or of a server that speaks its API, at one commit."""
+"""hf://: a model repository of the Hugging Face Hub, or of a server with its API, at one commit."""
 
 from __future__ import annotations
 
@@ -31,10 +31,11 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 class HubSource:
-    """huggingface_hub says what a commit holds; the files come over our own connections, as from any web server.
+    """A model repository. huggingface_hub lists a commit's files; this client's own connections read them, as from any
+    web server.
 
-    The library's own download keeps a cache of its own beside the files, has no bound on stalls, and can't be told to
-    go on with another pod's beginning.
+    The library's own download keeps a second cache beside the files, has no bound on stalls, and can't resume another
+    pod's partial files.
     """
 
     def __init__(self, context: FetchContext) -> None:
@@ -50,11 +51,11 @@ class HubSource:
                 follow_redirects=True,
                 timeout=context.settings.stall_seconds,
                 verify=certificates,
-                # Of each request: those that follow redirects too.
+                # Applies to each request, also after redirects.
                 event_hooks={"request": [lambda request: refuse_metadata(str(request.url))]},
             )
         )
-        # False, not None: a token lying about in a home directory must not be used
+        # False, not None: a token in a home directory must not be used
         self._api = HfApi(endpoint=endpoint, token=token or False, library_name="modelwright-fetch")
         self._private = {"Authorization": f"Bearer {token}"} if token else {}
         self._web = StoreHttpClient(context.credentials, context.settings)
@@ -127,7 +128,7 @@ class HubSource:
             ) from None
 
     async def _supports_ranges(self, files: list[RepoFile], commit: str) -> bool:
-        """Whether parts of files can be asked for; tried on one that is large enough to matter."""
+        """Return whether the Hub serves parts of files; tried on one that is large enough to matter."""
         large = next((file for file in files if file.size > self._context.settings.part_bytes), None)
         if large is None:
             return True
@@ -148,7 +149,7 @@ class HubSource:
         )
 
     def read(self, file: RemoteFile, start: int, stop: int | None) -> AsyncGenerator[bytes, None]:
-        # a commit's files never change, and what comes is compared with the listed hash: no ETag needed
+        # a commit's files never change, and their bytes are compared with the listed hash: no ETag needed
         return self._web.read_range(file.key, start, stop, size=file.size, ranges=file.ranges, private=self._private)
 
     async def close(self) -> None:
@@ -156,7 +157,8 @@ class HubSource:
 
 
 def _check_repo_file(file: RepoFile) -> RepoFile:
-    """The file, if it has what its type says: the library takes what it is given. Raises TypeError, ValueError."""
+    """Return the file if its fields have their declared types: the library does not check them. Raises TypeError,
+    ValueError."""
     hashes = [file.blob_id, *([file.lfs.sha256] if file.lfs else [])]
     if not all(isinstance(text, str) for text in (file.path, *hashes)) or type(file.size) is not int or file.size < 0:
         raise TypeError("a file without a path, a size or a hash")

@@ -30,9 +30,12 @@ _CONTENT_RANGE = re.compile(r"bytes (?:\d{1,19}-\d{1,19}|\*)/(\d{1,19})")
 
 
 def _authorization_for(credentials: StoreCredentials, url: str) -> str:
-    """HTTP_AUTHORIZATION, or '' when there is none. FetchError unless HTTP_HOSTS beside it names the URL's host: who
-    names the address may not be who may read the credential."""
-    # Both of them from one place: the hosts of a Secret are its owner's to name.
+    """Return HTTP_AUTHORIZATION, or '' without one.
+
+    Raises FetchError unless HTTP_HOSTS beside it names the URL's host: the author of the address may not have access to
+    the credential.
+    """
+    # Both come from the same place: the owner of a Secret names its hosts.
     value = credentials.read_mounted("HTTP_AUTHORIZATION")
     hosts = credentials.read_mounted("HTTP_HOSTS") if value else credentials.get("HTTP_HOSTS")
     value = value or credentials.get("HTTP_AUTHORIZATION")
@@ -56,14 +59,14 @@ def _authorization_for(credentials: StoreCredentials, url: str) -> str:
 
 
 def _parse_host_entry(entry: str) -> tuple[str, str, int | None]:
-    """The origin that an entry of HTTP_HOSTS stands for: a host with https, unless it says http://."""
+    """Return the origin that an entry of HTTP_HOSTS stands for: a host with https, unless it starts with http://."""
     try:
-        found = urlsplit(entry if "://" in entry else f"https://{entry}")
-        if found.scheme not in ("http", "https") or not found.hostname or found.path not in ("", "/"):
+        split = urlsplit(entry if "://" in entry else f"https://{entry}")
+        if split.scheme not in ("http", "https") or not split.hostname or split.path not in ("", "/"):
             raise ValueError
-        if found.username is not None or found.query or found.fragment or "*" in found.hostname:
+        if split.username is not None or split.query or split.fragment or "*" in split.hostname:
             raise ValueError
-        return url_origin(f"{found.scheme}://{found.netloc}")
+        return url_origin(f"{split.scheme}://{split.netloc}")
     except ValueError:
         raise FetchError(
             FetchReason.ACCESS_DENIED,
@@ -73,8 +76,11 @@ def _parse_host_entry(entry: str) -> tuple[str, str, int | None]:
 
 
 class HttpSource:
-    """aiohttp rather than obstore's HTTP store: that one knows WebDAV and has no ranges without a size, redirect
-    rules or address checks."""
+    """One file from a web server.
+
+    It uses aiohttp rather than obstore's HTTP store, which implements WebDAV and has no ranges without a size, redirect
+    rules or address checks.
+    """
 
     def __init__(self, context: FetchContext) -> None:
         self._context = context
@@ -86,7 +92,7 @@ class HttpSource:
             self._private["Authorization"] = "Basic " + base64.b64encode(pair.encode()).decode()
         elif authorization := _authorization_for(context.credentials, self._url):
             self._private["Authorization"] = authorization
-        # Last, since whoever opens it has to close it.
+        # Last, so that an error above leaves no open client.
         self._web = StoreHttpClient(context.credentials, context.settings)
 
     async def inspect(self, digest: str) -> Listing:
@@ -96,7 +102,8 @@ class HttpSource:
         )
 
     async def _probe_file(self) -> RemoteFile:
-        """Asks for the first byte: a signed URL is often good for GET only, and the answer says whether ranges work."""
+        """Request the first byte: a signed URL is often valid for GET only, and the answer shows whether ranges
+        work."""
         name = self._context.uri.basename
         async with self._web.open_response(self._url, {"Range": "bytes=0-0"}, self._private) as response:
             total = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))

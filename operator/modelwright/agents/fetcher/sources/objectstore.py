@@ -1,4 +1,4 @@
-"""What s3, gs and az have in common: objects and prefixes, read with obstore."""
+"""Common part of s3, gs and az: objects and prefixes, read with obstore."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ _HOST_STYLE_CODES = {
     "PathStyleDomainForbidden",  # Tencent Cloud COS
 }
 _HTTP_STATUS = re.compile(r"non-2xx status code: (\d{3})")
-# retries are the transfer's: obstore's own would hide stalls and multiply the time until a failure is told
+# the transfer retries: obstore's own retries would hide stalls and delay the report of a failure
 NO_RETRIES: RetryConfig = {"max_retries": 0, "retry_timeout": timedelta(seconds=1)}
 
 
 def client_options(context: FetchContext, endpoint: str) -> ClientConfig:
-    """Timeouts off (a request may bring gigabytes; the transfer watches for stalls), plain HTTP only to an endpoint
-    that says so."""
+    """Build the client's options: no timeouts (a request may last for gigabytes; the transfer detects stalls), plain
+    HTTP only for an endpoint with http://."""
     options: ClientConfig = {"timeout": "30 days", "connect_timeout": "10s", "user_agent": "modelwright-fetch"}
     if endpoint.startswith("http://"):
         options["allow_http"] = True
@@ -58,7 +58,8 @@ def client_options(context: FetchContext, endpoint: str) -> ClientConfig:
 
 
 def check_endpoint(name: str, endpoint: str) -> str:
-    """The endpoint without its trailing slash; FetchError when it is no URL, or one of a metadata service."""
+    """Return the endpoint without its trailing slash. Raises FetchError if it is not a URL, or is a metadata
+    service."""
     if endpoint and not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", endpoint):
         raise FetchError(
             FetchReason.INVALID_URI, f"{name} must be http://host[:port] or https://host[:port], without user or query."
@@ -70,8 +71,11 @@ def check_endpoint(name: str, endpoint: str) -> str:
 def open_anonymous(
     context: FetchContext, endpoint: str, anonymous: Callable[[], Store], instance: Callable[[], Store], cure: str
 ) -> ObjectStoreSource:
-    """The source of who has given no credentials: public objects, and where the administrator lets pods have it, what
-    the cloud's metadata service gives. `cure` says how to give credentials."""
+    """Open the source without given credentials: public objects, and the cloud's metadata service where the
+    administrator allows it.
+
+    `cure`: how to give credentials.
+    """
     ways = [anonymous, instance] if context.settings.instance_credentials else [anonymous]
     text = f"anonymous access is denied, and no credentials were given. {cure}"
     off = (
@@ -84,9 +88,12 @@ def open_anonymous(
 
 
 class ObjectStoreSource:
-    """`endpoint`: of a store that is not the cloud's own, else ''. `stores` are ways in, best first: without
-    credentials an anonymous one, then the cloud's own for this pod. `denied`: what else to say when the last of them is
-    denied."""
+    """Reads objects of one store.
+
+    `endpoint`: of a store other than the cloud's own, else ''. `stores`: factories of clients, best first: without
+    credentials an anonymous one, then the cloud's own for this pod. `denied`: added to the message if the last of them
+    is denied.
+    """
 
     def __init__(
         self,
@@ -152,7 +159,7 @@ class ObjectStoreSource:
                 page = await self._call_store(anext(pages))
                 for meta in page:
                     name = meta["path"].removeprefix(path + "/")
-                    # consoles make folders visible with an empty object whose name ends in a slash
+                    # consoles represent folders by an empty object with a name that ends in a slash
                     if name and not (meta["size"] == 0 and (name.endswith("/") or meta["path"] == path)):
                         files.append(_build_remote_file(meta, name, ""))
         except StopAsyncIteration:
@@ -169,12 +176,12 @@ class ObjectStoreSource:
         return Listing(ArtifactKind.DIRECTORY, tuple(files), within=bool(part))
 
     async def _head_object(self, store: Store, path: str) -> ObjectMeta | None:
-        """The object at `path`; None when there is none."""
+        """Return the object at `path`; None if there is none."""
         try:
             return await self._call_store(obstore.head_async(store, path))
         except FetchError as error:
             if error.reason is FetchReason.ACCESS_DENIED and self._context.uri.scheme == "s3":
-                # An answer to HEAD has no body, and so no word on why; one to GET has.
+                # An answer to HEAD has no body and so no reason; an answer to GET has one.
                 await self._call_store(obstore.get_range_async(store, path, start=0, end=1))
             if error.reason is not FetchReason.ARTIFACT_NOT_FOUND:
                 raise
@@ -208,8 +215,7 @@ class ObjectStoreSource:
             raise self._translate_error(error, f"{self._where}: {file.path}") from None
 
     def _translate_error(self, error: Exception, what: str) -> FetchError:
-        """obstore's error in our words. Its own text has many lines and the whole request; only facts are taken
-        from it."""
+        """Convert obstore's error. Its own text has many lines and the whole request; only facts are taken from it."""
         text = str(error)
         status, code = _HTTP_STATUS.search(text), _ERROR_CODE.search(text)
         if code and code[1] in _HOST_STYLE_CODES:

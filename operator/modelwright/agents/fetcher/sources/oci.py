@@ -1,8 +1,8 @@
 """oci://: an artifact or image in an OCI registry.
 
-A small client of our own: oras-py (0.2) reads one blob at a time over blocking connections without time-outs or ranges,
-compares no digest, and gives the manifest as parsed JSON, from which its digest can't be told. docs/adr has the whole
-reason.
+A small own client: oras-py (0.2) reads one blob at a time over blocking connections without time-outs or ranges,
+compares no digest, and returns the manifest as parsed JSON, from which its digest can't be computed. docs/adr has the
+full reasoning.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _ORAS_PY_FOLDER = "application/vnd.oci.image.layer.v1.tar+gzip"
 
 
 class RegistryAuth:
-    """The way in: what .dockerconfigjson says for the registry, turned into what the registry asks for."""
+    """Authenticates to the registry: converts its entry in .dockerconfigjson into what the registry demands."""
 
     def __init__(self, context: FetchContext, registry: str, repository: str, base: str) -> None:
         self._base = base
@@ -60,7 +60,7 @@ class RegistryAuth:
         return {"Authorization": self._bearer} if self._bearer else {}
 
     async def answer_challenge(self, web: StoreHttpClient, challenge: str, scope: str) -> None:
-        """Gets what the challenge asks for; FetchError when there is nothing to answer with."""
+        """Obtain the credentials that the challenge demands. Raises FetchError if there are none."""
         kind, _, rest = challenge.partition(" ")
         values = {name.lower(): quoted or plain for name, quoted, plain in _CHALLENGE_PARAMETER.findall(rest)}
         if kind.lower() == "basic" and self._basic:
@@ -103,10 +103,10 @@ class RegistryAuth:
 
 
 def find_auth_entry(auths: Mapping[str, Any], registry: str, repository: str) -> Mapping[str, Any]:
-    """The entry of a Docker configuration for a repository, as the kubelet chooses for imagePullSecrets: the longest
-    path that leads to it, on its host or a pattern such as *.azurecr.io; empty when there is none."""
+    """Return the entry of a Docker configuration for a repository, by the kubelet's rule for imagePullSecrets: the
+    longest path that leads to it, on its host or a pattern such as *.azurecr.io; empty if there is none."""
     hosts = [registry, *(("index.docker.io", "docker.io") if registry == "registry-1.docker.io" else ())]
-    found = []
+    candidates = []
     for key, entry in auths.items():
         host, _, path = key.removeprefix("https://").removeprefix("http://").partition("/")
         path = re.sub(r"^v[12](/|$)", "", path).strip("/")
@@ -114,8 +114,8 @@ def find_auth_entry(auths: Mapping[str, Any], registry: str, repository: str) ->
             continue
         ranks = [(host.lower() == name.lower(), -n) for n, name in enumerate(hosts) if _matches_host(host, name)]
         if ranks:
-            found.append(((len(path), *max(ranks)), entry))
-    return max(found, key=lambda it: it[0])[1] if found else {}
+            candidates.append(((len(path), *max(ranks)), entry))
+    return max(candidates, key=lambda it: it[0])[1] if candidates else {}
 
 
 def _matches_host(pattern: str, host: str) -> bool:
@@ -126,7 +126,7 @@ def _matches_host(pattern: str, host: str) -> bool:
 
 
 def _read_auth_entry(context: FetchContext, registry: str, repository: str) -> tuple[str, str, str]:
-    """Basic header, identity token and ready bearer header for the repository, each '' when there is none."""
+    """Return Basic header, identity token and bearer header for the repository, each '' if there is none."""
     text = context.credentials.get(".dockerconfigjson")
     if not text:
         return "", "", ""
@@ -160,7 +160,7 @@ class RegistrySource:
 
     @asynccontextmanager
     async def _open_url(self, url: str, headers: Mapping[str, str]) -> AsyncGenerator[aiohttp.ClientResponse, None]:
-        """The response; a challenge is answered once, also when a token ran out in a long download."""
+        """Open the response; a challenge is answered once, also if a token expired in a long download."""
         async with self._web.open_response(url, headers, self._auth.headers) as response:
             challenge = response.headers.get("WWW-Authenticate", "")
             if response.status != 401 or not challenge:
@@ -171,8 +171,10 @@ class RegistrySource:
             yield response
 
     async def _fetch_manifest(self, reference: str) -> tuple[str, dict[str, Any]]:
-        """Digest and content of a manifest or index. Its bytes are hashed here: the registry's own word isn't
-        enough."""
+        """Return digest and content of a manifest or index.
+
+        The digest is computed from its bytes: the registry's own header is not trusted.
+        """
         what = f"{self._where}: the manifest {reference}"
         async with self._open_url(
             f"{self._base}/manifests/{reference}", {"Accept": ", ".join(_MANIFEST_TYPES + _INDEX_TYPES)}
@@ -199,7 +201,7 @@ class RegistrySource:
     async def inspect(self, digest: str) -> Listing:
         reference = self._context.uri.reference
         if not _DIGEST.fullmatch(reference) and digest.startswith("sha256:"):
-            # a tag that has moved on doesn't matter as long as the registry still has what is pinned
+            # a moved tag doesn't matter as long as the registry still has the pinned content
             reference = digest
         pinned, manifest = await self._context.with_stall_timeout(self._fetch_manifest(reference), self._where)
         varies = False
@@ -224,7 +226,7 @@ class RegistrySource:
         return Listing(ArtifactKind.PINNED, tuple(files), pinned=pinned, varies=varies)
 
     def _choose_manifest(self, index: Mapping[str, Any]) -> str:
-        """The digest of the one manifest of the index, or of the one for this machine."""
+        """Return the digest of the index's only manifest, or of the one for this machine."""
         try:
             entries = _list_index_entries(index)
             machine = _ARCHITECTURES.get(platform.machine(), platform.machine())
@@ -291,7 +293,7 @@ class RegistrySource:
 
 
 def _list_index_entries(index: Mapping[str, Any]) -> list[Any]:
-    """The manifests of an index, without attestations; none when it can't be read."""
+    """Return the manifests of an index without attestations; empty if it is invalid."""
     try:
         return [entry for entry in index["manifests"] if entry.get("platform", {}).get("os") != "unknown"]
     except (KeyError, TypeError, AttributeError):

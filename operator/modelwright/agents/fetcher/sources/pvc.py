@@ -20,11 +20,12 @@ from modelwright.agents.fetcher.port import (
 
 _READ_BYTES = 1 << 20
 _VOLUME_FOLDERS = {"lost+found", ".snapshot", ".snapshots", ".zfs"}
-"""Folders that file systems and storage make at a volume's root, often for root alone. They are nobody's artifact."""
+"""Folders that file systems and storage create at a volume's root, often readable by root alone. They belong to no
+artifact."""
 
 
 class ClaimSource:
-    """Links are followed while they stay on the claim: ConfigMap-like volumes are made of them."""
+    """Files on a claim. Links are followed while they stay on the claim: ConfigMap-like volumes consist of them."""
 
     def __init__(self, context: FetchContext) -> None:
         self._context = context
@@ -46,9 +47,9 @@ class ClaimSource:
             within = bool(part) and start.is_dir()
             start = start / part if within else start
             if start.is_dir():
-                found: list[RemoteFile] = []
-                self._walk_folder(start, "", (), found)
-                return Listing(ArtifactKind.DIRECTORY, tuple(found), within=within)
+                files: list[RemoteFile] = []
+                self._walk_folder(start, "", (), files)
+                return Listing(ArtifactKind.DIRECTORY, tuple(files), within=within)
             if self._context.uri.prefix and not within:
                 raise FetchError(
                     FetchReason.ARTIFACT_NOT_FOUND, f"{self._where}: there is no such folder on the claim."
@@ -75,11 +76,11 @@ class ClaimSource:
         name = os.path.relpath(error.filename, self._root) if isinstance(error.filename, str) else "."
         return "it" if name == "." else ascii(name)
 
-    def _walk_folder(self, folder: Path, below: str, above: tuple[str, ...], found: list[RemoteFile]) -> None:
+    def _walk_folder(self, folder: Path, below: str, above: tuple[str, ...], files: list[RemoteFile]) -> None:
         real = self._resolve_inside(folder)
         if real in above:
             return
-        if len(found) > self._context.settings.max_entries:
+        if len(files) > self._context.settings.max_entries:
             return
         at_root = real == os.path.realpath(self._root)
         for child in sorted(os.scandir(folder), key=lambda entry: entry.name):
@@ -88,10 +89,10 @@ class ClaimSource:
                 continue
             place = Path(child.path)
             if child.is_dir():
-                self._walk_folder(place, f"{path}/", (*above, real), found)
+                self._walk_folder(place, f"{path}/", (*above, real), files)
             elif not child.is_symlink() or self._context.selection.matches_patterns(path):
-                # A link that is not asked for may lead anywhere.
-                found.append(self._build_remote_file(place, path, unpack=False))
+                # A link outside the selection may lead anywhere.
+                files.append(self._build_remote_file(place, path, unpack=False))
 
     def _resolve_inside(self, place: Path) -> str:
         real, root = os.path.realpath(place), os.path.realpath(self._root)
@@ -134,7 +135,7 @@ class ClaimSource:
             finally:
                 os.close(descriptor)
         except FileNotFoundError:
-            raise ArtifactChanged(f"{self._where}: {file.path} went away while it was read") from None
+            raise ArtifactChanged(f"{self._where}: {file.path} was removed while it was read") from None
         except PermissionError as error:
             raise FetchError(
                 FetchReason.ACCESS_DENIED, f"{self._where}: this user (uid {os.getuid()}) may not read {file.path}."

@@ -1,4 +1,4 @@
-"""s3://: Amazon S3 and every store that speaks its protocol."""
+"""s3://: Amazon S3 and every store with its protocol."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ _POD_IDENTITY_VARIABLES = (
 
 
 def add_bucket_to_host(endpoint: str, bucket: str) -> str:
-    """The endpoint with the bucket in front of its host, where it isn't there already; FetchError(InvalidURI) when the
-    two make no host name. Pure."""
+    """Return the endpoint with the bucket before its host, unless it is already there. Raises FetchError(InvalidURI) if
+    the two form no host name. Pure."""
     split = urlsplit(endpoint)
     host = split.hostname or ""
     if host.startswith(f"{bucket}."):

@@ -25,11 +25,9 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from prometheus_client.registry import Collector
 from yarl import URL
 
+from modelwright.agents.environment import COUNT_COPIES
 from modelwright.api import names
 from modelwright.net.listener import ConnectionLimits, Listener
-
-COUNT_COPIES, REFUSE_COPIES = "Count", "Refuse"
-"""Values of COPIES_WITHOUT_TOKEN: every request without a token counts as a copy, or none does."""
 
 log = logging.getLogger(__name__)
 
@@ -155,7 +153,7 @@ class MirrorLimits(Protocol):
 
 
 class MirrorCounters(Protocol):
-    """Counters of the copies that never reach `process_copy`."""
+    """Counters of copies that this server keeps."""
 
     refused: int
     received: int
@@ -214,6 +212,10 @@ class MirrorServer(ABC):
     @abstractmethod
     def count_failed(self) -> None:
         """Count a copy for which `process_copy` has raised."""
+
+    @abstractmethod
+    def total_counts(self) -> Mapping[str, int]:
+        """Return the totals for the last line of the log."""
 
     async def readiness_problem(self) -> str:
         """Return why copies can't be processed yet; empty if they can."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from aiohttp import web
@@ -70,6 +71,11 @@ class Comparer(MirrorServer):
     def count_failed(self) -> None:
         """Count it as uncomparable."""
         self.stats.uncomparable += 1
+
+    def total_counts(self) -> Mapping[str, int]:
+        """Return the totals of the comparison."""
+        stats = self.stats
+        return {"compared": stats.compared, "rows": stats.rows, "differ": stats.disagreements}
 
     async def _get_summary(self, _: web.Request) -> web.Response:
         return web.Response(text=json.dumps(self.stats.build_summary().wire()), content_type="application/json")

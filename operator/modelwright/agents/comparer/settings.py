@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields
-from typing import Any
-from urllib.parse import urlsplit
+from collections.abc import Mapping
+from dataclasses import dataclass
 
-from modelwright.agents.mirror import COUNT_COPIES, REFUSE_COPIES
-
-
-class AgentSettingsError(ValueError):
-    """A variable is missing or wrong; the text names it."""
+from modelwright.agents.environment import REFUSE_COPIES, read_mirror_environment
 
 
 @dataclass(frozen=True)
@@ -39,40 +32,5 @@ class ComparerSettings:
 
 
 def read_comparer_settings(environment: Mapping[str, str]) -> ComparerSettings:
-    """Settings with what the environment says; SettingsError names the variable that can't be read."""
-    return ComparerSettings(**read_environment(ComparerSettings, environment, ("serving_url", "candidate_url")))
-
-
-def read_environment(kind: type[Any], environment: Mapping[str, str], urls: Sequence[str]) -> dict[str, Any]:
-    """Members of the dataclass `kind` that the environment says, `urls` among them; SettingsError names the variable
-    that can't be read. Numbers are those with a default that is one."""
-    values: dict[str, Any] = {}
-    for field in fields(kind):
-        name = field.name.upper()
-        text = environment.get(name, "").strip()
-        if not text:
-            if field.default is MISSING:
-                raise AgentSettingsError(f"{name} is needed")
-            continue
-        type_ = type(field.default)
-        values[field.name] = _parse_number(name, text, type_) if type_ in (int, float) else text
-    if values.get("copies_without_token", REFUSE_COPIES) not in (COUNT_COPIES, REFUSE_COPIES):
-        raise AgentSettingsError(f"COPIES_WITHOUT_TOKEN must be {COUNT_COPIES} or {REFUSE_COPIES}")
-    if "copy_token" not in values and values.get("copies_without_token") != COUNT_COPIES:
-        raise AgentSettingsError(f"COPY_TOKEN is needed, or COPIES_WITHOUT_TOKEN={COUNT_COPIES}")
-    for name in urls:
-        url = urlsplit(values[name])
-        if url.scheme != "http" or not url.hostname or url.query or url.fragment:
-            raise AgentSettingsError(f"{name.upper()} must be http://<host>[:<port>], not {values[name]!r}")
-        values[name] = values[name].rstrip("/")
-    return values
-
-
-def _parse_number(name: str, text: str, kind: type) -> float:
-    try:
-        number: float = kind(text)
-    except ValueError:
-        number = -1.0
-    if not math.isfinite(number) or number < 0 or (kind is int and number < 1 and name != "PORT"):
-        raise AgentSettingsError(f"{name} must be a number above 0, not {text!r}")
-    return number
+    """Read the settings from the environment. AgentSettingsError names an invalid variable."""
+    return ComparerSettings(**read_mirror_environment(ComparerSettings, environment, ("serving_url", "candidate_url")))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from random import Random
 
 from aiohttp import web
@@ -66,6 +66,10 @@ class DriftMonitor(MirrorServer):
     def count_failed(self) -> None:
         """Count it as unreadable."""
         self.stats.unreadable += 1
+
+    def total_counts(self) -> Mapping[str, int]:
+        """Return the totals of the observed requests."""
+        return {"observed": self.stats.observed, "rows": self.stats.rows}
 
     async def _fetch_feature_names(self, copy: MirroredRequest) -> tuple[str, ...]:
         """Fetch the names in the server's metadata, if the callers write no usable ones; empty if it has none

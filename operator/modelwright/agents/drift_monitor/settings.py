@@ -6,13 +6,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from modelwright.agents.comparer import settings
-from modelwright.agents.comparer.settings import AgentSettingsError
-from modelwright.agents.mirror import REFUSE_COPIES
+from modelwright.agents.environment import REFUSE_COPIES, AgentSettingsError, read_mirror_environment
 from modelwright.core.drift.distances import DistanceMethod
 from modelwright.core.drift.feature_drift import SHARE_FLOOR, Correction, DriftMethods
-
-__all__ = ["AgentSettingsError", "DriftMonitorSettings", "build_comparison", "parse_seconds", "read_monitor_settings"]
 
 _DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
 
@@ -52,29 +48,27 @@ class DriftMonitorSettings:
 
 
 def read_monitor_settings(environment: Mapping[str, str]) -> DriftMonitorSettings:
-    """Settings with what the environment says; SettingsError names the variable that can't be read."""
-    monitor_settings = DriftMonitorSettings(
-        **settings.read_environment(DriftMonitorSettings, environment, ("serving_url",))
-    )
-    build_comparison(monitor_settings)
-    if not parse_seconds(monitor_settings.window):
+    """Read the settings from the environment. AgentSettingsError names an invalid variable."""
+    settings = DriftMonitorSettings(**read_mirror_environment(DriftMonitorSettings, environment, ("serving_url",)))
+    build_comparison(settings)
+    if not parse_seconds(settings.window):
         raise AgentSettingsError("WINDOW must be longer than 0s")
-    if monitor_settings.window == monitor_settings.long_window:
+    if settings.window == settings.long_window:
         raise AgentSettingsError("LONG_WINDOW must differ from WINDOW, or be 0s")
-    parse_seconds(monitor_settings.long_window)
-    return monitor_settings
+    parse_seconds(settings.long_window)
+    return settings
 
 
-def build_comparison(monitor_settings: DriftMonitorSettings) -> DriftMethods:
+def build_comparison(settings: DriftMonitorSettings) -> DriftMethods:
     """Build the comparison of features. AgentSettingsError names the invalid variable."""
     try:
         return DriftMethods(
-            DistanceMethod(monitor_settings.numbers_method),
-            DistanceMethod(monitor_settings.categories_method),
-            float(monitor_settings.numbers_floor) if monitor_settings.numbers_floor else None,
-            float(monitor_settings.categories_floor) if monitor_settings.categories_floor else None,
-            monitor_settings.share_floor,
-            Correction(monitor_settings.correction),
+            DistanceMethod(settings.numbers_method),
+            DistanceMethod(settings.categories_method),
+            float(settings.numbers_floor) if settings.numbers_floor else None,
+            float(settings.categories_floor) if settings.categories_floor else None,
+            settings.share_floor,
+            Correction(settings.correction),
         )
     except ValueError as error:
         raise AgentSettingsError(

@@ -367,7 +367,7 @@ async def _get_cached(
     if size is None and options.only_cached:
         raise FetchError(
             FetchReason.NOT_CACHED,
-            f"The shared cache doesn't hold {expected}, or only damaged. This pod may not fetch it; the operator has a "
+            f"The shared cache doesn't hold {expected} intact. This pod may not fetch it; the operator has a "
             "pod of the ModelVersion download it again.",
         )
     if size is None:

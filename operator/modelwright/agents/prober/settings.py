@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-
-class ProberSettingsError(ValueError):
-    """A variable is missing or wrong; the text names it."""
+from modelwright.agents.environment import AgentSettingsError, parse_number
 
 
 @dataclass(frozen=True)
@@ -42,11 +39,11 @@ class ProberSettings:
 
 
 def read_prober_settings(environment: Mapping[str, str]) -> ProberSettings:
-    """Settings with what the environment says; SettingsError names the variable that can't be read."""
+    """Read the settings from the environment. AgentSettingsError names an invalid variable."""
     needed = {name: environment.get(name, "") for name in ("URL", "MODEL_NAME", "PROTOCOL")}
     for name, text in needed.items():
         if not text:
-            raise ProberSettingsError(f"{name} is needed")
+            raise AgentSettingsError(f"{name} is needed")
     latency = environment.get("LATENCY_SECONDS")
     memory = environment.get("MEMORY_BYTES")
     return ProberSettings(
@@ -67,14 +64,7 @@ def read_prober_settings(environment: Mapping[str, str]) -> ProberSettings:
 
 
 def _read_number(environment: Mapping[str, str], name: str, default: str) -> float:
-    text = environment.get(name) or default
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0.0
-    if not math.isfinite(number) or number <= 0:
-        raise ProberSettingsError(f"{name} must be a number above 0, not {text!r}")
-    return number
+    return parse_number(name, environment.get(name) or default)
 
 
 def _read_samples(environment: Mapping[str, str]) -> tuple[ProbeSample, ...]:
@@ -87,4 +77,4 @@ def _read_samples(environment: Mapping[str, str]) -> tuple[ProbeSample, ...]:
     try:
         return tuple(ProbeSample(entry["request"], entry.get("expect")) for entry in json.loads("".join(parts)))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ProberSettingsError(f"SAMPLES_0 and on can't be read: {type(error).__name__}: {error}") from error
+        raise AgentSettingsError(f"SAMPLES_0 and on can't be read: {type(error).__name__}: {error}") from error

@@ -22,7 +22,8 @@ from aiohttp import web
 
 from devcluster import ports
 from modelwright.agents.comparer.comparer import Comparer
-from modelwright.agents.comparer.settings import AgentSettingsError, ComparerSettings, read_comparer_settings
+from modelwright.agents.comparer.settings import ComparerSettings, read_comparer_settings
+from modelwright.agents.environment import AgentSettingsError
 from modelwright.agents.mirror import SHADOW_HEADER
 from modelwright.api import names
 from modelwright.core.analysis import comparison_summary as comparison

@@ -23,11 +23,11 @@ from aiohttp import web
 
 from modelwright.agents.drift_monitor.command import load_reference, run_drift_monitor
 from modelwright.agents.drift_monitor.settings import (
-    AgentSettingsError,
     build_comparison,
     parse_seconds,
     read_monitor_settings,
 )
+from modelwright.agents.environment import AgentSettingsError
 from modelwright.agents.mirror import SHADOW_HEADER
 from modelwright.api.names import COPY_TOKEN_HEADER
 from modelwright.core.drift import worst_features

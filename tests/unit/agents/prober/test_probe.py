@@ -20,9 +20,12 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from modelwright.agents.prober.command import SETTINGS_WRONG, TERMINATION_BYTES, run_prober, truncate_message
+from modelwright.agents.environment import AgentSettingsError
+from modelwright.agents.gate_report import TERMINATION_BYTES, truncate_message
+from modelwright.agents.prober.command import run_prober
 from modelwright.agents.prober.probe import ProbeResult, compute_percentile, run_probe
-from modelwright.agents.prober.settings import ProberSettings, ProberSettingsError, ProbeSample, read_prober_settings
+from modelwright.agents.prober.settings import ProberSettings, ProbeSample, read_prober_settings
+from modelwright.agents.program import EXIT_WRONG_SETTINGS
 from modelwright.api.reasons import Reason
 from modelwright.core import gate_results
 from modelwright.core.request_paths import request_path
@@ -237,9 +240,9 @@ def test_settings_come_from_the_environment() -> None:
     ],
 )
 def test_wrong_settings_are_named(wrong: dict[str, str], named: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(ProberSettingsError, match=named):
+    with pytest.raises(AgentSettingsError, match=named):
         read_prober_settings(NEEDED | wrong)
-    assert run_prober(NEEDED | wrong) == SETTINGS_WRONG
+    assert run_prober(NEEDED | wrong) == EXIT_WRONG_SETTINGS
     assert named in capsys.readouterr().err
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pandera.pandas as pa
 
-from datacheck.dataset import Table
+from datacheck.dataset import Table, join_names
 from datacheck.schema import Column, DatasetSchema, Duplicates, Freshness
 
 MAX_CLOCK_SKEW = timedelta(minutes=5)
@@ -119,10 +119,10 @@ def _null_share(values: pd.Series) -> float:
 
 def _check_columns(data: TypedTable) -> Iterable[CheckResult]:
     missing = [key for key, names in data.entries.items() if not names and data.schema.columns[key].required]
-    yield CheckResult("columns", not missing, f"missing: {_join_names(missing)}" if missing else "")
+    yield CheckResult("columns", not missing, f"missing: {join_names(missing, 5)}" if missing else "")
     if data.schema.strict:
         others = [name for name in data.frame.columns if data.schema.find_key(name) is None]
-        yield CheckResult("strict", not others, f"not declared: {_join_names(others)}" if others else "")
+        yield CheckResult("strict", not others, f"not declared: {join_names(others, 5)}" if others else "")
 
 
 def _check_values(data: TypedTable) -> list[CheckResult]:
@@ -264,7 +264,7 @@ def _check_freshness(data: TypedTable, limit: Freshness, now: datetime) -> Check
 
 def _check_duplicates(table: Table, limit: Duplicates) -> CheckResult:
     if missing := [key for key in limit.keys if key not in table.frame]:
-        return CheckResult("duplicates", False, f"can't be checked: there is no column {_join_names(missing)}")
+        return CheckResult("duplicates", False, f"can't be checked: there is no column {join_names(missing, 5)}")
     repeated = table.frame.duplicated(list(limit.keys) or None)
     share = float(repeated.mean())
     message = f"{int(repeated.sum())} of {len(repeated)} rows ({share:.2%}) were there before"
@@ -276,7 +276,3 @@ def _check_duplicates(table: Table, limit: Duplicates) -> CheckResult:
 
 def _format_hours(time: timedelta) -> str:
     return f"{time.total_seconds() / 3600:.1f} h"
-
-
-def _join_names(names: list[str], most: int = 5) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

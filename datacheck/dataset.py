@@ -90,7 +90,7 @@ def read_dataset(directory: Path) -> Table:
         frames.append(frame)
         rows += len(frame)
     if not rows:
-        raise DatasetError(f"the dataset has no rows (files: {_join_names([name for name, _ in starts])})")
+        raise DatasetError(f"the dataset has no rows (files: {join_names([name for name, _ in starts])})")
     whole = pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0].reset_index(drop=True)
     return Table(whole, kinds == [".csv"], tuple(starts))
 
@@ -116,8 +116,9 @@ def _read_file(path: Path, name: str) -> pd.DataFrame:
 def _require_same_columns(first: pd.DataFrame, first_name: str, frame: pd.DataFrame, name: str) -> None:
     for one, one_name, other, other_name in ((first, first_name, frame, name), (frame, name, first, first_name)):
         if missing := [column for column in other.columns if column not in one.columns]:
-            raise DatasetError(f"{one_name} has no column {_join_names(missing)}, which {other_name} has")
+            raise DatasetError(f"{one_name} has no column {join_names(missing)}, which {other_name} has")
 
 
-def _join_names(names: Sequence[str], most: int = 3) -> str:
+def join_names(names: Sequence[str], most: int = 3) -> str:
+    """List at most `most` names, and the number of others."""
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

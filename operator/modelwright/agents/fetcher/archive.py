@@ -15,7 +15,7 @@ from typing import IO, BinaryIO, cast
 
 from modelwright.agents.fetcher import disk
 from modelwright.agents.fetcher.errors import FetchError, FetchReason
-from modelwright.agents.fetcher.paths import check_relative_path, resolve_link_target
+from modelwright.agents.fetcher.paths import check_relative_path, list_parents, resolve_link_target
 from modelwright.agents.fetcher.port import RemoteFile
 from modelwright.agents.fetcher.report import format_size
 from modelwright.agents.fetcher.selection import PathCandidates, Selection
@@ -304,7 +304,7 @@ class _UnpackTarget:
         if folder is None and not self._part.is_at_or_below(parent):
             return True
         if folder is not None and any(
-            above in self._links or (self._tree / above).is_symlink() for above in _list_parents(f"{folder}/x") if above
+            above in self._links or (self._tree / above).is_symlink() for above in list_parents(f"{folder}/x") if above
         ):
             raise _unsafe_archive(self._where, f"{path[:120]!a} deletes through a link")
         if name == _OPAQUE_WHITEOUT:
@@ -324,11 +324,6 @@ class _UnpackTarget:
                 folder for folder in self._folders if folder != victim and not folder.startswith(victim + "/")
             }
         return True
-
-
-def _list_parents(path: str) -> list[str]:
-    parts = path.split("/")
-    return ["/".join(parts[:count]) for count in range(1, len(parts))]
 
 
 def _delete_path(path: Path) -> None:

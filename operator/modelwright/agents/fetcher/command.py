@@ -56,6 +56,40 @@ class FetchOutcome:
     """Advice if the model server does not find its model in these files."""
 
 
+@dataclass(frozen=True)
+class FetchJob:
+    """One run of the command: its options, and what every command needs."""
+
+    options: argparse.Namespace
+    limits: FetchSettings
+    places: ContainerPaths
+    credentials: StoreCredentials
+    report: FetchReport
+
+    @property
+    def part(self) -> Selection:
+        """The part of the artifact in the options. Raises FetchError if it is invalid."""
+        return selection.parse_selection(self.options.path, self.options.include, self.options.exclude)
+
+    async def with_downloader(
+        self,
+        address: str,
+        work: Callable[[Downloader], Awaitable[T]],
+        part: Selection = Selection(),  # noqa: B008 - it is frozen
+    ) -> T:
+        """Do the work with a downloader of the artifact at `address`."""
+        parsed = uri.parse_uri(address)
+        secret = self.credentials.get("MODELWRIGHT_CREDENTIALS_SECRET")
+        await run_in_thread(_check_secret, self.places.credentials, secret)
+        context = FetchContext(parsed, self.credentials, self.limits, self.places.source_root, part)
+        self.report.log_event("start", f"Reading {parsed.safe}", uri=parsed.safe)
+        source = open_source(context)
+        try:
+            return await work(Downloader(context, source, self.report))
+        finally:
+            await source.close()
+
+
 def run_fetcher(
     arguments: Sequence[str] | None = None, environment: Mapping[str, str] | None = None, stdout: TextIO | None = None
 ) -> int:
@@ -75,9 +109,8 @@ def run_fetcher(
     try:
         for secret in (*_list_uri_secrets(options.uri), *credentials.list_secrets()):
             redact.add_secret(secret)
-        outcome = asyncio.run(
-            _run_command(options, settings.read_fetch_settings(environment), places, credentials, report)
-        )
+        limits = settings.read_fetch_settings(environment)
+        outcome = asyncio.run(_run_command(FetchJob(options, limits, places, credentials, report)))
     except FetchError as error:
         return _report_failure(error.reason, error.message, places, report)
     except asyncio.CancelledError:
@@ -184,10 +217,6 @@ def _add_selection(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(name, action="append", default=[], metavar="PATTERN", help=f"{effect}; may be repeated")
 
 
-def _parse_selection(options: argparse.Namespace) -> Selection:
-    return selection.parse_selection(options.path, options.include, options.exclude)
-
-
 def _list_uri_secrets(text: str) -> list[str]:
     """Return password, user and query of the given uri, in the forms in which libraries quote them."""
     try:
@@ -201,33 +230,22 @@ def _list_uri_secrets(text: str) -> list[str]:
     return [form for value in values for form in {value, unquote(value)} if len(value) >= 8 or value == split.password]
 
 
-async def _run_command(
-    options: argparse.Namespace,
-    limits: FetchSettings,
-    places: ContainerPaths,
-    credentials: StoreCredentials,
-    report: FetchReport,
-) -> FetchOutcome | Fingerprint:
+async def _run_command(job: FetchJob) -> FetchOutcome | Fingerprint:
+    options = job.options
     loop = asyncio.get_running_loop()
-    loop.set_default_executor(ThreadPoolExecutor(limits.parallel, "fetch"))
+    loop.set_default_executor(ThreadPoolExecutor(job.limits.parallel, "fetch"))
     task = asyncio.current_task()
     with suppress(NotImplementedError, RuntimeError, ValueError):
         loop.add_signal_handler(signal.SIGTERM, lambda: task.cancel() if task else None)
     if options.command == "resolve":
         if options.trusted_key:
-            return await _resolve_signature(options, limits, places, credentials, report)
+            return await _resolve_signature(job)
         if options.tree:
-            return await _resolve_tree(options, options.digest or "", limits, places, credentials, report)
-        return await _with_downloader(
-            options.uri, limits, places, credentials, report, _resolve_digest, _parse_selection(options)
-        )
+            return await _resolve_tree(job, options.digest or "")
+        return await job.with_downloader(options.uri, _resolve_digest, job.part)
     if options.command == "look":
-        return await _with_downloader(
+        return await job.with_downloader(
             options.uri,
-            limits,
-            places,
-            credentials,
-            report,
             lambda downloader: downloader.take_fingerprint(options.changed),
         )
     if options.only_cached and options.cache is None:
@@ -236,30 +254,10 @@ async def _run_command(
         raise FetchError(FetchReason.INTERNAL_ERROR, "get --cache needs --digest.")
     expected = digest.check_digest_form(options.digest) if options.digest is not None else ""
     if options.cache is not None:
-        return await _get_cached(options, expected, limits, places, credentials, report)
+        return await _get_cached(job, expected)
     if options.dest is None:
         raise FetchError(FetchReason.INTERNAL_ERROR, "get needs --dest, --cache or both.")
-    return await _get_direct(options, expected, limits, places, credentials, report)
-
-
-async def _with_downloader(
-    text: str,
-    limits: FetchSettings,
-    places: ContainerPaths,
-    credentials: StoreCredentials,
-    report: FetchReport,
-    work: Callable[[Downloader], Awaitable[T]],
-    part: Selection = Selection(),  # noqa: B008 - it is frozen
-) -> T:
-    address = uri.parse_uri(text)
-    await run_in_thread(_check_secret, places.credentials, credentials.get("MODELWRIGHT_CREDENTIALS_SECRET"))
-    context = FetchContext(address, credentials, limits, places.source_root, part)
-    report.log_event("start", f"Reading {address.safe}", uri=address.safe)
-    source = open_source(context)
-    try:
-        return await work(Downloader(context, source, report))
-    finally:
-        await source.close()
+    return await _get_direct(job, expected)
 
 
 def _check_secret(folder: Path, name: str) -> None:
@@ -276,14 +274,7 @@ async def _resolve_digest(downloader: Downloader) -> FetchOutcome:
     return FetchOutcome(result.digest, result.size, fetched=False)
 
 
-async def _resolve_tree(
-    options: argparse.Namespace,
-    expected: str,
-    limits: FetchSettings,
-    places: ContainerPaths,
-    credentials: StoreCredentials,
-    report: FetchReport,
-) -> FetchOutcome:
+async def _resolve_tree(job: FetchJob, expected: str) -> FetchOutcome:
     """Return digest, size and the digest of the files, which are downloaded for that and discarded."""
     expected = digest.check_digest_form(expected) if expected else ""
     with disk.temporary_folder("The artifact") as folder:
@@ -293,41 +284,28 @@ async def _resolve_tree(
             tree = await run_in_thread(folder_digest, folder / "tree")
             return FetchOutcome(result.digest, result.size, fetched=False, tree=tree)
 
-        return await _with_downloader(options.uri, limits, places, credentials, report, work, _parse_selection(options))
+        return await job.with_downloader(job.options.uri, work, job.part)
 
 
-async def _resolve_signature(
-    options: argparse.Namespace,
-    limits: FetchSettings,
-    places: ContainerPaths,
-    credentials: StoreCredentials,
-    report: FetchReport,
-) -> FetchOutcome:
+async def _resolve_signature(job: FetchJob) -> FetchOutcome:
     """Return digest, size and the judgement of the artifact's signature.
 
     An invalid signature is a finding and not a failure: the same content would have it again.
     """
+    options = job.options
     keys = dict(pair.split("=", 1) for pair in options.trusted_key)
     expected = digest.check_digest_form(options.digest) if options.digest else ""
-    part = _parse_selection(options)
-    content = await _with_downloader(
+    part = job.part
+    content = await job.with_downloader(
         options.uri,
-        limits,
-        places,
-        credentials,
-        report,
         lambda downloader: downloader.examine_files(expected, signature.SIGNATURE_FILE, signature.MAX_SIGNATURE_BYTES),
         part,
     )
     bundle = content.signature
     if content.single:
         try:
-            bundle = await _with_downloader(
+            bundle = await job.with_downloader(
                 options.uri if content.within else signature.signature_uri(options.uri),
-                limits,
-                places,
-                credentials,
-                report,
                 lambda downloader: downloader.read_single_file(signature.MAX_SIGNATURE_BYTES),
                 Selection(signature.signature_uri(part.path)) if content.within else Selection(),
             )
@@ -346,22 +324,18 @@ async def _resolve_signature(
     if not options.tree:
         return outcome
     # Exactly the judged content is unpacked: other content has another digest and is rejected.
-    unpacked = await _resolve_tree(options, outcome.digest, limits, places, credentials, report)
+    unpacked = await _resolve_tree(job, outcome.digest)
     return replace(outcome, tree=unpacked.tree)
 
 
-async def _get_cached(
-    options: argparse.Namespace,
-    expected: str,
-    limits: FetchSettings,
-    places: ContainerPaths,
-    credentials: StoreCredentials,
-    report: FetchReport,
-) -> FetchOutcome:
+async def _get_cached(job: FetchJob, expected: str) -> FetchOutcome:
+    options = job.options
     tree = digest.check_digest_form(options.tree) if options.tree else ""
-    part = _parse_selection(options)
+    part = job.part
     name = part.name or uri.parse_uri(options.uri).basename
-    cache = ArtifactCache(options.cache, expected, places.holder, limits, report, tree=tree, name=name, part=part.key)
+    cache = ArtifactCache(
+        options.cache, expected, job.places.holder, job.limits, job.report, tree=tree, name=name, part=part.key
+    )
     size = await run_in_thread(cache.find_size)
     fetched = False
     if size is None and options.only_cached:
@@ -380,7 +354,7 @@ async def _get_cached(
                     await run_in_thread(cache.commit_tree, cache.work / "tree", result.size, result.hashes)
                     return FetchOutcome(result.digest, result.size, fetched=True)
 
-                size = (await _with_downloader(options.uri, limits, places, credentials, report, work, part)).size
+                size = (await job.with_downloader(options.uri, work, part)).size
                 fetched = True
             else:
                 size = await run_in_thread(cache.find_size)
@@ -396,16 +370,10 @@ async def _get_cached(
     )
 
 
-async def _get_direct(
-    options: argparse.Namespace,
-    expected: str,
-    limits: FetchSettings,
-    places: ContainerPaths,
-    credentials: StoreCredentials,
-    report: FetchReport,
-) -> FetchOutcome:
+async def _get_direct(job: FetchJob, expected: str) -> FetchOutcome:
+    options = job.options
     dest: Path = options.dest
-    staging, part = dest / STATE_FOLDER, _parse_selection(options)
+    staging, part = dest / STATE_FOLDER, job.part
     if not expected:
         # Nothing would prove that leftovers of an earlier try belong to the same content.
         await run_in_thread(remove_path, staging)
@@ -422,7 +390,7 @@ async def _get_direct(
         await run_in_thread(remove_path, staging)
         return FetchOutcome(result.digest, result.size, fetched=True, hint=hint)
 
-    return await _with_downloader(options.uri, limits, places, credentials, report, work, part)
+    return await job.with_downloader(options.uri, work, part)
 
 
 def _suggest_path(folder: Path, address: str, part: Selection) -> str:

@@ -79,6 +79,12 @@ def check_listing_paths(paths: Iterable[str], where: str) -> None:
                 raise _unsafe_path(where, ascii(parent[:120]), "is both a file and a folder")
 
 
+def list_parents(path: str) -> list[str]:
+    """Return the folders above a relative path, the outermost first."""
+    parts = path.split("/")
+    return ["/".join(parts[:count]) for count in range(1, len(parts))]
+
+
 def _unsafe_path(where: str, shown: str, why: str) -> FetchError:
     return FetchError(
         FetchReason.UNSAFE_ARCHIVE,

@@ -288,7 +288,7 @@ class PickleMachine(pickle._Unpickler):
         self.append(self.find_class(module, name))
 
     def load_frame(self) -> None:
-        self._plain.begin_frame(self.number("<Q"))
+        self._plain.begin_frame(self.read_number("<Q"))
 
     def load_long_line(self) -> None:
         """Load INT and LONG."""
@@ -311,8 +311,8 @@ class PickleMachine(pickle._Unpickler):
     def load_readonly_buffer(self) -> None:
         """Has no visible effect."""
 
-    def bytes_of(self, size: int, text: bool) -> None:
-        """Bytes of this many, or an old text; long ones are passed over."""
+    def load_sized_bytes(self, size: int, text: bool) -> None:
+        """Load `size` bytes, or a text of an old protocol; long ones are skipped."""
         if size < 0:
             raise pickle.UnpicklingError("a length is below zero")
         if size >= _SKIP_FROM_BYTES:
@@ -324,18 +324,18 @@ class PickleMachine(pickle._Unpickler):
         self.append(data.decode("latin-1") if text else data)
 
     def load_bytearray8(self) -> None:
-        self.bytes_of(self.number("<Q"), False)
+        self.load_sized_bytes(self.read_number("<Q"), False)
         if isinstance(self.stack[-1], bytes):
             self.stack[-1] = bytearray(self.stack[-1])
 
-    def text_of(self, size: int) -> None:
-        """A text of this many bytes."""
+    def load_sized_text(self, size: int) -> None:
+        """Load a text of `size` bytes."""
         if size > MAX_TEXT_BYTES:
             raise OpaquePickleError(f"it has a text of {size} bytes")
         self.append(str(self.read(size), "utf-8", "surrogatepass"))
 
-    def number(self, form: str) -> int:
-        """An integer of struct's `form`."""
+    def read_number(self, form: str) -> int:
+        """Read an integer of struct's format `form`."""
         return int(struct.unpack(form, self.read(struct.calcsize(form)))[0])
 
 
@@ -401,12 +401,12 @@ def _install_opcodes() -> None:
         "BYTEARRAY8",
     ):
         table[op[name]] = getattr(PickleMachine, f"load_{name.lower()}")
-    table[op["BINSTRING"]] = lambda machine: machine.bytes_of(machine.number("<i"), True)
-    table[op["BINBYTES"]] = lambda machine: machine.bytes_of(machine.number("<I"), False)
-    table[op["BINBYTES8"]] = lambda machine: machine.bytes_of(machine.number("<Q"), False)
+    table[op["BINSTRING"]] = lambda machine: machine.load_sized_bytes(machine.read_number("<i"), True)
+    table[op["BINBYTES"]] = lambda machine: machine.load_sized_bytes(machine.read_number("<I"), False)
+    table[op["BINBYTES8"]] = lambda machine: machine.load_sized_bytes(machine.read_number("<Q"), False)
     table[op["INT"]] = table[op["LONG"]] = PickleMachine.load_long_line
-    table[op["BINUNICODE"]] = lambda machine: machine.text_of(machine.number("<I"))
-    table[op["BINUNICODE8"]] = lambda machine: machine.text_of(machine.number("<Q"))
+    table[op["BINUNICODE"]] = lambda machine: machine.load_sized_text(machine.read_number("<I"))
+    table[op["BINUNICODE8"]] = lambda machine: machine.load_sized_text(machine.read_number("<Q"))
 
 
 def _map_to_python_3(module: str, name: str, protocol: int) -> tuple[str, str]:

@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 
 from modelwright.agents.fetcher import uri
 from modelwright.agents.fetcher.errors import FetchError, FetchReason
-from modelwright.agents.fetcher.sources import SOURCE_MODULES
+from modelwright.agents.fetcher.sources import SOURCES
 from modelwright.api.v1alpha1.version import ArtifactUri
 
 READ: list[tuple[str, str, str, dict[str, object]]] = [
@@ -103,7 +103,7 @@ def test_user_password_and_query_are_never_shown() -> None:
 
 
 def test_every_scheme_has_a_source_and_every_source_a_scheme() -> None:
-    assert set(SOURCE_MODULES) == set(uri.SCHEMES)
+    assert set(SOURCES) == set(uri.SCHEMES)
 
 
 @given(st.text(max_size=80))

@@ -7,20 +7,21 @@ from importlib import import_module
 from modelwright.agents.fetcher.port import ArtifactSource, FetchContext
 
 # modules are imported on demand: a pod that reads from S3 should not wait for the Hub's library to load
-SOURCE_MODULES = {
-    "s3": "s3",
-    "gs": "gs",
-    "az": "az",
-    "http": "http",
-    "https": "http",
-    "hf": "hf",
-    "oci": "oci",
-    "pvc": "pvc",
+SOURCES = {
+    "s3": ("s3", "open_s3"),
+    "gs": ("gs", "open_gcs"),
+    "az": ("az", "open_azure"),
+    "http": ("http", "HttpSource"),
+    "https": ("http", "HttpSource"),
+    "hf": ("hf", "HubSource"),
+    "oci": ("oci", "RegistrySource"),
+    "pvc": ("pvc", "ClaimSource"),
 }
+"""By scheme: the module, and its function or class that makes a source of a FetchContext."""
 
 
 def open_source(context: FetchContext) -> ArtifactSource:
     """Open the source for the context's uri. Raises FetchError if its configuration is invalid."""
-    module = import_module(f"{__name__}.{SOURCE_MODULES[context.uri.scheme]}")
-    source: ArtifactSource = module.open_source(context)
+    module, factory = SOURCES[context.uri.scheme]
+    source: ArtifactSource = getattr(import_module(f"{__name__}.{module}"), factory)(context)
     return source

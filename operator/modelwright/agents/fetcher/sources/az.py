@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _CREDENTIALS_HINT = "Set credentialsSecretRef, or a serviceAccountName with workload identity."
 
 
-def open_source(context: FetchContext) -> ArtifactSource:
+def open_azure(context: FetchContext) -> ArtifactSource:
     credentials = context.credentials
     endpoint = check_endpoint("AZURE_ENDPOINT_URL", credentials.get("AZURE_ENDPOINT_URL"))
     config: AzureConfig = {"account_name": context.uri.authority, "container_name": context.uri.container}

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _KEY_NAME = "GOOGLE_APPLICATION_CREDENTIALS_JSON"
 
 
-def open_source(context: FetchContext) -> ArtifactSource:
+def open_gcs(context: FetchContext) -> ArtifactSource:
     credentials = context.credentials
     endpoint = check_endpoint("GOOGLE_ENDPOINT_URL", credentials.get("GOOGLE_ENDPOINT_URL"))
     config: GCSConfig = {"bucket": context.uri.authority}

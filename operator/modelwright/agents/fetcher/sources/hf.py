@@ -23,7 +23,7 @@ from modelwright.agents.fetcher.errors import (
     store_unreachable,
     untrusted_certificate,
 )
-from modelwright.agents.fetcher.port import ArtifactKind, ArtifactSource, FetchContext, Listing, RemoteFile
+from modelwright.agents.fetcher.port import ArtifactKind, FetchContext, Listing, RemoteFile
 from modelwright.agents.fetcher.sources.objectstore import check_endpoint
 from modelwright.agents.fetcher.store_http import StoreHttpClient, create_tls_context, refuse_metadata
 
@@ -164,7 +164,3 @@ def _check_repo_file(file: RepoFile) -> RepoFile:
         raise TypeError("a file without a path, a size or a hash")
     file.path.encode()
     return file
-
-
-def open_source(context: FetchContext) -> ArtifactSource:
-    return HubSource(context)

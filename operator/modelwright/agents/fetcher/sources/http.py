@@ -10,7 +10,6 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 from modelwright.agents.fetcher.errors import FetchError, FetchReason
 from modelwright.agents.fetcher.port import (
     ArtifactKind,
-    ArtifactSource,
     FetchContext,
     Listing,
     RemoteFile,
@@ -123,7 +122,3 @@ class HttpSource:
 
     async def close(self) -> None:
         await self._web.close()
-
-
-def open_source(context: FetchContext) -> ArtifactSource:
-    return HttpSource(context)

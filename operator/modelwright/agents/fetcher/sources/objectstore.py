@@ -19,6 +19,7 @@ from modelwright.agents.fetcher.errors import (
     store_unreachable,
     untrusted_certificate,
 )
+from modelwright.agents.fetcher.paths import list_parents
 from modelwright.agents.fetcher.port import ArtifactKind, FetchContext, Listing, RemoteFile, detect_archive_form
 from modelwright.agents.fetcher.store_http import refuse_address, refuse_metadata
 
@@ -165,7 +166,7 @@ class ObjectStoreSource:
         except StopAsyncIteration:
             pass
         paths = {file.path for file in files}
-        folders = {parent for file in files for parent in _list_parent_folders(file.path)}
+        folders = {parent for file in files for parent in list_parents(file.path)}
         files = [file for file in files if file.size or file.path not in folders or file.path not in paths]
         if not files:
             what = f"no object {part!a} (artifact.path)" if part else "no object of that name"
@@ -264,8 +265,3 @@ class ObjectStoreSource:
 
 def _build_remote_file(meta: ObjectMeta, name: str, unpack: str) -> RemoteFile:
     return RemoteFile(name, meta["path"], meta["size"], meta["e_tag"] or "", unpack=unpack)
-
-
-def _list_parent_folders(path: str) -> list[str]:
-    parts = path.split("/")
-    return ["/".join(parts[:count]) for count in range(1, len(parts))]

@@ -25,7 +25,6 @@ from modelwright.agents.fetcher.errors import FetchError, FetchReason, store_unr
 from modelwright.agents.fetcher.paths import check_relative_path
 from modelwright.agents.fetcher.port import (
     ArtifactKind,
-    ArtifactSource,
     FetchContext,
     Listing,
     RemoteFile,
@@ -302,7 +301,3 @@ def _list_index_entries(index: Mapping[str, Any]) -> list[Any]:
 
 def _without_ranges(file: RemoteFile, part_bytes: int) -> RemoteFile:
     return RemoteFile(**{**vars(file), "ranges": (file.size or 0) <= part_bytes})
-
-
-def open_source(context: FetchContext) -> ArtifactSource:
-    return RegistrySource(context)

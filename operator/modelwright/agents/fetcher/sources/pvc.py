@@ -11,7 +11,6 @@ from pathlib import Path
 from modelwright.agents.fetcher.errors import ArtifactChanged, FetchError, FetchReason, store_unreachable
 from modelwright.agents.fetcher.port import (
     ArtifactKind,
-    ArtifactSource,
     FetchContext,
     Listing,
     RemoteFile,
@@ -145,7 +144,3 @@ class ClaimSource:
 
     async def close(self) -> None:
         return
-
-
-def open_source(context: FetchContext) -> ArtifactSource:
-    return ClaimSource(context)

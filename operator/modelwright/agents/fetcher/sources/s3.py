@@ -52,7 +52,7 @@ def add_bucket_to_host(endpoint: str, bucket: str) -> str:
     raise FetchError(FetchReason.INVALID_URI, f"{_HOST_STYLE} puts the bucket in front of the store's host, and {why}.")
 
 
-def open_source(context: FetchContext) -> ArtifactSource:
+def open_s3(context: FetchContext) -> ArtifactSource:
     credentials = context.credentials
     endpoint = check_endpoint("AWS_ENDPOINT_URL", credentials.get("AWS_ENDPOINT_URL"))
     config: S3Config = {

@@ -27,6 +27,19 @@ def test_each_image_has_a_containerfile() -> None:
 
 
 @pytest.mark.parametrize("name", IMAGES)
+def test_containerfiles_start_with_the_same_lines(name: str) -> None:
+    """A Containerfile can't include another, so a change of the build stage has to be made in all of them."""
+    heads = []
+    for image in (name, IMAGES[0]):
+        title, *lines = (ROOT / "images" / image / "Containerfile").read_text().splitlines()
+        assert title.startswith("# The "), title
+        head = lines[: lines.index("COPY images/install /build/install") + 1]
+        heads.append(head)
+    assert heads[0] == heads[1]
+    assert len(heads[0]) > 10
+
+
+@pytest.mark.parametrize("name", IMAGES)
 def test_the_base_is_an_argument_with_a_public_default(name: str) -> None:
     found = instructions(name)
     assert found[:2] == [BASE, "ARG BUILD_IMAGE=${BASE_IMAGE}"]

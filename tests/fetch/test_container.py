@@ -50,27 +50,27 @@ def test_twenty_pods_at_once_fill_a_shared_cache_with_one_download(tmp_path: Pat
             pod.cache = tmp_path / "cache"
             pod.give(s3.secret(proxy.url))
             pods.append(pod)
-        wanted = folder_digest(files)
-        arguments = ("get", "--uri", "s3://models/shared", "--digest", wanted, "--cache", tmp_path / "cache")
+        expected = folder_digest(files)
+        arguments = ("get", "--uri", "s3://models/shared", "--digest", expected, "--cache", tmp_path / "cache")
         running = [pod.process(*arguments) for pod in pods]
         outcomes = [pod.finish(process) for pod, process in zip(pods, running, strict=True)]
         assert [outcome.code for outcome in outcomes] == [0] * 20, [outcome.text for outcome in outcomes]
         assert sum(outcome.message["fetched"] for outcome in outcomes) == 1
         assert proxy.seen < size * 1.1
-    assert tree(pods[0].cached(wanted)) == files
+    assert tree(pods[0].cached(expected)) == files
 
 
 def test_a_pod_killed_while_it_fills_the_cache_is_passed_over(tmp_path: Path) -> None:
     s3 = started(S3)
     s3.put("passed", {"m.bin": random_bytes(6_000_000)})
-    wanted = folder_digest({"m.bin": random_bytes(6_000_000)})
+    expected = folder_digest({"m.bin": random_bytes(6_000_000)})
     pods = []
     for number in range(3):
         (tmp_path / f"pod-{number}").mkdir()
         pod = Container(tmp_path / f"pod-{number}", {"MODELWRIGHT_POD_UID": f"pod-{number}"})
         pod.environment["MODELWRIGHT_FETCH_CLAIM_SECONDS"] = "2"
         pods.append(pod)
-    arguments = ("get", "--uri", "s3://models/passed", "--digest", wanted, "--cache", tmp_path / "cache")
+    arguments = ("get", "--uri", "s3://models/passed", "--digest", expected, "--cache", tmp_path / "cache")
     with FaultProxy(s3.address) as proxy:
         for pod in pods:
             pod.give(s3.secret(proxy.url))
@@ -118,8 +118,8 @@ def test_memory_stays_bounded_however_large_the_artifact(container: Container) -
     script = (
         "import pathlib, sys; from modelwright.agents.fetcher.__main__ import _keep_memory, run_fetcher; "
         "_keep_memory();"
-        "code = run_fetcher(sys.argv[1:]); told = pathlib.Path('/proc/self/status').read_text();"
-        "print(int(told.split('VmHWM:')[1].split()[0]) // 1024, file=sys.stderr); sys.exit(code)"
+        "code = run_fetcher(sys.argv[1:]); status = pathlib.Path('/proc/self/status').read_text();"
+        "print(int(status.split('VmHWM:')[1].split()[0]) // 1024, file=sys.stderr); sys.exit(code)"
     )
     for command in (("resolve",), ("get", "--digest", sha256(bytes(size)), "--dest", str(container.dest))):
         done = subprocess.run(

@@ -48,10 +48,10 @@ def _expected(store: Store) -> dict[str, bytes]:
 def test_resolve_tells_digest_and_size_and_stores_nothing(
     store: Store, container: Container, folder: tuple[str, str]
 ) -> None:
-    uri, wanted = folder
+    uri, expected = folder
     outcome = container.resolve(uri)
     assert outcome.code == 0, outcome.text
-    assert outcome.message["digest"] == wanted
+    assert outcome.message["digest"] == expected
     assert outcome.message["sizeBytes"] == sum(map(len, _expected(store).values()))
     assert not container.dest.exists()
 
@@ -59,15 +59,15 @@ def test_resolve_tells_digest_and_size_and_stores_nothing(
 def test_get_brings_every_file_and_another_user_can_read_them(
     store: Store, container: Container, folder: tuple[str, str]
 ) -> None:
-    uri, wanted = folder
+    uri, expected = folder
     old = os.umask(0o077)
     try:
-        outcome = container.get(uri, wanted)
+        outcome = container.get(uri, expected)
     finally:
         os.umask(old)
     assert outcome.code == 0, outcome.text
     assert outcome.message["fetched"] is True
-    assert outcome.message["digest"] == wanted
+    assert outcome.message["digest"] == expected
     assert tree(container.dest) == _expected(store)
     for path in (container.dest, *container.dest.rglob("*")):
         wants = 0o005 if path.is_dir() else 0o004
@@ -92,8 +92,8 @@ def test_get_of_one_file_lands_under_its_own_name(
 def test_a_wrong_digest_is_refused_and_nothing_of_it_stays(
     store: Store, container: Container, folder: tuple[str, str]
 ) -> None:
-    uri, wanted = folder
-    wrong = "git:" + "0" * 40 if wanted.startswith("git:") else WRONG
+    uri, expected = folder
+    wrong = "git:" + "0" * 40 if expected.startswith("git:") else WRONG
     outcome = container.get(uri, wrong)
     assert outcome.code == 1
     # a store that finds content by its digest says that it has none such
@@ -113,15 +113,15 @@ def test_a_missing_artifact_is_not_found(store: Store, container: Container, fol
 def test_a_cached_artifact_starts_with_the_store_down(
     store: Store, container: Container, folder: tuple[str, str]
 ) -> None:
-    uri, wanted = folder
-    first = container.get_cached(uri, wanted)
+    uri, expected = folder
+    first = container.get_cached(uri, expected)
     assert first.code == 0, first.text
     assert first.message["fetched"] is True
-    assert tree(container.cached(wanted)) == _expected(store)
+    assert tree(container.cached(expected)) == _expected(store)
     container.give({})
     container.environment["MODELWRIGHT_SOURCE_ROOT"] = "/nowhere"
     gone = uri.replace("127.0.0.1", "127.0.0.9")
-    second = container.get_cached(gone, wanted)
+    second = container.get_cached(gone, expected)
     assert second.code == 0, second.text
     assert second.message["fetched"] is False
     assert second.message["sizeBytes"] == first.message["sizeBytes"]
@@ -135,8 +135,8 @@ def test_many_small_files_come_in_pages(store: Store, container: Container, requ
     container.give(store.secret(store.url))
     container.environment["MODELWRIGHT_SOURCE_ROOT"] = str(store.folder)
     uri = store.uri(_name(request))
-    wanted = store.digest(files, uri)
-    outcome = container.get(uri, wanted)
+    expected = store.digest(files, uri)
+    outcome = container.get(uri, expected)
     assert outcome.code == 0, outcome.text
     assert tree(container.dest) == files
 
@@ -179,23 +179,23 @@ def _through(
 def test_a_store_that_is_down_is_unreachable(
     remote: Store, container: Container, proxy: FaultProxy, request: pytest.FixtureRequest
 ) -> None:
-    uri, wanted = _through(remote, container, proxy, _name(request), {"model.bin": random_bytes(100_000)})
+    uri, expected = _through(remote, container, proxy, _name(request), {"model.bin": random_bytes(100_000)})
     proxy.down = True
-    outcome = container.get(uri, wanted)
+    outcome = container.get(uri, expected)
     assert (outcome.code, outcome.reason) == (1, "StoreUnreachable"), outcome.text
     assert len(outcome.events("retry")) == 2
     proxy.behave()
-    assert container.get(uri, wanted).code == 0
+    assert container.get(uri, expected).code == 0
 
 
 def test_a_store_that_goes_silent_is_a_stalled_download(
     remote: Store, container: Container, proxy: FaultProxy, request: pytest.FixtureRequest
 ) -> None:
-    uri, wanted = _through(remote, container, proxy, _name(request), {"model.bin": random_bytes(2_000_000)})
+    uri, expected = _through(remote, container, proxy, _name(request), {"model.bin": random_bytes(2_000_000)})
     proxy.freeze_after = 150_000
     outcome = container.get(
         uri,
-        wanted,
+        expected,
         MODELWRIGHT_FETCH_STALL_SECONDS="0.5",
         MODELWRIGHT_FETCH_ATTEMPTS="2",
         MODELWRIGHT_FETCH_PART_BYTES="1000000",
@@ -208,9 +208,9 @@ def test_a_download_that_breaks_off_goes_on_where_it_was(
     remote: Store, container: Container, proxy: FaultProxy, request: pytest.FixtureRequest
 ) -> None:
     body = random_bytes(6_000_000)
-    uri, wanted = _through(remote, container, proxy, _name(request), {"model.bin": body})
+    uri, expected = _through(remote, container, proxy, _name(request), {"model.bin": body})
     proxy.cut_after, proxy.cuts = 400_000, 6
-    outcome = container.get(uri, wanted, MODELWRIGHT_FETCH_PART_BYTES="1000000", MODELWRIGHT_FETCH_PARALLEL="2")
+    outcome = container.get(uri, expected, MODELWRIGHT_FETCH_PART_BYTES="1000000", MODELWRIGHT_FETCH_PARALLEL="2")
     assert outcome.code == 0, outcome.text
     assert (container.dest / "model.bin").read_bytes() == body
     assert proxy.cuts == 0
@@ -223,10 +223,10 @@ def test_a_container_that_was_killed_goes_on_with_what_it_has(
 ) -> None:
     body = random_bytes(8_000_000)
     files = {"model.bin": body, "small.txt": b"small"} if remote.folders else {"model.bin": body}
-    uri, wanted = _through(remote, container, proxy, _name(request), files)
+    uri, expected = _through(remote, container, proxy, _name(request), files)
     proxy.bytes_per_second = 3_000_000
     process = container.process(
-        "get", "--uri", uri, "--digest", wanted, "--dest", container.dest, MODELWRIGHT_FETCH_PARALLEL="2"
+        "get", "--uri", uri, "--digest", expected, "--dest", container.dest, MODELWRIGHT_FETCH_PARALLEL="2"
     )
     while proxy.seen < 5_000_000 and process.poll() is None:
         pass
@@ -237,7 +237,7 @@ def test_a_container_that_was_killed_goes_on_with_what_it_has(
     assert tree(container.dest / ".modelwright")
     proxy.behave()
     before = proxy.seen
-    outcome = container.get(uri, wanted)
+    outcome = container.get(uri, expected)
     assert outcome.code == 0, outcome.text
     assert (container.dest / "model.bin").read_bytes() == body
     assert proxy.seen - before < 6_000_000
@@ -248,32 +248,32 @@ def test_nothing_of_the_credentials_is_ever_printed(
     remote: Store, container: Container, proxy: FaultProxy, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     name = _name(request)
-    uri, wanted = _through(remote, container, proxy, name, {"model.bin": random_bytes(500_000)})
+    uri, expected = _through(remote, container, proxy, name, {"model.bin": random_bytes(500_000)})
     secret, wrong = remote.secret(proxy.url), remote.wrong_secret(proxy.url)
-    said = [
+    output = [
         container.resolve(uri),
         container.get(uri, WRONG),
-        container.get(uri, wanted),
+        container.get(uri, expected),
         container.resolve(uri + "-no"),
     ]
     container.give(wrong)
-    said.append(container.resolve(uri))
+    output.append(container.resolve(uri))
     container.give(secret)
     proxy.down = True
-    said.append(container.resolve(uri))
+    output.append(container.resolve(uri))
     proxy.behave()
     proxy.cut_after, proxy.cuts = 100, 1000
-    said.append(container.resolve(uri))
+    output.append(container.resolve(uri))
     proxy.behave()
     process = container.process("resolve", "--uri", uri)
-    said.append(container.finish(process))
+    output.append(container.finish(process))
     canaries = {*remote.canaries(secret), *remote.canaries(wrong)}
     assert canaries
-    for outcome in said:
+    for outcome in output:
         for canary in canaries:
             assert canary not in outcome.text
             assert canary not in outcome.termination
-    assert {outcome.code for outcome in said} == {0, 1}
+    assert {outcome.code for outcome in output} == {0, 1}
 
 
 def test_a_folder_is_one_digest_whatever_the_store(store: Store, container: Container, folder: tuple[str, str]) -> None:
@@ -291,10 +291,10 @@ def test_only_the_part_that_is_named_comes(store: Store, container: Container, f
     uri, whole = folder
     name = "ümlaut-名.txt"
     part = ("--path=vocab", "--include=*.txt", "--exclude=with*")
-    wanted = whole if store.pinned else folder_digest({name: FILES[f"vocab/{name}"]})
+    expected = whole if store.pinned else folder_digest({name: FILES[f"vocab/{name}"]})
     resolved = container.run("resolve", "--uri", uri, *part)
-    assert resolved.message["digest"] == wanted, resolved.text
-    arguments = ("get", "--uri", uri, "--digest", wanted, "--cache", container.cache, *part)
+    assert resolved.message["digest"] == expected, resolved.text
+    arguments = ("get", "--uri", uri, "--digest", expected, "--cache", container.cache, *part)
     assert [container.run(*arguments).message["fetched"] for _ in range(2)] == [True, False]
     (place,) = container.cache.glob("*-*.*")
     assert tree(place) == {name: FILES[f"vocab/{name}"]}

@@ -57,8 +57,8 @@ def test_with_or_without_ranges_lengths_and_etags(
 
 def test_with_ranges_parts_come_side_by_side(container: Container, server: FaultServer, page: Page) -> None:
     assert _get(container, server)[0] == "Success"
-    asked = [asked for _, asked, _ in server.requests if asked != "bytes=0-0"]
-    assert len(asked) == 8
+    requests = [requests for _, requests, _ in server.requests if requests != "bytes=0-0"]
+    assert len(requests) == 8
 
 
 def test_without_ranges_a_broken_download_begins_anew(container: Container, server: FaultServer, page: Page) -> None:

@@ -77,7 +77,7 @@ def test_content_is_read_for_its_digest_only(container: Container) -> None:
     with FaultServer() as server:
         server.pages["/d.csv"] = Page(b"x" * 1000)
         assert container.look(f"{server.url}/d.csv").code == 0
-        assert [asked[1] for asked in server.requests] == ["bytes=0-0"]
+        assert [requests[1] for requests in server.requests] == ["bytes=0-0"]
         assert container.look(f"{server.url}/d.csv", "Digest").message["fingerprint"] == sha256(b"x" * 1000)
 
 

@@ -45,7 +45,7 @@ def key(tmp_path: Path) -> Path:
 def made(host: str, login: Login, key: Path, tmp_path: Path) -> release.Release:
     """Small images behind an index, signed, and the charts of this tree that name them."""
     sealed = Signing(signing.private_key(key, ""), provenance.Source("c0ffee", False), "me")
-    found = release.Release(
+    result = release.Release(
         release.plugin.project()["version"],
         f"{host}/team",
         "https://example.com",
@@ -54,17 +54,17 @@ def made(host: str, login: Login, key: Path, tmp_path: Path) -> release.Release:
         plain_http=True,
         folder=tmp_path / "dist",
     )
-    found.out.mkdir(parents=True)
+    result.out.mkdir(parents=True)
     for name in ("operator", "fetch", "mlserver"):
         digests = {}
         for architecture in release.ARCHITECTURES:
             registry, image = push(host, f"team/{name}", f"{name} {architecture}".encode(), architecture)
             digests[architecture] = image.digest
-        index = publish.put_index(registry, found.version, digests)
-        found.state.images[name] = {**digests, release.INDEX: index}
+        index = publish.put_index(registry, result.version, digests)
+        result.state.images[name] = {**digests, release.INDEX: index}
         predicates = dict.fromkeys(digests, provenance.provenance(BUILD))
-        release.sign_index(found, name, predicates, dict.fromkeys(digests, BILL))
-    return found
+        release.sign_index(result, name, predicates, dict.fromkeys(digests, BILL))
+    return result
 
 
 def test_a_release_is_read_back_by_its_tags_with_the_public_key(
@@ -72,9 +72,9 @@ def test_a_release_is_read_back_by_its_tags_with_the_public_key(
 ) -> None:
     release.push_charts(made)
     release.verify(made)
-    said = capsys.readouterr().out
-    assert f"{made.reference('operator')}: amd64, arm64, signed" in said
-    assert f"oci://{made.place}/charts/modelwright@{made.state.charts['modelwright']}: signed" in said
+    output = capsys.readouterr().out
+    assert f"{made.reference('operator')}: amd64, arm64, signed" in output
+    assert f"oci://{made.place}/charts/modelwright@{made.state.charts['modelwright']}: signed" in output
     arguments = ["--plain-http", "--key", str(key.with_suffix(".pub")), made.reference("operator")]
     assert signing.main(arguments) == 0
     rendered = subprocess.run(
@@ -124,8 +124,8 @@ def test_make_release_makes_a_whole_one(host: str, login: Login, key: Path, tmp_
     changes = tree / "CHANGELOG.md"
     changes.write_text(changes.read_text().replace("## [Unreleased]\n", "## [Unreleased]\n\n- A test.\n", 1))
     run("git", "commit", "--quiet", "--all", "--message", "Add an entry")
-    asked = ["VERSION=9.9.9", f"REGISTRY={host}/whole", "URL=https://example.com/9.9.9", "PLAIN_HTTP=1"]
-    run("make", "release", *asked)
+    requests = ["VERSION=9.9.9", f"REGISTRY={host}/whole", "URL=https://example.com/9.9.9", "PLAIN_HTTP=1"]
+    run("make", "release", *requests)
 
     state = json.loads((tree / "dist/9.9.9/release.json").read_text())
     assert state["done"] == [step.name for step in release.STEPS]
@@ -144,4 +144,4 @@ def test_make_release_makes_a_whole_one(host: str, login: Login, key: Path, tmp_
     registry = Registry(Image(host, "whole/operator", ""), login, plain_http=True)
     assert registry.manifest("9.9.9") is not None
     # Again, it has nothing left to do.
-    assert run("make", "release", *asked).count("done before") == len(release.STEPS)
+    assert run("make", "release", *requests).count("done before") == len(release.STEPS)

@@ -42,10 +42,10 @@ def _verify(container: Container, uri: str, *signers: Signer, digest: str = "") 
 
 def _finding(outcome: Outcome) -> str:
     assert outcome.code == 0, outcome.text
-    told = outcome.message["signature"]
-    assert told["message"]
-    assert ("key" in told) == (told["reason"] == "SignatureVerified")
-    return str(told["reason"])
+    message = outcome.message["signature"]
+    assert message["message"]
+    assert ("key" in message) == (message["reason"] == "SignatureVerified")
+    return str(message["reason"])
 
 
 @pytest.fixture

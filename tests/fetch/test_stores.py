@@ -336,9 +336,9 @@ class TestObjects:
 
     def test_overwritten_between_two_pods_the_second_is_refused(self, s3: S3, container: Container) -> None:
         s3.put("overwritten", {"m.bin": b"one"})
-        wanted = container.resolve("s3://models/overwritten").message["digest"]
+        expected = container.resolve("s3://models/overwritten").message["digest"]
         s3.put("overwritten", {"m.bin": b"two"})
-        outcome = container.get("s3://models/overwritten", wanted)
+        outcome = container.get("s3://models/overwritten", expected)
         assert outcome.reason == "DigestMismatch"
         assert "s3://models/overwritten" in outcome.message["message"]
 
@@ -358,9 +358,9 @@ class TestClaim:
         (claim / "v").mkdir()
         (claim / "v" / "m.bin").symlink_to("../..data/m.bin")
         (claim / "v" / "loop").symlink_to(".")
-        wanted = folder_digest({"m.bin": b"m"})
-        assert container.resolve("pvc://models/v").message["digest"] == wanted
-        assert container.get("pvc://models/v", wanted).code == 0
+        expected = folder_digest({"m.bin": b"m"})
+        assert container.resolve("pvc://models/v").message["digest"] == expected
+        assert container.get("pvc://models/v", expected).code == 0
         assert tree(container.dest) == {"m.bin": b"m"}
         assert not (container.dest / "m.bin").is_symlink()
 

@@ -35,11 +35,11 @@ def mangled(draw: st.DrawFn, *documents: Any) -> Any:
     """One of the documents with up to three of its members replaced, removed or doubled; or anything at all."""
     if draw(st.integers(0, 9)) == 0:
         return draw(anything)
-    found = copy.deepcopy(draw(st.sampled_from(documents)))
+    result = copy.deepcopy(draw(st.sampled_from(documents)))
     for _ in range(draw(st.integers(0, 3))):
-        places = list(_places(found))
+        places = list(_places(result))
         if not places:
-            return found
+            return result
         holder, key = draw(st.sampled_from(places))
         what = draw(st.sampled_from(["replace", "replace", "remove", "add"]))
         if what == "replace":
@@ -50,7 +50,7 @@ def mangled(draw: st.DrawFn, *documents: Any) -> Any:
             holder.append(holder[key])
         else:
             holder[draw(st.text(max_size=8))] = draw(anything)
-    return found
+    return result
 
 
 def _places(node: Any) -> list[tuple[Any, Any]]:

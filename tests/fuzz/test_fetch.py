@@ -55,8 +55,8 @@ shared = settings(
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[FaultServer]:
-    with FaultServer() as found:
-        yield found
+    with FaultServer() as result:
+        yield result
 
 
 @pytest.fixture(scope="module")
@@ -89,16 +89,16 @@ def test_a_manifest_is_content_or_refused(server: FaultServer, container: Contai
 
 
 @shared
-@given(told=mangled(HUB), listed=mangled(TREE))
-@example(told=HUB, listed=[{**TREE[0], "path": None}])
-@example(told=HUB, listed=[{**TREE[0], "path": "\ud800"}])
-@example(told=HUB, listed=[{**TREE[0], "size": "3"}])
-@example(told=HUB, listed=[{**TREE[0], "lfs": {**LFS, "oid": 3}}])
+@given(model_info=mangled(HUB), listed=mangled(TREE))
+@example(model_info=HUB, listed=[{**TREE[0], "path": None}])
+@example(model_info=HUB, listed=[{**TREE[0], "path": "\ud800"}])
+@example(model_info=HUB, listed=[{**TREE[0], "size": "3"}])
+@example(model_info=HUB, listed=[{**TREE[0], "lfs": {**LFS, "oid": 3}}])
 def test_a_hubs_answers_are_content_or_refused(
-    server: FaultServer, container: Container, told: Any, listed: Any
+    server: FaultServer, container: Container, model_info: Any, listed: Any
 ) -> None:
     container.give({"HF_ENDPOINT": server.url})
-    answers(server, "/api/models/org/name/revision/main", json.dumps(told).encode())
+    answers(server, "/api/models/org/name/revision/main", json.dumps(model_info).encode())
     server.pages[f"/api/models/org/name/tree/{COMMIT}"] = Page(json.dumps(listed).encode())
     outcome = container.resolve("hf://org/name")
     assert outcome.reason != "InternalError", outcome.text
@@ -140,16 +140,16 @@ def reject(error: FetchError, reason: str) -> None:
 names = st.text("ab./\\-*[]? \0\n\ud800é", max_size=8)
 
 
-@given(path=names, include=st.lists(names, max_size=3), exclude=st.lists(names, max_size=3), found=names)
-def test_a_selection_is_a_part_or_refused(path: str, include: list[str], exclude: list[str], found: str) -> None:
+@given(path=names, include=st.lists(names, max_size=3), exclude=st.lists(names, max_size=3), name=names)
+def test_a_selection_is_a_part_or_refused(path: str, include: list[str], exclude: list[str], name: str) -> None:
     try:
         selection = parse_selection(path, include, exclude)
     except FetchError as error:
         reject(error, "InvalidURI")
         return
-    place = selection.place_of(found)
-    assert place is None or found.endswith(place)
-    assert PathCandidates(selection).add_names([found]).nothing_selected("here").reason == "ArtifactNotFound"
+    place = selection.place_of(name)
+    assert place is None or name.endswith(place)
+    assert PathCandidates(selection).add_names([name]).nothing_selected("here").reason == "ArtifactNotFound"
 
 
 kinds = st.sampled_from([tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE])

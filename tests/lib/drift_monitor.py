@@ -45,8 +45,8 @@ def alike(count: int = 60) -> dict[str, Any]:
 async def parity(request: web.Request) -> web.StreamResponse:
     """A model that answers whether the first feature is odd."""
     (tensor,) = (await request.json())["inputs"]
-    found = [int(value) % 2 for value in tensor["data"][:: tensor["shape"][1]]]
-    output = {"name": "y", "datatype": "INT64", "shape": [len(found)], "data": found}
+    result = [int(value) % 2 for value in tensor["data"][:: tensor["shape"][1]]]
+    output = {"name": "y", "datatype": "INT64", "shape": [len(result)], "data": result}
     return web.json_response({"outputs": [output]})
 
 
@@ -68,20 +68,20 @@ class Watched:
         while self.observer.stats.pending:  # noqa: ASYNC110 - what counts has no event for a test
             await asyncio.sleep(0.005)
         async with self.session.get(f"{self.url}/metrics") as response:
-            return told(await response.text())
+            return parse_metrics(await response.text())
 
     async def results(self) -> dict[str, float]:
         return {key[0]: value for key, value in (await self.metrics())["modelwright_observed_requests_total"].items()}
 
 
-def told(text: str) -> dict[str, Series]:
-    found: dict[str, dict[tuple[str, ...], float]] = {}
+def parse_metrics(text: str) -> dict[str, Series]:
+    result: dict[str, dict[tuple[str, ...], float]] = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
             labels = dict(sample.labels)
             assert (labels.pop("namespace"), labels.pop("model"), labels.pop("version")) == ("vision", "digits", "v1")
-            found.setdefault(sample.name, {})[tuple(labels[key] for key in sorted(labels))] = sample.value
-    return found
+            result.setdefault(sample.name, {})[tuple(labels[key] for key in sorted(labels))] = sample.value
+    return result
 
 
 @contextlib.asynccontextmanager

@@ -131,14 +131,16 @@ def test_nothing_is_wrong_with_good_data(writer: Callable[[pd.DataFrame, Path], 
     assert failed(tmp_path, SCHEMA) == {}
 
 
-@pytest.mark.parametrize(("damage", "check", "told"), [each[1:] for each in DAMAGES], ids=[each[0] for each in DAMAGES])
+@pytest.mark.parametrize(
+    ("damage", "check", "message"), [each[1:] for each in DAMAGES], ids=[each[0] for each in DAMAGES]
+)
 def test_a_damage_is_found_by_its_own_check_and_no_other(
-    damage: Callable[[pd.DataFrame], pd.DataFrame], check: str, told: str, tmp_path: Path
+    damage: Callable[[pd.DataFrame], pd.DataFrame], check: str, message: str, tmp_path: Path
 ) -> None:
     to_two_csv(damage(good()), tmp_path)
-    found = failed(tmp_path, SCHEMA)
-    assert list(found) == [check]
-    assert told in found[check]
+    result = failed(tmp_path, SCHEMA)
+    assert list(result) == [check]
+    assert message in result[check]
 
 
 def test_a_row_is_named_by_its_file_and_its_number_in_it(tmp_path: Path) -> None:
@@ -185,7 +187,7 @@ def test_numpy_arrays_have_named_columns_and_labels(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("files", "told"),
+    ("files", "message"),
     [
         ({}, "the dataset has no file"),
         ({"a.csv": ""}, "a.csv is empty"),
@@ -201,17 +203,17 @@ def test_numpy_arrays_have_named_columns_and_labels(tmp_path: Path) -> None:
     ],
 )
 def test_what_can_not_be_read_is_a_failing_check_that_names_the_file(
-    files: dict[str, str], told: str, tmp_path: Path
+    files: dict[str, str], message: str, tmp_path: Path
 ) -> None:
     for name, content in files.items():
         (tmp_path / name).write_text(content)
-    found = failed(tmp_path, {})
-    assert list(found) == ["readable"]
-    assert told in found["readable"]
+    result = failed(tmp_path, {})
+    assert list(result) == ["readable"]
+    assert message in result["readable"]
 
 
 @pytest.mark.parametrize(
-    ("schema", "told"),
+    ("schema", "message"),
     [
         ({"colums": {}}, "schema.colums: no such field"),
         ({"columns": {"a": {"typ": "int"}}}, "schema.columns.a.typ: no such field"),
@@ -228,14 +230,14 @@ def test_what_can_not_be_read_is_a_failing_check_that_names_the_file(
 )
 def test_a_schema_that_can_not_be_used_ends_with_one_and_the_field(
     schema: dict[str, Any],
-    told: str,
+    message: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     to_csv(good(10), tmp_path)
     assert run(tmp_path, {"schema": schema}, monkeypatch) == (1, "")
-    assert told in capsys.readouterr().err.splitlines()[-1]
+    assert message in capsys.readouterr().err.splitlines()[-1]
 
 
 def run(folder: Path, inputs: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> tuple[int, str]:

@@ -42,8 +42,8 @@ def failed(old: dict[str, Any] | None, new: pd.DataFrame, schema: DatasetSchema 
 
 def profiled(data: pd.DataFrame, schema: DatasetSchema = SCHEMA) -> dict[str, Any]:
     # As it comes back from status.
-    found: dict[str, Any] = json.loads(json.dumps(build_profile(apply_types(Table(data, False, (("a", 0),)), schema))))
-    return found
+    result: dict[str, Any] = json.loads(json.dumps(build_profile(apply_types(Table(data, False, (("a", 0),)), schema))))
+    return result
 
 
 BEFORE = profiled(frame())
@@ -109,10 +109,10 @@ def test_the_critical_value_is_that_of_chi_squared(bins: int) -> None:
 def test_a_profile_is_bounded_and_says_what_it_leaves_out() -> None:
     wide = pd.DataFrame({f"c{i}": np.arange(100.0) + i for i in range(100)})
     schema = parse_schema({"columns": {f"c{i}": {"type": "float"} for i in range(100)}})
-    found = profiled(wide, schema)
-    assert len(json.dumps(found, separators=(",", ":"))) <= MAX_PROFILE_BYTES
-    assert len(found["columns"]) + found["omitted"] == 100
-    assert found["columns"]
+    result = profiled(wide, schema)
+    assert len(json.dumps(result, separators=(",", ":"))) <= MAX_PROFILE_BYTES
+    assert len(result["columns"]) + result["omitted"] == 100
+    assert result["columns"]
 
 
 def checks(failing: int, passing: int, length: int = 300) -> list[CheckResult]:
@@ -129,8 +129,10 @@ def test_a_result_fits_with_failures_first(failing: int, passing: int) -> None:
     outcomes = [check["outcome"] for check in report["checks"]]
     assert outcomes == sorted(outcomes), "Fail stands before Pass"
     assert ("profile" in report) is (failing == 0)
-    told = outcomes.count("Fail")
-    assert told == failing or report["checks"][-1]["message"].startswith(f"{failing - told + 1} more checks failed")
+    message = outcomes.count("Fail")
+    assert message == failing or report["checks"][-1]["message"].startswith(
+        f"{failing - message + 1} more checks failed"
+    )
 
 
 def test_a_result_needs_a_check() -> None:

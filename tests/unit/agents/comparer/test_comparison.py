@@ -47,9 +47,9 @@ def of(one: tuple[str, list[int], list[Any]], other: tuple[str, list[int], list[
     ],
 )
 def test_labels_agree_when_they_are_equal(one: Any, other: Any, rows: int, differ: int) -> None:
-    found = of(one, other)
-    assert (found.compared, found.rows, found.disagreements, found.labels) == (True, rows, differ, [rows, differ])
-    assert sum(found.absolute.counts) == 0
+    result = of(one, other)
+    assert (result.compared, result.rows, result.disagreements, result.labels) == (True, rows, differ, [rows, differ])
+    assert sum(result.absolute.counts) == 0
 
 
 @pytest.mark.parametrize(
@@ -70,20 +70,20 @@ def test_labels_agree_when_they_are_equal(one: Any, other: Any, rows: int, diffe
     ],
 )
 def test_numbers_agree_within_the_tolerance(one: float, other: float, agrees: bool) -> None:
-    found = of(("FP64", [1], [one]), ("FP64", [1], [other]))
-    assert (found.rows, found.disagreements) == (1, not agrees)
+    result = of(("FP64", [1], [one]), ("FP64", [1], [other]))
+    assert (result.rows, result.disagreements) == (1, not agrees)
 
 
 def test_differences_are_absolute_and_relative_to_the_larger_number() -> None:
-    found = of(("FP64", [3], [10, 0, -2]), ("FP32", [3], [8, 0, 2]))
-    assert (found.absolute.sum, found.relative.sum) == pytest.approx((6.0, 0.2 + 0 + 2))
-    assert found.disagreements == 2
-    assert found.non_finite == 0
+    result = of(("FP64", [3], [10, 0, -2]), ("FP32", [3], [8, 0, 2]))
+    assert (result.absolute.sum, result.relative.sum) == pytest.approx((6.0, 0.2 + 0 + 2))
+    assert result.disagreements == 2
+    assert result.non_finite == 0
 
 
 def test_a_number_against_nan_has_no_difference_and_is_counted() -> None:
-    found = of(("FP64", [4], [1, NAN, NAN, math.inf]), ("FP64", [4], [NAN, NAN, 1, math.inf]))
-    assert (found.non_finite, sum(found.absolute.counts), found.disagreements) == (2, 0, 2)
+    result = of(("FP64", [4], [1, NAN, NAN, math.inf]), ("FP64", [4], [NAN, NAN, 1, math.inf]))
+    assert (result.non_finite, sum(result.absolute.counts), result.disagreements) == (2, 0, 2)
 
 
 @pytest.mark.parametrize(
@@ -99,26 +99,26 @@ def test_a_number_against_nan_has_no_difference_and_is_counted() -> None:
 def test_probabilities_agree_on_the_class_and_other_numbers_within_the_tolerance(
     one: list[float], other: list[float], differ: int, argmax: list[int]
 ) -> None:
-    found = of(("FP64", [1, 2], one), ("FP64", [1, 2], other))
-    assert (found.disagreements, found.argmax) == (differ, argmax)
+    result = of(("FP64", [1, 2], one), ("FP64", [1, 2], other))
+    assert (result.disagreements, result.argmax) == (differ, argmax)
 
 
 def test_a_batch_of_single_numbers_has_no_classes() -> None:
-    found = of(("FP64", [2], [0.7, 0.3]), ("FP64", [2], [0.3, 0.7]))
-    assert (found.rows, found.disagreements, found.argmax) == (2, 2, [0, 0])
+    result = of(("FP64", [2], [0.7, 0.3]), ("FP64", [2], [0.3, 0.7]))
+    assert (result.rows, result.disagreements, result.argmax) == (2, 2, [0, 0])
 
 
 def test_a_row_agrees_when_all_its_outputs_agree() -> None:
     label, probability = ("label", "INT64", [2], [1, 2]), ("p", "FP64", [2, 2], [0.9, 0.1, 0.2, 0.8])
     other = ("p", "FP64", [2, 2], [0.1, 0.9, 0.2, 0.8])
-    found = compare_answers(answer(label, probability), answer(other, label), NumberTolerance())
-    assert (found.rows, found.disagreements, found.labels, found.argmax) == (2, 1, [2, 0], [2, 1])
+    result = compare_answers(answer(label, probability), answer(other, label), NumberTolerance())
+    assert (result.rows, result.disagreements, result.labels, result.argmax) == (2, 1, [2, 0], [2, 1])
 
 
 def test_outputs_without_a_common_first_dimension_are_one_row() -> None:
     first, second = ("a", "INT64", [2], [1, 2]), ("b", "INT64", [3], [1, 2, 3])
-    found = compare_answers(answer(first, second), answer(first, ("b", "INT64", [3], [1, 2, 4])), NumberTolerance())
-    assert (found.rows, found.disagreements) == (1, 1)
+    result = compare_answers(answer(first, second), answer(first, ("b", "INT64", [3], [1, 2, 4])), NumberTolerance())
+    assert (result.rows, result.disagreements) == (1, 1)
 
 
 @pytest.mark.parametrize(
@@ -139,10 +139,10 @@ def test_outputs_without_a_common_first_dimension_are_one_row() -> None:
     ],
 )
 def test_what_the_candidate_does_not_give_are_rows_that_differ(given_: RevisionAnswer, mismatch: str) -> None:
-    found = compare_answers(answer(("y", "INT64", [2], [1, 2])), given_, NumberTolerance())
-    assert (found.compared, found.rows, found.disagreements, found.mismatch) == (True, 2, 2, mismatch)
-    assert found.candidate_failed == (mismatch == "unanswered")
-    assert not found.serving_failed
+    result = compare_answers(answer(("y", "INT64", [2], [1, 2])), given_, NumberTolerance())
+    assert (result.compared, result.rows, result.disagreements, result.mismatch) == (True, 2, 2, mismatch)
+    assert result.candidate_failed == (mismatch == "unanswered")
+    assert not result.serving_failed
 
 
 GOOD = answer(("y", "INT64", [1], [1]))
@@ -164,16 +164,16 @@ GOOD = answer(("y", "INT64", [1], [1]))
 def test_what_the_serving_revision_does_not_answer_cannot_be_compared(
     serving: RevisionAnswer, candidate: RevisionAnswer, failed: tuple[bool, bool]
 ) -> None:
-    found = compare_answers(serving, candidate, NumberTolerance())
-    assert (found.compared, found.rows, found.disagreements) == (False, 0, 0)
-    assert (found.serving_failed, found.candidate_failed) == failed
+    result = compare_answers(serving, candidate, NumberTolerance())
+    assert (result.compared, result.rows, result.disagreements) == (False, 0, 0)
+    assert (result.serving_failed, result.candidate_failed) == failed
 
 
 @UNTIMED
 @given(values=st.lists(st.floats(allow_nan=True), min_size=1, max_size=8))
 def test_an_answer_agrees_with_itself(values: list[float]) -> None:
-    found = of(("FP64", [1, len(values)], values), ("FP64", [1, len(values)], values))
-    assert (found.rows, found.disagreements, found.non_finite, found.absolute.sum) == (1, 0, 0, 0)
+    result = of(("FP64", [1, len(values)], values), ("FP64", [1, len(values)], values))
+    assert (result.rows, result.disagreements, result.non_finite, result.absolute.sum) == (1, 0, 0, 0)
 
 
 @UNTIMED
@@ -186,8 +186,8 @@ def test_comparing_is_symmetric_and_always_tellable(one: list[float], other: lis
     there, back = of(("FP64", shape, one), ("FP64", shape, other)), of(("FP64", shape, other), ("FP64", shape, one))
     assert there.disagreements == back.disagreements
     tally = ComparisonStats(RevisionPair(serving="a", candidate="b"), EPOCH)
-    for found in (there, back):
-        tally.add(GOOD, GOOD, found)
+    for result in (there, back):
+        tally.add(GOOD, GOOD, result)
     json.dumps(tally.build_summary().wire(), allow_nan=False)
 
 
@@ -212,10 +212,10 @@ def test_slow_requests_are_counted_in_pairs_where_both_times_are_known(
 ) -> None:
     tally = ComparisonStats(RevisionPair(serving="a", candidate="b"), EPOCH)
     tally.add(serving, candidate, AnswerComparison())
-    for bound, found in tally.build_summary().paired_latency:
-        assert found.total == (over is not None)
+    for bound, result in tally.build_summary().paired_latency:
+        assert result.total == (over is not None)
         where = "both" if over is not None and float(bound) < 0.1 else (over or {}).get(bound)
-        assert (found.both, found.candidate_only, found.serving_only) == (
+        assert (result.both, result.candidate_only, result.serving_only) == (
             where == "both",
             where == "candidate",
             where == "serving",
@@ -232,9 +232,9 @@ def test_failures_are_counted_in_pairs() -> None:
     ):
         for _ in range(times):
             tally.add(GOOD, GOOD, AnswerComparison(serving_failed=serving_failed, candidate_failed=candidate_failed))
-    told = tally.build_summary()
-    assert told.paired_errors == PairedCounts(total=15, both=2, candidate_only=3, serving_only=1)
-    assert (told.errors.candidate, told.errors.serving) == (5, 3)
+    message = tally.build_summary()
+    assert message.paired_errors == PairedCounts(total=15, both=2, candidate_only=3, serving_only=1)
+    assert (message.errors.candidate, message.errors.serving) == (5, 3)
     exported = {
         (sample.name, *sample.labels.values()): sample.value for metric in tally.collect() for sample in metric.samples
     }
@@ -251,5 +251,5 @@ def test_a_measure_counts_up_to_and_including_its_bounds() -> None:
     measure = GrowingHistogram((0.5, 1.0))
     for value in (0.1, 0.5, 0.7, 5.0):
         measure.add(value)
-    told = measure.to_distribution()
-    assert (told.buckets, told.count, told.sum) == ((("0.5", 2), ("1", 3), ("+Inf", 4)), 4, pytest.approx(6.3))
+    message = measure.to_distribution()
+    assert (message.buckets, message.count, message.sum) == ((("0.5", 2), ("1", 3), ("+Inf", 4)), 4, pytest.approx(6.3))

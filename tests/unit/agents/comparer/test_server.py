@@ -94,25 +94,25 @@ async def comparing(serving: Handler, candidate: Handler, **settings: Any) -> As
 
 
 async def test_both_are_asked_the_same_and_agree() -> None:
-    seen: list[tuple[str, str, bytes]] = []
+    received: list[tuple[str, str, bytes]] = []
 
     async def record(request: web.Request) -> web.StreamResponse:
-        seen.append((request.method, request.raw_path, await request.read()))
+        received.append((request.method, request.raw_path, await request.read()))
         return web.json_response(outputs(3, 7))
 
     async with comparing(record, record) as between:
         await between.copy("/team%2Fa/v2/models/digits/versions/1/infer?trace=1%202")
         summary = await between.summary()
-    assert seen == [("POST", "/team%2Fa/v2/models/digits/versions/1/infer?trace=1%202", BODY)] * 2
+    assert received == [("POST", "/team%2Fa/v2/models/digits/versions/1/infer?trace=1%202", BODY)] * 2
     assert (summary.received, summary.compared, summary.rows, summary.disagreements) == (1, 1, 2, 0)
     assert (summary.agreement, summary.errors.candidate, summary.latency.candidate.count) == (1.0, 0, 1)
 
 
 async def test_sends_what_a_model_server_needs_and_nothing_of_the_connection_session_or_trace() -> None:
-    seen: list[tuple[Mapping[str, str], bytes]] = []
+    requests: list[tuple[Mapping[str, str], bytes]] = []
 
     async def record(request: web.Request) -> web.StreamResponse:
-        seen.append((request.headers, await request.read()))
+        requests.append((request.headers, await request.read()))
         return web.json_response(outputs(3, 7))
 
     sent = {
@@ -134,7 +134,7 @@ async def test_sends_what_a_model_server_needs_and_nothing_of_the_connection_ses
     async with comparing(record, good) as between:
         await between.copy(data=gzip.compress(BODY), headers=sent)
         await between.summary()
-    [(received, body)] = seen
+    [(received, body)] = requests
     assert gzip.decompress(body) == BODY
     headers = {name.lower(): value for name, value in received.items()}
     kept = {name.lower() for name in list(sent)[:7]}
@@ -160,10 +160,10 @@ async def test_sends_what_a_model_server_needs_and_nothing_of_the_connection_ses
 )
 async def test_what_the_route_has_not_sent_is_refused_and_asked_of_nobody(sent: list[tuple[str, str]]) -> None:
     """The forged copies of any pod of the cluster were evidence (review, S12d)."""
-    asked = []
+    requests = []
 
     async def record(request: web.Request) -> web.StreamResponse:
-        asked.append(request)
+        requests.append(request)
         return web.json_response(outputs(3, 7))
 
     async with comparing(record, record) as between:
@@ -172,9 +172,9 @@ async def test_what_the_route_has_not_sent_is_refused_and_asked_of_nobody(sent: 
         await between.copy()
         summary = await between.summary()
         async with between.session.get(f"{between.url}/metrics") as response:
-            told = await response.text()
-    assert (summary.refused, summary.received, summary.compared, len(asked)) == (1, 1, 1, 2)
-    assert 'modelwright_comparer_requests_total{result="refused"} 1.0' in told
+            message = await response.text()
+    assert (summary.refused, summary.received, summary.compared, len(requests)) == (1, 1, 1, 2)
+    assert 'modelwright_comparer_requests_total{result="refused"} 1.0' in message
 
 
 @pytest.mark.parametrize(("settings", "counted"), [({}, 0), ({"copies_without_token": "Count"}, 1)], ids=str)
@@ -360,10 +360,10 @@ async def test_metrics_and_probes() -> None:
 
 
 async def test_what_waits_is_dropped_at_the_end_and_what_is_under_way_is_finished() -> None:
-    asked = asyncio.Event()
+    requests = asyncio.Event()
 
     async def slow(_: web.Request) -> web.StreamResponse:
-        asked.set()
+        requests.set()
         await asyncio.sleep(0.2)
         return web.json_response(outputs(3, 7))
 
@@ -375,7 +375,7 @@ async def test_what_waits_is_dropped_at_the_end_and_what_is_under_way_is_finishe
         between = Between(comparer, session)
         for _ in range(3):
             await between.copy()
-        await asked.wait()
+        await requests.wait()
         await comparer.stop()
         summary = comparer.stats.build_summary()
     assert (summary.received, summary.compared, summary.dropped, comparer.stats.pending) == (3, 1, 2, 0)
@@ -418,7 +418,7 @@ def test_wrong_settings_are_named(wrong: dict[str, str], named: str) -> None:
 
 @contextlib.asynccontextmanager
 async def process(
-    *command: str, said: str, **environment: str
+    *command: str, until: str, **environment: str
 ) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
     """A process of ours, and the line in which it tells its port."""
     child = await asyncio.create_subprocess_exec(
@@ -430,7 +430,7 @@ async def process(
     )
     assert child.stdout is not None
     try:
-        while said not in (line := (await child.stdout.readline()).decode()):
+        while until not in (line := (await child.stdout.readline()).decode()):
             assert line, f"{command} ended"
         yield child, line
     finally:
@@ -449,7 +449,7 @@ def artifact(folder: Path, **behaviour: Any) -> Path:
 async def model(folder: Path, version: str) -> AsyncIterator[str]:
     port = str(ports.free_ports(1)[0])
     settings = {"MODEL_DIR": str(folder), "MODEL_NAME": "digits", "MODEL_VERSION": version, "MODEL_HTTP_PORT": port}
-    async with process(str(ROOT / "tests/servers/v2/server.py"), said="loaded", **settings):
+    async with process(str(ROOT / "tests/servers/v2/server.py"), until="loaded", **settings):
         yield f"http://127.0.0.1:{port}"
 
 
@@ -469,7 +469,7 @@ async def test_a_model_that_is_wrong_on_a_fifth_under_constant_load_is_counted_e
             "COPIES_WITHOUT_TOKEN": "Count",
         }
         comparer, _ = await stack.enter_async_context(
-            process("-m", "modelwright.agents.comparer", said="comparing", **settings)
+            process("-m", "modelwright.agents.comparer", until="comparing", **settings)
         )
         session = await stack.enter_async_context(aiohttp.ClientSession())
         url = f"http://127.0.0.1:{settings['PORT']}"

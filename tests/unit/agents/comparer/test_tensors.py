@@ -75,8 +75,8 @@ def test_json_and_binary_outputs_stand_side_by_side() -> None:
     first = {"name": "a", "datatype": "INT8", "shape": [1], "parameters": {"binary_data_size": 1}}
     third = {"name": "c", "datatype": "INT8", "shape": [2], "parameters": {"binary_data_size": 2}}
     head = answer(first, output("FP64", [1], [2.5]), third)
-    found = parse_tensors(head + b"\x01\x02\x03", len(head))
-    assert [list(found[name].values) for name in ("a", "y", "c")] == [[1], [2.5], [2, 3]]
+    result = parse_tensors(head + b"\x01\x02\x03", len(head))
+    assert [list(result[name].values) for name in ("a", "y", "c")] == [[1], [2.5], [2, 3]]
 
 
 @pytest.mark.parametrize(

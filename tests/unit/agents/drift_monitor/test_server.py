@@ -32,7 +32,7 @@ from modelwright.agents.mirror import SHADOW_HEADER
 from modelwright.api.names import COPY_TOKEN_HEADER
 from modelwright.core.drift import worst_features
 from modelwright.core.drift.reference_sample import InvalidReferenceSample
-from tests.lib.drift_monitor import INFER, SAMPLE, TOKEN, Handler, Series, alike, body, parity, told, watching
+from tests.lib.drift_monitor import INFER, SAMPLE, TOKEN, Handler, Series, alike, body, parity, parse_metrics, watching
 
 ROOT = Path(__file__).parents[4]
 
@@ -40,27 +40,27 @@ ROOT = Path(__file__).parents[4]
 async def test_requests_like_the_reference_are_no_drift() -> None:
     async with watching() as watched:
         await watched.copy(alike())
-        found = await watched.metrics()
-    assert found["modelwright_observed_rows_total"] == {(): 60}
-    assert found["modelwright_observed_window_rows"] == {("input", "10m"): 60, ("prediction", "10m"): 60}
-    assert found["modelwright_drift_distance"].keys() == {
+        result = await watched.metrics()
+    assert result["modelwright_observed_rows_total"] == {(): 60}
+    assert result["modelwright_observed_window_rows"] == {("input", "10m"): 60, ("prediction", "10m"): 60}
+    assert result["modelwright_drift_distance"].keys() == {
         ("x[0]", "input", "KolmogorovSmirnov", "10m"),
         ("x[1]", "input", "KolmogorovSmirnov", "10m"),
         ("output", "prediction", "ChiSquare", "10m"),
     }
-    assert all(value < 0.1 for value in found["modelwright_drift_excess"].values())
+    assert all(value < 0.1 for value in result["modelwright_drift_excess"].values())
 
 
 async def test_requests_that_have_changed_are_drift_of_inputs_and_answers() -> None:
     async with watching() as watched:
         for _ in range(6):
             await watched.copy(body(*([9, number % 3] for number in range(10))))
-        found = await watched.metrics()
-    excess, worst = found["modelwright_drift_excess"], found["modelwright_drift_worst_excess"]
+        result = await watched.metrics()
+    excess, worst = result["modelwright_drift_excess"], result["modelwright_drift_worst_excess"]
     assert excess["input", "10m"] > 1
     assert excess["prediction", "10m"] > 1
     assert worst["distance", "x[0]", "input", "10m"] == excess["input", "10m"]
-    assert found["modelwright_drift_distance"]["x[1]", "input", "KolmogorovSmirnov", "10m"] < 0.1
+    assert result["modelwright_drift_distance"]["x[1]", "input", "KolmogorovSmirnov", "10m"] < 0.1
 
 
 async def test_the_worst_features_are_told_with_their_numbers() -> None:
@@ -69,11 +69,11 @@ async def test_the_worst_features_are_told_with_their_numbers() -> None:
             await watched.copy(body(*([9, number % 3] for number in range(10))))
         await watched.metrics()
         async with watched.session.get(f"{watched.url}/worst") as response:
-            first, *_ = found = worst_features.parse_answer(await response.json(), "v1")
+            first, *_ = result = worst_features.parse_answer(await response.json(), "v1")
     assert first.feature_key == ("input", "x[0]")
     assert (first.rows, first.figure.method, first.figure.floor) == (60, "KolmogorovSmirnov", 0.05)
     assert first.figure.excess > 1
-    assert [one.feature_key for one in found].count(("input", "x[0]")) == 1
+    assert [one.feature_key for one in result].count(("input", "x[0]")) == 1
 
 
 async def test_below_the_least_number_of_rows_nothing_is_worst() -> None:
@@ -87,10 +87,10 @@ async def test_below_the_least_number_of_rows_nothing_is_worst() -> None:
 async def test_below_the_least_number_of_rows_there_is_no_figure() -> None:
     async with watching() as watched:
         await watched.copy(alike(49))
-        found = await watched.metrics()
-    assert found["modelwright_observed_window_rows"]["input", "10m"] == 49
-    assert "modelwright_drift_distance" not in found
-    assert "modelwright_drift_excess" not in found
+        result = await watched.metrics()
+    assert result["modelwright_observed_window_rows"]["input", "10m"] == 49
+    assert "modelwright_drift_distance" not in result
+    assert "modelwright_drift_excess" not in result
 
 
 async def test_without_predictions_in_the_reference_the_model_is_not_asked() -> None:
@@ -99,15 +99,15 @@ async def test_without_predictions_in_the_reference_the_model_is_not_asked() -> 
 
     async with watching(never, {"inputs": SAMPLE["inputs"]}) as watched:
         await watched.copy(alike())
-        found = await watched.metrics()
-    assert found["modelwright_drift_excess"].keys() == {("input", "10m")}
+        result = await watched.metrics()
+    assert result["modelwright_drift_excess"].keys() == {("input", "10m")}
 
 
 async def test_the_model_is_asked_what_the_caller_asked_with_a_mark() -> None:
-    seen: list[tuple[str, str | None, str | None, bytes]] = []
+    received: list[tuple[str, str | None, str | None, bytes]] = []
 
     async def record(request: web.Request) -> web.StreamResponse:
-        seen.append(
+        received.append(
             (
                 request.raw_path,
                 request.headers.get(SHADOW_HEADER),
@@ -121,9 +121,9 @@ async def test_the_model_is_asked_what_the_caller_asked_with_a_mark() -> None:
     headers = {"Content-Encoding": "gzip", "X-Tenant": "a", "Cookie": "session=1"}
     async with watching(record) as watched:
         await watched.copy(packed, f"{INFER}?trace=1%202", headers=headers)
-        found = await watched.results()
-    assert seen == [(f"{INFER}?trace=1%202", "1", "a", json.dumps(alike()).encode())]
-    assert (found["observed"], found["unanswered"]) == (1, 0)
+        result = await watched.results()
+    assert received == [(f"{INFER}?trace=1%202", "1", "a", json.dumps(alike()).encode())]
+    assert (result["observed"], result["unanswered"]) == (1, 0)
 
 
 async def test_binary_tensors_and_several_inputs_are_rows_like_others() -> None:
@@ -137,8 +137,8 @@ async def test_binary_tensors_and_several_inputs_are_rows_like_others() -> None:
     text = json.dumps(head).encode()
     async with watching(sample={"inputs": SAMPLE["inputs"]}) as watched:
         await watched.copy(text + first, headers={"Inference-Header-Content-Length": str(len(text))})
-        found = await watched.metrics()
-    assert found["modelwright_drift_excess"]["input", "10m"] < 0.1
+        result = await watched.metrics()
+    assert result["modelwright_drift_excess"]["input", "10m"] < 0.1
 
 
 UNREADABLE = [
@@ -160,9 +160,9 @@ async def test_what_can_not_be_read_is_counted_and_not_asked(data: Any) -> None:
 
     async with watching(never) as watched:
         await watched.copy(data)
-        found = await watched.results()
+        result = await watched.results()
         rows = (await watched.metrics())["modelwright_observed_rows_total"]
-    assert (found["unreadable"], found["observed"], rows) == (1, 0, {(): 0})
+    assert (result["unreadable"], result["observed"], rows) == (1, 0, {(): 0})
 
 
 async def test_what_is_no_inference_is_ignored() -> None:
@@ -195,19 +195,19 @@ async def test_a_model_that_fails_to_answer_is_observed_by_its_inputs(model: Han
     async with watching(model, request_timeout_seconds=0.2) as watched:
         await watched.copy(alike())
         assert (await watched.results())["unanswered"] == 1
-        found = await watched.metrics()
-    assert found["modelwright_observed_window_rows"] == {("input", "10m"): 60, ("prediction", "10m"): 0}
-    assert found["modelwright_drift_excess"].keys() == {("input", "10m")}
+        result = await watched.metrics()
+    assert result["modelwright_observed_window_rows"] == {("input", "10m"): 60, ("prediction", "10m"): 0}
+    assert result["modelwright_drift_excess"].keys() == {("input", "10m")}
 
 
 async def test_of_a_batch_so_many_rows_count_drawn_at_random() -> None:
     async with watching(rows_per_request=2, min_samples=1) as watched:
         for _ in range(30):
             await watched.copy(body([0, 0], [9, 0], [9, 0], [9, 0], [9, 0]))
-        found = await watched.metrics()
+        result = await watched.metrics()
         (window,) = watched.observer.stats.windows.windows.values()
         counts = window.current_counts(watched.observer.stats.now())
-    assert found["modelwright_observed_window_rows"] == {("input", "10m"): 60, ("prediction", "10m"): 60}
+    assert result["modelwright_observed_window_rows"] == {("input", "10m"): 60, ("prediction", "10m"): 60}
     # A fifth of the rows are 0; the first two of each request would be half.
     assert 0 < counts.features[0][0] < 28
     assert counts.predictions[0] == counts.features[0][0]
@@ -216,8 +216,8 @@ async def test_of_a_batch_so_many_rows_count_drawn_at_random() -> None:
 async def test_a_long_window_is_reported_beside_the_short_one() -> None:
     async with watching(window="90s", long_window="12h") as watched:
         await watched.copy(alike())
-        found = await watched.metrics()
-    assert found["modelwright_drift_excess"].keys() == {
+        result = await watched.metrics()
+    assert result["modelwright_drift_excess"].keys() == {
         (kind, window) for kind in ("input", "prediction") for window in ("90s", "12h")
     }
 
@@ -230,8 +230,8 @@ async def test_features_are_named_by_the_reference_or_else_by_the_tensors() -> N
     for sample, names in (({}, {"age", "plan"}), ({"features": ["years", "tariff"]}, {"years", "tariff"})):
         async with watching(sample={"inputs": SAMPLE["inputs"], **sample}) as watched:
             await watched.copy({"inputs": inputs})
-            found = await watched.metrics()
-        assert {key[0] for key in found["modelwright_drift_distance"]} == names
+            result = await watched.metrics()
+        assert {key[0] for key in result["modelwright_drift_distance"]} == names
 
 
 TENSOR = {"datatype": "FP64", "shape": [1], "data": [1]}
@@ -250,8 +250,8 @@ async def test_names_that_callers_write_are_no_labels_when_they_are_no_names(inp
     width = sum(len(tensor["data"]) for tensor in inputs)
     async with watching(sample={"inputs": [[1] * width] * 9}, min_samples=1) as watched:
         await watched.copy({"inputs": inputs})
-        found = await watched.metrics()
-    assert {key[0] for key in found["modelwright_drift_distance"]} == {str(place) for place in range(width)}
+        result = await watched.metrics()
+    assert {key[0] for key in result["modelwright_drift_distance"]} == {str(place) for place in range(width)}
 
 
 NAMELESS = [{**TENSOR, "name": "\n", "shape": [1, 2], "data": [1, 1]}]
@@ -281,27 +281,27 @@ SERVERS = {
 @pytest.mark.parametrize("case", SERVERS)
 async def test_features_that_callers_name_badly_have_the_names_of_the_servers_metadata(case: str) -> None:
     answer, names = SERVERS[case]
-    asked: list[str] = []
+    requests: list[str] = []
 
     async def server(request: web.Request) -> web.StreamResponse:
-        asked.append(f"{request.method} {request.raw_path} {request.headers.get(SHADOW_HEADER)}")
+        requests.append(f"{request.method} {request.raw_path} {request.headers.get(SHADOW_HEADER)}")
         return web.Response(body=answer, content_type="application/json")
 
     async with watching(server, {"inputs": [[1, 1]] * 9}, min_samples=1) as watched:
         for _ in range(3):
             await watched.copy({"inputs": NAMELESS}, f"{INFER}?trace=1")
-        found = await watched.metrics()
-    assert {key[0] for key in found["modelwright_drift_distance"]} == names
-    assert asked == ["GET /v2/models/digits 1"]
+        result = await watched.metrics()
+    assert {key[0] for key in result["modelwright_drift_distance"]} == names
+    assert requests == ["GET /v2/models/digits 1"]
 
 
 @pytest.mark.parametrize("model", [broken, nonsense])
 async def test_a_server_that_tells_no_names_is_asked_again_ever_more_rarely(model: Handler) -> None:
-    asked: list[float] = []
+    requests: list[float] = []
     now = 0.0
 
     async def server(request: web.Request) -> web.StreamResponse:
-        asked.append(now)
+        requests.append(now)
         return await model(request)
 
     async with watching(server, {"inputs": [[1, 1]] * 9}, min_samples=1) as watched:
@@ -309,7 +309,7 @@ async def test_a_server_that_tells_no_names_is_asked_again_ever_more_rarely(mode
         for now in range(0, 600, 20):  # noqa: B007 - the clock
             await watched.copy({"inputs": NAMELESS})
             await watched.metrics()
-    assert asked == [0, 60, 180, 420]
+    assert requests == [0, 60, 180, 420]
 
 
 async def test_missing_and_unknown_values_and_free_text_are_reported() -> None:
@@ -317,12 +317,12 @@ async def test_missing_and_unknown_values_and_free_text_are_reported() -> None:
     data = ["a", "hello", "c", "hello", "", "hello"]
     async with watching(sample=sample, min_samples=1) as watched:
         await watched.copy({"inputs": [{"name": "x", "datatype": "BYTES", "shape": [3, 2], "data": data}]})
-        found = await watched.metrics()
+        result = await watched.metrics()
         async with watched.session.get(f"{watched.url}/worst") as response:
             unwatched = worst_features.parse_unwatched(await response.json())
-    assert found["modelwright_drift_missing_ratio"]["x[0]", "10m"] == pytest.approx(1 / 3)
-    assert found["modelwright_drift_unknown_ratio"]["x[0]", "10m"] == pytest.approx(1 / 3)
-    assert found["modelwright_drift_unwatched_features"] == {("input", "10m"): 1}
+    assert result["modelwright_drift_missing_ratio"]["x[0]", "10m"] == pytest.approx(1 / 3)
+    assert result["modelwright_drift_unknown_ratio"]["x[0]", "10m"] == pytest.approx(1 / 3)
+    assert result["modelwright_drift_unwatched_features"] == {("input", "10m"): 1}
     assert [kind for kind, _ in unwatched] == ["input"]
 
 
@@ -330,8 +330,8 @@ async def test_a_body_that_is_too_large_is_dropped_packed_or_not() -> None:
     async with watching(max_body_bytes=1000) as watched:
         await watched.copy(b" " * 2000)
         await watched.copy(gzip.compress(b" " * 100_000), headers={"Content-Encoding": "gzip"})
-        found = await watched.results()
-    assert (found["dropped"], found["observed"]) == (2, 0)
+        result = await watched.results()
+    assert (result["dropped"], result["observed"]) == (2, 0)
 
 
 async def test_what_the_route_has_not_sent_is_refused_and_counts_nowhere() -> None:
@@ -341,8 +341,8 @@ async def test_what_the_route_has_not_sent_is_refused_and_counts_nowhere() -> No
             async with watched.session.post(watched.url + INFER, json=alike(), headers=headers) as response:
                 assert response.status == 403
         await watched.copy(alike())
-        found = await watched.results()
-    assert (found["refused"], found["observed"]) == (2, 1)
+        result = await watched.results()
+    assert (result["refused"], result["observed"]) == (2, 1)
 
 
 def test_settings_come_from_the_environment() -> None:
@@ -354,14 +354,14 @@ def test_settings_come_from_the_environment() -> None:
         "REFERENCE": "/r",
         "COPY_TOKEN": TOKEN,
     }
-    found = read_monitor_settings({**needed, "WINDOW": "1h30m", "MIN_SAMPLES": "20", "NUMBERS_METHOD": "PSI"})
-    assert (found.serving_url, parse_seconds(found.window), found.min_samples, found.port) == (
+    result = read_monitor_settings({**needed, "WINDOW": "1h30m", "MIN_SAMPLES": "20", "NUMBERS_METHOD": "PSI"})
+    assert (result.serving_url, parse_seconds(result.window), result.min_samples, result.port) == (
         "http://a.b",
         5400,
         20,
         8080,
     )
-    assert build_comparison(found).numbers == "PSI"
+    assert build_comparison(result).numbers == "PSI"
     for name, value in (
         ("WINDOW", "soon"),
         ("WINDOW", "0s"),
@@ -447,14 +447,14 @@ async def test_as_a_process_it_observes_until_it_is_told_to_stop(tmp_path: Path)
                 await asyncio.sleep(0.05)
             async with session.post(INFER, json=alike()) as response:
                 assert response.status == 202
-            found: dict[str, Series] = {}
-            while "modelwright_drift_excess" not in found:
+            result: dict[str, Series] = {}
+            while "modelwright_drift_excess" not in result:
                 async with session.get("/metrics") as response:
-                    found = told(await response.text())
+                    result = parse_metrics(await response.text())
         process.send_signal(signal.SIGTERM)
         assert await asyncio.wait_for(process.wait(), 20) == 0
     finally:
         if process.returncode is None:
             process.kill()
             await process.wait()
-    assert found["modelwright_drift_excess"]["input", "10m"] < 0.1
+    assert result["modelwright_drift_excess"]["input", "10m"] < 0.1

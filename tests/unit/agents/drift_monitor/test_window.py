@@ -80,9 +80,9 @@ def test_drift_of_one_feature_and_of_answers_is_told_apart() -> None:
 def test_shares_of_missing_and_unknown_values_are_of_all_rows() -> None:
     one = windows()
     one.add_rows(0, [REFERENCE.place_row([float("nan"), 0.0])] * 10 + [REFERENCE.place_row(["x", 0.0])] * 5 + LOW[:35])
-    found = one.feature_shares("1m", 0)
-    assert (found["0"].missing, found["0"].unknown) == (0.2, 0.1)
-    assert (found["1"].missing, found["1"].unknown) == (0, 0)
+    result = one.feature_shares("1m", 0)
+    assert (result["0"].missing, result["0"].unknown) == (0.2, 0.1)
+    assert (result["1"].missing, result["1"].unknown) == (0, 0)
 
 
 def test_without_predictions_in_the_reference_there_is_no_figure_of_them() -> None:

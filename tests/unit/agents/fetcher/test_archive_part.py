@@ -88,8 +88,8 @@ def test_of_an_image_only_the_models_folder_is_unpacked(tmp_path: Path, base: tu
     for number, layers in enumerate(([tar(*base, *MODEL)], [tar(*base), tar(*MODEL)], [tar(*MODEL), tar(*base)])):
         folder = tmp_path / str(number)
         folder.mkdir()
-        found, _ = unpacked(folder, layers, Selection("models"))
-        assert found == {"model.joblib": b"m", "sub/c.json": b"{}"}
+        result, _ = unpacked(folder, layers, Selection("models"))
+        assert result == {"model.joblib": b"m", "sub/c.json": b"{}"}
     assert {path.name for path in tmp_path.iterdir()} == {"0", "1", "2"}
 
 
@@ -115,8 +115,8 @@ def test_within_the_part_the_rules_stay(tmp_path: Path, bad: Member, says: str) 
 
 def test_links_within_the_part_work(tmp_path: Path) -> None:
     body = tar(("m/v1/x", b"x"), ("m/latest", LINK, "v1"), ("m/copy", HARD, "m/v1/x"))
-    found, _ = unpacked(tmp_path, [body], Selection("m"))
-    assert found == {"v1/x": b"x", "copy": b"x"}
+    result, _ = unpacked(tmp_path, [body], Selection("m"))
+    assert result == {"v1/x": b"x", "copy": b"x"}
     assert (tmp_path / "tree" / "latest" / "x").read_bytes() == b"x"
 
 
@@ -136,8 +136,8 @@ NEXT: dict[str, tuple[tuple[Member, ...], dict[str, bytes]]] = {
 
 @pytest.mark.parametrize(("layer", "left"), NEXT.values(), ids=NEXT)
 def test_what_a_later_layer_does_to_the_part(tmp_path: Path, layer: tuple[Member, ...], left: dict[str, bytes]) -> None:
-    found, _ = unpacked(tmp_path, [tar(*MODEL), tar(*layer)], Selection("models"))
-    assert found == left
+    result, _ = unpacked(tmp_path, [tar(*MODEL), tar(*layer)], Selection("models"))
+    assert result == left
 
 
 @pytest.mark.parametrize("marker", [".wh.a", "a/.wh.b", ".wh..wh..opq", "a/.wh..wh..opq"])
@@ -148,8 +148,8 @@ def test_a_folder_above_the_part_is_deleted_with_it(tmp_path: Path, marker: str)
 
 def test_a_link_above_the_part_is_named_with_where_it_leads(tmp_path: Path) -> None:
     layers = [tar(("lib", LINK, "usr/lib"), ("usr/lib/m/x", b"x"))]
-    found, part = unpacked(tmp_path, layers, Selection("lib/m"))
-    assert found == {}
+    result, part = unpacked(tmp_path, layers, Selection("lib/m"))
+    assert result == {}
     assert "'lib' is a link to 'usr/lib'" in part.candidates.nothing_selected("oci://reg.io/m:1").message
 
 

@@ -21,7 +21,7 @@ HOST = "store.example"
 
 
 @pytest.mark.parametrize(
-    ("endpoint", "bucket", "found"),
+    ("endpoint", "bucket", "expected"),
     [
         ("https://oss-eu-central-1.aliyuncs.com", "models", "https://models.oss-eu-central-1.aliyuncs.com"),
         ("https://models.oss-eu-central-1.aliyuncs.com", "models", "https://models.oss-eu-central-1.aliyuncs.com"),
@@ -29,8 +29,8 @@ HOST = "store.example"
         ("https://models-2.example", "models", "https://models.models-2.example"),
     ],
 )
-def test_the_bucket_comes_in_front_of_the_host(endpoint: str, bucket: str, found: str) -> None:
-    assert add_bucket_to_host(endpoint, bucket) == found
+def test_the_bucket_comes_in_front_of_the_host(endpoint: str, bucket: str, expected: str) -> None:
+    assert add_bucket_to_host(endpoint, bucket) == expected
 
 
 @pytest.mark.parametrize(
@@ -53,10 +53,10 @@ def test_what_makes_no_host_name_is_refused(endpoint: str, bucket: str, says: st
 @given(bucket=st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,80}", fullmatch=True))
 def test_whatever_the_bucket_the_host_stays_below_the_endpoints(bucket: str) -> None:
     try:
-        found = add_bucket_to_host("https://store.example:8443/x", bucket)
+        result = add_bucket_to_host("https://store.example:8443/x", bucket)
     except FetchError:
         return
-    assert found == f"https://{bucket}.store.example:8443/x"
+    assert result == f"https://{bucket}.store.example:8443/x"
 
 
 class Proxy(ThreadedServer):
@@ -85,12 +85,12 @@ def proxy(monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
         raise OSError("no name is looked up in tests")
 
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
-    with Proxy() as found:
+    with Proxy() as result:
         for name in ("HTTP_PROXY", "http_proxy"):
-            monkeypatch.setenv(name, found.url)
+            monkeypatch.setenv(name, result.url)
         for name in ("NO_PROXY", "no_proxy"):
             monkeypatch.delenv(name, raising=False)
-        yield found
+        yield result
 
 
 def secret(**more: str) -> dict[str, str]:
@@ -102,8 +102,8 @@ def secret(**more: str) -> dict[str, str]:
 def test_with_the_key_requests_go_to_the_buckets_host(tmp_path: Path, proxy: Proxy, endpoint: str) -> None:
     container = Container(tmp_path)
     container.give(secret(AWS_VIRTUAL_HOSTED_STYLE_REQUEST="true", AWS_ENDPOINT_URL=endpoint))
-    found = container.get("s3://models/digits/m.bin", sha256(b"weights"))
-    assert found.code == 0, found.text
+    result = container.get("s3://models/digits/m.bin", sha256(b"weights"))
+    assert result.code == 0, result.text
     assert tree(container.dest) == {"m.bin": b"weights"}
     assert set(proxy.asked) == {(f"models.{HOST}", "/digits/m.bin")}
 
@@ -112,16 +112,16 @@ def test_without_it_the_message_names_the_key(tmp_path: Path, proxy: Proxy) -> N
     container = Container(tmp_path)
     container.give(secret())
     for uri in ("s3://models/digits/m.bin", "s3://models/digits/"):
-        found = container.resolve(uri)
-        assert found.reason == "InvalidURI", found.text
-        assert "AWS_VIRTUAL_HOSTED_STYLE_REQUEST" in found.message["message"]
-        assert "SecondLevelDomainForbidden" in found.message["message"]
+        result = container.resolve(uri)
+        assert result.reason == "InvalidURI", result.text
+        assert "AWS_VIRTUAL_HOSTED_STYLE_REQUEST" in result.message["message"]
+        assert "SecondLevelDomainForbidden" in result.message["message"]
 
 
 def test_what_a_store_says_of_a_denied_request_is_told(tmp_path: Path, proxy: Proxy) -> None:
     container = Container(tmp_path)
     container.give(secret())
     proxy.code = "SignatureDoesNotMatch"
-    found = container.resolve("s3://models/digits/m.bin")
-    assert found.reason == "AccessDenied"
-    assert "The store says SignatureDoesNotMatch" in found.message["message"]
+    result = container.resolve("s3://models/digits/m.bin")
+    assert result.reason == "AccessDenied"
+    assert "The store says SignatureDoesNotMatch" in result.message["message"]

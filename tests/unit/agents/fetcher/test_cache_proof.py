@@ -44,7 +44,7 @@ def forge(root: Path, wanted: str, files: list[dict[str, Any]]) -> None:
     manifest(root, wanted).write_text(json.dumps({"digest": wanted, "sizeBytes": 7, "files": files}))
 
 
-def said(path: str, body: bytes) -> dict[str, Any]:
+def manifest_entry(path: str, body: bytes) -> dict[str, Any]:
     return {"path": path, "size": len(body), "sha256": hashlib.sha256(body).hexdigest()}
 
 
@@ -74,7 +74,10 @@ def linked_root(place: Path, root: Path) -> None:
 def link_out(place: Path, root: Path) -> None:
     (place / "model.bin").unlink()
     (place / "model.bin").symlink_to("/etc/passwd")
-    named = [{"path": "model.bin", "size": 0, "sha256": "", "link": "/etc/passwd"}, said("sub/config.json", b"{}")]
+    named = [
+        {"path": "model.bin", "size": 0, "sha256": "", "link": "/etc/passwd"},
+        manifest_entry("sub/config.json", b"{}"),
+    ]
     forge(root, DIRECTORY, named)
 
 
@@ -117,16 +120,16 @@ def test_a_forged_manifest_is_found_in_full(tmp_path: Path, wanted: str, tree: s
     mine = cache(tmp_path, wanted, "full", tree, name)
     mine.prepare_folders()
     fill(mine.place, {"model.py": EVIL})
-    forge(tmp_path, wanted, [said("model.py", EVIL)])
+    forge(tmp_path, wanted, [manifest_entry("model.py", EVIL)])
     assert mine.find_size() is None
 
 
 def test_one_file_under_another_name_is_found_in_full(tmp_path: Path) -> None:
-    wanted = "sha256:" + hashlib.sha256(EVIL).hexdigest()
-    mine = cache(tmp_path, wanted, "full", name="notes.txt")
+    expected = "sha256:" + hashlib.sha256(EVIL).hexdigest()
+    mine = cache(tmp_path, expected, "full", name="notes.txt")
     mine.prepare_folders()
     fill(mine.place, {"sitecustomize.py": EVIL})
-    forge(tmp_path, wanted, [said("sitecustomize.py", EVIL)])
+    forge(tmp_path, expected, [manifest_entry("sitecustomize.py", EVIL)])
     assert mine.find_size() is None
 
 
@@ -194,15 +197,15 @@ def test_any_change_of_the_tree_is_found_in_full(
     root = tmp_path / "cache"
     shutil.rmtree(root, ignore_errors=True)
     tree = digest.directory_digest(FileEntry(p, len(b), hashlib.sha256(b).hexdigest()) for p, b in files.items())
-    wanted, known = (PINNED, tree) if packed else (tree, "")
-    mine = cache(root, wanted, "full", known)
+    expected, known = (PINNED, tree) if packed else (tree, "")
+    mine = cache(root, expected, "full", known)
     mine.prepare_folders()
     fill(mine.work / "tree", files)
     mine.commit_tree(mine.work / "tree", 9, {})
-    assert cache(root, wanted, "full", known).find_size() == 9
+    assert cache(root, expected, "full", known).find_size() == 9
     mutate(mine.place, files, what, path, body)
     if not honest:
-        found = [
+        result = [
             {
                 "path": p.relative_to(mine.place).as_posix(),
                 "size": p.lstat().st_size,
@@ -213,9 +216,9 @@ def test_any_change_of_the_tree_is_found_in_full(
             if p.is_symlink() or p.is_file()
         ]
         folders = ["empty"] if what == "folder" else []
-        content = {"digest": wanted, "sizeBytes": 9, "files": found, "folders": folders}
-        manifest(root, wanted).write_text(json.dumps(content))
-    assert cache(root, wanted, "full", known).find_size() is None
+        content = {"digest": expected, "sizeBytes": 9, "files": result, "folders": folders}
+        manifest(root, expected).write_text(json.dumps(content))
+    assert cache(root, expected, "full", known).find_size() is None
 
 
 def test_a_resolve_pod_tells_the_digest_of_an_archives_files_and_nothing_stays(tmp_path: Path) -> None:
@@ -233,20 +236,20 @@ def test_a_resolve_pod_tells_the_digest_of_an_archives_files_and_nothing_stays(t
     environment = {"MODELWRIGHT_SOURCE_ROOT": str(tmp_path / "source"), "MODELWRIGHT_TERMINATION_LOG": str(log)}
     out = io.StringIO()
     assert run_fetcher(["resolve", "--uri", "pvc://models/m.tar", "--tree"], environment, out) == 0, out.getvalue()
-    told = json.loads(log.read_text())
+    message = json.loads(log.read_text())
     expected = tmp_path / "expected"
     fill(expected, FILES)
     (expected / "latest").symlink_to("model.bin")
-    assert told["tree"] == folder_digest(expected) != DIRECTORY
+    assert message["tree"] == folder_digest(expected) != DIRECTORY
     # A pod that is given both fills the cache once, and the next one proves it, with the store gone.
-    arguments = ["get", "--uri", "pvc://models/m.tar", "--digest", told["digest"], "--tree", told["tree"]]
+    arguments = ["get", "--uri", "pvc://models/m.tar", "--digest", message["digest"], "--tree", message["tree"]]
     arguments += ["--cache", str(tmp_path / "cache")]
     full = {**environment, "MODELWRIGHT_FETCH_VERIFY_CACHE": "full"}
     assert run_fetcher(arguments, full, out) == 0, out.getvalue()
     (claim / "m.tar").unlink()
     assert run_fetcher(arguments, full, out) == 0, out.getvalue()
     assert json.loads(log.read_text())["fetched"] is False
-    place = tmp_path / "cache" / told["digest"].replace(":", "-")
+    place = tmp_path / "cache" / message["digest"].replace(":", "-")
     (place / "latest").unlink()
     (place / "latest").symlink_to("sub/config.json")
     assert run_fetcher(arguments, full, out) == 1
@@ -267,17 +270,17 @@ def test_only_cached_verifies_and_neither_asks_the_store_nor_writes(tmp_path: Pa
         code = run_fetcher([*arguments, *more], environment, io.StringIO())
         return code, json.loads(log.read_text())
 
-    code, told = run("--only-cached")
-    assert (code, told["reason"]) == (1, "NotCached")
+    code, message = run("--only-cached")
+    assert (code, message["reason"]) == (1, "NotCached")
     assert not root.exists(), "the store was there, and was not asked"
     assert run()[0] == 0
     shutil.rmtree(claim)
     before = sorted((str(path), path.lstat().st_mtime_ns) for path in root.rglob("*"))
-    code, told = run("--only-cached")
-    assert (code, told["digest"], told["fetched"]) == (0, DIRECTORY, False)
+    code, message = run("--only-cached")
+    assert (code, message["digest"], message["fetched"]) == (0, DIRECTORY, False)
     (root / DIRECTORY.replace(":", "-") / "model.bin").write_bytes(b"weighty")
-    code, told = run("--only-cached")
-    assert (code, told["reason"]) == (1, "NotCached"), "what is forged is as if it wasn't there"
+    code, message = run("--only-cached")
+    assert (code, message["reason"]) == (1, "NotCached"), "what is forged is as if it wasn't there"
     assert [path for path, _ in before] == sorted(str(path) for path in root.rglob("*"))
 
 

@@ -22,11 +22,11 @@ def test_a_full_tmp_is_told_with_its_path_and_what_to_do(
 
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr(disk.tempfile, "mkdtemp", full)
-    with pytest.raises(FetchError) as told, disk.temporary_folder("The artifact"):
+    with pytest.raises(FetchError) as message, disk.temporary_folder("The artifact"):
         raise AssertionError("there is no such folder")
-    assert told.value.reason == FetchReason.DISK_FULL
-    assert f"no space left in {tmp_path}" in told.value.message
-    assert "sizeLimit" in told.value.message
+    assert message.value.reason == FetchReason.DISK_FULL
+    assert f"no space left in {tmp_path}" in message.value.message
+    assert "sizeLimit" in message.value.message
 
 
 def test_a_read_only_tmp_is_told_with_its_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,11 +36,11 @@ def test_a_read_only_tmp_is_told_with_its_path(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr(disk.tempfile, "mkdtemp", read_only)
     with (
-        pytest.raises(FetchError, match="Check that the volume is not read-only") as told,
+        pytest.raises(FetchError, match="Check that the volume is not read-only") as message,
         disk.temporary_folder("The artifact"),
     ):
         raise AssertionError("there is no such folder")
-    assert str(tmp_path) in told.value.message
+    assert str(tmp_path) in message.value.message
 
 
 def test_a_temporary_folder_is_gone_afterwards_and_errors_of_the_work_are_its_own(

@@ -27,8 +27,8 @@ def container(tmp_path: Path) -> Container:
 
 @pytest.fixture
 def server() -> Iterator[FaultServer]:
-    with FaultServer() as found:
-        yield found
+    with FaultServer() as result:
+        yield result
 
 
 @pytest.fixture

@@ -87,11 +87,11 @@ def test_the_host_of_who_names_the_address_sees_nothing(tmp_path: Path, hosts: s
     (tmp_path / "HTTP_AUTHORIZATION").write_text(TOKEN)
     if hosts is not None:
         (tmp_path / "HTTP_HOSTS").write_text(hosts)
-    seen: list[str | None] = []
+    received: list[str | None] = []
 
     async def attack() -> int:
         async def answer(request: web.Request) -> web.Response:
-            seen.append(request.headers.get("Authorization"))
+            received.append(request.headers.get("Authorization"))
             return web.Response(body=b"x")
 
         app = web.Application()
@@ -110,7 +110,7 @@ def test_the_host_of_who_names_the_address_sees_nothing(tmp_path: Path, hosts: s
         return code
 
     assert asyncio.run(attack()) == 1
-    assert seen == [], "not even asked"
-    told = json.loads((tmp_path / "log").read_text())
-    assert told["reason"] == "AccessDenied"
-    assert "HTTP_HOSTS" in told["message"]
+    assert received == [], "not even asked"
+    message = json.loads((tmp_path / "log").read_text())
+    assert message["reason"] == "AccessDenied"
+    assert "HTTP_HOSTS" in message["message"]

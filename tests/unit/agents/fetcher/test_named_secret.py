@@ -22,9 +22,9 @@ def test_a_secret_that_is_missing_or_empty_is_named(tmp_path: Path):
     empty = tmp_path / "empty"
     empty.mkdir()
     for credentials in (tmp_path / "none", empty):
-        code, told = resolve(tmp_path, credentials, "model-store")
-        assert (code, told["reason"]) == (1, "AccessDenied")
-        assert "Secret model-store (credentialsSecretRef)" in told["message"]
+        code, message = resolve(tmp_path, credentials, "model-store")
+        assert (code, message["reason"]) == (1, "AccessDenied")
+        assert "Secret model-store (credentialsSecretRef)" in message["message"]
 
 
 def test_a_secret_that_is_there_lets_the_store_be_asked(tmp_path: Path):

@@ -37,8 +37,8 @@ def container(tmp_path: Path) -> Container:
 
 @pytest.fixture(scope="module")
 def web() -> Iterator[FaultServer]:
-    with FaultServer() as found:
-        yield found
+    with FaultServer() as result:
+        yield result
 
 
 def layer(members: dict[str, bytes], links: dict[str, str] | None = None) -> bytes:
@@ -83,10 +83,10 @@ def test_a_modelcar_works_with_its_path_and_says_so_without(web: FaultServer, co
     outcome = container.get(uri, digest)
     assert outcome.reason == "UnsafeArchive"
     assert "artifact.path: models" in outcome.message["message"]
-    found = container.run("get", "--uri", uri, "--digest", digest, "--dest", container.dest, "--path=models")
-    assert found.code == 0, found.text
-    assert found.message["digest"] == digest
-    assert "hint" not in found.message
+    result = container.run("get", "--uri", uri, "--digest", digest, "--dest", container.dest, "--path=models")
+    assert result.code == 0, result.text
+    assert result.message["digest"] == digest
+    assert "hint" not in result.message
     assert tree(container.dest) == MODEL
     wrong = container.run(
         "get", "--uri", uri, "--digest", digest, "--dest", container.folder / "b", "--path=models/digits"
@@ -98,9 +98,9 @@ def test_a_modelcar_works_with_its_path_and_says_so_without(web: FaultServer, co
 def test_an_image_from_scratch_unpacks_and_hints_at_its_folder(web: FaultServer, container: Container) -> None:
     for others in ({}, {"README": b"r"}):
         uri, digest = image(web, container, layer({"models/1/m": b"m", **others}))
-        found = container.run("get", "--uri", uri, "--digest", digest, "--dest", container.folder / str(len(others)))
-        assert "'models'" in found.message["hint"]
-        assert "artifact.path" in found.message["hint"]
+        result = container.run("get", "--uri", uri, "--digest", digest, "--dest", container.folder / str(len(others)))
+        assert "'models'" in result.message["hint"]
+        assert "artifact.path" in result.message["hint"]
 
 
 def test_parts_of_one_image_are_kept_apart_in_the_cache(web: FaultServer, container: Container) -> None:
@@ -113,10 +113,10 @@ def test_parts_of_one_image_are_kept_apart_in_the_cache(web: FaultServer, contai
         assert resolved.message["digest"] == digest
     for path in ("a", "b"):
         for fetched in (True, False):
-            found = container.run(
+            result = container.run(
                 *arguments, f"--path={path}", "--tree", trees[path], MODELWRIGHT_FETCH_VERIFY_CACHE="full"
             )
-            assert found.message["fetched"] is fetched, found.text
+            assert result.message["fetched"] is fetched, result.text
     places = {place.name: tree(place) for place in container.cache.glob("sha256-*")}
     assert sorted(places.values(), key=str) == [{"m": b"a"}, {"m": b"b"}]
     assert all(name.startswith(digest.replace(":", "-") + ".") for name in places)
@@ -126,8 +126,8 @@ def test_an_archive_with_one_folder_on_top_hints_at_it_and_works_with_it(contain
     body = layer({f"my-model/{name}": body for name, body in MODEL.items()})
     write(container.folder / "mnt" / "claim", {"m.tar.gz": body})
     arguments = ("get", "--uri", "pvc://claim/m.tar.gz", "--digest", sha256(body), "--dest")
-    found = container.run(*arguments, container.dest)
-    assert "nothing but the folder 'my-model'" in found.message["hint"]
+    result = container.run(*arguments, container.dest)
+    assert "nothing but the folder 'my-model'" in result.message["hint"]
     assert container.run(*arguments, container.folder / "b", "--path=my-model").code == 0
     assert tree(container.folder / "b") == MODEL
     alone = container.run(*arguments, container.folder / "c", "--path=my-model/model.joblib")
@@ -142,8 +142,8 @@ def test_a_part_of_a_claim_is_as_if_the_address_named_it(container: Container) -
     write(claim, {f"digits/{name}": body for name, body in MODEL.items()} | {"other/x": b"x"})
     os.symlink("/etc/passwd", claim / "out")
     for uri, arguments in (("pvc://claim/digits", ()), ("pvc://claim", ("--path=digits",))):
-        found = container.run("resolve", "--uri", uri, *arguments)
-        assert found.message["digest"] == folder_digest(MODEL), found.text
+        result = container.run("resolve", "--uri", uri, *arguments)
+        assert result.message["digest"] == folder_digest(MODEL), result.text
     one = container.run("resolve", "--uri", "pvc://claim", "--path=digits/model.joblib")
     assert one.message["digest"] == sha256(b"m")
     some = container.run("resolve", "--uri", "pvc://claim/", "--path=digits", "--exclude=*.json")
@@ -168,8 +168,8 @@ def test_a_part_of_a_bucket_is_as_if_the_address_named_it(container: Container) 
             ("gs://models/a/", ["--path=digits", "--include=*.json"], folder_digest({"sub/config.json": b"{}"})),
             ("gs://models/a", ["--path=digits/model.joblib"], sha256(b"m")),
         ):
-            found = container.run("resolve", "--uri", uri, *arguments)
-            assert found.message["digest"] == digest, found.text
+            result = container.run("resolve", "--uri", uri, *arguments)
+            assert result.message["digest"] == digest, result.text
         kept = container.run(
             "get", "--uri", "gs://models/a", "--digest", sha256(b"z"), "--dest", container.dest, "--path=x.zip"
         )
@@ -196,8 +196,8 @@ def test_of_a_hub_repository_only_what_is_wanted_comes(
         resolved = container.run("resolve", "--uri", "hf://org/bert", *arguments)
         assert resolved.message["digest"] == f"git:{commit}"
         get = ("get", "--uri", "hf://org/bert", "--digest", f"git:{commit}", *arguments)
-        found = container.run(*get, "--dest", container.dest)
-        assert (found.code, set(tree(container.dest))) == (0, files), found.text
+        result = container.run(*get, "--dest", container.dest)
+        assert (result.code, set(tree(container.dest))) == (0, files), result.text
         assert resolved.message["sizeBytes"] == sum(map(len, tree(container.dest).values()))
         whole = container.run("get", "--uri", "hf://org/bert", "--digest", f"git:{commit}", "--cache", container.cache)
         part = container.run(*get, "--cache", container.cache)
@@ -210,13 +210,15 @@ def test_a_signature_of_one_file_is_looked_for_beside_that_file(
     container: Container, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(container.folder / "mnt" / "claim", {"digits/m.onnx": b"m", "digits/m.onnx.sig": b"bundle"})
-    seen: list[bytes] = []
+    received: list[bytes] = []
     monkeypatch.setattr(
-        signature, "judge_signature", lambda bundle, *_, **__: seen.append(bundle) or signature.invalid_signature("no")
+        signature,
+        "judge_signature",
+        lambda bundle, *_, **__: received.append(bundle) or signature.invalid_signature("no"),
     )
     verify = ("resolve", "--uri", "pvc://claim/digits", "--trusted-key", "k=pem")
     container.run(*verify, "--path=m.onnx")
-    assert seen == [b"bundle"]
+    assert received == [b"bundle"]
     missing = container.run("resolve", "--uri", "pvc://claim", "--trusted-key", "k=pem", "--path=digits/m.onnx.sig")
     assert "digits/m.onnx.sig is not signed: there is no m.onnx.sig.sig beside it" in str(missing.message)
 

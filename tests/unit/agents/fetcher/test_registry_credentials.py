@@ -40,7 +40,7 @@ CASES = [
 def test_which_credentials_a_repository_gets(
     keys: list[str], registry: str, repository: str, chosen: str | None
 ) -> None:
-    found = find_auth_entry({key: {"auth": key} for key in keys}, registry, repository)
-    assert found.get("auth") == chosen
+    result = find_auth_entry({key: {"auth": key} for key in keys}, registry, repository)
+    assert result.get("auth") == chosen
     backwards = find_auth_entry({key: {"auth": key} for key in reversed(keys)}, registry, repository)
-    assert backwards == found
+    assert backwards == result

@@ -68,18 +68,18 @@ def test_a_pattern_that_can_match_nothing_or_too_slowly_is_refused(given_pattern
 
 
 @given(
-    found=st.lists(names, max_size=8),
+    paths=st.lists(names, max_size=8),
     include=st.lists(patterns, max_size=3),
     exclude=st.lists(patterns, max_size=3),
 )
-@example(found=["onnx/model.onnx", "model.safetensors"], include=["onnx/"], exclude=[])
-@example(found=["a", "b", "[!", "]"], include=["[!"], exclude=["[b-a]"])
+@example(paths=["onnx/model.onnx", "model.safetensors"], include=["onnx/"], exclude=[])
+@example(paths=["a", "b", "[!", "]"], include=["[!"], exclude=["[b-a]"])
 def test_patterns_mean_what_they_mean_to_huggingface_hub(
-    found: list[str], include: list[str], exclude: list[str]
+    paths: list[str], include: list[str], exclude: list[str]
 ) -> None:
-    theirs = filter_repo_objects(found, allow_patterns=include or None, ignore_patterns=exclude or None)
+    theirs = filter_repo_objects(paths, allow_patterns=include or None, ignore_patterns=exclude or None)
     ours = Selection("", tuple(include), tuple(exclude))
-    assert [name for name in found if ours.matches_patterns(name)] == list(theirs)
+    assert [name for name in paths if ours.matches_patterns(name)] == list(theirs)
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_each_part_has_a_key_of_its_own_and_the_whole_has_none() -> None:
 
 
 @pytest.mark.parametrize(
-    ("selection", "found", "says"),
+    ("selection", "paths", "says"),
     [
         (Selection("model"), ["my-model/m.bin", "README"], "at its top there are 'my-model', 'README'"),
         (Selection("models/digits"), ["models/iris/m.bin", "etc/passwd"], "in 'models' there are 'iris'"),
@@ -132,8 +132,8 @@ def test_each_part_has_a_key_of_its_own_and_the_whole_has_none() -> None:
     ],
 )
 def test_where_nothing_is_taken_the_message_says_what_is_there(
-    selection: Selection, found: list[str], says: str
+    selection: Selection, paths: list[str], says: str
 ) -> None:
-    error = PathCandidates(selection).add_names(found).nothing_selected("oci://reg.io/m:1")
+    error = PathCandidates(selection).add_names(paths).nothing_selected("oci://reg.io/m:1")
     assert error.reason is FetchReason.ARTIFACT_NOT_FOUND
     assert says in error.message

@@ -23,32 +23,32 @@ def get(folder: Path, *arguments: str, **more: str) -> tuple[int, dict]:
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    found = tmp_path / "claim" / "reference.json"
-    found.parent.mkdir()
-    found.write_text("one")
-    return found
+    result = tmp_path / "claim" / "reference.json"
+    result.parent.mkdir()
+    result.write_text("one")
+    return result
 
 
 def test_what_is_there_is_taken_also_when_it_has_changed(tmp_path: Path, source: Path):
     for text in ("one", "another"):
         source.write_text(text)
-        code, told = get(tmp_path, "--dest", str(tmp_path / "models"))
-        assert (code, told["sizeBytes"], told["fetched"]) == (0, len(text), True)
+        code, message = get(tmp_path, "--dest", str(tmp_path / "models"))
+        assert (code, message["sizeBytes"], message["fetched"]) == (0, len(text), True)
         assert [file.name for file in (tmp_path / "models").iterdir()] == ["reference.json"]
         assert (tmp_path / "models" / "reference.json").read_text() == text
 
 
 def test_more_than_may_be_fetched_is_refused(tmp_path: Path, source: Path):
-    code, told = get(tmp_path, "--dest", str(tmp_path / "models"), MODELWRIGHT_FETCH_MAX_BYTES="2")
-    assert (code, told["reason"]) == (1, "ArtifactTooLarge")
+    code, message = get(tmp_path, "--dest", str(tmp_path / "models"), MODELWRIGHT_FETCH_MAX_BYTES="2")
+    assert (code, message["reason"]) == (1, "ArtifactTooLarge")
 
 
 def test_a_digest_is_still_checked(tmp_path: Path, source: Path):
-    code, told = get(tmp_path, "--dest", str(tmp_path / "models"), "--digest", "sha256:" + "0" * 64)
-    assert (code, told["reason"]) == (1, "DigestMismatch")
+    code, message = get(tmp_path, "--dest", str(tmp_path / "models"), "--digest", "sha256:" + "0" * 64)
+    assert (code, message["reason"]) == (1, "DigestMismatch")
 
 
 def test_a_cache_needs_a_digest(tmp_path: Path, source: Path):
-    code, told = get(tmp_path, "--cache", str(tmp_path / "cache"))
+    code, message = get(tmp_path, "--cache", str(tmp_path / "cache"))
     assert code == 1
-    assert "--digest" in told["message"]
+    assert "--digest" in message["message"]

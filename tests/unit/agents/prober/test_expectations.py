@@ -29,7 +29,7 @@ def test_what_is_expected_may_be_a_part_and_numbers_may_be_near(expected: dict[s
 
 
 @pytest.mark.parametrize(
-    ("expected", "said"),
+    ("expected", "part"),
     [
         ({"model": "digits"}, "model is missing"),
         ({"model_name": "cats"}, 'model_name is "digits", not "cats"'),
@@ -41,10 +41,10 @@ def test_what_is_expected_may_be_a_part_and_numbers_may_be_near(expected: dict[s
         ({"id": 0}, "id is null, not 0"),
     ],
 )
-def test_what_is_wrong_is_said_with_its_place(expected: dict[str, Any], said: str) -> None:
-    found = find_difference(expected, ANSWER)
-    assert found is not None
-    assert said in found
+def test_what_is_wrong_is_said_with_its_place(expected: dict[str, Any], part: str) -> None:
+    result = find_difference(expected, ANSWER)
+    assert result is not None
+    assert part in result
 
 
 _JSON = st.recursive(

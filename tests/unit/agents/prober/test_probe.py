@@ -65,13 +65,13 @@ async def model(**behaviour: Any) -> AsyncIterator[ProberSettings]:
 
 async def test_a_good_model_passes_with_its_figures() -> None:
     async with model() as settings:
-        found = await run_probe(replace(settings, repeats=4, percentile=0.95, latency_seconds=5, memory_bytes=1 << 40))
-    told = found.to_json()
-    assert (told["outcome"], told["reason"], told["requests"]) == ("Pass", "GatePassed", 4)
-    assert told["latency"].keys() == {"p50", "p95"}
-    assert told["memoryBytes"] > 0
-    assert "4 requests answered as expected" in told["message"]
-    assert gate_results.parse_judged_report("infra", told).outcome == "Pass"
+        result = await run_probe(replace(settings, repeats=4, percentile=0.95, latency_seconds=5, memory_bytes=1 << 40))
+    message = result.to_json()
+    assert (message["outcome"], message["reason"], message["requests"]) == ("Pass", "GatePassed", 4)
+    assert message["latency"].keys() == {"p50", "p95"}
+    assert message["memoryBytes"] > 0
+    assert "4 requests answered as expected" in message["message"]
+    assert gate_results.parse_judged_report("infra", message).outcome == "Pass"
 
 
 async def test_the_first_round_warms_up_and_does_not_count_for_latency() -> None:
@@ -82,15 +82,15 @@ async def test_the_first_round_warms_up_and_does_not_count_for_latency() -> None
 
 async def test_without_samples_it_still_shows_that_the_model_loads() -> None:
     async with model() as settings:
-        found = await run_probe(replace(settings, samples=()))
-        assert (found.outcome, found.requests) == ("Pass", 0)
-        assert "loaded and ready, no samples" in found.message
-        wanted = replace(settings, samples=(), percentile=0.95, latency_seconds=5)
-        assert (await run_probe(wanted)).reason == "LatencyNotMeasured"
+        result = await run_probe(replace(settings, samples=()))
+        assert (result.outcome, result.requests) == ("Pass", 0)
+        assert "loaded and ready, no samples" in result.message
+        expected = replace(settings, samples=(), percentile=0.95, latency_seconds=5)
+        assert (await run_probe(expected)).reason == "LatencyNotMeasured"
 
 
 @pytest.mark.parametrize(
-    ("behaviour", "changes", "outcome", "reason", "said"),
+    ("behaviour", "changes", "outcome", "reason", "part"),
     [
         ({"neverReady": True}, {"timeout_seconds": 0.2}, "Fail", "ModelNotReady", "answered 503"),
         ({}, {"url": "http://127.0.0.1:9", "timeout_seconds": 0.2}, "Fail", "ModelNotReady", "Connect"),
@@ -123,14 +123,14 @@ async def test_what_is_wrong_is_found(
     changes: dict[str, Any],
     outcome: str,
     reason: str,
-    said: str,
+    part: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("modelwright.agents.prober.probe._READY_POLL_SECONDS", 0.01)
     async with model(**behaviour) as settings:
-        found = await run_probe(replace(settings, **changes))
-    assert (found.outcome, found.reason) == (outcome, reason)
-    assert said in found.message
+        result = await run_probe(replace(settings, **changes))
+    assert (result.outcome, result.reason) == (outcome, reason)
+    assert part in result.message
 
 
 async def test_a_model_that_loads_late_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,10 +139,10 @@ async def test_a_model_that_loads_late_is_waited_for(monkeypatch: pytest.MonkeyP
     port = await server.listen("127.0.0.1", 0)
     async with model() as settings:
         loading = asyncio.create_task(server.load())
-        found = await run_probe(replace(settings, url=f"http://127.0.0.1:{port}"))
+        result = await run_probe(replace(settings, url=f"http://127.0.0.1:{port}"))
         await loading
     await server.stop(0.1)
-    assert found.outcome == "Pass"
+    assert result.outcome == "Pass"
 
 
 @contextlib.asynccontextmanager
@@ -179,9 +179,9 @@ HELD = "process_resident_memory_bytes"
 )
 async def test_memory_is_that_of_the_largest_pod_and_every_pod_must_tell(texts: Any, held: int | None) -> None:
     async with model() as settings, telling(*texts) as urls:
-        found = await run_probe(replace(settings, metrics_urls=urls, memory_bytes=1 << 40))
-    assert found.memory_bytes == held
-    assert found.outcome == ("Inconclusive" if held is None else "Pass")
+        result = await run_probe(replace(settings, metrics_urls=urls, memory_bytes=1 << 40))
+    assert result.memory_bytes == held
+    assert result.outcome == ("Inconclusive" if held is None else "Pass")
 
 
 @pytest.mark.parametrize(
@@ -210,9 +210,9 @@ def test_a_percentile_is_the_nearest_rank() -> None:
 def test_the_result_fits_into_a_termination_message(message: str) -> None:
     text = truncate_message(ProbeResult(message=message, requests=9, seconds=[0.1] * 9, memory_bytes=5).to_json())
     assert len(text.encode()) <= TERMINATION_BYTES
-    told = json.loads(text)
-    assert told["message"] == message or (told["message"].endswith("...") and len(told["message"]) > 100)
-    assert told["requests"] == 9
+    document = json.loads(text)
+    assert document["message"] == message or (document["message"].endswith("...") and len(document["message"]) > 100)
+    assert document["requests"] == 9
 
 
 NEEDED = {"URL": "http://digits-a.vision.svc/", "MODEL_NAME": "digits", "PROTOCOL": "V2"}
@@ -221,10 +221,10 @@ NEEDED = {"URL": "http://digits-a.vision.svc/", "MODEL_NAME": "digits", "PROTOCO
 def test_settings_come_from_the_environment() -> None:
     samples = json.dumps([{"request": REQUEST, "expect": RIGHT}, {"request": {}}])
     given = {"SAMPLES_0": samples[:20], "SAMPLES_1": samples[20:], "LATENCY_SECONDS": "0.2", "MEMORY_BYTES": "1048576"}
-    found = read_prober_settings({**NEEDED, **given, "METRICS_URLS": "http://a/metrics,http://b/metrics"})
-    assert found.samples == (ProbeSample(REQUEST, RIGHT), ProbeSample({}, None))
-    assert (found.url, found.percentile, found.latency_seconds) == ("http://digits-a.vision.svc", 0.95, 0.2)
-    assert (found.memory_bytes, len(found.metrics_urls), found.repeats) == (1048576, 2, 3)
+    result = read_prober_settings({**NEEDED, **given, "METRICS_URLS": "http://a/metrics,http://b/metrics"})
+    assert result.samples == (ProbeSample(REQUEST, RIGHT), ProbeSample({}, None))
+    assert (result.url, result.percentile, result.latency_seconds) == ("http://digits-a.vision.svc", 0.95, 0.2)
+    assert (result.memory_bytes, len(result.metrics_urls), result.repeats) == (1048576, 2, 3)
     plain = read_prober_settings(NEEDED)
     assert (plain.samples, plain.percentile, plain.memory_bytes, plain.metrics_urls) == ((), None, None, ())
 
@@ -268,6 +268,6 @@ async def test_the_program_leaves_its_result_and_ends_well_whatever_it_says(tmp_
 
 def test_every_reason_is_a_documented_one() -> None:
     source = (ROOT / "operator/modelwright/agents/prober/probe.py").read_text()
-    found = {*re.findall(r'ProbeAborted\((?:FAIL|INCONCLUSIVE), "(\w+)"', source), ProbeResult().reason}
-    assert len(found) > 7
-    assert found <= set(Reason)
+    result = {*re.findall(r'ProbeAborted\((?:FAIL|INCONCLUSIVE), "(\w+)"', source), ProbeResult().reason}
+    assert len(result) > 7
+    assert result <= set(Reason)

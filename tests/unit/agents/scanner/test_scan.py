@@ -184,18 +184,18 @@ def test_data_and_what_is_allowed_pass(put: Put, tmp_path: Path) -> None:
     assert report["outcome"] == "Pass", report["message"]
 
 
-@pytest.mark.parametrize(("put", "told"), [case[1:] for case in CODE], ids=[case[0] for case in CODE])
-def test_code_fails_and_is_named(put: Put, told: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("put", "named"), [case[1:] for case in CODE], ids=[case[0] for case in CODE])
+def test_code_fails_and_is_named(put: Put, named: str, tmp_path: Path) -> None:
     report = scan(put, tmp_path)
     assert (report["outcome"], report["reason"]) == ("Fail", "CodeNotAllowed"), report["message"]
-    assert told in report["message"]
+    assert named in report["message"]
 
 
-@pytest.mark.parametrize(("put", "told"), [case[1:] for case in UNKNOWN], ids=[case[0] for case in UNKNOWN])
-def test_what_is_unknown_is_inconclusive_and_named(put: Put, told: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("put", "named"), [case[1:] for case in UNKNOWN], ids=[case[0] for case in UNKNOWN])
+def test_what_is_unknown_is_inconclusive_and_named(put: Put, named: str, tmp_path: Path) -> None:
     report = scan(put, tmp_path)
     assert (report["outcome"], report["reason"]) == ("Inconclusive", "ContentUnknown"), report["message"]
-    assert told in report["message"]
+    assert named in report["message"]
 
 
 def _wrapped(data: bytes) -> bytes:
@@ -263,8 +263,8 @@ def test_the_report_fits_and_the_log_has_the_rest(tmp_path: Path, capsys: pytest
     for number in range(300):
         (folder / f"{number}-{'x' * 100}.py").write_text("")
     log = tmp_path / "log"
-    told = {"CANDIDATE_DIR": str(folder), "MODELWRIGHT_TERMINATION_LOG": str(log)}
-    assert run_scanner(told) == 0
+    message = {"CANDIDATE_DIR": str(folder), "MODELWRIGHT_TERMINATION_LOG": str(log)}
+    assert run_scanner(message) == 0
     assert len(log.read_bytes()) <= 4096
     assert json.loads(log.read_text())["outcome"] == "Fail"
     assert len(capsys.readouterr().out.splitlines()) == 301

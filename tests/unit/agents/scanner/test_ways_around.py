@@ -259,24 +259,24 @@ def test_it_is_no_pass(name: str, data: bytes, tmp_path: Path) -> None:
     assert report["outcome"] != "Pass", report["message"]
 
 
-def fields(*told: tuple[str, bytes, int]) -> bytes:
+def fields(*entries: tuple[str, bytes, int]) -> bytes:
     """A type of numpy's with fields, as a pickle has it."""
-    named = b"".join(b"\x8c\x01" + name.encode() for name, _, _ in told)
-    placed = b"".join(b"\x8c\x01" + name.encode() + of + b"K" + bytes([at]) + b"\x86" for name, of, at in told)
+    named = b"".join(b"\x8c\x01" + name.encode() for name, _, _ in entries)
+    placed = b"".join(b"\x8c\x01" + name.encode() + of + b"K" + bytes([at]) + b"\x86" for name, of, at in entries)
     state = b"(K\x03\x8c\x01|N(" + named + b"t}(" + placed + b"uK\x10K\x01K\x1bt"
     return b"\x80\x04cnumpy\ndtype\n\x8c\x03V16\x89\x88\x87R" + state + b"b."
 
 
 @pytest.mark.parametrize(
-    ("told", "why"),
+    ("entries", "why"),
     [
         ((("a", kind(b"O8"), 0), ("b", kind(b"u8"), 4)), "overlap"),
         ((("a", kind(b"O8"), 0), ("b", kind(b"u8"), 12)), "beyond"),
     ],
 )
-def test_no_number_becomes_an_object_of_numpys(told: Any, why: str, tmp_path: Path) -> None:
+def test_no_number_becomes_an_object_of_numpys(entries: Any, why: str, tmp_path: Path) -> None:
     """numpy believes a pickled type, and takes a pointer from wherever it says."""
-    report = scanned(tmp_path, "m.pkl", fields(*told))
+    report = scanned(tmp_path, "m.pkl", fields(*entries))
     assert (report["outcome"], why in report["message"]) == ("Inconclusive", True), report
 
 

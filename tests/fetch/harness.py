@@ -1,4 +1,4 @@
-"""Runs the fetch command as a container would, and collects what it says."""
+"""Runs the fetch command as a container would, and collects its output."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def _zip(files: dict[str, bytes]) -> bytes:
     return out.getvalue()
 
 
-def test_twenty_pods_at_once_fill_a_shared_cache_with_one_download(tmp_path: Path) -> None:
+def test_twenty_pods_fill_a_shared_cache_with_one_download(tmp_path: Path) -> None:
     s3 = started(S3)
     files = {f"part-{number}": random_bytes(1_500_000, number) for number in range(8)}
     s3.put("shared", files)
@@ -177,7 +177,7 @@ def test_a_folder_that_can_not_be_written_is_named(server: FaultServer, containe
     assert "/proc/models" in outcome.message["message"]
 
 
-def test_an_archive_is_verified_unpacked_and_its_packed_form_gone(server: FaultServer, container: Container) -> None:
+def test_archive_is_verified_and_unpacked_and_removed(server: FaultServer, container: Container) -> None:
     files = {"saved_model.pb": random_bytes(400_000), "variables/v": b"v"}
     body = _zip(files)
     server.pages["/m.zip"] = Page(body)
@@ -212,9 +212,7 @@ def test_a_hostile_archive_leaves_nothing(
     assert not container.cached(sha256(body)).exists()
 
 
-def test_a_container_that_runs_again_over_its_finished_work_asks_nobody(
-    server: FaultServer, container: Container
-) -> None:
+def test_container_with_finished_work_contacts_no_store(server: FaultServer, container: Container) -> None:
     server.pages["/m.bin"] = Page(b"weights")
     assert container.get(f"{server.url}/m.bin", sha256(b"weights")).message["fetched"] is True
     server.pages.clear()
@@ -231,9 +229,7 @@ def test_a_cached_artifact_can_be_copied_out(server: FaultServer, container: Con
     assert tree(container.dest) == {"m.bin": b"weights"}
 
 
-def test_other_files_in_the_folder_stay_and_those_of_the_same_name_are_replaced(
-    server: FaultServer, container: Container
-) -> None:
+def test_files_of_the_same_name_are_replaced_and_others_stay(server: FaultServer, container: Container) -> None:
     server.pages["/m.bin"] = Page(b"new")
     container.dest.mkdir()
     (container.dest / "m.bin").write_bytes(b"old")

@@ -1,4 +1,4 @@
-"""What every source must do, each against a real server of its scheme."""
+"""The contract of all sources, each against a real server of its scheme."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def test_wrong_credentials_are_access_denied(
     assert "redential" in outcome.message["message"]
 
 
-def test_no_credentials_are_access_denied_and_never_asked_of_the_machine(
+def test_missing_credentials_are_denied_without_the_machines(
     remote: Store, container: Container, request: pytest.FixtureRequest
 ) -> None:
     remote.put(_name(request), FILES)

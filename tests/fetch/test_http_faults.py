@@ -1,4 +1,4 @@
-"""A web server that misbehaves in every way we know of."""
+"""A web server that misbehaves in every known way."""
 
 from __future__ import annotations
 
@@ -121,9 +121,7 @@ def test_a_server_that_stays_broken_is_unreachable(container: Container, server:
     assert "503" in message
 
 
-def test_an_artifact_changed_between_two_pods_is_refused_to_the_second(
-    container: Container, server: FaultServer, page: Page
-) -> None:
+def test_artifact_changed_between_two_pods_is_refused(container: Container, server: FaultServer, page: Page) -> None:
     assert container.resolve(f"{server.url}/m.bin").message["digest"] == DIGEST
     page.body = random_bytes(2_000_000, 99)
     reason, message = _get(container, server)
@@ -132,9 +130,7 @@ def test_an_artifact_changed_between_two_pods_is_refused_to_the_second(
     assert sha256(page.body) in message
 
 
-def test_an_artifact_changed_while_it_is_read_is_read_anew_as_one(
-    container: Container, server: FaultServer, page: Page
-) -> None:
+def test_artifact_changed_during_the_read_is_read_again(container: Container, server: FaultServer, page: Page) -> None:
     new = random_bytes(2_000_000, 5)
     page.body, page.next_body = BODY, new
     outcome = container.resolve(f"{server.url}/m.bin")
@@ -152,9 +148,7 @@ def test_a_beginning_of_another_version_is_not_gone_on_with(
     assert tree(container.dest) == {"m.bin": BODY}
 
 
-def test_leftovers_that_were_damaged_on_the_disk_do_not_fail_the_download(
-    container: Container, server: FaultServer, page: Page
-) -> None:
+def test_damaged_leftovers_do_not_fail_the_download(container: Container, server: FaultServer, page: Page) -> None:
     page.stall_after = 100_000
     parts = {"MODELWRIGHT_FETCH_STALL_SECONDS": "0.3", "MODELWRIGHT_FETCH_ATTEMPTS": "1"}
     # the last part is shorter than what stalls: only a beginning stays
@@ -228,9 +222,7 @@ def test_redirects_to_other_schemes_are_refused(container: Container, server: Fa
     assert _get(container, server)[0] == "InvalidURI"
 
 
-def test_user_password_and_signature_in_the_uri_work_and_are_never_shown(
-    container: Container, server: FaultServer, page: Page
-) -> None:
+def test_secrets_in_the_uri_work_and_are_never_shown(container: Container, server: FaultServer, page: Page) -> None:
     page.authorization = "Basic dXNlcjpDYW5hcnlQYXNz"
     host = server.url.removeprefix("http://")
     for password, code in (("CanaryWrong", 1), ("CanaryPass", 0)):
@@ -264,7 +256,7 @@ def test_urls_are_shown_without_their_secrets() -> None:
     assert store_http.strip_url_secrets("https://u:p@h:1/x?sig=1") == "https://h:1/x"
 
 
-def test_the_limit_on_size_holds_with_and_without_an_announced_length(
+def test_size_limit_holds_without_an_announced_length(
     container: Container, server: FaultServer, page: Page, tmp_path: Path
 ) -> None:
     for ranges, length in ((True, True), (False, False)):

@@ -1,4 +1,4 @@
-"""Looks at data, each against a real server of its scheme: another fingerprint is other data, and only then."""
+"""Fingerprints of data, each from a real server of its scheme: a different fingerprint means different data."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_data_that_stays_looks_the_same(data: _Data, store: Store, changed: str)
     assert 0 < len(first[0]) <= 253
 
 
-def test_an_object_that_was_overwritten_by_one_of_its_size_is_other_data(data: _Data) -> None:
+def test_object_overwritten_in_the_same_size_is_other_data(data: _Data) -> None:
     before = {changed: data.look(changed)[0] for changed in CHANGED}
     data.put({**FILES, "a.csv": random_bytes(300_000, 2)})
     after = {changed: data.look(changed)[0] for changed in CHANGED}

@@ -1,4 +1,4 @@
-"""A release in a real registry, with a login: indexes, charts and signatures as people get them.
+"""A release in a real registry, with a login: indexes, charts and signatures as users get them.
 
 `make test-all` makes a whole one, by the command itself."""
 

@@ -1,4 +1,4 @@
-"""Signatures made by model_signing, found out about from each store: what was signed is verified, and nothing else."""
+"""Signatures made by model_signing, read from each store: exactly the signed files are verified."""
 
 from __future__ import annotations
 

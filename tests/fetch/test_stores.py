@@ -1,4 +1,4 @@
-"""What only one kind of store has: tags and indexes, commits and gates, prefixes and markers, links on a claim."""
+"""Features of single stores: tags and indexes, commits and gates, prefixes and markers, links on a claim."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class TestRegistry:
         assert outcome.reason == "DigestMismatch"
         assert first in outcome.message["message"]
 
-    def test_folders_pushed_by_oras_and_layers_of_images_are_unpacked(self, oci: Oci, container: Container) -> None:
+    def test_oras_folders_and_image_layers_are_unpacked(self, oci: Oci, container: Container) -> None:
         layers = [
             ("application/vnd.oci.image.layer.v1.tar+gzip", _tar({"models/a.bin": b"a", "gone": b"x"}, "w:gz"), {}),
             ("application/vnd.oci.image.layer.v1.tar", _tar({"models/b.bin": b"b", ".wh.gone": b""}), {}),
@@ -192,7 +192,7 @@ class _TokenRegistry(ThreadedServer):
         return self._refused(request) or web.Response(body=self.body)
 
 
-def test_tokens_of_a_registry_are_fetched_and_renewed_and_ranges_are_not_taken_for_granted(
+def test_registry_tokens_are_renewed_and_ranges_are_probed(
     container: Container,
 ) -> None:
     with _TokenRegistry() as server:
@@ -268,7 +268,7 @@ class TestObjects:
         container.give(store.secret(store.url))
         return store
 
-    def test_an_object_and_a_prefix_of_the_same_name_are_told_apart_by_the_slash(self, container: Container) -> None:
+    def test_slash_distinguishes_a_prefix_from_an_object(self, container: Container) -> None:
         # a folder of versitygw can't be both; this store can
         gs = started(Gs)
         container.give(gs.secret(gs.url))
@@ -300,9 +300,7 @@ class TestObjects:
         assert "AWS_SECRET_ACCESS_KEY" in outcome.message["message"]
 
     @pytest.mark.parametrize("status", [301, 400])
-    def test_a_bucket_in_another_region_is_told_by_the_setting_to_change(
-        self, container: Container, status: int
-    ) -> None:
+    def test_bucket_in_another_region_names_the_setting(self, container: Container, status: int) -> None:
         with FaultServer() as server:
             server.pages["/models/m"] = Page(status=[status] * 10)
             container.give(started(S3).secret(server.url))

@@ -1,4 +1,4 @@
-"""JSON of every shape, and documents that are nearly right: what comes from outside."""
+"""JSON of every shape, and nearly valid documents, as untrusted input."""
 
 from __future__ import annotations
 

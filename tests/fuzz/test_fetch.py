@@ -1,4 +1,4 @@
-"""What stores answer to fetch: an artifact or a refusal, and never what fetch itself calls a bug."""
+"""Answers of stores to fetch result in an artifact or a refusal, never in an error that fetch itself calls a bug."""
 
 from __future__ import annotations
 

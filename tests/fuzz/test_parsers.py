@@ -207,7 +207,7 @@ def test_a_trainings_report_is_a_result_or_refused(report: Any) -> None:
 
 
 @given(mangled(CHECKED, SCORED), st.booleans())
-def test_the_reports_of_checks_and_evaluations_are_taken_or_refused(report: Any, first: bool) -> None:
+def test_check_and_evaluation_reports_parse_or_are_refused(report: Any, first: bool) -> None:
     assert isinstance(
         stage_reports.read_data_check_report(report), stage_reports.DataCheckResult | stage_reports.ReportRefused
     )
@@ -227,7 +227,7 @@ BYTES = {"outputs": [{"name": "t", "datatype": "BYTES", "shape": [1], "data": ["
 @given(bodies(OUTPUTS, INPUTS, BYTES), st.none() | st.integers(-1, 300))
 @example(json.dumps({"inputs": [{"name": "x", "datatype": "INT64", "shape": [1], "data": [10**400]}]}).encode(), None)
 @example(json.dumps({"inputs": [{"name": "x", "datatype": "FP32", "shape": [1], "data": [10**400]}]}).encode(), None)
-def test_a_message_of_the_inference_protocol_is_tensors_or_unreadable(body: bytes, header: int | None) -> None:
+def test_inference_message_parses_or_raises_a_tensor_error(body: bytes, header: int | None) -> None:
     for part in ("inputs", "outputs"):
         with suppress(tensors.TensorError):
             found = tensors.parse_tensors(body, header, part)  # type: ignore[arg-type]

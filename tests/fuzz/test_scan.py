@@ -1,4 +1,4 @@
-"""The scan says no Pass to what one of Python's readers would import something for."""
+"""The scan passes no file for which one of Python's readers would import something."""
 
 from __future__ import annotations
 

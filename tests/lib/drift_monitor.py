@@ -1,4 +1,4 @@
-"""A running drift monitor, and requests alike."""
+"""A running drift monitor, and requests that resemble the reference."""
 
 from __future__ import annotations
 

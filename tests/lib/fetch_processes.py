@@ -1,4 +1,4 @@
-"""Programs that tests of fetch start."""
+"""Servers that tests of fetch start once a session."""
 
 from __future__ import annotations
 

@@ -202,9 +202,7 @@ def test_numpy_arrays_have_named_columns_and_labels(tmp_path: Path) -> None:
         ({"notes.docx": "hello"}, "notes.docx is of a kind that is not supported"),
     ],
 )
-def test_what_can_not_be_read_is_a_failing_check_that_names_the_file(
-    files: dict[str, str], message: str, tmp_path: Path
-) -> None:
+def test_unreadable_file_is_a_failed_check_with_its_name(files: dict[str, str], message: str, tmp_path: Path) -> None:
     for name, content in files.items():
         (tmp_path / name).write_text(content)
     result = failed(tmp_path, {})
@@ -228,7 +226,7 @@ def test_what_can_not_be_read_is_a_failing_check_that_names_the_file(
         ({"previous": {"maxPsi": 0}}, "schema.previous.maxPsi"),
     ],
 )
-def test_a_schema_that_can_not_be_used_ends_with_one_and_the_field(
+def test_invalid_schema_exits_with_one_and_names_the_field(
     schema: dict[str, Any],
     message: str,
     tmp_path: Path,
@@ -251,7 +249,7 @@ def run(folder: Path, inputs: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -
     return main(), (around / "log").read_text()
 
 
-def test_the_program_leaves_checks_and_profile_and_ends_with_zero(
+def test_program_writes_checks_and_profile_and_exits_with_zero(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     old = datetime.now(UTC) - timedelta(hours=1)

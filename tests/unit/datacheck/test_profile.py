@@ -1,4 +1,4 @@
-"""Comparison with the dataset before: what moved is told, what only looks so in small samples is not."""
+"""Comparison with the previous dataset: real changes are reported, those that small samples merely suggest are not."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_what_moved_is_told_by_its_check(new: pd.DataFrame, names: list[str]) ->
 
 
 @pytest.mark.parametrize("before", [None, {}, {"form": 2}, {"form": 1, "rows": 10, "columns": {}}, {"rows": "x"}])
-def test_without_a_profile_that_is_understood_nothing_fails_and_it_is_said(before: dict[str, Any] | None) -> None:
+def test_unknown_profile_fails_no_check_and_is_reported(before: dict[str, Any] | None) -> None:
     schema = parse_schema({"columns": {"age": {"type": "float"}}, "previous": {"maxPsi": "0.2"}})
     assert schema.previous is not None
     (check,) = compare_with_previous(

@@ -1,4 +1,4 @@
-"""What the tests of the comparer share."""
+"""Shared values of the comparer's tests."""
 
 from datetime import UTC, datetime
 

@@ -1,4 +1,4 @@
-"""Two answers to one request agree or not, row by row, and by how much."""
+"""Two answers to one request agree or differ, row by row, and by which distance."""
 
 import json
 import math
@@ -20,7 +20,7 @@ from modelwright.core.analysis.comparison_summary import PairedCounts, RevisionP
 from tests.unit.agents.comparer.builders import EPOCH
 
 UNTIMED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-"""A busy host is no finding."""
+"""A busy host is not a failure."""
 
 NAN = math.nan
 
@@ -74,7 +74,7 @@ def test_numbers_agree_within_the_tolerance(one: float, other: float, agrees: bo
     assert (result.rows, result.disagreements) == (1, not agrees)
 
 
-def test_differences_are_absolute_and_relative_to_the_larger_number() -> None:
+def test_differences_are_absolute_and_relative_to_the_larger() -> None:
     result = of(("FP64", [3], [10, 0, -2]), ("FP32", [3], [8, 0, 2]))
     assert (result.absolute.sum, result.relative.sum) == pytest.approx((6.0, 0.2 + 0 + 2))
     assert result.disagreements == 2
@@ -96,7 +96,7 @@ def test_a_number_against_nan_has_no_difference_and_is_counted() -> None:
         ([NAN, 0.3], [0.7, 0.3], 1, [1, 1]),
     ],
 )
-def test_probabilities_agree_on_the_class_and_other_numbers_within_the_tolerance(
+def test_probabilities_agree_on_class_and_numbers_in_tolerance(
     one: list[float], other: list[float], differ: int, argmax: list[int]
 ) -> None:
     result = of(("FP64", [1, 2], one), ("FP64", [1, 2], other))
@@ -161,7 +161,7 @@ GOOD = answer(("y", "INT64", [1], [1]))
         (RevisionAnswer(503, 0), RevisionAnswer(None, 0), (True, True)),
     ],
 )
-def test_what_the_serving_revision_does_not_answer_cannot_be_compared(
+def test_request_unanswered_by_serving_revision_is_uncomparable(
     serving: RevisionAnswer, candidate: RevisionAnswer, failed: tuple[bool, bool]
 ) -> None:
     result = compare_answers(serving, candidate, NumberTolerance())
@@ -207,7 +207,7 @@ def test_comparing_is_symmetric_and_always_tellable(one: list[float], other: lis
     ],
     ids=["as fast", "serving slower", "candidate slower", "candidate hangs", "candidate fails", "serving fails"],
 )
-def test_slow_requests_are_counted_in_pairs_where_both_times_are_known(
+def test_slow_requests_are_paired_if_both_times_are_known(
     serving: RevisionAnswer, candidate: RevisionAnswer, over: dict[str, str] | None
 ) -> None:
     tally = ComparisonStats(RevisionPair(serving="a", candidate="b"), EPOCH)

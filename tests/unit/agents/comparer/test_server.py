@@ -1,4 +1,4 @@
-"""The comparer answers every copy at once, asks both revisions, and counts exactly what came of it.
+"""The comparer acknowledges every copy at once, sends it to both revisions, and counts the results exactly.
 
 The last test runs it as a process between two real model servers, one of which is wrong now and then.
 """
@@ -59,7 +59,7 @@ async def server(handler: Handler) -> AsyncIterator[str]:
 
 
 class Between:
-    """A comparer between two handlers, and a session to speak to it."""
+    """A comparer between two handlers, and a client session."""
 
     def __init__(self, comparer: Comparer, session: aiohttp.ClientSession) -> None:
         self.comparer, self.session = comparer, session
@@ -72,7 +72,7 @@ class Between:
             assert response.status == 202
 
     async def summary(self, finished: bool = True) -> comparison.ComparisonSummary:
-        """What is told; when all copies are through, unless not `finished`."""
+        """Return the published summary, once all copies are `finished`."""
         while finished and self.comparer.stats.pending:  # noqa: ASYNC110 - what counts has no event for a test
             await asyncio.sleep(0.005)
         async with self.session.get(f"{self.url}/summary") as response:
@@ -108,7 +108,7 @@ async def test_both_are_asked_the_same_and_agree() -> None:
     assert (summary.agreement, summary.errors.candidate, summary.latency.candidate.count) == (1.0, 0, 1)
 
 
-async def test_sends_what_a_model_server_needs_and_nothing_of_the_connection_session_or_trace() -> None:
+async def test_copy_forwards_headers_but_connection_session_and_trace() -> None:
     requests: list[tuple[Mapping[str, str], bytes]] = []
 
     async def record(request: web.Request) -> web.StreamResponse:
@@ -158,7 +158,7 @@ async def test_sends_what_a_model_server_needs_and_nothing_of_the_connection_ses
     ],
     ids=str,
 )
-async def test_what_the_route_has_not_sent_is_refused_and_asked_of_nobody(sent: list[tuple[str, str]]) -> None:
+async def test_request_without_token_is_refused_and_not_forwarded(sent: list[tuple[str, str]]) -> None:
     """The forged copies of any pod of the cluster were evidence (review, S12d)."""
     requests = []
 
@@ -227,7 +227,7 @@ async def test_what_is_no_inference_is_ignored() -> None:
     assert summary.agreement is None
 
 
-async def test_a_candidate_that_fails_disagrees_in_every_row_and_is_not_fast() -> None:
+async def test_failing_candidate_differs_in_every_row_and_is_not_fast() -> None:
     async def broken(_: web.Request) -> web.StreamResponse:
         return web.json_response({"error": "no"}, status=500)
 
@@ -262,7 +262,7 @@ async def test_nothing_at_the_address_is_an_error_and_not_slow() -> None:
     assert (summary.errors.serving, summary.errors.candidate, summary.latency.serving.count) == (1, 1, 0)
 
 
-async def test_what_the_serving_revision_refuses_is_uncomparable_and_no_error() -> None:
+async def test_request_rejected_by_serving_revision_is_uncomparable() -> None:
     async def refuses(_: web.Request) -> web.StreamResponse:
         return web.json_response({"error": "shape"}, status=400)
 
@@ -284,7 +284,7 @@ async def test_binary_answers_are_compared() -> None:
     assert (summary.rows, summary.disagreements) == (2, 0)
 
 
-async def test_a_large_answer_is_compared_and_one_that_is_too_large_is_not_read() -> None:
+async def test_large_answer_is_compared_and_too_large_one_not_read() -> None:
     async def large(_: web.Request) -> web.StreamResponse:
         return web.json_response(outputs(*range(50_000)))
 
@@ -297,7 +297,7 @@ async def test_a_large_answer_is_compared_and_one_that_is_too_large_is_not_read(
     assert (summary.mismatches.unreadable, summary.disagreements) == (1, 2)
 
 
-async def test_copies_beyond_the_queue_are_dropped_and_counted_and_answered_all_the_same() -> None:
+async def test_copies_beyond_the_queue_are_answered_and_dropped() -> None:
     gate = asyncio.Event()
 
     async def waits(_: web.Request) -> web.StreamResponse:
@@ -359,7 +359,7 @@ async def test_metrics_and_probes() -> None:
     assert 'modelwright_comparer_answer_seconds_count{revision="candidate"} 1.0' in text
 
 
-async def test_what_waits_is_dropped_at_the_end_and_what_is_under_way_is_finished() -> None:
+async def test_stop_drops_queued_copies_and_finishes_those_in_process() -> None:
     requests = asyncio.Event()
 
     async def slow(_: web.Request) -> web.StreamResponse:
@@ -420,7 +420,7 @@ def test_wrong_settings_are_named(wrong: dict[str, str], named: str) -> None:
 async def process(
     *command: str, until: str, **environment: str
 ) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
-    """A process of ours, and the line in which it tells its port."""
+    """Start a program and yield it with the line of its output that contains `until`."""
     child = await asyncio.create_subprocess_exec(
         sys.executable,
         *command,
@@ -453,7 +453,7 @@ async def model(folder: Path, version: str) -> AsyncIterator[str]:
         yield f"http://127.0.0.1:{port}"
 
 
-async def test_a_model_that_is_wrong_on_a_fifth_under_constant_load_is_counted_exactly(tmp_path: Path) -> None:
+async def test_candidate_wrong_on_a_fifth_is_counted_exactly(tmp_path: Path) -> None:
     requests, rows = 400, 2
     async with contextlib.AsyncExitStack() as stack:
         old = await stack.enter_async_context(model(artifact(tmp_path / "old"), "v1"))

@@ -1,4 +1,4 @@
-"""The outputs of a V2 answer are read as JSON and as binary data; what is no such answer is told apart."""
+"""The outputs of a V2 answer are parsed from JSON and binary data; other content is an error."""
 
 import contextlib
 import json
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from modelwright.agents.tensors import TensorError, parse_tensors
 
 UNTIMED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-"""A busy host is no finding."""
+"""A busy host is not a failure."""
 
 
 def answer(*outputs: dict[str, Any]) -> bytes:

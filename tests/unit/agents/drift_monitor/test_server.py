@@ -1,4 +1,4 @@
-"""The observer answers every copy at once, counts what was asked and answered, and tells how far that has drifted.
+"""The drift monitor acknowledges every copy at once, counts inputs and answers, and measures their drift.
 
 Over real HTTP, before a model server of the test; the last test runs it as a process.
 """
@@ -51,7 +51,7 @@ async def test_requests_like_the_reference_are_no_drift() -> None:
     assert all(value < 0.1 for value in result["modelwright_drift_excess"].values())
 
 
-async def test_requests_that_have_changed_are_drift_of_inputs_and_answers() -> None:
+async def test_changed_requests_are_drift_of_inputs_and_answers() -> None:
     async with watching() as watched:
         for _ in range(6):
             await watched.copy(body(*([9, number % 3] for number in range(10))))
@@ -93,7 +93,7 @@ async def test_below_the_least_number_of_rows_there_is_no_figure() -> None:
     assert "modelwright_drift_excess" not in result
 
 
-async def test_without_predictions_in_the_reference_the_model_is_not_asked() -> None:
+async def test_reference_without_predictions_sends_no_request() -> None:
     async def never(_: web.Request) -> web.StreamResponse:
         raise AssertionError
 
@@ -222,7 +222,7 @@ async def test_a_long_window_is_reported_beside_the_short_one() -> None:
     }
 
 
-async def test_features_are_named_by_the_reference_or_else_by_the_tensors() -> None:
+async def test_features_are_named_by_reference_or_by_tensors() -> None:
     inputs = [
         {"name": "age", "datatype": "FP64", "shape": [60, 1], "data": [number % 10 for number in range(60)]},
         {"name": "plan", "datatype": "FP64", "shape": [60], "data": [number % 3 for number in range(60)]},
@@ -246,7 +246,7 @@ WILD = [
 
 
 @pytest.mark.parametrize("inputs", [case[1] for case in WILD], ids=[case[0] for case in WILD])
-async def test_names_that_callers_write_are_no_labels_when_they_are_no_names(inputs: list[dict[str, Any]]) -> None:
+async def test_unusable_names_of_callers_become_no_labels(inputs: list[dict[str, Any]]) -> None:
     width = sum(len(tensor["data"]) for tensor in inputs)
     async with watching(sample={"inputs": [[1] * width] * 9}, min_samples=1) as watched:
         await watched.copy({"inputs": inputs})
@@ -279,7 +279,7 @@ SERVERS = {
 
 
 @pytest.mark.parametrize("case", SERVERS)
-async def test_features_that_callers_name_badly_have_the_names_of_the_servers_metadata(case: str) -> None:
+async def test_unusable_names_are_replaced_by_the_servers_metadata(case: str) -> None:
     answer, names = SERVERS[case]
     requests: list[str] = []
 
@@ -296,7 +296,7 @@ async def test_features_that_callers_name_badly_have_the_names_of_the_servers_me
 
 
 @pytest.mark.parametrize("model", [broken, nonsense])
-async def test_a_server_that_tells_no_names_is_asked_again_ever_more_rarely(model: Handler) -> None:
+async def test_metadata_without_names_is_requested_ever_more_rarely(model: Handler) -> None:
     requests: list[float] = []
     now = 0.0
 
@@ -334,7 +334,7 @@ async def test_a_body_that_is_too_large_is_dropped_packed_or_not() -> None:
     assert (result["dropped"], result["observed"]) == (2, 0)
 
 
-async def test_what_the_route_has_not_sent_is_refused_and_counts_nowhere() -> None:
+async def test_request_without_token_is_refused_and_not_counted() -> None:
     wrong: list[dict[str, str]] = [{}, {COPY_TOKEN_HEADER: "guess"}]
     async with watching() as watched:
         for headers in wrong:

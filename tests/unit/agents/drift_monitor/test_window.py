@@ -1,4 +1,4 @@
-"""Windows hold the rows of their time, forget them again, and say nothing about too few."""
+"""Windows hold the rows of their time, drop older ones, and have no figures of too few."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_more_rows_than_it_may_hold_push_the_oldest_out() -> None:
     assert content(one.current_counts(1)) == content(other.current_counts(1))
 
 
-def test_a_long_window_holds_counts_of_parts_of_its_time_however_many_rows_there_are() -> None:
+def test_long_window_holds_counts_of_slices_for_any_rows() -> None:
     window = SlicedWindow(REFERENCE, 4800)
     for second in range(0, 4800, 10):
         window.add_rows(second, LOW, [0] * 50)
@@ -85,7 +85,7 @@ def test_shares_of_missing_and_unknown_values_are_of_all_rows() -> None:
     assert (result["1"].missing, result["1"].unknown) == (0, 0)
 
 
-def test_without_predictions_in_the_reference_there_is_no_figure_of_them() -> None:
+def test_reference_without_predictions_gives_no_figure_of_them() -> None:
     reference = parse_reference({"inputs": [[1.0]] * 9, "features": ["age"]})
     one = DriftWindows(reference, DriftMethods(), 1, {"10s": RowWindow(reference, 10, 10)})
     one.add_rows(0, [bytes([1])])

@@ -1,4 +1,4 @@
-"""Unpacking a part of an archive or image: what lies outside of it is no matter, what lies in it keeps the rules."""
+"""Unpacking a part of an archive or image: members outside it are ignored, members in it must keep the rules."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Stores that take a bucket in the host name only: where requests go, and what is said without the Secret's key."""
+"""Stores that take a bucket in the host name only: the addresses of requests, and the message without the Secret's
+key."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def test_an_artifact_is_there_only_when_it_is_whole(tmp_path: Path) -> None:
     assert not cache.work.exists()
 
 
-def test_an_empty_folder_that_a_kubelet_made_for_the_mount_is_no_artifact_and_no_obstacle(tmp_path: Path) -> None:
+def test_empty_mount_folder_is_no_artifact_and_no_obstacle(tmp_path: Path) -> None:
     cache = _cache(tmp_path, "pod")
     cache.prepare_folders()
     cache.place.mkdir()
@@ -117,7 +117,7 @@ async def test_many_pods_at_once_download_once(tmp_path: Path) -> None:
     assert len(downloads) == 1
 
 
-async def test_pods_wait_as_long_as_the_downloading_one_gives_signs_of_life(tmp_path: Path) -> None:
+async def test_pods_wait_while_the_downloading_pod_is_alive(tmp_path: Path) -> None:
     downloads: list[str] = []
     await asyncio.gather(*(_pod(tmp_path, f"pod-{number}", downloads, seconds=3.0) for number in range(3)))
     assert len(downloads) == 1

@@ -1,4 +1,4 @@
-"""The shared cache against whoever can write the volume: nothing on it is proof of anything."""
+"""The shared cache against writers of the volume: nothing on it is proof of anything."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def manifest(root: Path, wanted: str) -> Path:
 
 
 def forge(root: Path, wanted: str, files: list[dict[str, Any]]) -> None:
-    """Writes a manifest that says so, as whoever mounts the claim can."""
+    """Write a manifest with these files, as every pod that mounts the claim can."""
     manifest(root, wanted).write_text(json.dumps({"digest": wanted, "sizeBytes": 7, "files": files}))
 
 
@@ -133,7 +133,7 @@ def test_one_file_under_another_name_is_found_in_full(tmp_path: Path) -> None:
     assert mine.find_size() is None
 
 
-def test_a_tree_that_nobody_can_prove_is_brought_again_and_serves(tmp_path: Path) -> None:
+def test_tree_without_proof_is_downloaded_again_and_served(tmp_path: Path) -> None:
     """A ModelVersion whose status is of an older release: the cache is filled again, and nothing is stuck."""
     for _ in range(2):
         mine = cache(tmp_path, PINNED, "full", name="m.zip")
@@ -221,7 +221,7 @@ def test_any_change_of_the_tree_is_found_in_full(
     assert cache(root, expected, "full", known).find_size() is None
 
 
-def test_a_resolve_pod_tells_the_digest_of_an_archives_files_and_nothing_stays(tmp_path: Path) -> None:
+def test_resolve_reports_the_tree_digest_and_leaves_nothing(tmp_path: Path) -> None:
     claim = tmp_path / "source" / "models"
     claim.mkdir(parents=True)
     with tarfile.open(claim / "m.tar", "w") as archive:
@@ -256,7 +256,7 @@ def test_a_resolve_pod_tells_the_digest_of_an_archives_files_and_nothing_stays(t
     assert json.loads(log.read_text())["reason"] == "ArtifactNotFound"
 
 
-def test_only_cached_verifies_and_neither_asks_the_store_nor_writes(tmp_path: Path) -> None:
+def test_only_cached_verifies_without_store_access_or_writes(tmp_path: Path) -> None:
     claim, root, log = tmp_path / "source" / "models", tmp_path / "cache", tmp_path / "log"
     fill(claim / "digits", FILES)
     environment = {
@@ -284,7 +284,7 @@ def test_only_cached_verifies_and_neither_asks_the_store_nor_writes(tmp_path: Pa
     assert [path for path, _ in before] == sorted(str(path) for path in root.rglob("*"))
 
 
-def test_pods_that_can_prove_nothing_take_turns_and_none_waits_for_ever(tmp_path: Path) -> None:
+def test_pods_without_proof_take_turns_and_all_finish(tmp_path: Path) -> None:
     async def pod(number: int) -> int | None:
         report = FetchReport(Redactor(), stream=io.StringIO())
         chosen = FetchSettings(verify_cache="full", claim_seconds=1.0)

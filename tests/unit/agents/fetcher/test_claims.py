@@ -41,7 +41,7 @@ def test_folders_of_the_volume_are_left_out_at_its_root_only(tmp_path: Path) -> 
     ("target", "says"),
     [("/bin/absent", "leads out of the claim"), ("../elsewhere", "leads out of the claim"), ("absent", "to nothing")],
 )
-def test_a_link_to_no_file_of_the_claim_is_named_unless_it_is_left_out(tmp_path: Path, target: str, says: str) -> None:
+def test_dangling_link_of_a_claim_is_named_unless_excluded(tmp_path: Path, target: str, says: str) -> None:
     (tmp_path / "models").mkdir()
     (tmp_path / "elsewhere").write_text("x")
     (tmp_path / "models" / "model.joblib").write_text("x")

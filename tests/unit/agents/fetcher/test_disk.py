@@ -1,4 +1,4 @@
-"""A volume that is full or read-only: the folder, and what to do, are told."""
+"""A full or read-only volume: the error names the folder and the cure."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_a_read_only_tmp_is_told_with_its_path(tmp_path: Path, monkeypatch: pyte
     assert str(tmp_path) in message.value.message
 
 
-def test_a_temporary_folder_is_gone_afterwards_and_errors_of_the_work_are_its_own(
+def test_temporary_folder_is_removed_and_keeps_the_works_errors(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))

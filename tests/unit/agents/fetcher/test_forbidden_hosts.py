@@ -1,4 +1,4 @@
-"""No source asks a link-local or metadata address, however it is written: in the uri, a Secret or a redirect."""
+"""No source contacts a link-local or metadata address, in any notation: in the uri, a Secret or a redirect."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""HTTP_AUTHORIZATION goes to the hosts that stand beside it, and to no other that an author of a version names."""
+"""HTTP_AUTHORIZATION is sent only to the hosts listed beside it, and to no other that a version's author names."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_an_entry_that_is_no_host_is_refused(tmp_path: Path, entry: str) -> None
         )
 
 
-def test_hosts_of_the_environment_are_not_for_a_credential_of_the_secret(tmp_path: Path) -> None:
+def test_environment_hosts_do_not_admit_a_secrets_credential(tmp_path: Path) -> None:
     (tmp_path / "HTTP_AUTHORIZATION").write_text(TOKEN)
     mixed = StoreCredentials(tmp_path, {"HTTP_HOSTS": "evil.example.com"})
     with pytest.raises(FetchError, match="Add the key HTTP_HOSTS"):

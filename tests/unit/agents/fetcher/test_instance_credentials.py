@@ -1,4 +1,4 @@
-"""A pod without credentials doesn't act as its node, and says who can let it."""
+"""A pod without credentials does not act as its node; the message names the switch that allows it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ IDENTITIES = (
 
 
 def refusal(address: str, settings: FetchSettings, monkeypatch: pytest.MonkeyPatch, **secret: str) -> tuple[str, int]:
-    """What is told when every way in is denied, and how many there were."""
+    """Return the message when all access is denied, and the number of ways tried."""
     tries = []
 
     async def denied(self: ObjectStoreSource, store: Any) -> Any:
@@ -51,9 +51,7 @@ def refusal(address: str, settings: FetchSettings, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("address", ADDRESSES)
-def test_by_default_only_what_is_public_is_read_and_the_switch_is_named(
-    address: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_credentials_only_public_objects_are_read(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     message, ways = refusal(address, FetchSettings(), monkeypatch)
     assert ways == 1, "the metadata service is not asked"
     for part in ("denied (HTTP 403)", "credentialsSecretRef", "MODELWRIGHT_FETCH_INSTANCE_CREDENTIALS", "fetch.env"):

@@ -1,4 +1,4 @@
-"""A credentials Secret that is named and missing is said so by name, before any store is asked."""
+"""A named credentials Secret that is missing is reported by its name, before any request to a store."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a fetch prints and leaves for the kubelet: short, and without secrets."""
+"""Output of a fetch and its message for the kubelet: short, and without secrets."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_a_failure_full_of_characters_that_grow_in_json_fits_too() -> None:
     assert len(format_failure("InternalError", '"\n\x01' * 4000).encode()) <= TERMINATION_BYTES
 
 
-def test_lines_are_json_and_redacted_and_a_closed_stdout_is_no_failure() -> None:
+def test_log_lines_are_redacted_json_and_survive_a_closed_stdout() -> None:
     out = io.StringIO()
     report = FetchReport(Redactor(["tell-no-one"]), stream=out)
     report.log_event("start", 'say "tell-no-one"', uri="x tell-no-one")
@@ -85,7 +85,7 @@ def test_sizes_for_people(size: int, text: str) -> None:
     assert format_size(size) == text
 
 
-def test_a_mounted_secret_comes_before_the_environment_and_all_its_forms_are_secret(tmp_path: Path) -> None:
+def test_mounted_secret_precedes_environment_in_all_its_forms(tmp_path: Path) -> None:
     (tmp_path / "AWS_SECRET_ACCESS_KEY").write_text("from-file\n")
     auth = "dXNlcjpyZWdpc3RyeS1wYXNz"  # user:registry-pass
     (tmp_path / ".dockerconfigjson").write_text(json.dumps({"auths": {"r": {"auth": auth}}}))

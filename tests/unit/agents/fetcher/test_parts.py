@@ -1,4 +1,4 @@
-"""A part of an artifact from each kind of store: what lands in the pod, what is pinned, and what the message says."""
+"""A part of an artifact from each kind of store: the files in the pod, the pinned digest, and the message."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def layer(members: dict[str, bytes], links: dict[str, str] | None = None) -> byt
 
 
 def image(web: FaultServer, container: Container, *layers: bytes) -> tuple[str, str]:
-    """Publishes an image; its address and digest."""
+    """Publish an image and return its address and digest."""
     container.give({"REGISTRY_INSECURE": "true"})
     entries = []
     for body in layers:
@@ -122,7 +122,7 @@ def test_parts_of_one_image_are_kept_apart_in_the_cache(web: FaultServer, contai
     assert all(name.startswith(digest.replace(":", "-") + ".") for name in places)
 
 
-def test_an_archive_with_one_folder_on_top_hints_at_it_and_works_with_it(container: Container) -> None:
+def test_archive_with_one_top_folder_hints_at_its_path(container: Container) -> None:
     body = layer({f"my-model/{name}": body for name, body in MODEL.items()})
     write(container.folder / "mnt" / "claim", {"m.tar.gz": body})
     arguments = ("get", "--uri", "pvc://claim/m.tar.gz", "--digest", sha256(body), "--dest")

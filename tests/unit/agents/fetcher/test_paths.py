@@ -1,4 +1,4 @@
-"""Names from archives and listings: none may lead out of the folder."""
+"""Names from archives and listings must not lead out of the folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which part of an artifact is taken: what may be written, and what it matches."""
+"""The selected part of an artifact: its valid forms, and the files that it matches."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_other_paths_are_taken_as_they_are(path: str) -> None:
         (["a\\b"], "backslash"),
     ],
 )
-def test_a_pattern_that_can_match_nothing_or_too_slowly_is_refused(given_patterns: list[str], says: str) -> None:
+def test_useless_or_slow_pattern_is_refused(given_patterns: list[str], says: str) -> None:
     for field, values in (("include", {"include": given_patterns}), ("exclude", {"exclude": given_patterns})):
         with pytest.raises(FetchError, match=rf"artifact\.{field}") as caught:
             parse_selection(**values)

@@ -1,4 +1,4 @@
-"""The transfer over a store in memory: order, bounds, tries, and what a failure leaves."""
+"""The transfer over a store in memory: order, bounds, tries, and the state after a failure."""
 
 from __future__ import annotations
 
@@ -205,7 +205,7 @@ async def test_a_failure_gives_all_memory_and_requests_back() -> None:
     assert source.running == 0
 
 
-async def test_many_large_files_at_once_share_the_memory_without_blocking_each_other() -> None:
+async def test_many_large_files_share_the_memory_without_deadlock() -> None:
     generator = random.Random(2)
     source = MemorySource({f"f{number}": generator.randbytes(7_777) for number in range(12)})
     async with asyncio.timeout(20):
@@ -250,7 +250,7 @@ async def test_who_gives_up_waiting_does_not_hold_up_those_behind() -> None:
     held.release_all()
 
 
-async def test_many_small_files_are_handled_in_handfuls_within_the_memory() -> None:
+async def test_many_small_files_are_grouped_within_the_memory() -> None:
     source = MemorySource({f"{number:03d}": bytes([number % 256]) * (number % 900) for number in range(400)})
     async with asyncio.timeout(20):
         result = await _downloader(source).resolve()
@@ -284,7 +284,7 @@ async def test_a_second_try_reads_only_what_is_missing(tmp_path: Path) -> None:
     assert not [path for path, _, _ in source.reads if path == "small"]
 
 
-async def test_what_an_earlier_try_left_of_another_version_is_read_again(tmp_path: Path) -> None:
+async def test_leftovers_of_another_version_are_read_again(tmp_path: Path) -> None:
     source = MemorySource(dict(FILES))
     await _downloader(source).download_verified(_wanted(FILES), Workspace(tmp_path))
     newer = {**FILES, "large": random.Random(4).randbytes(9_500)}
@@ -302,7 +302,7 @@ async def test_what_was_damaged_on_the_disk_is_read_again(tmp_path: Path, victim
     assert (tmp_path / "tree" / victim).read_bytes() == FILES[victim]
 
 
-async def test_what_an_earlier_try_left_of_another_listing_does_not_come_along(tmp_path: Path) -> None:
+async def test_leftovers_of_another_listing_are_removed(tmp_path: Path) -> None:
     source = MemorySource({**FILES, "sub/stray": b"x", "other/stray": b"y"})
     await _downloader(source).download_verified(_wanted(source.files), Workspace(tmp_path))
     (tmp_path / "tree" / "link").symlink_to("sub")
@@ -324,7 +324,7 @@ async def test_an_artifact_that_never_keeps_still_is_given_up() -> None:
     assert caught.value.reason is FetchReason.DIGEST_MISMATCH
 
 
-async def test_too_many_files_and_too_many_bytes_are_refused_before_any_is_read() -> None:
+async def test_too_many_files_or_bytes_are_refused_before_a_read() -> None:
     source = MemorySource(dict(FILES))
     for limit in ({"max_entries": 2}, {"max_bytes": 9_000}):
         with pytest.raises(FetchError) as caught:
@@ -334,7 +334,7 @@ async def test_too_many_files_and_too_many_bytes_are_refused_before_any_is_read(
 
 
 @pytest.mark.parametrize("path", ["../evil", "/evil", "a//b"])
-async def test_a_store_that_lists_a_path_that_leads_out_is_not_followed(tmp_path: Path, path: str) -> None:
+async def test_listed_path_that_leads_out_is_refused(tmp_path: Path, path: str) -> None:
     source = MemorySource({path: b"x"})
     with pytest.raises(FetchError) as caught:
         await _downloader(source).download_verified("sha256:" + "0" * 64, Workspace(tmp_path / "work"))

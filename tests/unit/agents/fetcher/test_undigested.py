@@ -1,4 +1,4 @@
-"""Without a digest `get` takes what is there, whole and nothing of an earlier try; a cache is by digest only."""
+"""`get` without a digest downloads the present content whole and nothing of an earlier try; a cache needs a digest."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""Artifact URIs: what is understood, what is refused, and what is shown of them."""
+"""Artifact URIs: parsed, refused, and printed without secrets."""
 
 from __future__ import annotations
 

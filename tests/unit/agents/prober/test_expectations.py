@@ -1,4 +1,4 @@
-"""An answer holds what a sample expects, or it is said where it doesn't."""
+"""An answer contains what a sample expects, or the difference is reported with its path."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from modelwright.agents.prober.expectations import find_difference
 
 UNTIMED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-"""A busy host is no finding."""
+"""A busy host is not a failure."""
 
 ANSWER = {"model_name": "digits", "outputs": [{"name": "y", "shape": [2], "data": [0.7, 3]}], "id": None, "ok": True}
 

@@ -1,4 +1,4 @@
-"""The prober says what a real model server is like: loaded, right, fast and small enough; or that it can't tell.
+"""The prober judges a real model server: loaded, right, fast and small enough; or inconclusive.
 
 Against the V2 test server in this process; the last test runs the program as its container does.
 """
@@ -177,7 +177,7 @@ HELD = "process_resident_memory_bytes"
         (("",), None),
     ],
 )
-async def test_memory_is_that_of_the_largest_pod_and_every_pod_must_tell(texts: Any, held: int | None) -> None:
+async def test_memory_is_the_largest_pods_and_every_pod_must_report(texts: Any, held: int | None) -> None:
     async with model() as settings, telling(*texts) as urls:
         result = await run_probe(replace(settings, metrics_urls=urls, memory_bytes=1 << 40))
     assert result.memory_bytes == held
@@ -246,7 +246,7 @@ def test_wrong_settings_are_named(wrong: dict[str, str], named: str, capsys: pyt
     assert named in capsys.readouterr().err
 
 
-async def test_the_program_leaves_its_result_and_ends_well_whatever_it_says(tmp_path: Path) -> None:
+async def test_prober_writes_its_report_and_exits_with_zero(tmp_path: Path) -> None:
     log = tmp_path / "termination-log"
     async with model(shift=1) as settings:
         environment = {

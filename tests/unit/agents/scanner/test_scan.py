@@ -1,4 +1,4 @@
-"""Artifacts are read without being loaded: what would run is found wherever it is, and what can't be told is no Pass.
+"""Artifacts are read without being loaded: code is reported at any place, and unclassified content never passes.
 Every payload is harmless: it asks for the working directory."""
 
 from __future__ import annotations
@@ -226,7 +226,7 @@ def test_what_joblib_skips_is_read_as_other_readers_would(tmp_path: Path) -> Non
     ],
     ids=["by a call", "by copyreg", "used twice", "with another reader"],
 )
-def test_an_array_of_joblibs_that_joblib_would_not_write_is_unknown(made: bytes, tmp_path: Path) -> None:
+def test_array_in_a_form_unlike_joblibs_is_unknown(made: bytes, tmp_path: Path) -> None:
     """A reader of joblib's might take bytes for an array where the scan takes them for operations."""
     report = scan(file("m.pkl", b"\x80\x04" + made), tmp_path)
     assert (report["outcome"], "joblib" in report["message"]) == ("Inconclusive", True), report

@@ -31,7 +31,7 @@ CALL = b"cposix\ngetcwd\n(tR"
 LOADED = CALL + b"."
 PICKLED = b"\x80\x02" + LOADED
 PADDING = b"N0" * 300
-"""Longer than what is read of a file to see what it is."""
+"""Longer than the head by which a file is classified."""
 
 
 def scanned(folder: Path, name: str, data: bytes) -> dict[str, Any]:
@@ -80,7 +80,7 @@ def array(length: int, of: bytes) -> bytes:
 
 
 def with_arrays(after: bytes) -> bytes:
-    """A file of joblib's. The bytes of its first array are no operations: who reads it otherwise ends there."""
+    """A file of joblib's. The bytes of its first array are no operations: another reader ends there."""
     return b"\x80\x04" + array(2, kind(b"u1")) + b"\xff\xff0" + after
 
 
@@ -168,7 +168,7 @@ def test_what_a_loader_runs_is_no_pass(
 
 
 def two_tables() -> bytes:
-    """An archive whose table is the second to who counts from the end, the first to who counts from the start."""
+    """An archive with two tables: readers that count from the end and from the start take different ones."""
     first, second = zipped(data_DOT_pkl=PICKLED + b" " * 99), zipped(data_DOT_pkl=pickle.dumps({}, 2))
     table, end = second.rfind(b"PK\x01\x02"), second.rfind(b"PK\x05\x06")
     end_record = bytearray(second[end:])
@@ -354,7 +354,7 @@ def test_no_place_of_a_memo_costs_gigabytes(place: bytes) -> None:
 
 
 def test_a_pickle_begins_only_so_many_arrays_at_once(tmp_path: Path) -> None:
-    """Each operation looks at all of them."""
+    """Each operation checks all of them."""
     begun = b"\x80\x04cjoblib.numpy_pickle\nNumpyArrayWrapper\nq\0" + b")\x81h\0" * 1000
     report = scanned(tmp_path, "m.pkl", begun + b".")
     assert (report["outcome"], "open at once" in report["message"]) == ("Inconclusive", True), report

@@ -170,7 +170,7 @@ def _limit_checks(column: Column) -> Iterable[pa.Check]:
             # Without a type, a value may be text.
             allowed += [str(value) for value in allowed]
         elif column.type == "datetime":
-            allowed = list(pd.to_datetime(pd.Series([str(each) for each in allowed]), utc=True, format="ISO8601"))
+            allowed = list(pd.to_datetime(pd.Series([str(value) for value in allowed]), utc=True, format="ISO8601"))
         yield pa.Check.isin(allowed, error="allowed")
     if column.unique:
         # pandera's own `unique` treats empty values as equal.
@@ -217,16 +217,18 @@ def _check_share(
     name: str,
     columns: tuple[str, ...],
     share: Callable[[pd.Series], float],
-    most: float,
+    limit: float,
     problem: str,
 ) -> CheckResult:
     frame = data.table.frame if problem == "empty" else data.frame
     shares = sorted(((share(frame[column]), column) for column in columns), reverse=True)
-    over = [item for item in shares if item[0] > most]
+    over = [item for item in shares if item[0] > limit]
     examples = ", ".join(f"{column} {value:.2%}" for value, column in over[:3])
     more = f" and {len(over) - 3} more columns" if len(over) > 3 else ""
     message = (
-        f"more than {most:.2%} of the values are {problem}: {examples}{more}" if over else f"at most {shares[0][0]:.2%}"
+        f"more than {limit:.2%} of the values are {problem}: {examples}{more}"
+        if over
+        else f"at most {shares[0][0]:.2%}"
     )
     return CheckResult(name, not over, message)
 

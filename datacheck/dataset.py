@@ -28,7 +28,10 @@ class Table:
 
     def describe_row(self, row: int) -> str:
         """Describe the place of a row: ``row 3 of part-2.csv``, counted from 1 and without a header."""
-        name, start = max((each for each in self.starts if each[1] <= row), key=lambda each: each[1])
+        name, start = max(
+            (part for part in self.starts if part[1] <= row),
+            key=lambda part: part[1],
+        )
         return f"row {row - start + 1} of {name}"
 
 

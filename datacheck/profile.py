@@ -60,20 +60,20 @@ def build_profile(data: TypedTable) -> dict[str, Any]:
 
 def _profile_numbers(values: np.ndarray) -> dict[str, Any]:
     # Shares are counted between the rounded edges, so that no value changes its bin later.
-    edges = sorted({_round_digits(each) for each in np.quantile(values, np.arange(1, 10) / 10)})
+    edges = sorted({_round_digits(value) for value in np.quantile(values, np.arange(1, 10) / 10)})
     shares = _count_bins(values, edges) / len(values)
     return {
         "mean": _round_digits(values.mean(), 6),
         "std": _round_digits(values.std(), 6),
         "edges": edges,
-        "shares": [_round_digits(each) for each in shares],
+        "shares": [_round_digits(value) for value in shares],
     }
 
 
 def _profile_values(values: pd.Series) -> dict[str, Any]:
     counted = values.map(str).value_counts(normalize=True)
     # Ties are ordered by name: same data, same profile.
-    top = sorted(counted.items(), key=lambda each: (-each[1], each[0]))[:MAX_VALUES]
+    top = sorted(counted.items(), key=lambda item: (-item[1], item[0]))[:MAX_VALUES]
     named = {str(value)[:32]: _round_digits(share) for value, share in top}
     return {"values": named | {"": _round_digits(max(0.0, 1 - float(sum(share for _, share in top))))}}
 

@@ -112,11 +112,11 @@ class DriftWindows:
         }
 
 
-def group_features(figures: Mapping[str, float], most: int) -> dict[str, float]:
-    """Reduce to at most `most` figures: neighbours form a group with the name of the first and last, and its largest
-    figure."""
+def group_features(figures: Mapping[str, float], max_groups: int) -> dict[str, float]:
+    """Reduce to at most `max_groups` figures: neighbours form a group with the names of the first and last, and the
+    largest figure."""
     names = list(figures)
-    size = max(1, -(-len(names) // most))
+    size = max(1, -(-len(names) // max_groups))
     groups: dict[str, float] = {}
     for start in range(0, len(names), size):
         group = names[start : start + size]

@@ -21,12 +21,12 @@ def count_rows(tensors: Mapping[str, Tensor]) -> int:
     return counts.pop()
 
 
-def sample_rows(rows: int, most: int, random: Random) -> Sequence[int]:
-    """Choose at random which rows of a request are counted, at most `most`.
+def sample_rows(rows: int, max_rows: int, random: Random) -> Sequence[int]:
+    """Choose at random which rows of a request are counted, at most `max_rows`.
 
     Rows of one request often resemble each other, while the limits of chance assume independent rows.
     """
-    return range(rows) if rows <= most else random.sample(range(rows), most)
+    return range(rows) if rows <= max_rows else random.sample(range(rows), max_rows)
 
 
 def name_features(tensors: Mapping[str, Tensor], rows: int) -> tuple[str, ...]:

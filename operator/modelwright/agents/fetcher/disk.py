@@ -20,26 +20,26 @@ def free_bytes(folder: Path) -> int:
     return stat.f_bavail * stat.f_frsize
 
 
-def require_space(folder: Path, needed: int, what: str) -> None:
+def require_space(folder: Path, needed: int, subject: str) -> None:
     """Raise FetchError(DiskFull) unless `needed` bytes fit below `folder`."""
     free = free_bytes(folder)
     if needed > free:
         raise FetchError(
             FetchReason.DISK_FULL,
-            f"{what} needs {format_size(needed)} more, but {folder} has {format_size(free)} free. "
+            f"{subject} needs {format_size(needed)} more, but {folder} has {format_size(free)} free. "
             "Use a larger volume, raise the emptyDir's sizeLimit or the node's disk, or remove models that nothing "
             "uses from the cache.",
         )
 
 
 @contextmanager
-def temporary_folder(what: str) -> Iterator[Path]:
+def temporary_folder(subject: str) -> Iterator[Path]:
     """Create a folder in $TMPDIR or /tmp and remove it afterwards.
 
     tempfile's own search ends with "no usable directory" on a full disk, which names neither the cause nor the cure.
     """
     place = Path(os.environ.get("TMPDIR") or "/tmp")  # noqa: S108 - a path in the pod
-    with translate_errors(place, what):
+    with translate_errors(place, subject):
         folder = Path(tempfile.mkdtemp(dir=place))
     try:
         yield folder
@@ -48,7 +48,7 @@ def temporary_folder(what: str) -> Iterator[Path]:
 
 
 @contextmanager
-def translate_errors(folder: Path, what: str) -> Iterator[None]:
+def translate_errors(folder: Path, subject: str) -> Iterator[None]:
     """Convert errors of the operating system into FetchErrors that name the folder and the cure."""
     try:
         yield
@@ -56,15 +56,15 @@ def translate_errors(folder: Path, what: str) -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise FetchError(
                 FetchReason.DISK_FULL,
-                f"{what}: no space left in {folder}. Use a larger volume or sizeLimit, or remove models that nothing "
-                "uses from the cache.",
+                f"{subject}: no space left in {folder}. Use a larger volume or sizeLimit, or remove models that "
+                "nothing uses from the cache.",
             ) from error
         if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
             raise FetchError(
                 FetchReason.INTERNAL_ERROR,
-                f"{what}: {folder} can't be written ({os.strerror(error.errno)}). Check that the volume is not "
+                f"{subject}: {folder} can't be written ({os.strerror(error.errno)}). Check that the volume is not "
                 "read-only and that fsGroup lets this user write.",
             ) from error
         raise FetchError(
-            FetchReason.INTERNAL_ERROR, f"{what}: {folder}: {error.strerror or type(error).__name__}."
+            FetchReason.INTERNAL_ERROR, f"{subject}: {folder}: {error.strerror or type(error).__name__}."
         ) from error

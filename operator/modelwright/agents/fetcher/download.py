@@ -276,7 +276,7 @@ class Downloader:
         A group is kept in memory until it is complete. Its bound leaves room for all groups at once; otherwise each
         could hold memory that another waits for.
         """
-        most = min(_GROUP_BYTES, self._settings.memory_bytes // (2 * self._settings.parallel))
+        max_bytes = min(_GROUP_BYTES, self._settings.memory_bytes // (2 * self._settings.parallel))
         # if there are few files, each should have its own request
         count = max(1, min(_GROUP_FILES, len(files) // (4 * self._settings.parallel)))
         group: list[RemoteFile] = []
@@ -286,7 +286,7 @@ class Downloader:
                 yield [file]
                 continue
             length = file.size or 0
-            if group and (size + length > most or len(group) >= count):
+            if group and (size + length > max_bytes or len(group) >= count):
                 yield group
                 group, size = [], 0
             group.append(file)
@@ -339,12 +339,12 @@ class Downloader:
 
     @asynccontextmanager
     async def _report_progress(self) -> AsyncIterator[None]:
-        async def tell() -> None:
+        async def log_progress() -> None:
             while True:
                 await asyncio.sleep(self._settings.progress_seconds)
                 self._report.log_progress(self._meter)
 
-        task = asyncio.create_task(tell())
+        task = asyncio.create_task(log_progress())
         try:
             yield
         finally:

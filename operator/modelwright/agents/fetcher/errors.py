@@ -48,29 +48,29 @@ def store_unreachable(message: str, *, retry_after: float = 0.0) -> FetchError:
     return FetchError(FetchReason.STORE_UNREACHABLE, message, retry=True, retry_after=retry_after)
 
 
-def untrusted_certificate(what: str) -> FetchError:
+def untrusted_certificate(subject: str) -> FetchError:
     """Build the error for a store with an untrusted certificate; a retry would not change that."""
     return FetchError(
         FetchReason.STORE_UNREACHABLE,
-        f"{what}: the server's TLS certificate is not trusted. Put its authority's certificate into the credentials "
+        f"{subject}: the server's TLS certificate is not trusted. Put its authority's certificate into the credentials "
         "Secret as ca.crt.",
     )
 
 
-def error_from_status(status: int, what: str, *, retry_after: float = 0.0, hint: str = "") -> FetchError:
-    """Build the error for an HTTP `status` of 400 or more; `what` names the request, without secrets."""
+def error_from_status(status: int, subject: str, *, retry_after: float = 0.0, hint: str = "") -> FetchError:
+    """Build the error for an HTTP `status` of 400 or more; `subject` names the request, without secrets."""
     if status in (404, 410):
         return FetchError(
-            FetchReason.ARTIFACT_NOT_FOUND, f"{what}: not found (HTTP {status}). Check the address.{hint}"
+            FetchReason.ARTIFACT_NOT_FOUND, f"{subject}: not found (HTTP {status}). Check the address.{hint}"
         )
     if status in (401, 403, 407):
         return FetchError(
             FetchReason.ACCESS_DENIED,
-            f"{what}: access denied (HTTP {status}). Check the credentials Secret or the ServiceAccount's "
+            f"{subject}: access denied (HTTP {status}). Check the credentials Secret or the ServiceAccount's "
             f"rights.{hint}",
         )
     if status == 412:
-        return ArtifactChanged(f"{what}: the object changed while it was read")
+        return ArtifactChanged(f"{subject}: the object changed while it was read")
     if status in (408, 425, 429) or status >= 500:
-        return store_unreachable(f"{what}: the store answered HTTP {status}", retry_after=retry_after)
-    return FetchError(FetchReason.STORE_UNREACHABLE, f"{what}: the store refused the request (HTTP {status}).{hint}")
+        return store_unreachable(f"{subject}: the store answered HTTP {status}", retry_after=retry_after)
+    return FetchError(FetchReason.STORE_UNREACHABLE, f"{subject}: the store refused the request (HTTP {status}).{hint}")

@@ -72,14 +72,14 @@ class FetchContext:
     source_root: Path = field(default=Path("/mnt/source"))
     selection: Selection = field(default=Selection())
 
-    async def with_stall_timeout(self, awaitable: Awaitable[T], what: str) -> T:
+    async def with_stall_timeout(self, awaitable: Awaitable[T], subject: str) -> T:
         """Await the result; raise a retryable DownloadStalled without one within `stall_seconds`."""
         try:
             async with asyncio.timeout(self.settings.stall_seconds):
                 return await awaitable
         except TimeoutError:
             raise FetchError(
-                FetchReason.DOWNLOAD_STALLED, f"{what}: no answer for {self.settings.stall_seconds:g} s", retry=True
+                FetchReason.DOWNLOAD_STALLED, f"{subject}: no answer for {self.settings.stall_seconds:g} s", retry=True
             ) from None
 
 

@@ -99,9 +99,9 @@ def parse_selection(path: str = "", include: Sequence[str] = (), exclude: Sequen
     return Selection(path, tuple(include), tuple(exclude))
 
 
-def _check_text(text: str, field: str, most: int) -> None:
-    if not 1 <= len(text) <= most:
-        raise _invalid_field(field, f"must have 1 to {most} characters")
+def _check_text(text: str, field: str, max_length: int) -> None:
+    if not 1 <= len(text) <= max_length:
+        raise _invalid_field(field, f"must have 1 to {max_length} characters")
     if _UNUSABLE_CHARACTERS.search(text):
         raise _invalid_field(field, "may not contain a backslash, a control character or invalid UTF-8")
 

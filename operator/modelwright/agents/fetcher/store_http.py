@@ -115,11 +115,11 @@ def _parse_origin(url: str) -> tuple[tuple[str, str, int | None], str]:
         raise FetchError(FetchReason.INVALID_URI, "A URL's host or port can't be read.") from None
 
 
-def _join_redirect(url: str, location: str, what: str) -> str:
+def _join_redirect(url: str, location: str, subject: str) -> str:
     try:
         return str(URL(url, encoded=True).join(URL(location, encoded=True)))
     except ValueError:
-        raise FetchError(FetchReason.INVALID_URI, f"{what}: redirects to something that is no URL.") from None
+        raise FetchError(FetchReason.INVALID_URI, f"{subject}: redirects to something that is no URL.") from None
 
 
 class StoreHttpClient:
@@ -155,13 +155,13 @@ class StoreHttpClient:
         form: Mapping[str, str] | None = None,
     ) -> AsyncGenerator[aiohttp.ClientResponse, None]:
         """Open the response after redirects, with any status. Raises FetchError for network failures."""
-        start, what = _parse_origin(url)
+        start, subject = _parse_origin(url)
         try:
             for _ in range(_MAX_REDIRECTS + 1):
                 refuse_address(url)
                 at_home = _parse_origin(url)[0] == start
                 if form and not at_home:
-                    raise FetchError(FetchReason.ACCESS_DENIED, f"{what}: redirects credentials to another host.")
+                    raise FetchError(FetchReason.ACCESS_DENIED, f"{subject}: redirects credentials to another host.")
                 async with self._session.request(
                     method,
                     URL(url, encoded=True),
@@ -173,31 +173,31 @@ class StoreHttpClient:
                     if response.status not in _REDIRECTS or not location:
                         yield response
                         return
-                    target = _join_redirect(url, location, what)
+                    target = _join_redirect(url, location, subject)
                     if urlsplit(target).scheme not in ("http", "https"):
                         raise FetchError(
-                            FetchReason.INVALID_URI, f"{what}: redirects to something that is not http or https."
+                            FetchReason.INVALID_URI, f"{subject}: redirects to something that is not http or https."
                         )
                     if start[0] == "https" and urlsplit(target).scheme == "http":
                         raise FetchError(
-                            FetchReason.INVALID_URI, f"{what}: redirects from https to plain http, which is refused."
+                            FetchReason.INVALID_URI, f"{subject}: redirects from https to plain http, which is refused."
                         )
                     url = target
-            raise FetchError(FetchReason.STORE_UNREACHABLE, f"{what}: more than {_MAX_REDIRECTS} redirects.")
+            raise FetchError(FetchReason.STORE_UNREACHABLE, f"{subject}: more than {_MAX_REDIRECTS} redirects.")
         except aiohttp.ClientConnectorCertificateError as error:
-            raise untrusted_certificate(what) from error
+            raise untrusted_certificate(subject) from error
         except aiohttp.ClientConnectorDNSError as error:
-            raise store_unreachable(f"{what}: the host name {error.host} can't be resolved") from error
+            raise store_unreachable(f"{subject}: the host name {error.host} can't be resolved") from error
         except aiohttp.ClientConnectorError as error:
             raise store_unreachable(
-                f"{what}: no connection to {error.host}:{error.port} ({_format_os_error(error.os_error)})"
+                f"{subject}: no connection to {error.host}:{error.port} ({_format_os_error(error.os_error)})"
             ) from error
         except (aiohttp.ServerDisconnectedError, aiohttp.ClientPayloadError, aiohttp.ClientOSError) as error:
-            raise store_unreachable(f"{what}: the connection broke ({type(error).__name__})") from error
+            raise store_unreachable(f"{subject}: the connection broke ({type(error).__name__})") from error
         except aiohttp.InvalidURL as error:
-            raise FetchError(FetchReason.INVALID_URI, f"{what}: this is not a usable URL.") from error
+            raise FetchError(FetchReason.INVALID_URI, f"{subject}: this is not a usable URL.") from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise store_unreachable(f"{what}: {type(error).__name__}") from error
+            raise store_unreachable(f"{subject}: {type(error).__name__}") from error
 
     async def supports_ranges(self, url: str, private: Mapping[str, str]) -> bool:
         """Return whether the server answers a request for a part of the resource with that part."""
@@ -234,19 +234,19 @@ async def read_range(
 
     Raises ArtifactChanged if its version differs from `version`, if that is given, or if it has become shorter.
     """
-    what = strip_url_secrets(url)
+    subject = strip_url_secrets(url)
     # some servers answer a request for the whole resource only without a Range header
     partly = ranges and not (start == 0 and stop in (None, size))
     headers = {"Range": f"bytes={start}-{'' if stop is None else stop - 1}"} if partly else {}
     async with opener(url, headers) as response:
         if response.status == 416:
-            raise ArtifactChanged(f"{what}: it became shorter while it was read")
-        raise_for_status(response, what)
+            raise ArtifactChanged(f"{subject}: it became shorter while it was read")
+        raise_for_status(response, subject)
         if version and resource_version(response.headers) != version:
-            raise ArtifactChanged(f"{what}: it changed while it was read")
+            raise ArtifactChanged(f"{subject}: it changed while it was read")
         starts_right = response.headers.get("Content-Range", "").startswith(f"bytes {start}-")
         if partly and (response.status != 206 or not starts_right):
-            raise ArtifactChanged(f"{what}: the server no longer answers a part of it")
+            raise ArtifactChanged(f"{subject}: the server no longer answers a part of it")
         async for data in response.content.iter_any():
             yield data
 
@@ -255,7 +255,7 @@ def _format_os_error(error: OSError) -> str:
     return os.strerror(error.errno) if error.errno else "failed"
 
 
-def raise_for_status(response: aiohttp.ClientResponse, what: str, hint: str = "") -> None:
+def raise_for_status(response: aiohttp.ClientResponse, subject: str, hint: str = "") -> None:
     """Raise the FetchError of a response with status 400 or more."""
     if response.status < 400 and response.status not in _REDIRECTS:
         return
@@ -263,7 +263,7 @@ def raise_for_status(response: aiohttp.ClientResponse, what: str, hint: str = ""
         wait = float(response.headers.get("Retry-After", "0"))
     except ValueError:
         wait = 0.0
-    raise error_from_status(response.status, what, retry_after=max(wait, 0.0), hint=hint)
+    raise error_from_status(response.status, subject, retry_after=max(wait, 0.0), hint=hint)
 
 
 def resource_version(headers: Mapping[str, str]) -> str:

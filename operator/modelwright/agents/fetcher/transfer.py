@@ -273,7 +273,7 @@ class Transfer:
                 received += len(data)
                 recent += len(data)
                 if expected is not None and received > expected:
-                    raise ArtifactChanged(f"{file.path}: the store sent more than the {expected} bytes asked for")
+                    raise ArtifactChanged(f"{file.path}: the store sent more than the {expected} bytes of the request")
                 self._meter.bytes += len(data)
                 yield data
                 if recent >= _MIN_BYTES:
@@ -295,9 +295,10 @@ def _append_piece(pieces: Pieces, data: bytes) -> None:
     pieces[-1] += data
 
 
-def artifact_too_large(limit: int, what: str) -> FetchError:
+def artifact_too_large(limit: int, subject: str) -> FetchError:
     return FetchError(
         FetchReason.ARTIFACT_TOO_LARGE,
-        f"The artifact is too large: {what} is over the limit of {format_size(limit)} (MODELWRIGHT_FETCH_MAX_BYTES). "
-        "Publish less; a limit that an administrator has set (fetch.env of the chart) can be raised there.",
+        f"The artifact is too large: {subject} is over the limit of {format_size(limit)} "
+        "(MODELWRIGHT_FETCH_MAX_BYTES). Publish less; a limit that an administrator has set (fetch.env of the chart) "
+        "can be raised there.",
     )

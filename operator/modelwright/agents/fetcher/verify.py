@@ -43,10 +43,10 @@ class FileHasher:
         return FileEntry(self._file.path, self.size, sha256)
 
 
-def digest_mismatch(what: str, pinned: str, actual: str) -> FetchError:
+def digest_mismatch(subject: str, pinned: str, actual: str) -> FetchError:
     return FetchError(
         FetchReason.DIGEST_MISMATCH,
-        f"{what} has digest {actual}, but {pinned} is pinned. The artifact was changed or damaged after it was "
+        f"{subject} has digest {actual}, but {pinned} is pinned. The artifact was changed or damaged after it was "
         "registered: "
         "restore it, or register the new content as a new ModelVersion.",
     )

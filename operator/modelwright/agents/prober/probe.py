@@ -162,12 +162,12 @@ async def _send_sample(url: str, session: aiohttp.ClientSession, sample: ProbeSa
     return seconds
 
 
-async def _read_body(response: aiohttp.ClientResponse, most: int) -> bytes:
-    """Read the body; of one larger than `most` bytes, slightly more than that."""
+async def _read_body(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
+    """Read the body; of one larger than `max_bytes`, slightly more than that."""
     body = bytearray()
     async for chunk in response.content.iter_chunked(_CHUNK):
         body += chunk
-        if len(body) > most:
+        if len(body) > max_bytes:
             response.close()
             break
     return bytes(body)

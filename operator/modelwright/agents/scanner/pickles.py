@@ -151,15 +151,15 @@ _ITEM_BYTES = {
 class PickleMachine(pickle._Unpickler):
     """Runs one pickle.
 
-    `seen` receives each name that would be imported. `arrays`: read as joblib does. `framed`: read as Python's own
+    `on_import` receives each name that would be imported. `arrays`: read as joblib does. `framed`: read as Python's own
     reader does, and joblib with it: it takes a whole frame from the file at once; the reader in C does not.
     """
 
     dispatch: ClassVar[dict[int, Callable[[Any], None]]] = dict(pickle._Unpickler.dispatch)
 
-    def __init__(self, file: BinaryIO, seen: ImportCallback, *, arrays: bool, framed: bool = True) -> None:
+    def __init__(self, file: BinaryIO, on_import: ImportCallback, *, arrays: bool, framed: bool = True) -> None:
         super().__init__(file, encoding="latin-1")
-        self._file, self._seen, self._arrays, self._framed = file, seen, arrays, framed
+        self._file, self._on_import, self._arrays, self._framed = file, on_import, arrays, framed
         self.has_joblib_arrays = False
         """Whether the pickle contains arrays of joblib, after which other readers continue differently."""
         self._open_wrappers: list[tuple[list[Any], int, Any]] = []
@@ -171,7 +171,7 @@ class PickleMachine(pickle._Unpickler):
         if type(module) is not str or type(name) is not str:
             raise pickle.UnpicklingError("a name is no text")
         module, name = _map_to_python_3(module, name, self.proto)
-        self._seen(module, name)
+        self._on_import(module, name)
         if name.rpartition(".")[2] == "NumpyArrayWrapper":
             self.has_joblib_arrays = True
             return StandIn(_WRAPPER, imported=True)
@@ -280,7 +280,7 @@ class PickleMachine(pickle._Unpickler):
             if not isinstance(state, dict) or not state.keys() <= _WRAPPER_MEMBERS:
                 raise OpaquePickleError("an array of joblib's has unknown members")
             self._plain.require_no_frame("an array of joblib's begins")
-            _skip_array(self._file, state, self._seen)
+            _skip_array(self._file, state, self._on_import)
             self.stack[-1] = StandIn("numpy.ndarray")
 
     def load_stack_global(self) -> None:
@@ -437,7 +437,7 @@ def _skip_bytes(file: BinaryIO, size: int) -> None:
         size -= len(data)
 
 
-def _skip_array(file: BinaryIO, state: dict[Any, Any], seen: ImportCallback) -> None:
+def _skip_array(file: BinaryIO, state: dict[Any, Any], on_import: ImportCallback) -> None:
     """Skip the bytes of an array, which joblib writes between two operations. An array of objects is a pickle there."""
     shape, kind = state.get("shape"), state.get("dtype")
     if not isinstance(shape, tuple) or not all(type(length) is int and length >= 0 for length in shape):
@@ -445,7 +445,7 @@ def _skip_array(file: BinaryIO, state: dict[Any, Any], seen: ImportCallback) -> 
     if not isinstance(kind, DtypeStandIn):
         raise OpaquePickleError("an array of joblib's has no known type")
     if kind.objects:
-        PickleMachine(file, seen, arrays=False).load()
+        PickleMachine(file, on_import, arrays=False).load()
         return
     size = math.prod(shape) * kind.size
     if size > 1 << 50:

@@ -36,7 +36,7 @@ def find_ambiguity(file: BinaryIO, archive: zipfile.ZipFile) -> str:
             return "it has two ends"
         count64, length64, start64 = struct.unpack("<32xQQQ", record)
         fields = ((count, count64, 0xFFFF), (length, length64, 0xFFFFFFFF), (start, start64, 0xFFFFFFFF))
-        if any(short not in (long, most) for short, long, most in fields):
+        if any(short not in (long, marker) for short, long, marker in fields):
             return "its two ends differ"
         count, length, start, table_end = count64, length64, start64, place
     if start + length != table_end:

@@ -40,18 +40,18 @@ def _authorization_for(credentials: StoreCredentials, url: str) -> str:
     value = value or credentials.get("HTTP_AUTHORIZATION")
     if not value:
         return ""
-    host, what = url_netloc(url), strip_url_secrets(url)
+    host, subject = url_netloc(url), strip_url_secrets(url)
     if not hosts:
         raise FetchError(
             FetchReason.ACCESS_DENIED,
-            f"{what}: the credentials have HTTP_AUTHORIZATION and don't say which hosts may get it. Add the key "
+            f"{subject}: the credentials have HTTP_AUTHORIZATION and don't say which hosts may get it. Add the key "
             f"HTTP_HOSTS to the Secret, with host names separated by blanks, such as {host!a}.",
         )
     if url_origin(url) not in {_parse_host_entry(entry) for entry in hosts.replace(",", " ").split()}:
         plain = url.startswith("http:")
         raise FetchError(
             FetchReason.ACCESS_DENIED,
-            f"{what}: HTTP_AUTHORIZATION is not for this host: the Secret's key HTTP_HOSTS must list "
+            f"{subject}: HTTP_AUTHORIZATION is not for this host: the Secret's key HTTP_HOSTS must list "
             + (f"{f'http://{host}'!a}, since plain http shows it to others on the way." if plain else f"{host!a}."),
         )
     return value

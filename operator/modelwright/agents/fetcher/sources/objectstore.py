@@ -169,10 +169,10 @@ class ObjectStoreSource:
         folders = {parent for file in files for parent in list_parents(file.path)}
         files = [file for file in files if file.size or file.path not in folders or file.path not in paths]
         if not files:
-            what = f"no object {part!a} (artifact.path)" if part else "no object of that name"
+            missing = f"no object {part!a} (artifact.path)" if part else "no object of that name"
             raise FetchError(
                 FetchReason.ARTIFACT_NOT_FOUND,
-                f"{self._where}: there is {what} and none below it. Check the path, and its upper and lower case.",
+                f"{self._where}: there is {missing} and none below it. Check the path, and its upper and lower case.",
             )
         return Listing(ArtifactKind.DIRECTORY, tuple(files), within=bool(part))
 
@@ -215,35 +215,35 @@ class ObjectStoreSource:
         except (BaseError, FileNotFoundError, PermissionError, ValueError) as error:
             raise self._translate_error(error, f"{self._where}: {file.path}") from None
 
-    def _translate_error(self, error: Exception, what: str) -> FetchError:
+    def _translate_error(self, error: Exception, subject: str) -> FetchError:
         """Convert obstore's error. Its own text has many lines and the whole request; only facts are taken from it."""
         text = str(error)
         status, code = _HTTP_STATUS.search(text), _ERROR_CODE.search(text)
         if code and code[1] in _HOST_STYLE_CODES:
             return FetchError(
                 FetchReason.INVALID_URI,
-                f"{what}: the store takes a bucket in the host name only ({code[1]}). Set "
+                f"{subject}: the store takes a bucket in the host name only ({code[1]}). Set "
                 'AWS_VIRTUAL_HOSTED_STYLE_REQUEST to "true" in the credentials Secret.',
             )
         hint = f" The store says {code[1]}." if code else ""
         if self._no_credentials and ("169.254." in text or "token request" in text):
-            return FetchError(FetchReason.ACCESS_DENIED, f"{what}: {self._no_credentials}")
+            return FetchError(FetchReason.ACCESS_DENIED, f"{subject}: {self._no_credentials}")
         if "configured region" in text or (status and status[1] in ("301", "400") and self._context.uri.scheme == "s3"):
             return FetchError(
                 FetchReason.STORE_UNREACHABLE,
-                f"{what}: the store refuses the request. The bucket may be in another region: set AWS_REGION (and "
+                f"{subject}: the store refuses the request. The bucket may be in another region: set AWS_REGION (and "
                 "AWS_ENDPOINT_URL, where it isn't AWS) in the credentials Secret.",
             )
         if isinstance(error, PreconditionError):
-            return ArtifactChanged(f"{what}: the object changed while it was read")
+            return ArtifactChanged(f"{subject}: the object changed while it was read")
         if isinstance(error, FileNotFoundError):
-            return error_from_status(404, what)
+            return error_from_status(404, subject)
         if isinstance(error, PermissionDeniedError | UnauthenticatedError | PermissionError):
-            return error_from_status(int(status[1]) if status else 403, what, hint=hint)
+            return error_from_status(int(status[1]) if status else 403, subject, hint=hint)
         if status:
-            return error_from_status(int(status[1]), what, hint=hint)
+            return error_from_status(int(status[1]), subject, hint=hint)
         if "UnknownIssuer" in text or "certificate" in text.lower():
-            return untrusted_certificate(what)
+            return untrusted_certificate(subject)
         for sign, meaning in (
             ("dns error", "the store's host name can't be resolved"),
             ("ConnectionRefused", "the store refuses connections"),
@@ -251,13 +251,13 @@ class ObjectStoreSource:
             ("Timeout", "the store doesn't answer"),
         ):
             if sign in text:
-                return store_unreachable(f"{what}: {meaning}")
+                return store_unreachable(f"{subject}: {meaning}")
         if isinstance(error, ValueError) or "URL scheme is not allowed" in text:
             return FetchError(
                 FetchReason.INVALID_URI,
-                f"{what}: the store's client refuses this address ({text.splitlines()[0][:200]}).",
+                f"{subject}: the store's client refuses this address ({text.splitlines()[0][:200]}).",
             )
-        return store_unreachable(f"{what}: the connection to the store broke")
+        return store_unreachable(f"{subject}: the connection to the store broke")
 
     async def close(self) -> None:
         self._store = None

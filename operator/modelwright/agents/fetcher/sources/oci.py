@@ -174,17 +174,17 @@ class RegistrySource:
 
         The digest is computed from its bytes: the registry's own header is not trusted.
         """
-        what = f"{self._where}: the manifest {reference}"
+        subject = f"{self._where}: the manifest {reference}"
         async with self._open_url(
             f"{self._base}/manifests/{reference}", {"Accept": ", ".join(_MANIFEST_TYPES + _INDEX_TYPES)}
         ) as response:
-            raise_for_status(response, what)
+            raise_for_status(response, subject)
             body = bytearray()
             async for data in response.content.iter_any():
                 body += data
                 if len(body) > _MAX_MANIFEST_BYTES:
                     raise FetchError(
-                        FetchReason.ARTIFACT_TOO_LARGE, f"{what} is larger than {_MAX_MANIFEST_BYTES >> 20} MiB."
+                        FetchReason.ARTIFACT_TOO_LARGE, f"{subject} is larger than {_MAX_MANIFEST_BYTES >> 20} MiB."
                     )
             kind = response.headers.get("Content-Type", "").partition(";")[0].strip()
         digest = f"sha256:{hashlib.sha256(body).hexdigest()}"
@@ -194,7 +194,7 @@ class RegistrySource:
             manifest = untrusted_json.parse_json(body, _MANIFEST_BOUNDS)
             manifest.setdefault("mediaType", kind)
         except (ValueError, AttributeError):
-            raise store_unreachable(f"{what} is not JSON") from None
+            raise store_unreachable(f"{subject} is not JSON") from None
         return digest, manifest
 
     async def inspect(self, digest: str) -> Listing:

@@ -57,9 +57,9 @@ class ClaimSource:
                 ArtifactKind.FILE, (self._build_remote_file(start, start.name, unpack=not within),), within=within
             )
         except (FileNotFoundError, NotADirectoryError):
-            what = f"file or folder {part!a} (artifact.path)" if part else "such file or folder on the claim"
+            missing = f"file or folder {part!a} (artifact.path)" if part else "such file or folder on the claim"
             raise FetchError(
-                FetchReason.ARTIFACT_NOT_FOUND, f"{self._where}: there is no {what}. Check the path."
+                FetchReason.ARTIFACT_NOT_FOUND, f"{self._where}: there is no {missing}. Check the path."
             ) from None
         except PermissionError as error:
             raise FetchError(

@@ -1,4 +1,4 @@
-"""`python -m modelwright.agents.drift_monitor`: entry point of the observer's container."""
+"""`python -m modelwright.agents.drift_monitor`: entry point of the drift monitor's container."""
 
 from modelwright.agents.drift_monitor.command import run_drift_monitor
 

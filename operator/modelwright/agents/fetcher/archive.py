@@ -150,7 +150,7 @@ class _UnpackTarget:
         elif part.is_file:
             self._replace_part(is_file=False)
         if folder:
-            # With patterns, a folder comes with the first of its files.
+            # With patterns, a folder is made for the first of its files.
             return None if selection.include or selection.exclude else place
         if not selection.matches_patterns(place):
             part.candidates.add_name(path)

@@ -22,7 +22,7 @@ class ArtifactKind(StrEnum):
     """How an artifact's digest is computed."""
 
     FILE = "file"  # sha256 of the one file's bytes
-    DIRECTORY = "directory"  # digest.of_directory over the files
+    DIRECTORY = "directory"  # digest.directory_digest over the files
     PINNED = "pinned"  # the store names content by digest: OCI manifest, Hub commit
 
 

@@ -28,12 +28,8 @@ class FetchSettings:
     max_unpacked_ratio: float = 200.0  # unpacked to packed, checked from 64 MiB unpacked
     max_entries: int = 100_000  # of an archive, or files of a folder
     progress_seconds: float = 5.0
-    claim_seconds: float = (
-        60.0  # a pod that fills the shared cache and gives no sign of life for this long is passed over
-    )
-    verify_cache: str = (
-        "size"  # `size`: a cached artifact's files are there with their sizes; `full`: they are hashed again
-    )
+    claim_seconds: float = 60.0  # a claim on the shared cache that does not change for this long is stale
+    verify_cache: str = "size"  # `size`: check the sizes of a cached artifact's files; `full`: hash them again
     instance_credentials: bool = (
         False  # without credentials, ask the cloud's metadata service after an anonymous try is denied
     )

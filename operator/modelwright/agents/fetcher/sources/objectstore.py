@@ -31,9 +31,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_MIN_PIECE_BYTES = (
-    256 << 10
-)  # asked for at least this much at a time; larger pieces would make a slow link look like a stalled one
+_MIN_PIECE_BYTES = 256 << 10  # minimum size of a piece; larger pieces would make a slow link appear stalled
 _PAGE_SIZE = 1000
 _ERROR_CODE = re.compile(r"<Code>([A-Za-z0-9.]{1,64})</Code>")
 _HOST_STYLE_CODES = {

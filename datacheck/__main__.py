@@ -40,6 +40,7 @@ def check_dataset(
 
 
 def main() -> int:
+    """Check the dataset and return the exit code: 0 with a result, 1 without one."""
     values = [os.environ.get(name) for name in ("INPUTS_FILE", "DATASET_DIR")]
     if not all(values):
         print("data check: INPUTS_FILE and DATASET_DIR are needed: run it as a stage of a TrainingRun", file=sys.stderr)

@@ -65,6 +65,7 @@ class Column(_SchemaPart):
 
     @property
     def is_numeric(self) -> bool:
+        """Whether the values are numbers."""
         return self.type in NUMERIC_KINDS
 
 

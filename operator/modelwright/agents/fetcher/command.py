@@ -134,13 +134,29 @@ def run_fetcher(
         )
     seconds = round(time.monotonic() - started, 3)
     if isinstance(outcome, Fingerprint):
-        fingerprint_message = {"fingerprint": outcome.fingerprint, "objects": outcome.objects, "bytes": outcome.size}
-        write_termination(places.termination_log, json.dumps(fingerprint_message))
-        report.log_event(
-            "done", f"Saw {outcome.fingerprint}, {outcome.objects} objects in {seconds:.1f} s", **fingerprint_message
-        )
-        return 0
-    message = {"digest": outcome.digest, "sizeBytes": outcome.size, "fetched": outcome.fetched, "seconds": seconds}
+        _report_fingerprint(outcome, seconds, places, report)
+    else:
+        verb = "Resolved" if options.command == "resolve" else "Verified" if outcome.fetched else "Already there:"
+        _report_outcome(outcome, verb, seconds, places, report)
+    return 0
+
+
+def _report_fingerprint(fingerprint: Fingerprint, seconds: float, places: ContainerPaths, report: FetchReport) -> None:
+    message = {"fingerprint": fingerprint.fingerprint, "objects": fingerprint.objects, "bytes": fingerprint.size}
+    write_termination(places.termination_log, json.dumps(message))
+    text = f"Fingerprint {fingerprint.fingerprint} of {fingerprint.objects} objects in {seconds:.1f} s"
+    report.log_event("done", text, **message)
+
+
+def _report_outcome(
+    outcome: FetchOutcome, verb: str, seconds: float, places: ContainerPaths, report: FetchReport
+) -> None:
+    message: dict[str, object] = {
+        "digest": outcome.digest,
+        "sizeBytes": outcome.size,
+        "fetched": outcome.fetched,
+        "seconds": seconds,
+    }
     if outcome.tree:
         message["tree"] = outcome.tree
     if outcome.hint:
@@ -150,9 +166,7 @@ def run_fetcher(
         message["signature"] = {name: report.redact(value) for name, value in judgement.to_json().items()}
         report.log_event("signature", f"{judgement.finding}: {judgement.message}", reason=str(judgement.finding))
     write_termination(places.termination_log, json.dumps(message))
-    verb = "Resolved" if options.command == "resolve" else "Verified" if outcome.fetched else "Already there:"
     report.log_event("done", f"{verb} {outcome.digest}, {format_size(outcome.size)} in {seconds:.1f} s", **message)
-    return 0
 
 
 def _report_failure(reason: FetchReason, message: str, places: ContainerPaths, report: FetchReport) -> int:

@@ -140,6 +140,7 @@ class PathCandidates:
                 names["/".join(parts[same:]) if same == len(self._segments) else parts[same]] = None
 
     def add_names(self, names: Iterable[str]) -> PathCandidates:
+        """Add the names of entries; returns itself."""
         for name in names:
             self.add_name(name)
         return self

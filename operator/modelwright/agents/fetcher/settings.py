@@ -81,6 +81,7 @@ class ContainerPaths:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str], hostname: str) -> ContainerPaths:
+        """Read the paths from the environment; `hostname` names the pod if it has no uid."""
         return cls(
             credentials=Path(environment.get("MODELWRIGHT_CREDENTIALS") or "/var/run/modelwright/credentials"),
             termination_log=Path(environment.get("MODELWRIGHT_TERMINATION_LOG") or "/dev/termination-log"),

@@ -74,6 +74,7 @@ class StoreCredentials:
         return self.read_mounted(name) or self._environment.get(name, "").strip()
 
     def is_enabled(self, name: str) -> bool:
+        """Return whether the value is true, 1 or yes."""
         return self.get(name).lower() in ("true", "1", "yes")
 
     def list_secrets(self) -> Iterator[str]:

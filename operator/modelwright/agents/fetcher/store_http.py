@@ -103,6 +103,7 @@ def url_netloc(url: str) -> str:
 
 
 def url_origin(url: str) -> tuple[str, str, int | None]:
+    """Return the URL's scheme, host and port."""
     split = urlsplit(url)
     return split.scheme, split.hostname or "", split.port or {"http": 80, "https": 443}.get(split.scheme)
 
@@ -142,6 +143,7 @@ class StoreHttpClient:
         )
 
     async def close(self) -> None:
+        """Close the connections."""
         await self._session.close()
 
     @asynccontextmanager

@@ -108,6 +108,7 @@ class TransferBudget:
         return BudgetGrant(self, size)
 
     def release_room(self, size: int, requests: int) -> None:
+        """Return room for bytes and requests, and serve the waiters that now fit."""
         self._free += size
         self._requests += requests
         while self._waiting:
@@ -296,6 +297,7 @@ def _append_piece(pieces: Pieces, data: bytes) -> None:
 
 
 def artifact_too_large(limit: int, subject: str) -> FetchError:
+    """Build the error for an artifact over the limit."""
     return FetchError(
         FetchReason.ARTIFACT_TOO_LARGE,
         f"The artifact is too large: {subject} is over the limit of {format_size(limit)} "

@@ -22,12 +22,14 @@ class FileHasher:
             self._git.update(f"blob {file.size}\0".encode())
 
     def update(self, data: bytes | bytearray | memoryview) -> None:
+        """Hash the next bytes."""
         self._sha256.update(data)
         if self._git is not None:
             self._git.update(data)
         self.size += len(data)
 
     def update_all(self, pieces: Iterable[bytes | bytearray]) -> None:
+        """Hash the next pieces."""
         for data in pieces:
             self.update(data)
 
@@ -44,6 +46,7 @@ class FileHasher:
 
 
 def digest_mismatch(subject: str, pinned: str, actual: str) -> FetchError:
+    """Build the error for content with another digest than the pinned one."""
     return FetchError(
         FetchReason.DIGEST_MISMATCH,
         f"{subject} has digest {actual}, but {pinned} is pinned. The artifact was changed or damaged after it was "

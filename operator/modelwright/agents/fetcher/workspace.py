@@ -60,6 +60,7 @@ class Workspace:
             self._journal = self._journal_path.open("ab", buffering=0)
 
     def close(self) -> None:
+        """Close the journal."""
         if self._journal is not None:
             self._journal.close()
             self._journal = None
@@ -102,6 +103,7 @@ class Workspace:
 
     @property
     def has_leftovers(self) -> bool:
+        """Whether an earlier try has finished files."""
         return bool(self._done)
 
     def stored_bytes(self) -> int:
@@ -201,6 +203,7 @@ class Workspace:
         return sink
 
     def move_finished(self, file: RemoteFile, partial: Path, entry: FileEntry) -> None:
+        """Move a verified file from `partial` to its place and record it."""
         place = self.finished_path(file)
         self._make_folder(place.parent)
         partial.chmod(FILE_MODE)
@@ -227,6 +230,7 @@ class PartialFile:
 
     @property
     def offset(self) -> int:
+        """Number of bytes written."""
         return self._hasher.size
 
     def append(self, pieces: Pieces) -> None:
@@ -262,6 +266,7 @@ class PartialFile:
         return entry
 
     def close(self) -> None:
+        """Close the file."""
         self._out.close()
 
 

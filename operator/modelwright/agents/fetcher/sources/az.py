@@ -23,6 +23,7 @@ _CREDENTIALS_HINT = "Set credentialsSecretRef, or a serviceAccountName with work
 
 
 def open_azure(context: FetchContext) -> ArtifactSource:
+    """Open the source with the given credentials: account key, SAS token, service principal or workload identity."""
     credentials = context.credentials
     endpoint = check_endpoint("AZURE_ENDPOINT_URL", credentials.get("AZURE_ENDPOINT_URL"))
     config: AzureConfig = {"account_name": context.uri.authority, "container_name": context.uri.container}

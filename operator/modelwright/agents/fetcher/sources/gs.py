@@ -25,6 +25,7 @@ _KEY_NAME = "GOOGLE_APPLICATION_CREDENTIALS_JSON"
 
 
 def open_gcs(context: FetchContext) -> ArtifactSource:
+    """Open the source with the given credentials: a JSON key or the identity of the pod."""
     credentials = context.credentials
     endpoint = check_endpoint("GOOGLE_ENDPOINT_URL", credentials.get("GOOGLE_ENDPOINT_URL"))
     config: GCSConfig = {"bucket": context.uri.authority}

@@ -56,6 +56,7 @@ class RegistryAuth:
 
     @property
     def headers(self) -> dict[str, str]:
+        """The headers that authorize a request; empty before the first challenge."""
         return {"Authorization": self._bearer} if self._bearer else {}
 
     async def answer_challenge(self, web: StoreHttpClient, challenge: str, scope: str) -> None:
@@ -145,6 +146,8 @@ def _read_auth_entry(context: FetchContext, registry: str, repository: str) -> t
 
 
 class RegistrySource:
+    """An artifact or image in a registry: each layer is a file or an archive."""
+
     def __init__(self, context: FetchContext) -> None:
         self._context = context
         self._where = context.uri.safe

@@ -53,6 +53,7 @@ def add_bucket_to_host(endpoint: str, bucket: str) -> str:
 
 
 def open_s3(context: FetchContext) -> ArtifactSource:
+    """Open the source with the given credentials: an access key or the identity of the pod."""
     credentials = context.credentials
     endpoint = check_endpoint("AWS_ENDPOINT_URL", credentials.get("AWS_ENDPOINT_URL"))
     config: S3Config = {

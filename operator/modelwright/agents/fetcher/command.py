@@ -1,5 +1,5 @@
-"""The command line: `resolve` reports an artifact's digest, `get` downloads a verified copy, `look` fingerprints
-data."""
+"""The command line: `resolve` reports an artifact's digest, `get` downloads a verified copy, `fingerprint` detects
+changes of data."""
 
 from __future__ import annotations
 
@@ -198,7 +198,11 @@ def _build_parser() -> argparse.ArgumentParser:
         help="also report the digest of the files that a pod gets, unpacked, which proves them in a shared cache",
     )
     _add_selection(resolve)
-    fingerprint = commands.add_parser("look", help="report a fingerprint of data, store nothing")
+    # Operators up to 0.1 write `look` into their pods.
+    fingerprint = commands.add_parser(
+        "fingerprint", aliases=["look"], help="report a fingerprint of data, store nothing"
+    )
+    fingerprint.set_defaults(command="fingerprint")
     fingerprint.add_argument("--uri", required=True, help="where the data is")
     fingerprint.add_argument(
         "--changed",
@@ -257,7 +261,7 @@ async def _run_command(job: FetchJob) -> FetchOutcome | Fingerprint:
         if options.tree:
             return await _resolve_tree(job, options.digest or "")
         return await job.with_downloader(options.uri, _resolve_digest, job.part)
-    if options.command == "look":
+    if options.command == "fingerprint":
         return await job.with_downloader(
             options.uri,
             lambda downloader: downloader.take_fingerprint(options.changed),

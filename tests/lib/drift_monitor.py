@@ -50,12 +50,12 @@ async def parity(request: web.Request) -> web.StreamResponse:
     return web.json_response({"outputs": [output]})
 
 
-class Watched:
-    """An observer before a handler, and a session to speak to it."""
+class DriftMonitorHarness:
+    """A drift monitor before a handler, and a session to speak to it."""
 
-    def __init__(self, observer: DriftMonitor, session: aiohttp.ClientSession) -> None:
-        self.observer, self.session = observer, session
-        self.url = f"http://127.0.0.1:{observer.port}"
+    def __init__(self, monitor: DriftMonitor, session: aiohttp.ClientSession) -> None:
+        self.monitor, self.session = monitor, session
+        self.url = f"http://127.0.0.1:{monitor.port}"
 
     async def copy(self, data: Any, path: str = INFER, method: str = "POST", **options: Any) -> None:
         data = data if isinstance(data, bytes) else json.dumps(data).encode()
@@ -65,7 +65,7 @@ class Watched:
 
     async def metrics(self) -> dict[str, Series]:
         """Of each metric the values, by its labels beside those of the Model, when all copies are through."""
-        while self.observer.stats.pending:  # noqa: ASYNC110 - what counts has no event for a test
+        while self.monitor.stats.pending:  # noqa: ASYNC110 - what counts has no event for a test
             await asyncio.sleep(0.005)
         async with self.session.get(f"{self.url}/metrics") as response:
             return parse_metrics(await response.text())
@@ -85,7 +85,9 @@ def parse_metrics(text: str) -> dict[str, Series]:
 
 
 @contextlib.asynccontextmanager
-async def watching(handler: Handler = parity, sample: Any = SAMPLE, **settings: Any) -> AsyncIterator[Watched]:
+async def monitoring(
+    handler: Handler = parity, sample: Any = SAMPLE, **settings: Any
+) -> AsyncIterator[DriftMonitorHarness]:
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", handler)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
@@ -106,11 +108,11 @@ async def watching(handler: Handler = parity, sample: Any = SAMPLE, **settings: 
         rows_per_request=1000,
         copy_token=TOKEN,
     )
-    observer = DriftMonitor(replace(values, **settings), parse_reference(sample))
-    await observer.start()
+    monitor = DriftMonitor(replace(values, **settings), parse_reference(sample))
+    await monitor.start()
     try:
         async with aiohttp.ClientSession() as session:
-            yield Watched(observer, session)
+            yield DriftMonitorHarness(monitor, session)
     finally:
-        await observer.stop()
+        await monitor.stop()
         await runner.cleanup()

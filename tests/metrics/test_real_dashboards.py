@@ -25,7 +25,7 @@ from modelwright.kube.client import KubeClient
 from modelwright.obs.clock import FakeClock
 from modelwright.obs.metrics import REGISTRY
 from tests.lib.dashboards import BOARDS, Query, filled, queries, variables
-from tests.lib.drift_monitor import alike, watching
+from tests.lib.drift_monitor import alike, monitoring
 from tests.lib.model_metrics import held_at_ten
 from tests.lib.prometheus import Exporter, Job, answers, prometheus, traefik
 from tests.lib.real_prometheus import PrometheusHarness, infer, stored, v2_server
@@ -171,7 +171,7 @@ class Targets:
 
     async def start(self, stack: contextlib.AsyncExitStack, folder: Path) -> list[Job]:
         """Start all of them; gives how they are scraped, but for Traefik (`counted`)."""
-        self.observer = await stack.enter_async_context(watching())
+        self.observer = await stack.enter_async_context(monitoring())
         servers = {
             "v1": stack.enter_context(v2_server(folder, "v1", "{}"))[0],
             "v2": stack.enter_context(v2_server(folder, "v2", '{"errorShare": 0.5}'))[0],

@@ -58,7 +58,7 @@ async def server(handler: Handler) -> AsyncIterator[str]:
         await runner.cleanup()
 
 
-class Between:
+class ComparerHarness:
     """A comparer between two handlers, and a client session."""
 
     def __init__(self, comparer: Comparer, session: aiohttp.ClientSession) -> None:
@@ -80,7 +80,7 @@ class Between:
 
 
 @contextlib.asynccontextmanager
-async def comparing(serving: Handler, candidate: Handler, **settings: Any) -> AsyncIterator[Between]:
+async def comparing(serving: Handler, candidate: Handler, **settings: Any) -> AsyncIterator[ComparerHarness]:
     async with server(serving) as old, server(candidate) as new, aiohttp.ClientSession() as session:
         values = ComparerSettings(
             old, new, "old", "new", host="127.0.0.1", port=0, stop_seconds=0.1, **KNOWN | settings
@@ -88,7 +88,7 @@ async def comparing(serving: Handler, candidate: Handler, **settings: Any) -> As
         comparer = Comparer(values)
         await comparer.start()
         try:
-            yield Between(comparer, session)
+            yield ComparerHarness(comparer, session)
         finally:
             await comparer.stop()
 
@@ -100,9 +100,9 @@ async def test_both_are_asked_the_same_and_agree() -> None:
         received.append((request.method, request.raw_path, await request.read()))
         return web.json_response(outputs(3, 7))
 
-    async with comparing(record, record) as between:
-        await between.copy("/team%2Fa/v2/models/digits/versions/1/infer?trace=1%202")
-        summary = await between.summary()
+    async with comparing(record, record) as harness:
+        await harness.copy("/team%2Fa/v2/models/digits/versions/1/infer?trace=1%202")
+        summary = await harness.summary()
     assert received == [("POST", "/team%2Fa/v2/models/digits/versions/1/infer?trace=1%202", BODY)] * 2
     assert (summary.received, summary.compared, summary.rows, summary.disagreements) == (1, 1, 2, 0)
     assert (summary.agreement, summary.errors.candidate, summary.latency.candidate.count) == (1.0, 0, 1)
@@ -131,9 +131,9 @@ async def test_copy_forwards_headers_but_connection_session_and_trace() -> None:
         "Host": "models.example.com",
         "Expect": "100-continue",
     }
-    async with comparing(record, good) as between:
-        await between.copy(data=gzip.compress(BODY), headers=sent)
-        await between.summary()
+    async with comparing(record, good) as harness:
+        await harness.copy(data=gzip.compress(BODY), headers=sent)
+        await harness.summary()
     [(received, body)] = requests
     assert gzip.decompress(body) == BODY
     headers = {name.lower(): value for name, value in received.items()}
@@ -166,12 +166,12 @@ async def test_request_without_token_is_refused_and_not_forwarded(sent: list[tup
         requests.append(request)
         return web.json_response(outputs(3, 7))
 
-    async with comparing(record, record) as between:
-        async with between.session.post(between.url + INFER, data=BODY, headers=sent) as response:
+    async with comparing(record, record) as harness:
+        async with harness.session.post(harness.url + INFER, data=BODY, headers=sent) as response:
             assert response.status == 403
-        await between.copy()
-        summary = await between.summary()
-        async with between.session.get(f"{between.url}/metrics") as response:
+        await harness.copy()
+        summary = await harness.summary()
+        async with harness.session.get(f"{harness.url}/metrics") as response:
             message = await response.text()
     assert (summary.refused, summary.received, summary.compared, len(requests)) == (1, 1, 1, 2)
     assert 'modelwright_comparer_requests_total{result="refused"} 1.0' in message
@@ -179,10 +179,10 @@ async def test_request_without_token_is_refused_and_not_forwarded(sent: list[tup
 
 @pytest.mark.parametrize(("settings", "counted"), [({}, 0), ({"copies_without_token": "Count"}, 1)], ids=str)
 async def test_without_a_token_nothing_counts_unless_all_shall(settings: dict[str, Any], counted: int) -> None:
-    async with comparing(good, good, copy_token="", **settings) as between:
-        async with between.session.post(between.url + INFER, data=BODY, headers={TOKEN_HEADER: ""}):
+    async with comparing(good, good, copy_token="", **settings) as harness:
+        async with harness.session.post(harness.url + INFER, data=BODY, headers={TOKEN_HEADER: ""}):
             pass
-        summary = await between.summary()
+        summary = await harness.summary()
     assert (summary.compared, summary.refused) == (counted, 1 - counted)
 
 
@@ -216,13 +216,13 @@ async def test_what_is_no_inference_is_ignored() -> None:
     async def never(_: web.Request) -> web.StreamResponse:
         raise AssertionError
 
-    async with comparing(never, never) as between:
-        await between.copy(method="GET")
-        await between.copy("/v2/models/digits/ready")
-        await between.copy("/v1/models/digits:predict")
-        await between.copy("/v2/models/digits/infer/more")
-        await between.copy(headers={SHADOW_HEADER: "1"})
-        summary = await between.summary()
+    async with comparing(never, never) as harness:
+        await harness.copy(method="GET")
+        await harness.copy("/v2/models/digits/ready")
+        await harness.copy("/v1/models/digits:predict")
+        await harness.copy("/v2/models/digits/infer/more")
+        await harness.copy(headers={SHADOW_HEADER: "1"})
+        summary = await harness.summary()
     assert (summary.received, summary.ignored, summary.compared) == (5, 5, 0)
     assert summary.agreement is None
 
@@ -231,9 +231,9 @@ async def test_failing_candidate_differs_in_every_row_and_is_not_fast() -> None:
     async def broken(_: web.Request) -> web.StreamResponse:
         return web.json_response({"error": "no"}, status=500)
 
-    async with comparing(good, broken) as between:
-        await between.copy()
-        summary = await between.summary()
+    async with comparing(good, broken) as harness:
+        await harness.copy()
+        summary = await harness.summary()
     assert (summary.compared, summary.rows, summary.disagreements) == (1, 2, 2)
     assert (summary.mismatches.unanswered, summary.errors.candidate, summary.errors.serving) == (1, 1, 0)
     assert (summary.latency.serving.count, summary.latency.candidate.count) == (1, 0)
@@ -244,20 +244,20 @@ async def test_one_that_does_not_answer_is_given_up_and_was_slow() -> None:
         await asyncio.sleep(60)
         return web.Response()
 
-    async with comparing(good, hangs, request_timeout_seconds=0.2) as between:
-        await between.copy()
-        summary = await between.summary()
+    async with comparing(good, hangs, request_timeout_seconds=0.2) as harness:
+        await harness.copy()
+        summary = await harness.summary()
     assert (summary.errors.candidate, summary.disagreements, summary.latency.candidate.count) == (1, 2, 1)
     assert summary.latency.candidate.sum >= 0.2
 
 
 async def test_nothing_at_the_address_is_an_error_and_not_slow() -> None:
-    async with comparing(good, good) as between:
-        between.comparer._settings = ComparerSettings(  # both addresses lead nowhere
+    async with comparing(good, good) as harness:
+        harness.comparer._settings = ComparerSettings(  # both addresses lead nowhere
             "http://127.0.0.1:9", "http://127.0.0.1:9", "old", "new", host="127.0.0.1", port=0, **KNOWN
         )
-        await between.copy()
-        summary = await between.summary()
+        await harness.copy()
+        summary = await harness.summary()
     assert (summary.uncomparable, summary.compared) == (1, 0)
     assert (summary.errors.serving, summary.errors.candidate, summary.latency.serving.count) == (1, 1, 0)
 
@@ -266,9 +266,9 @@ async def test_request_rejected_by_serving_revision_is_uncomparable() -> None:
     async def refuses(_: web.Request) -> web.StreamResponse:
         return web.json_response({"error": "shape"}, status=400)
 
-    async with comparing(refuses, refuses) as between:
-        await between.copy(data=b"{}")
-        summary = await between.summary()
+    async with comparing(refuses, refuses) as harness:
+        await harness.copy(data=b"{}")
+        summary = await harness.summary()
     assert (summary.uncomparable, summary.errors.serving, summary.errors.candidate) == (1, 0, 0)
 
 
@@ -278,9 +278,9 @@ async def test_binary_answers_are_compared() -> None:
         head = json.dumps({"outputs": [entry]}).encode()
         return web.Response(body=head + b"\x03\x07", headers={"Inference-Header-Content-Length": str(len(head))})
 
-    async with comparing(good, binary) as between:
-        await between.copy()
-        summary = await between.summary()
+    async with comparing(good, binary) as harness:
+        await harness.copy()
+        summary = await harness.summary()
     assert (summary.rows, summary.disagreements) == (2, 0)
 
 
@@ -288,12 +288,12 @@ async def test_large_answer_is_compared_and_too_large_one_not_read() -> None:
     async def large(_: web.Request) -> web.StreamResponse:
         return web.json_response(outputs(*range(50_000)))
 
-    async with comparing(large, large) as between:
-        await between.copy()
-        assert (await between.summary()).rows == 50_000
-    async with comparing(good, large, max_answer_bytes=1000) as between:
-        await between.copy()
-        summary = await between.summary()
+    async with comparing(large, large) as harness:
+        await harness.copy()
+        assert (await harness.summary()).rows == 50_000
+    async with comparing(good, large, max_answer_bytes=1000) as harness:
+        await harness.copy()
+        summary = await harness.summary()
     assert (summary.mismatches.unreadable, summary.disagreements) == (1, 2)
 
 
@@ -304,17 +304,17 @@ async def test_copies_beyond_the_queue_are_answered_and_dropped() -> None:
         await gate.wait()
         return web.json_response(outputs(3, 7))
 
-    async with comparing(waits, good, queue_length=3, concurrency=2) as between:
-        await between.copy()
-        await between.copy()
-        while not between.comparer._queue.empty():  # noqa: ASYNC110 - as above
+    async with comparing(waits, good, queue_length=3, concurrency=2) as harness:
+        await harness.copy()
+        await harness.copy()
+        while not harness.comparer._queue.empty():  # noqa: ASYNC110 - as above
             await asyncio.sleep(0.001)
         for _ in range(10):
-            await between.copy()
-        behind = await between.summary(finished=False)
+            await harness.copy()
+        behind = await harness.summary(finished=False)
         assert (behind.received, behind.dropped, behind.compared) == (12, 7, 0)
         gate.set()
-        summary = await between.summary()
+        summary = await harness.summary()
     assert (summary.received, summary.dropped, summary.compared, summary.rows) == (12, 7, 5, 10)
 
 
@@ -333,26 +333,26 @@ async def test_bodies_are_bounded_each_and_together(chunked: bool) -> None:
         return chunks(body) if chunked else body
 
     limits = {"max_body_bytes": len(BODY), "queue_bytes": 2 * len(BODY)}
-    async with comparing(waits, good, **limits) as between:
-        await between.copy(data=data(BODY + b" "))
-        assert (await between.summary()).dropped == 1
+    async with comparing(waits, good, **limits) as harness:
+        await harness.copy(data=data(BODY + b" "))
+        assert (await harness.summary()).dropped == 1
         for _ in range(3):
-            await between.copy(data=data(BODY))
+            await harness.copy(data=data(BODY))
         gate.set()
-        summary = await between.summary()
+        summary = await harness.summary()
         assert (summary.dropped, summary.compared) == (2, 2)
-        await between.copy(data=data(BODY))
-        assert (await between.summary()).compared == 3
+        await harness.copy(data=data(BODY))
+        assert (await harness.summary()).compared == 3
 
 
 async def test_metrics_and_probes() -> None:
-    async with comparing(good, good) as between:
-        await between.copy()
-        await between.summary()
+    async with comparing(good, good) as harness:
+        await harness.copy()
+        await harness.summary()
         for path in ("/healthz", "/readyz"):
-            async with between.session.get(between.url + path) as response:
+            async with harness.session.get(harness.url + path) as response:
                 assert response.status == 200
-        async with between.session.get(f"{between.url}/metrics") as response:
+        async with harness.session.get(f"{harness.url}/metrics") as response:
             text = await response.text()
     assert 'modelwright_comparer_requests_total{result="compared"} 1.0' in text
     assert 'modelwright_comparer_rows_total{result="agree"} 2.0' in text
@@ -372,9 +372,9 @@ async def test_stop_drops_queued_copies_and_finishes_those_in_process() -> None:
             ComparerSettings(old, new, "old", "new", host="127.0.0.1", port=0, concurrency=1, stop_seconds=10, **KNOWN)
         )
         await comparer.start()
-        between = Between(comparer, session)
+        harness = ComparerHarness(comparer, session)
         for _ in range(3):
-            await between.copy()
+            await harness.copy()
         await requests.wait()
         await comparer.stop()
         summary = comparer.stats.build_summary()

@@ -32,15 +32,26 @@ from modelwright.agents.mirror import SHADOW_HEADER
 from modelwright.api.names import COPY_TOKEN_HEADER
 from modelwright.core.drift import worst_features
 from modelwright.core.drift.reference_sample import InvalidReferenceSample
-from tests.lib.drift_monitor import INFER, SAMPLE, TOKEN, Handler, Series, alike, body, parity, parse_metrics, watching
+from tests.lib.drift_monitor import (
+    INFER,
+    SAMPLE,
+    TOKEN,
+    Handler,
+    Series,
+    alike,
+    body,
+    monitoring,
+    parity,
+    parse_metrics,
+)
 
 ROOT = Path(__file__).parents[4]
 
 
 async def test_requests_like_the_reference_are_no_drift() -> None:
-    async with watching() as watched:
-        await watched.copy(alike())
-        result = await watched.metrics()
+    async with monitoring() as harness:
+        await harness.copy(alike())
+        result = await harness.metrics()
     assert result["modelwright_observed_rows_total"] == {(): 60}
     assert result["modelwright_observed_window_rows"] == {("input", "10m"): 60, ("prediction", "10m"): 60}
     assert result["modelwright_drift_distance"].keys() == {
@@ -52,10 +63,10 @@ async def test_requests_like_the_reference_are_no_drift() -> None:
 
 
 async def test_changed_requests_are_drift_of_inputs_and_answers() -> None:
-    async with watching() as watched:
+    async with monitoring() as harness:
         for _ in range(6):
-            await watched.copy(body(*([9, number % 3] for number in range(10))))
-        result = await watched.metrics()
+            await harness.copy(body(*([9, number % 3] for number in range(10))))
+        result = await harness.metrics()
     excess, worst = result["modelwright_drift_excess"], result["modelwright_drift_worst_excess"]
     assert excess["input", "10m"] > 1
     assert excess["prediction", "10m"] > 1
@@ -64,11 +75,11 @@ async def test_changed_requests_are_drift_of_inputs_and_answers() -> None:
 
 
 async def test_the_worst_features_are_told_with_their_numbers() -> None:
-    async with watching(long_window="12h") as watched:
+    async with monitoring(long_window="12h") as harness:
         for _ in range(6):
-            await watched.copy(body(*([9, number % 3] for number in range(10))))
-        await watched.metrics()
-        async with watched.session.get(f"{watched.url}/worst") as response:
+            await harness.copy(body(*([9, number % 3] for number in range(10))))
+        await harness.metrics()
+        async with harness.session.get(f"{harness.url}/worst") as response:
             first, *_ = result = worst_features.parse_answer(await response.json(), "v1")
     assert first.feature_key == ("input", "x[0]")
     assert (first.rows, first.figure.method, first.figure.floor) == (60, "KolmogorovSmirnov", 0.05)
@@ -77,17 +88,17 @@ async def test_the_worst_features_are_told_with_their_numbers() -> None:
 
 
 async def test_below_the_least_number_of_rows_nothing_is_worst() -> None:
-    async with watching() as watched:
-        await watched.copy(alike(49))
-        await watched.metrics()
-        async with watched.session.get(f"{watched.url}/worst") as response:
+    async with monitoring() as harness:
+        await harness.copy(alike(49))
+        await harness.metrics()
+        async with harness.session.get(f"{harness.url}/worst") as response:
             assert await response.json() == {"version": "v1", "worst": [], "unwatched": []}
 
 
 async def test_below_the_least_number_of_rows_there_is_no_figure() -> None:
-    async with watching() as watched:
-        await watched.copy(alike(49))
-        result = await watched.metrics()
+    async with monitoring() as harness:
+        await harness.copy(alike(49))
+        result = await harness.metrics()
     assert result["modelwright_observed_window_rows"]["input", "10m"] == 49
     assert "modelwright_drift_distance" not in result
     assert "modelwright_drift_excess" not in result
@@ -97,9 +108,9 @@ async def test_reference_without_predictions_sends_no_request() -> None:
     async def never(_: web.Request) -> web.StreamResponse:
         raise AssertionError
 
-    async with watching(never, {"inputs": SAMPLE["inputs"]}) as watched:
-        await watched.copy(alike())
-        result = await watched.metrics()
+    async with monitoring(never, {"inputs": SAMPLE["inputs"]}) as harness:
+        await harness.copy(alike())
+        result = await harness.metrics()
     assert result["modelwright_drift_excess"].keys() == {("input", "10m")}
 
 
@@ -119,9 +130,9 @@ async def test_the_model_is_asked_what_the_caller_asked_with_a_mark() -> None:
 
     packed = gzip.compress(json.dumps(alike()).encode())
     headers = {"Content-Encoding": "gzip", "X-Tenant": "a", "Cookie": "session=1"}
-    async with watching(record) as watched:
-        await watched.copy(packed, f"{INFER}?trace=1%202", headers=headers)
-        result = await watched.results()
+    async with monitoring(record) as harness:
+        await harness.copy(packed, f"{INFER}?trace=1%202", headers=headers)
+        result = await harness.results()
     assert received == [(f"{INFER}?trace=1%202", "1", "a", json.dumps(alike()).encode())]
     assert (result["observed"], result["unanswered"]) == (1, 0)
 
@@ -135,9 +146,9 @@ async def test_binary_tensors_and_several_inputs_are_rows_like_others() -> None:
         ]
     }
     text = json.dumps(head).encode()
-    async with watching(sample={"inputs": SAMPLE["inputs"]}) as watched:
-        await watched.copy(text + first, headers={"Inference-Header-Content-Length": str(len(text))})
-        result = await watched.metrics()
+    async with monitoring(sample={"inputs": SAMPLE["inputs"]}) as harness:
+        await harness.copy(text + first, headers={"Inference-Header-Content-Length": str(len(text))})
+        result = await harness.metrics()
     assert result["modelwright_drift_excess"]["input", "10m"] < 0.1
 
 
@@ -158,19 +169,19 @@ async def test_what_can_not_be_read_is_counted_and_not_asked(data: Any) -> None:
     async def never(_: web.Request) -> web.StreamResponse:
         raise AssertionError
 
-    async with watching(never) as watched:
-        await watched.copy(data)
-        result = await watched.results()
-        rows = (await watched.metrics())["modelwright_observed_rows_total"]
+    async with monitoring(never) as harness:
+        await harness.copy(data)
+        result = await harness.results()
+        rows = (await harness.metrics())["modelwright_observed_rows_total"]
     assert (result["unreadable"], result["observed"], rows) == (1, 0, {(): 0})
 
 
 async def test_what_is_no_inference_is_ignored() -> None:
-    async with watching() as watched:
-        await watched.copy(b"", method="GET")
-        await watched.copy(b"", "/v2/models/digits/ready")
-        await watched.copy(alike(), headers={SHADOW_HEADER: "1"})
-        assert (await watched.results())["ignored"] == 3
+    async with monitoring() as harness:
+        await harness.copy(b"", method="GET")
+        await harness.copy(b"", "/v2/models/digits/ready")
+        await harness.copy(alike(), headers={SHADOW_HEADER: "1"})
+        assert (await harness.results())["ignored"] == 3
 
 
 async def broken(_: web.Request) -> web.StreamResponse:
@@ -192,21 +203,21 @@ async def hangs(_: web.Request) -> web.StreamResponse:
 
 @pytest.mark.parametrize("model", [broken, nonsense, too_few, hangs])
 async def test_a_model_that_fails_to_answer_is_observed_by_its_inputs(model: Handler) -> None:
-    async with watching(model, request_timeout_seconds=0.2) as watched:
-        await watched.copy(alike())
-        assert (await watched.results())["unanswered"] == 1
-        result = await watched.metrics()
+    async with monitoring(model, request_timeout_seconds=0.2) as harness:
+        await harness.copy(alike())
+        assert (await harness.results())["unanswered"] == 1
+        result = await harness.metrics()
     assert result["modelwright_observed_window_rows"] == {("input", "10m"): 60, ("prediction", "10m"): 0}
     assert result["modelwright_drift_excess"].keys() == {("input", "10m")}
 
 
 async def test_of_a_batch_so_many_rows_count_drawn_at_random() -> None:
-    async with watching(rows_per_request=2, min_samples=1) as watched:
+    async with monitoring(rows_per_request=2, min_samples=1) as harness:
         for _ in range(30):
-            await watched.copy(body([0, 0], [9, 0], [9, 0], [9, 0], [9, 0]))
-        result = await watched.metrics()
-        (window,) = watched.observer.stats.windows.windows.values()
-        counts = window.current_counts(watched.observer.stats.now())
+            await harness.copy(body([0, 0], [9, 0], [9, 0], [9, 0], [9, 0]))
+        result = await harness.metrics()
+        (window,) = harness.monitor.stats.windows.windows.values()
+        counts = window.current_counts(harness.monitor.stats.now())
     assert result["modelwright_observed_window_rows"] == {("input", "10m"): 60, ("prediction", "10m"): 60}
     # A fifth of the rows are 0; the first two of each request would be half.
     assert 0 < counts.features[0][0] < 28
@@ -214,9 +225,9 @@ async def test_of_a_batch_so_many_rows_count_drawn_at_random() -> None:
 
 
 async def test_a_long_window_is_reported_beside_the_short_one() -> None:
-    async with watching(window="90s", long_window="12h") as watched:
-        await watched.copy(alike())
-        result = await watched.metrics()
+    async with monitoring(window="90s", long_window="12h") as harness:
+        await harness.copy(alike())
+        result = await harness.metrics()
     assert result["modelwright_drift_excess"].keys() == {
         (kind, window) for kind in ("input", "prediction") for window in ("90s", "12h")
     }
@@ -228,9 +239,9 @@ async def test_features_are_named_by_reference_or_by_tensors() -> None:
         {"name": "plan", "datatype": "FP64", "shape": [60], "data": [number % 3 for number in range(60)]},
     ]
     for sample, names in (({}, {"age", "plan"}), ({"features": ["years", "tariff"]}, {"years", "tariff"})):
-        async with watching(sample={"inputs": SAMPLE["inputs"], **sample}) as watched:
-            await watched.copy({"inputs": inputs})
-            result = await watched.metrics()
+        async with monitoring(sample={"inputs": SAMPLE["inputs"], **sample}) as harness:
+            await harness.copy({"inputs": inputs})
+            result = await harness.metrics()
         assert {key[0] for key in result["modelwright_drift_distance"]} == names
 
 
@@ -248,9 +259,9 @@ WILD = [
 @pytest.mark.parametrize("inputs", [case[1] for case in WILD], ids=[case[0] for case in WILD])
 async def test_unusable_names_of_callers_become_no_labels(inputs: list[dict[str, Any]]) -> None:
     width = sum(len(tensor["data"]) for tensor in inputs)
-    async with watching(sample={"inputs": [[1] * width] * 9}, min_samples=1) as watched:
-        await watched.copy({"inputs": inputs})
-        result = await watched.metrics()
+    async with monitoring(sample={"inputs": [[1] * width] * 9}, min_samples=1) as harness:
+        await harness.copy({"inputs": inputs})
+        result = await harness.metrics()
     assert {key[0] for key in result["modelwright_drift_distance"]} == {str(place) for place in range(width)}
 
 
@@ -287,10 +298,10 @@ async def test_unusable_names_are_replaced_by_the_servers_metadata(case: str) ->
         requests.append(f"{request.method} {request.raw_path} {request.headers.get(SHADOW_HEADER)}")
         return web.Response(body=answer, content_type="application/json")
 
-    async with watching(server, {"inputs": [[1, 1]] * 9}, min_samples=1) as watched:
+    async with monitoring(server, {"inputs": [[1, 1]] * 9}, min_samples=1) as harness:
         for _ in range(3):
-            await watched.copy({"inputs": NAMELESS}, f"{INFER}?trace=1")
-        result = await watched.metrics()
+            await harness.copy({"inputs": NAMELESS}, f"{INFER}?trace=1")
+        result = await harness.metrics()
     assert {key[0] for key in result["modelwright_drift_distance"]} == names
     assert requests == ["GET /v2/models/digits 1"]
 
@@ -304,21 +315,21 @@ async def test_metadata_without_names_is_requested_ever_more_rarely(model: Handl
         requests.append(now)
         return await model(request)
 
-    async with watching(server, {"inputs": [[1, 1]] * 9}, min_samples=1) as watched:
-        watched.observer.stats.now = lambda: now
+    async with monitoring(server, {"inputs": [[1, 1]] * 9}, min_samples=1) as harness:
+        harness.monitor.stats.now = lambda: now
         for now in range(0, 600, 20):  # noqa: B007 - the clock
-            await watched.copy({"inputs": NAMELESS})
-            await watched.metrics()
+            await harness.copy({"inputs": NAMELESS})
+            await harness.metrics()
     assert requests == [0, 60, 180, 420]
 
 
 async def test_missing_and_unknown_values_and_free_text_are_reported() -> None:
     sample = {"inputs": [[["a", "b"][number % 2], f"sentence {number}"] for number in range(600)]}
     data = ["a", "hello", "c", "hello", "", "hello"]
-    async with watching(sample=sample, min_samples=1) as watched:
-        await watched.copy({"inputs": [{"name": "x", "datatype": "BYTES", "shape": [3, 2], "data": data}]})
-        result = await watched.metrics()
-        async with watched.session.get(f"{watched.url}/worst") as response:
+    async with monitoring(sample=sample, min_samples=1) as harness:
+        await harness.copy({"inputs": [{"name": "x", "datatype": "BYTES", "shape": [3, 2], "data": data}]})
+        result = await harness.metrics()
+        async with harness.session.get(f"{harness.url}/worst") as response:
             unwatched = worst_features.parse_unwatched(await response.json())
     assert result["modelwright_drift_missing_ratio"]["x[0]", "10m"] == pytest.approx(1 / 3)
     assert result["modelwright_drift_unknown_ratio"]["x[0]", "10m"] == pytest.approx(1 / 3)
@@ -327,21 +338,21 @@ async def test_missing_and_unknown_values_and_free_text_are_reported() -> None:
 
 
 async def test_a_body_that_is_too_large_is_dropped_packed_or_not() -> None:
-    async with watching(max_body_bytes=1000) as watched:
-        await watched.copy(b" " * 2000)
-        await watched.copy(gzip.compress(b" " * 100_000), headers={"Content-Encoding": "gzip"})
-        result = await watched.results()
+    async with monitoring(max_body_bytes=1000) as harness:
+        await harness.copy(b" " * 2000)
+        await harness.copy(gzip.compress(b" " * 100_000), headers={"Content-Encoding": "gzip"})
+        result = await harness.results()
     assert (result["dropped"], result["observed"]) == (2, 0)
 
 
 async def test_request_without_token_is_refused_and_not_counted() -> None:
     wrong: list[dict[str, str]] = [{}, {COPY_TOKEN_HEADER: "guess"}]
-    async with watching() as watched:
+    async with monitoring() as harness:
         for headers in wrong:
-            async with watched.session.post(watched.url + INFER, json=alike(), headers=headers) as response:
+            async with harness.session.post(harness.url + INFER, json=alike(), headers=headers) as response:
                 assert response.status == 403
-        await watched.copy(alike())
-        result = await watched.results()
+        await harness.copy(alike())
+        result = await harness.results()
     assert (result["refused"], result["observed"]) == (2, 1)
 
 

@@ -87,7 +87,7 @@ def test_a_pod_killed_while_it_fills_the_cache_is_passed_over(tmp_path: Path) ->
         assert sum(outcome.message["fetched"] for outcome in outcomes) == 1
 
 
-def test_a_container_told_to_stop_gives_its_claim_back(server: FaultServer, container: Container) -> None:
+def test_stopped_container_releases_its_claim(server: FaultServer, container: Container) -> None:
     server.pages["/m.bin"] = Page(random_bytes(3_000_000), stall_after=300_000)
     arguments = ("get", "--uri", f"{server.url}/m.bin", "--digest", sha256(random_bytes(3_000_000)))
     process = container.process(
@@ -141,7 +141,7 @@ def test_memory_stays_bounded_however_large_the_artifact(container: Container) -
 
 @pytest.mark.skipif(os.getuid() != 0 or not shutil.which("unshare"), reason="mounts a small disk, as root")
 @pytest.mark.parametrize("announced", [True, False])
-def test_a_full_disk_is_told_before_or_while_it_fills(
+def test_full_disk_is_reported_before_or_while_it_fills(
     server: FaultServer, container: Container, announced: bool
 ) -> None:
     body = random_bytes(6_000_000)
@@ -239,7 +239,7 @@ def test_files_of_the_same_name_are_replaced_and_others_stay(server: FaultServer
     assert (container.dest / "lost+found").is_dir()
 
 
-def test_progress_is_told_while_it_goes_on_and_not_too_often(container: Container) -> None:
+def test_progress_is_logged_regularly_and_not_too_often(container: Container) -> None:
     s3 = started(S3)
     s3.put("slow", {"m.bin": random_bytes(4_000_000)})
     with FaultProxy(s3.address) as proxy:

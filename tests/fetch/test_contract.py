@@ -218,7 +218,7 @@ def test_a_download_that_breaks_off_goes_on_where_it_was(
     assert proxy.seen < len(body) * 1.3
 
 
-def test_a_container_that_was_killed_goes_on_with_what_it_has(
+def test_killed_container_resumes_its_download(
     remote: Store, container: Container, proxy: FaultProxy, request: pytest.FixtureRequest
 ) -> None:
     body = random_bytes(8_000_000)
@@ -276,7 +276,7 @@ def test_nothing_of_the_credentials_is_ever_printed(
     assert {outcome.code for outcome in output} == {0, 1}
 
 
-def test_a_folder_is_one_digest_whatever_the_store(store: Store, container: Container, folder: tuple[str, str]) -> None:
+def test_folder_has_one_digest_in_every_store(store: Store, container: Container, folder: tuple[str, str]) -> None:
     if store.scheme != "hf":
         pytest.skip("the tests above ask by this digest already, or by an OCI artifact's own")
     uri, _ = folder

@@ -61,7 +61,7 @@ def test_with_ranges_parts_come_side_by_side(container: Container, server: Fault
     assert len(requests) == 8
 
 
-def test_without_ranges_a_broken_download_begins_anew(container: Container, server: FaultServer, page: Page) -> None:
+def test_broken_download_without_ranges_starts_again(container: Container, server: FaultServer, page: Page) -> None:
     page.ranges, page.cut_after, page.cuts = False, 700_000, 3
     # one of the three is the look at the beginning
     assert _get(container, server)[0] == "Success"
@@ -93,7 +93,7 @@ def test_a_body_shorter_than_announced_is_no_artifact(container: Container, serv
 @pytest.mark.parametrize(
     ("status", "reason"), [(404, "ArtifactNotFound"), (403, "AccessDenied"), (401, "AccessDenied")]
 )
-def test_refusals_are_told_at_once(
+def test_refusal_is_reported_without_a_retry(
     container: Container, server: FaultServer, page: Page, status: int, reason: str
 ) -> None:
     page.status = [status] * 10

@@ -45,7 +45,7 @@ def verify_images(image: Image, key: Path, folder: Path) -> int:
     return signing.main(arguments, {"DOCKER_CONFIG": str(folder), "XDG_RUNTIME_DIR": str(folder)})
 
 
-def test_what_was_signed_is_verified_with_the_public_key(
+def test_signed_image_verifies_with_the_public_key(
     host: str, key: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     registry, image = push(host, "team/signed")
@@ -57,7 +57,7 @@ def test_what_was_signed_is_verified_with_the_public_key(
     assert f"commit {BUILD.source.commit}" in capsys.readouterr().out
 
 
-def test_what_was_tampered_with_is_refused(host: str, key: Path, tmp_path: Path) -> None:
+def test_image_after_tampering_is_refused(host: str, key: Path, tmp_path: Path) -> None:
     """Somebody who may push, but has no key, moves signatures and statements to an image of theirs."""
     registry, image = push(host, "team/tampered")
     sign(registry, image, key)
@@ -101,7 +101,7 @@ def test_without_the_login_it_is_an_error_and_not_a_verdict(host: str, key: Path
 
 
 @pytest.mark.skipif(not COSIGN, reason="no cosign: name one, COSIGN=...")
-def test_cosign_verifies_what_we_sign(host: str, key: Path, tmp_path: Path) -> None:
+def test_cosign_verifies_our_signatures(host: str, key: Path, tmp_path: Path) -> None:
     registry, image = push(host, "team/cosign")
     sign(registry, image, key)
     _, unsigned = push(host, "team/cosign", b"unsigned")

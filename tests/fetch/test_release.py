@@ -94,7 +94,7 @@ def test_a_release_is_read_back_by_its_tags_with_the_public_key(
     assert made.reference("mlserver") in rendered
 
 
-def test_what_is_not_what_was_released_is_found(made: release.Release) -> None:
+def test_difference_from_the_release_is_found(made: release.Release) -> None:
     registry, index = made.registry("operator", made.state.images["operator"][release.INDEX])
     with pytest.raises(publish.BadRelease, match="its images are"):
         publish.verify_index(registry, index, made.version, {"amd64": index.digest})

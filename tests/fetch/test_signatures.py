@@ -136,7 +136,7 @@ CASES: dict[str, tuple[Callable[[dict[str, bytes]], object], str, str]] = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_what_is_not_what_was_signed_is_found_out(
+def test_content_other_than_the_signed_is_found(
     name: str, claim: Callable[[Mapping[str, bytes]], str], container: Container, ours: Signer
 ) -> None:
     change, finding, says = CASES[name]
@@ -193,7 +193,7 @@ def test_keys_of_another_kind_are_named(
         assert f"{name}: is no public key on P-256" in outcome.message["signature"]["message"]
 
 
-def test_what_the_signer_left_out_is_told(
+def test_files_left_out_by_the_signer_are_reported(
     claim: Callable[[Mapping[str, bytes]], str], container: Container, ours: Signer
 ) -> None:
     config = hashing.Config().set_ignored_paths(paths=["README.md"])

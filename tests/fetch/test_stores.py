@@ -48,7 +48,7 @@ class TestRegistry:
         container.give(store.secret(store.url))
         return store
 
-    def test_a_tag_that_moved_on_does_not_change_what_is_pinned(self, oci: Oci, container: Container) -> None:
+    def test_moved_tag_does_not_change_the_pinned_content(self, oci: Oci, container: Container) -> None:
         first = oci.layers("models/moving", [("application/octet-stream", b"one", {TITLE: "m.bin"})], "v1")
         second = oci.layers("models/moving", [("application/octet-stream", b"two", {TITLE: "m.bin"})], "v1")
         uri = oci.uri("moving") + ":v1"
@@ -139,7 +139,7 @@ class TestRegistry:
         assert (outcome.message["digest"], outcome.message["sizeBytes"]) == (digest, len(body))
         assert container.get(oci.uri("lost"), digest).code == 1
 
-    def test_plain_http_is_only_spoken_when_told_to(self, oci: Oci, container: Container) -> None:
+    def test_plain_http_needs_its_setting(self, oci: Oci, container: Container) -> None:
         container.give({".dockerconfigjson": oci.secret(oci.url)[".dockerconfigjson"]})
         assert container.resolve(oci.uri("moving")).reason == "StoreUnreachable"
 
@@ -216,7 +216,7 @@ class TestHub:
         yield store
         store.server.damage, store.server.ranges = None, True
 
-    def test_a_branch_that_moved_on_does_not_change_what_is_pinned(self, hf: Hf, container: Container) -> None:
+    def test_moved_branch_does_not_change_the_pinned_commit(self, hf: Hf, container: Container) -> None:
         first = hf.server.commit("team/moving", {"m": b"one"})
         second = hf.server.commit("team/moving", {"m": b"two"})
         assert container.resolve("hf://team/moving").message["digest"] == f"git:{second}"
@@ -252,7 +252,7 @@ class TestHub:
         assert set(hf.server.storage_authorization) == {""}
         assert "signature-of-storage" not in outcome.text
 
-    def test_a_file_that_is_not_what_the_commit_lists_is_refused(self, hf: Hf, container: Container) -> None:
+    def test_file_unlike_the_commits_listing_is_refused(self, hf: Hf, container: Container) -> None:
         commit = hf.server.commit("team/damaged", {"model.safetensors": random_bytes(300_000, 4)})
         hf.server.damage = b"?"
         outcome = container.get("hf://team/damaged", f"git:{commit}")

@@ -163,7 +163,7 @@ def test_a_row_is_named_by_its_file_and_its_number_in_it(tmp_path: Path) -> None
         (to_parquet, "ts", "soon"),
     ],
 )
-def test_a_value_of_another_type_is_told_once(
+def test_value_of_another_type_is_reported_once(
     writer: Callable[[pd.DataFrame, Path], None], column: str, value: object, tmp_path: Path
 ) -> None:
     frame = good()
@@ -269,7 +269,7 @@ def test_program_writes_checks_and_profile_and_exits_with_zero(
     assert "FAIL range:age: 400 of 400 values are outside 0 to 120" in capsys.readouterr().out
 
 
-def test_without_its_environment_the_program_says_what_it_needs(
+def test_program_without_environment_names_its_variables(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("INPUTS_FILE", raising=False)

@@ -63,7 +63,7 @@ BEFORE = profiled(frame())
         (frame(seed=1).assign(**{f"pixel{i}": 16.0 for i in range(8)}), ["psi:pixel*"]),
     ],
 )
-def test_what_moved_is_told_by_its_check(new: pd.DataFrame, names: list[str]) -> None:
+def test_changed_column_fails_its_own_check(new: pd.DataFrame, names: list[str]) -> None:
     assert failed(BEFORE, new) == names
 
 
@@ -106,7 +106,7 @@ def test_the_critical_value_is_that_of_chi_squared(bins: int) -> None:
         assert critical_psi(bins, 5000, 100, columns) == pytest.approx(exact, rel=0.05)
 
 
-def test_a_profile_is_bounded_and_says_what_it_leaves_out() -> None:
+def test_profile_is_bounded_and_counts_omitted_columns() -> None:
     wide = pd.DataFrame({f"c{i}": np.arange(100.0) + i for i in range(100)})
     schema = parse_schema({"columns": {f"c{i}": {"type": "float"} for i in range(100)}})
     result = profiled(wide, schema)

@@ -212,7 +212,7 @@ async def test_it_is_ready_once_it_has_reached_both_and_stays_so() -> None:
             await comparer.stop()
 
 
-async def test_what_is_no_inference_is_ignored() -> None:
+async def test_request_other_than_inference_is_ignored() -> None:
     async def never(_: web.Request) -> web.StreamResponse:
         raise AssertionError
 

@@ -138,7 +138,7 @@ def test_outputs_without_a_common_first_dimension_are_one_row() -> None:
         (RevisionAnswer(None, 0.01), "unanswered"),
     ],
 )
-def test_what_the_candidate_does_not_give_are_rows_that_differ(given_: RevisionAnswer, mismatch: str) -> None:
+def test_rows_missing_in_the_candidates_answer_differ(given_: RevisionAnswer, mismatch: str) -> None:
     result = compare_answers(answer(("y", "INT64", [2], [1, 2])), given_, NumberTolerance())
     assert (result.compared, result.rows, result.disagreements, result.mismatch) == (True, 2, 2, mismatch)
     assert result.candidate_failed == (mismatch == "unanswered")

@@ -112,7 +112,7 @@ def test_json_and_binary_outputs_stand_side_by_side() -> None:
         (*with_binary(output("BYTES", [1], size=2), b"12"),),
     ],
 )
-def test_what_is_no_answer_of_the_protocol_is_unreadable(body: bytes, head: int | None) -> None:
+def test_invalid_answer_raises_a_tensor_error(body: bytes, head: int | None) -> None:
     with pytest.raises(TensorError):
         parse_tensors(body, head)
 

@@ -74,7 +74,7 @@ async def test_changed_requests_are_drift_of_inputs_and_answers() -> None:
     assert result["modelwright_drift_distance"]["x[1]", "input", "KolmogorovSmirnov", "10m"] < 0.1
 
 
-async def test_the_worst_features_are_told_with_their_numbers() -> None:
+async def test_worst_features_are_reported_with_their_numbers() -> None:
     async with monitoring(long_window="12h") as harness:
         for _ in range(6):
             await harness.copy(body(*([9, number % 3] for number in range(10))))
@@ -114,7 +114,7 @@ async def test_reference_without_predictions_sends_no_request() -> None:
     assert result["modelwright_drift_excess"].keys() == {("input", "10m")}
 
 
-async def test_the_model_is_asked_what_the_caller_asked_with_a_mark() -> None:
+async def test_model_gets_the_callers_request_with_the_shadow_header() -> None:
     received: list[tuple[str, str | None, str | None, bytes]] = []
 
     async def record(request: web.Request) -> web.StreamResponse:
@@ -165,7 +165,7 @@ UNREADABLE = [
 
 
 @pytest.mark.parametrize("data", [case[1] for case in UNREADABLE], ids=[case[0] for case in UNREADABLE])
-async def test_what_can_not_be_read_is_counted_and_not_asked(data: Any) -> None:
+async def test_unreadable_request_is_counted_and_not_forwarded(data: Any) -> None:
     async def never(_: web.Request) -> web.StreamResponse:
         raise AssertionError
 
@@ -176,7 +176,7 @@ async def test_what_can_not_be_read_is_counted_and_not_asked(data: Any) -> None:
     assert (result["unreadable"], result["observed"], rows) == (1, 0, {(): 0})
 
 
-async def test_what_is_no_inference_is_ignored() -> None:
+async def test_request_other_than_inference_is_ignored() -> None:
     async with monitoring() as harness:
         await harness.copy(b"", method="GET")
         await harness.copy(b"", "/v2/models/digits/ready")
@@ -424,7 +424,7 @@ def test_a_reference_that_is_wrong_ends_it_with_the_field(tmp_path: Path, capsys
     assert "MODEL_NAMESPACE" in capsys.readouterr().err
 
 
-async def test_as_a_process_it_observes_until_it_is_told_to_stop(tmp_path: Path) -> None:
+async def test_process_observes_until_sigterm(tmp_path: Path) -> None:
     (tmp_path / "reference.json").write_text(json.dumps({"inputs": SAMPLE["inputs"]}))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -28,7 +28,7 @@ def windows(**more: int) -> DriftWindows:
 
 
 @pytest.mark.parametrize("make", KINDS)
-def test_what_is_old_is_forgotten_as_if_it_had_never_been(make: type[RowWindow]) -> None:
+def test_expired_rows_leave_no_trace(make: type[RowWindow]) -> None:
     one, other = make(), make()  # type: ignore[call-arg]
     one.add_rows(0, LOW, [0] * 50)
     one.add_rows(30, EVEN, [0, 1] * 25)
@@ -65,7 +65,7 @@ def test_below_the_least_number_of_rows_there_is_no_figure() -> None:
     assert one.prediction_drift("1m", 0) is not None
 
 
-def test_drift_of_one_feature_and_of_answers_is_told_apart() -> None:
+def test_drift_of_a_feature_and_of_answers_are_distinguished() -> None:
     one = windows()
     one.add_rows(0, LOW, [0, 1] * 25)
     inputs, predictions = one.input_drift("1m", 0), one.prediction_drift("1m", 0)

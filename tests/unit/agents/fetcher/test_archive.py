@@ -226,7 +226,7 @@ def test_a_zip_that_lies_about_its_size_is_stopped(tmp_path: Path) -> None:
     assert sum(path.stat().st_size for path in (tmp_path / "tree").iterdir()) < 2_000_000
 
 
-def test_what_grows_out_of_all_proportion_is_refused(tmp_path: Path) -> None:
+def test_archive_with_a_huge_ratio_is_refused(tmp_path: Path) -> None:
     body = gzip.compress(_tar(("zeros", bytes(80 << 20))), 9)
     with pytest.raises(FetchError) as caught:
         _unpack(tmp_path, body, "tar.gz")
@@ -256,7 +256,7 @@ def test_a_giant_header_does_not_fill_the_memory(tmp_path: Path) -> None:
     assert caught.value.reason is FetchReason.UNSAFE_ARCHIVE
 
 
-def test_a_layer_deletes_what_earlier_layers_brought(tmp_path: Path) -> None:
+def test_layer_deletes_files_of_earlier_layers(tmp_path: Path) -> None:
     _unpack(
         tmp_path, _tar(("keep/a", b"1"), ("gone/b", b"2"), ("cleared/c", b"3"), ("file", b"4")), "tar", whiteouts=True
     )
@@ -282,5 +282,5 @@ def test_a_deletion_marker_is_an_ordinary_file_elsewhere(tmp_path: Path) -> None
         ("zip", ""),
     ],
 )
-def test_what_counts_as_an_archive(name: str, form: str) -> None:
+def test_archive_form_by_file_name(name: str, form: str) -> None:
     assert detect_archive_form(name) == form

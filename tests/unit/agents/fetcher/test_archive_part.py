@@ -135,7 +135,7 @@ NEXT: dict[str, tuple[tuple[Member, ...], dict[str, bytes]]] = {
 
 
 @pytest.mark.parametrize(("layer", "left"), NEXT.values(), ids=NEXT)
-def test_what_a_later_layer_does_to_the_part(tmp_path: Path, layer: tuple[Member, ...], left: dict[str, bytes]) -> None:
+def test_later_layer_changes_the_part(tmp_path: Path, layer: tuple[Member, ...], left: dict[str, bytes]) -> None:
     result, _ = unpacked(tmp_path, [tar(*MODEL), tar(*layer)], Selection("models"))
     assert result == left
 
@@ -175,13 +175,13 @@ def test_an_archive_with_one_folder_on_top(
     assert all(any(folder.iterdir()) for folder in folders), "no folder is left empty"
 
 
-def test_of_a_zip_too_what_is_outside_is_no_matter(tmp_path: Path) -> None:
+def test_zip_members_outside_the_part_are_ignored(tmp_path: Path) -> None:
     body = zipped({"m/x": b"x", "../y": b"y", "z": b"z"}, {"bin/sh": "/bin/busybox", "m/l": "x", "long": "x" * 5000})
     assert unpacked(tmp_path, [body], Selection("m"), form="zip")[0] == {"x": b"x", "l": b"x"}
 
 
 @pytest.mark.parametrize("form", ["tar", "zip"])
-def test_what_is_left_out_needs_no_room_but_counts_as_read(tmp_path: Path, form: str) -> None:
+def test_excluded_members_need_no_room_but_count_as_read(tmp_path: Path, form: str) -> None:
     members = {"large": bytes(5_000_000), "m/x": b"x"}
     body = tar(*members.items()) if form == "tar" else zipped(members)
     limit = FetchSettings(max_unpacked_bytes=2_000_000)

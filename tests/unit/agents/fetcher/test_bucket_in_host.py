@@ -44,7 +44,7 @@ def test_the_bucket_comes_in_front_of_the_host(endpoint: str, bucket: str, expec
         ("https://[fd00::7]:9000", "models", "an address in place of a host name"),
     ],
 )
-def test_what_makes_no_host_name_is_refused(endpoint: str, bucket: str, says: str) -> None:
+def test_bucket_that_makes_no_host_name_is_refused(endpoint: str, bucket: str, says: str) -> None:
     with pytest.raises(FetchError) as caught:
         add_bucket_to_host(endpoint, bucket)
     assert caught.value.reason is FetchReason.INVALID_URI
@@ -52,7 +52,7 @@ def test_what_makes_no_host_name_is_refused(endpoint: str, bucket: str, says: st
 
 
 @given(bucket=st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,80}", fullmatch=True))
-def test_whatever_the_bucket_the_host_stays_below_the_endpoints(bucket: str) -> None:
+def test_host_stays_below_the_endpoints_for_any_bucket(bucket: str) -> None:
     try:
         result = add_bucket_to_host("https://store.example:8443/x", bucket)
     except FetchError:
@@ -119,7 +119,7 @@ def test_without_it_the_message_names_the_key(tmp_path: Path, proxy: Proxy) -> N
         assert "SecondLevelDomainForbidden" in result.message["message"]
 
 
-def test_what_a_store_says_of_a_denied_request_is_told(tmp_path: Path, proxy: Proxy) -> None:
+def test_stores_reason_of_a_denied_request_is_reported(tmp_path: Path, proxy: Proxy) -> None:
     container = Container(tmp_path)
     container.give(secret())
     proxy.code = "SignatureDoesNotMatch"

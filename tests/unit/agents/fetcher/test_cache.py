@@ -166,7 +166,7 @@ def test_two_pods_that_both_downloaded_leave_one_whole_artifact(tmp_path: Path) 
     assert list((tmp_path / STATE_FOLDER / "trash").iterdir()) == []
 
 
-def test_what_dead_pods_left_is_swept_after_a_day_and_not_before(tmp_path: Path) -> None:
+def test_work_of_dead_pods_is_removed_after_a_day(tmp_path: Path) -> None:
     cache = _cache(tmp_path, "pod")
     cache.prepare_folders()
     work = tmp_path / STATE_FOLDER / "work"

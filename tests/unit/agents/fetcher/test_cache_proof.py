@@ -92,7 +92,7 @@ def pipe(place: Path, root: Path) -> None:
 
 @pytest.mark.parametrize("verify", ["size", "full"])
 @pytest.mark.parametrize("attack", [extra, nothing_named, linked_root, link_out, linked_folder, pipe])
-def test_in_both_modes_there_is_nothing_but_what_is_named(
+def test_both_modes_refuse_files_outside_the_manifest(
     tmp_path: Path, verify: str, attack: Callable[[Path, Path], None]
 ) -> None:
     mine = cache(tmp_path, DIRECTORY, verify)

@@ -53,7 +53,7 @@ def test_dangling_link_of_a_claim_is_named_unless_excluded(tmp_path: Path, targe
     assert listed(tmp_path, "pvc://models/", Selection(include=("*.joblib",))) == ["model.joblib"]
 
 
-def test_what_cannot_be_read_is_named_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_file_is_named_with_the_cure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "models" / "secret").mkdir(parents=True)
     scan = os.scandir
 

@@ -14,7 +14,7 @@ from modelwright.agents.fetcher.errors import FetchError, FetchReason
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
-def test_a_full_tmp_is_told_with_its_path_and_what_to_do(
+def test_full_tmp_is_reported_with_its_path_and_the_cure(
     number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: Any, **__: Any) -> str:
@@ -29,7 +29,7 @@ def test_a_full_tmp_is_told_with_its_path_and_what_to_do(
     assert "sizeLimit" in message.value.message
 
 
-def test_a_read_only_tmp_is_told_with_its_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_read_only_tmp_is_reported_with_its_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def read_only(*_: Any, **__: Any) -> str:
         raise OSError(errno.EROFS, "Read-only file system")
 

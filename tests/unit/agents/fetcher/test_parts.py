@@ -187,7 +187,7 @@ def test_a_part_of_a_bucket_is_as_if_the_address_named_it(container: Container) 
         (["--path=onnx/model.onnx"], {"model.onnx"}),
     ],
 )
-def test_of_a_hub_repository_only_what_is_wanted_comes(
+def test_only_selected_files_of_a_hub_repository_are_read(
     container: Container, arguments: list[str], files: set[str]
 ) -> None:
     with HubServer() as server:
@@ -224,7 +224,7 @@ def test_a_signature_of_one_file_is_looked_for_beside_that_file(
 
 
 @pytest.mark.parametrize("arguments", [["--path=../x"], ["--include=/x"], ["--exclude="], ["--path=a\\b"]])
-def test_what_can_not_be_used_is_refused_with_its_field(container: Container, arguments: list[str]) -> None:
+def test_invalid_selection_is_refused_with_its_field(container: Container, arguments: list[str]) -> None:
     refused = container.run("resolve", "--uri", "pvc://claim", *arguments)
     assert refused.reason == "InvalidURI"
     assert f"artifact.{arguments[0][2:9].partition('=')[0]}" in refused.message["message"]

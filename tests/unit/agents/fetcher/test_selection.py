@@ -74,9 +74,7 @@ def test_useless_or_slow_pattern_is_refused(given_patterns: list[str], says: str
 )
 @example(paths=["onnx/model.onnx", "model.safetensors"], include=["onnx/"], exclude=[])
 @example(paths=["a", "b", "[!", "]"], include=["[!"], exclude=["[b-a]"])
-def test_patterns_mean_what_they_mean_to_huggingface_hub(
-    paths: list[str], include: list[str], exclude: list[str]
-) -> None:
+def test_patterns_match_as_in_huggingface_hub(paths: list[str], include: list[str], exclude: list[str]) -> None:
     theirs = filter_repo_objects(paths, allow_patterns=include or None, ignore_patterns=exclude or None)
     ours = Selection("", tuple(include), tuple(exclude))
     assert [name for name in paths if ours.matches_patterns(name)] == list(theirs)
@@ -96,7 +94,7 @@ def test_patterns_mean_what_they_mean_to_huggingface_hub(
         (Selection("", (), ("*.bin", "*.h5")), "sub/pytorch_model.bin", None),
     ],
 )
-def test_what_is_taken_and_where_it_goes(selection: Selection, name: str, place: str | None) -> None:
+def test_selected_files_and_their_places(selection: Selection, name: str, place: str | None) -> None:
     assert selection.place_of(name) == place
 
 
@@ -131,9 +129,7 @@ def test_each_part_has_a_key_of_its_own_and_the_whole_has_none() -> None:
         (Selection("model"), [], "nor anything else"),
     ],
 )
-def test_where_nothing_is_taken_the_message_says_what_is_there(
-    selection: Selection, paths: list[str], says: str
-) -> None:
+def test_empty_selection_lists_the_present_names(selection: Selection, paths: list[str], says: str) -> None:
     error = PathCandidates(selection).add_names(paths).nothing_selected("oci://reg.io/m:1")
     assert error.reason is FetchReason.ARTIFACT_NOT_FOUND
     assert says in error.message

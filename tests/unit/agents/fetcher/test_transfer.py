@@ -110,7 +110,7 @@ async def test_ranges_come_side_by_side_and_are_given_out_in_order() -> None:
     assert meter.bytes == 20_500
 
 
-async def test_only_what_the_sink_lacks_is_asked_for() -> None:
+async def test_only_missing_bytes_are_requested() -> None:
     source = MemorySource({"f": random.Random(1).randbytes(3_500)})
     transfer, _ = _transfer(source)
     sink = ListSink()
@@ -131,7 +131,7 @@ async def test_a_range_that_breaks_off_goes_on_within_itself() -> None:
     assert meter.retries == 2
 
 
-async def test_without_ranges_a_file_that_breaks_off_begins_anew() -> None:
+async def test_broken_download_without_ranges_starts_again() -> None:
     source = MemorySource({"f": random.Random(1).randbytes(3_000)}, ranges=False)
     source.cut = 2
     transfer, meter = _transfer(source)
@@ -157,7 +157,7 @@ async def test_tries_without_progress_are_counted_and_end(ranges: bool) -> None:
     assert len(source.reads) == 3
 
 
-async def test_what_another_try_would_not_cure_is_not_tried_again() -> None:
+async def test_permanent_failure_is_not_retried() -> None:
     source = MemorySource({"f": bytes(900)})
 
     def trouble(path: str, start: int) -> None:
@@ -266,7 +266,7 @@ def _wanted(files: dict[str, bytes]) -> str:
     )
 
 
-async def test_a_second_try_reads_only_what_is_missing(tmp_path: Path) -> None:
+async def test_second_try_reads_only_missing_bytes(tmp_path: Path) -> None:
     source = MemorySource(dict(FILES))
 
     def trouble(path: str, start: int) -> None:
@@ -294,7 +294,7 @@ async def test_leftovers_of_another_version_are_read_again(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("victim", ["large", "small"])
-async def test_what_was_damaged_on_the_disk_is_read_again(tmp_path: Path, victim: str) -> None:
+async def test_damaged_leftovers_are_read_again(tmp_path: Path, victim: str) -> None:
     source = MemorySource(dict(FILES))
     await _downloader(source).download_verified(_wanted(FILES), Workspace(tmp_path))
     (tmp_path / "tree" / victim).write_bytes(bytes(len(FILES[victim])))

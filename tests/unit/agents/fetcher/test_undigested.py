@@ -29,7 +29,7 @@ def source(tmp_path: Path) -> Path:
     return result
 
 
-def test_what_is_there_is_taken_also_when_it_has_changed(tmp_path: Path, source: Path):
+def test_present_content_is_taken_after_a_change_as_well(tmp_path: Path, source: Path):
     for text in ("one", "another"):
         source.write_text(text)
         code, message = get(tmp_path, "--dest", str(tmp_path / "models"))

@@ -43,7 +43,7 @@ PRINTABLE = [text for text, *_ in READ if " " not in text]
 
 
 @pytest.mark.parametrize("text", PRINTABLE)
-def test_the_api_admits_what_is_understood(text: str) -> None:
+def test_api_admits_exactly_the_valid_uris(text: str) -> None:
     assert TypeAdapter(ArtifactUri).validate_python(text) == text
 
 
@@ -85,7 +85,7 @@ def test_the_api_admits_what_is_understood(text: str) -> None:
         ("s3://b/" + "x" * 5000, "longer"),
     ],
 )
-def test_what_is_wrong_is_named(text: str, says: str) -> None:
+def test_invalid_uri_is_named(text: str, says: str) -> None:
     with pytest.raises(FetchError) as caught:
         uri.parse_uri(text)
     assert caught.value.reason is FetchReason.INVALID_URI

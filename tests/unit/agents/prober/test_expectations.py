@@ -24,7 +24,7 @@ ANSWER = {"model_name": "digits", "outputs": [{"name": "y", "shape": [2], "data"
         {"id": None, "ok": True},
     ],
 )
-def test_what_is_expected_may_be_a_part_and_numbers_may_be_near(expected: dict[str, Any]) -> None:
+def test_expected_part_and_close_numbers_match(expected: dict[str, Any]) -> None:
     assert find_difference(expected, ANSWER) is None
 
 
@@ -41,7 +41,7 @@ def test_what_is_expected_may_be_a_part_and_numbers_may_be_near(expected: dict[s
         ({"id": 0}, "id is null, not 0"),
     ],
 )
-def test_what_is_wrong_is_said_with_its_place(expected: dict[str, Any], part: str) -> None:
+def test_difference_is_reported_with_its_path(expected: dict[str, Any], part: str) -> None:
     result = find_difference(expected, ANSWER)
     assert result is not None
     assert part in result

@@ -118,7 +118,7 @@ async def test_without_samples_it_still_shows_that_the_model_loads() -> None:
         ),
     ],
 )
-async def test_what_is_wrong_is_found(
+async def test_wrong_model_fails_with_its_reason(
     behaviour: dict[str, Any],
     changes: dict[str, Any],
     outcome: str,

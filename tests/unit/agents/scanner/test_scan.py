@@ -179,7 +179,7 @@ UNKNOWN: list[tuple[str, Put, str]] = [
 
 
 @pytest.mark.parametrize("put", [case[1] for case in DATA], ids=[case[0] for case in DATA])
-def test_data_and_what_is_allowed_pass(put: Put, tmp_path: Path) -> None:
+def test_data_and_allowed_names_pass(put: Put, tmp_path: Path) -> None:
     report = scan(put, tmp_path)
     assert report["outcome"] == "Pass", report["message"]
 
@@ -192,7 +192,7 @@ def test_code_fails_and_is_named(put: Put, named: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("put", "named"), [case[1:] for case in UNKNOWN], ids=[case[0] for case in UNKNOWN])
-def test_what_is_unknown_is_inconclusive_and_named(put: Put, named: str, tmp_path: Path) -> None:
+def test_unknown_content_is_inconclusive_and_named(put: Put, named: str, tmp_path: Path) -> None:
     report = scan(put, tmp_path)
     assert (report["outcome"], report["reason"]) == ("Inconclusive", "ContentUnknown"), report["message"]
     assert named in report["message"]
@@ -210,7 +210,7 @@ def _wrapped(data: bytes) -> bytes:
     )
 
 
-def test_what_joblib_skips_is_read_as_other_readers_would(tmp_path: Path) -> None:
+def test_bytes_that_joblib_skips_are_read_as_by_other_readers(tmp_path: Path) -> None:
     assert scan(file("m.pkl", _wrapped(b"\0" * 20)), tmp_path)["outcome"] == "Pass"
     report = scan(file("m.pkl", _wrapped(b"cos\ngetcwd\n)R.....")), tmp_path)
     assert (report["outcome"], "os.getcwd" in report["message"]) == ("Fail", True), report
@@ -238,7 +238,7 @@ def test_without_a_list_a_pickle_of_scikit_learn_is_code(tmp_path: Path) -> None
     assert "sklearn.ensemble._forest.RandomForestClassifier" in report["message"]
 
 
-def test_what_the_policy_allows_passes(tmp_path: Path) -> None:
+def test_content_allowed_by_the_policy_passes(tmp_path: Path) -> None:
     def put(folder: Path) -> None:
         folder.joinpath("m.pkl").write_bytes(ACTS)
         folder.joinpath("train.py").write_text("print()")

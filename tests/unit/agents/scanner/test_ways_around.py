@@ -153,7 +153,7 @@ RUN: list[tuple[str, str, bytes, Load]] = [
 
 
 @pytest.mark.parametrize(("name", "data", "load"), [case[1:] for case in RUN], ids=[case[0] for case in RUN])
-def test_what_a_loader_runs_is_no_pass(
+def test_payload_that_a_loader_runs_does_not_pass(
     name: str, data: bytes, load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     report = scanned(tmp_path, name, data)
@@ -341,7 +341,7 @@ def streamed() -> bytes:
 
 
 @pytest.mark.parametrize("put", [case[1] for case in PASS], ids=[case[0] for case in PASS])
-def test_what_libraries_write_passes(put: Callable[[Path], Any], tmp_path: Path) -> None:
+def test_files_written_by_libraries_pass(put: Callable[[Path], Any], tmp_path: Path) -> None:
     put(tmp_path)
     report = ArtifactScan(AllowList(("sklearn.*",))).scan_folder(tmp_path).build_report()
     assert report["outcome"] == "Pass", report["message"]

@@ -27,6 +27,7 @@ import stat
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -43,29 +44,32 @@ STATE_FOLDER = ".modelwright"
 _ABANDONED_SECONDS = 24 * 3600
 
 
+@dataclass(frozen=True)
+class CachedArtifact:
+    """Identity of a cached artifact. `digest` is the pinned one.
+
+    `tree`: digest of the files, if it is known and differs from `digest`. `name`: file name of an artifact that is a
+    single file. `part`: key of the selection, if not the whole artifact is taken.
+    """
+
+    digest: str
+    tree: str = ""
+    name: str = ""
+    part: str = ""
+
+
 class ArtifactCache:
-    """The place of one digest in the shared cache at `root`."""
+    """The place of one artifact in the shared cache at `root`, for the pod `holder`."""
 
     def __init__(
-        self,
-        root: Path,
-        digest: str,
-        holder: str,
-        settings: FetchSettings,
-        report: FetchReport,
-        *,
-        tree: str = "",
-        name: str = "",
-        part: str = "",
+        self, root: Path, content: CachedArtifact, holder: str, settings: FetchSettings, report: FetchReport
     ) -> None:
-        """`tree`: digest of the files, if it is known and differs from `digest`; `name`: file name of an artifact that
-        is a single file; `part`: key of the selection, if not the whole artifact is taken."""
-        place = cache_folder_name(digest, part)
+        place = cache_folder_name(content.digest, content.part)
         self.root = root
         self.place = root / place
-        self._digest = digest
-        self._tree = tree
-        self._name = name
+        self._digest = content.digest
+        self._tree = content.tree
+        self._name = content.name
         self._holder = hashlib.sha256(holder.encode()).hexdigest()[:16]
         self._settings = settings
         self._report = report

@@ -21,7 +21,7 @@ from typing import TextIO, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from modelwright.agents.fetcher import digest, disk, selection, settings, signature, uri
-from modelwright.agents.fetcher.cache import STATE_FOLDER, ArtifactCache, copy_into, move_into
+from modelwright.agents.fetcher.cache import STATE_FOLDER, ArtifactCache, CachedArtifact, copy_into, move_into
 from modelwright.agents.fetcher.digest import FileEntry
 from modelwright.agents.fetcher.download import ChangeDetection, Downloader, DownloadResult, Fingerprint
 from modelwright.agents.fetcher.errors import FetchError, FetchReason
@@ -351,9 +351,8 @@ async def _get_cached(job: FetchJob, expected: str) -> FetchOutcome:
     tree = digest.check_digest_form(options.tree) if options.tree else ""
     part = job.part
     name = part.name or uri.parse_uri(options.uri).basename
-    cache = ArtifactCache(
-        options.cache, expected, job.places.holder, job.limits, job.report, tree=tree, name=name, part=part.key
-    )
+    cached = CachedArtifact(expected, tree=tree, name=name, part=part.key)
+    cache = ArtifactCache(options.cache, cached, job.places.holder, job.limits, job.report)
     size = await run_in_thread(cache.find_size)
     fetched = False
     if size is None and options.only_cached:

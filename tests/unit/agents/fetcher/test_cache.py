@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from modelwright.agents.fetcher.cache import STATE_FOLDER, ArtifactCache
+from modelwright.agents.fetcher.cache import STATE_FOLDER, ArtifactCache, CachedArtifact
 from modelwright.agents.fetcher.redact import Redactor
 from modelwright.agents.fetcher.report import FetchReport
 from modelwright.agents.fetcher.settings import FetchSettings
@@ -21,7 +21,7 @@ DIGEST = "sha256:" + "a" * 64
 
 def _cache(root: Path, pod: str, **settings: object) -> ArtifactCache:
     chosen = FetchSettings(**{"claim_seconds": 1.0, **settings})  # type: ignore[arg-type]
-    return ArtifactCache(root, DIGEST, pod, chosen, FetchReport(Redactor(), stream=io.StringIO()))
+    return ArtifactCache(root, CachedArtifact(DIGEST), pod, chosen, FetchReport(Redactor(), stream=io.StringIO()))
 
 
 def _work(cache: ArtifactCache, body: bytes = b"weights") -> Path:

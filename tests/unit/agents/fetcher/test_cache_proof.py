@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from modelwright.agents.fetcher import digest
-from modelwright.agents.fetcher.cache import STATE_FOLDER, ArtifactCache
+from modelwright.agents.fetcher.cache import STATE_FOLDER, ArtifactCache, CachedArtifact
 from modelwright.agents.fetcher.command import run_fetcher
 from modelwright.agents.fetcher.digest import FileEntry
 from modelwright.agents.fetcher.file_tree import folder_digest
@@ -32,7 +32,8 @@ EVIL = b"import os; os.system('id')\n"
 
 def cache(root: Path, wanted: str, verify: str, tree: str = "", name: str = "") -> ArtifactCache:
     report = FetchReport(Redactor(), stream=io.StringIO())
-    return ArtifactCache(root, wanted, "pod", FetchSettings(verify_cache=verify), report, tree=tree, name=name)
+    content = CachedArtifact(wanted, tree=tree, name=name)
+    return ArtifactCache(root, content, "pod", FetchSettings(verify_cache=verify), report)
 
 
 def manifest(root: Path, wanted: str) -> Path:
@@ -288,7 +289,7 @@ def test_pods_without_proof_take_turns_and_all_finish(tmp_path: Path) -> None:
     async def pod(number: int) -> int | None:
         report = FetchReport(Redactor(), stream=io.StringIO())
         chosen = FetchSettings(verify_cache="full", claim_seconds=1.0)
-        mine = ArtifactCache(tmp_path, PINNED, f"pod-{number}", chosen, report, name="m.zip")
+        mine = ArtifactCache(tmp_path, CachedArtifact(PINNED, name="m.zip"), f"pod-{number}", chosen, report)
         mine.prepare_folders()
         async with mine.hold_claim() as own:
             if own:

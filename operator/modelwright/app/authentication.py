@@ -1,4 +1,4 @@
-"""Who asks one of the operator's own servers, by a token of the cluster; and how often they may."""
+"""Authenticates callers of the operator's own servers by tokens of the cluster, and limits their requests."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from modelwright.kube.access_review import AccessReviewer, AccessUndetermined, A
 from modelwright.obs.clock import Clock
 
 TOKEN_SECONDS = 10.0
-"""How long an answer of the API server holds: a busy sender isn't asked after each time."""
+"""Cache time of a review: the token of a busy sender is not reviewed for each request."""
 MAX_TOKENS = 1024
 MAX_BUCKETS = 1024
 REQUESTS_PER_SECOND, REQUEST_BURST = 5.0, 50.0
-"""Requests a second, and at once: of one address whose tokens nobody knows yet, and of one user."""
+"""Requests a second, and at once: from one address without an authenticated token yet, and of one user."""
 
 _BEARER = re.compile(r"bearer +([A-Za-z0-9._~+/-]+=*)", re.IGNORECASE)
 
 
 class RequestRefused(Exception):
-    """A request that goes no further: with this status, for this reason, and to be sent again in `retry` seconds."""
+    """A rejected request: HTTP status, reason, and seconds after which the caller may retry."""
 
-    def __init__(self, status: int, why: str, retry: int = 0) -> None:
-        super().__init__(why)
+    def __init__(self, status: int, reason: str, retry: int = 0) -> None:
+        super().__init__(reason)
         self.status = status
         self.retry = retry
 
 
 class CallerAuthenticator:
-    """Tokens are kept by their hash only. `audience`: whose tokens are taken."""
+    """Identifies callers by their tokens, which are cached by hash only. `audience`: the tokens that are accepted."""
 
     def __init__(self, access: AccessReviewer, clock: Clock, audience: Audience = Audience.OURS) -> None:
         self._access = access
@@ -41,18 +41,18 @@ class CallerAuthenticator:
         self._users = KeyedRateLimiter(clock)
 
     async def identify(self, header: str, address: str) -> User:
-        """Who sends a request with this Authorization header. Raises Refused, and AccessUnknown.
+        """Return the user who sends this Authorization header. Raises RequestRefused and AccessUndetermined.
 
-        An address is limited only as long as the API server has not said whose its token is: behind a proxy, and from
-        a standby, the requests of many come from one address. Users are limited each for themselves.
+        An address is limited only until the API server has authenticated its token: behind a proxy, and from a standby,
+        the requests of many users come from one address. Each user has a limit of their own.
         """
-        given = _BEARER.fullmatch(header.strip())
-        key = hashlib.sha256(given[1].encode()).digest() if given is not None else b""
+        match = _BEARER.fullmatch(header.strip())
+        key = hashlib.sha256(match[1].encode()).digest() if match is not None else b""
         until, user = self._tokens.get(key, (0.0, None))
         if user is None:
             self._take_token(self._addresses, address, "this address")
-        if given is not None and self._clock.monotonic() >= until:
-            was_known, user = user is not None, await self._access.who(given[1], self._audience)
+        if match is not None and self._clock.monotonic() >= until:
+            was_known, user = user is not None, await self._access.who(match[1], self._audience)
             self._cache_user(key, user)
             if user is not None and not was_known:
                 self._addresses.return_token(address)
@@ -68,17 +68,17 @@ class CallerAuthenticator:
             self._tokens.popitem(last=False)
 
     @staticmethod
-    def _take_token(rates: KeyedRateLimiter, key: str, whose: str) -> None:
+    def _take_token(rates: KeyedRateLimiter, key: str, source: str) -> None:
         wait = rates.take_token(key)
         if wait > 0:
-            raise RequestRefused(429, f"too many requests from {whose}", math.ceil(wait))
+            raise RequestRefused(429, f"too many requests from {source}", math.ceil(wait))
 
 
 class PageReaders:
-    """Who may read a page: asked of the API server, and remembered for a short time.
+    """Authorizes readers of a page by the API server, and caches the result for a short time.
 
-    While the API server doesn't answer, who was let in lately is let in: the page says how the operator stands just
-    then.
+    While the API server is unreachable, recent readers stay admitted: the page shows the operator's state just when it
+    is needed.
     """
 
     GRACE_SECONDS = 600.0
@@ -94,7 +94,7 @@ class PageReaders:
         self._allowed: OrderedDict[bytes, tuple[float, bool]] = OrderedDict()
 
     async def check_allowed(self, header: str, address: str) -> None:
-        """Return when they may. Raises Refused, and AccessUnknown."""
+        """Return if the caller may read the page. Raises RequestRefused and AccessUndetermined."""
         key, now = hashlib.sha256(header.strip().encode()).digest(), self._clock.monotonic()
         try:
             user = await self._callers.identify(header, address)
@@ -112,7 +112,7 @@ class PageReaders:
             self._admitted_until.popitem(last=False)
 
     async def _is_allowed(self, key: bytes, user: User) -> bool:
-        """By token, since two tokens of a user may have different groups."""
+        """Return whether the user may read the page. Cached by token, since tokens of one user may differ in groups."""
         until, allowed = self._allowed.get(key, (0.0, False))
         if self._clock.monotonic() >= until:
             allowed = await self._access.may(user, self._page)
@@ -124,13 +124,13 @@ class PageReaders:
 
 
 def metrics_readers(access: AccessReviewer, clock: Clock) -> PageReaders:
-    """Who may `get` /metrics, as for the metrics of Kubernetes' own components; with any token of the cluster, since
-    Prometheus has one for the API server."""
+    """Build the authorization of /metrics: verb `get` on the path, as for Kubernetes' own components, with any token of
+    the cluster, since Prometheus has one for the API server."""
     return PageReaders(CallerAuthenticator(access, clock, Audience.ANY), access, PathAccess("get", "/metrics"), clock)
 
 
 class KeyedRateLimiter:
-    """A token bucket for each of many; those are forgotten that were not heard of for longest."""
+    """A token bucket for each key; beyond the limit, the least recently used are dropped."""
 
     def __init__(
         self,
@@ -147,18 +147,18 @@ class KeyedRateLimiter:
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def take_token(self, key: str) -> float:
-        """Take one; seconds until the next one when there is none, 0 when it was taken."""
+        """Take a token. Returns 0 on success, else the seconds until the next one."""
         now = self._clock.monotonic()
-        left, at = self._buckets.pop(key, (self._burst, now))
-        left = min(self._burst, left + (now - at) * self._rate)
-        taken = left >= 1
-        self._buckets[key] = (left - 1 if taken else left, now)
+        tokens, at = self._buckets.pop(key, (self._burst, now))
+        tokens = min(self._burst, tokens + (now - at) * self._rate)
+        is_available = tokens >= 1
+        self._buckets[key] = (tokens - 1 if is_available else tokens, now)
         if len(self._buckets) > self._max_buckets:
             self._buckets.popitem(last=False)
-        return 0.0 if taken else (1 - left) / self._rate
+        return 0.0 if is_available else (1 - tokens) / self._rate
 
     def return_token(self, key: str) -> None:
-        """What was taken last is there again."""
+        """Return the last token taken."""
         if key in self._buckets:
-            left, at = self._buckets[key]
-            self._buckets[key] = (min(self._burst, left + 1), at)
+            tokens, at = self._buckets[key]
+            self._buckets[key] = (min(self._burst, tokens + 1), at)

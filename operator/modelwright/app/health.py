@@ -1,4 +1,4 @@
-"""/livez, /readyz and /metrics, on a port of their own."""
+"""Serves /livez, /readyz and /metrics on a separate port."""
 
 from __future__ import annotations
 
@@ -25,30 +25,30 @@ LISTENER_LIMITS = ConnectionLimits(head_bytes=16 << 10, max_headers=32)
 RETRY_SECONDS = 5
 
 Check = Callable[[], str | None]
-"""Returns what is wrong, in words; None when all is well."""
+"""Returns a description of the failure; None when the check passes."""
 
 
 class HealthChecks:
-    """Named checks; a probe answers 200 when all of its kind pass, else 503 with what is wrong, one line each."""
+    """Named checks; a probe returns 200 when all of its kind pass, else 503 with one line for each failure."""
 
     def __init__(self) -> None:
         self._live: dict[str, Check] = {}
         self._ready: dict[str, Check] = {}
 
     def add_liveness_check(self, name: str, check: Check) -> None:
-        """A failing one means that only a restart helps."""
+        """Add a check whose failure means that only a restart helps."""
         self._live[name] = check
 
     def add_readiness_check(self, name: str, check: Check) -> None:
-        """A failing one means that the process can't do its work right now."""
+        """Add a check whose failure means that the process cannot work at the moment."""
         self._ready[name] = check
 
     def failing_liveness(self) -> list[str]:
-        """What speaks for a restart; empty when nothing does."""
+        """Return the failing liveness checks; empty when all pass."""
         return _run_checks(self._live)
 
     def failing_readiness(self) -> list[str]:
-        """What keeps the process from its work; empty when nothing does."""
+        """Return the failing readiness checks; empty when all pass."""
         return _run_checks(self._ready)
 
 
@@ -57,9 +57,9 @@ def _run_checks(checks: dict[str, Check]) -> list[str]:
 
 
 class LoopMonitor:
-    """How long the event loop stands still: a beat ten times a second (`run`) that comes late by as much.
+    """Measures how long the event loop is blocked: a beat ten times a second (`run`) is late by as much.
 
-    What is shorter than the time between two beats may go unseen.
+    Blocks shorter than the time between two beats may remain undetected.
     """
 
     def __init__(self, clock: Clock, cpu_seconds: Callable[[], float] = time.thread_time) -> None:
@@ -70,14 +70,14 @@ class LoopMonitor:
         """(wall, CPU) seconds of the minute before this one, and of this one."""
 
     async def run(self) -> None:
-        """Measure until cancelled. Belongs to the loop's own thread."""
+        """Measure until cancelled. Must run in the loop's own thread."""
         while True:
             self._last_beat, cpu = self._clock.monotonic(), self._cpu_seconds()
             await self._clock.sleep(BEAT_SECONDS)
             self._record_delay(self._seconds_late(), self._cpu_seconds() - cpu)
 
     def check_liveness(self) -> str | None:
-        """For /livez: complains when the loop is, or just was, 5 s late."""
+        """Check for /livez: fails when the loop is, or just was, 5 s late."""
         late = self._seconds_late()
         return f"the event loop is {late:.1f} s late" if late > MAX_LOOP_DELAY_SECONDS else None
 
@@ -90,7 +90,7 @@ class LoopMonitor:
             self._window_start = now
             self._longest = [self._longest[1], (0.0, 0.0)]
         before, this = self._longest
-        # Other callbacks that ran between the beats used CPU time too: no more than the stand took can be its own.
+        # Other callbacks between the beats used CPU time too: the block itself cannot have used more than its duration.
         self._longest[1] = this = (max(this[0], wall), max(this[1], min(wall, cpu)))
         metrics.LOOP_STAND.labels("wall").set(max(before[0], this[0]))
         metrics.LOOP_STAND.labels("cpu").set(max(before[1], this[1]))
@@ -104,8 +104,8 @@ async def start_server(
     readers: PageReaders | None = None,
     tls: Callable[[], ssl.SSLContext] | None = None,
 ) -> Listener:
-    """Start the server. Without `readers` anybody may read /metrics; the probes are anybody's. Raises OSError when the
-    port is taken."""
+    """Start the server. Without `readers` /metrics is public; the probes always are. Raises OSError when the port is
+    taken."""
 
     async def livez(_: web.Request) -> web.Response:
         return _build_response(health.failing_liveness())
@@ -119,8 +119,8 @@ async def start_server(
         return web.Response(body=generate_latest(metrics.REGISTRY), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def moved(_: web.Request) -> web.Response:
-        # A standby of the version before sends webhooks here for as long as an upgrade takes: senders come again.
-        text = "webhooks are taken on another port"
+        # A standby of the previous version sends webhooks here during an upgrade: their senders retry.
+        text = "webhooks are accepted on another port"
         return web.Response(status=503, text=text, headers={"Retry-After": str(RETRY_SECONDS)})
 
     app = web.Application(client_max_size=1)
@@ -142,9 +142,9 @@ async def _refuse_reader(readers: PageReaders, request: web.Request) -> web.Resp
             headers["Retry-After"] = str(refused.retry)
         return web.Response(status=refused.status, text=str(refused), headers=headers)
     except AccessUndetermined as error:
-        log.warning("it can't be checked who reads /metrics", extra={"error": str(error)})
+        log.warning("a reader of /metrics could not be authenticated", extra={"error": str(error)})
         headers = {"Retry-After": str(RETRY_SECONDS)}
-        return web.Response(status=503, text=f"it can't be checked who asks: {error}", headers=headers)
+        return web.Response(status=503, text=f"the caller could not be authenticated: {error}", headers=headers)
     return None
 
 

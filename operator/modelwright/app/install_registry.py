@@ -1,4 +1,5 @@
-"""One install alone works in each namespace: the others write nothing there, and say who does (docs/adr/0034)."""
+"""Ensures that one install alone works in each namespace; the others write nothing there and name it
+(docs/adr/0034)."""
 
 from __future__ import annotations
 
@@ -39,15 +40,16 @@ CLAIM_SELECTOR = f"{names.MANAGED_SELECTOR},{names.LABEL_ROLE}={names.ROLE_CLAIM
 
 
 def install_identity(settings: Settings) -> str:
-    """The name of this install: its Lease. All shards are one install, which agree among themselves (docs/adr/0016)."""
+    """Return the name of this install: its Lease. All shards are one install; they coordinate separately
+    (docs/adr/0016)."""
     lease = names.OPERATOR_LEASE if settings.shard else settings.lease_name
     return f"{settings.namespace}/{lease}"
 
 
 @dataclass(frozen=True, slots=True)
 class _ClaimQuery:
-    """Where an install was asked, by which token, and how long its answer is waited for; without a place: it has
-    answered, and is not asked before then."""
+    """A query to the holder of claims: namespace, token, and the deadline of its response. Without a namespace: the
+    holder has responded and is not queried again before `until`."""
 
     namespace: str
     token: str
@@ -55,8 +57,8 @@ class _ClaimQuery:
 
 
 class InstallClaims:
-    """What the leader of an install knows of the claims. `gate` goes around each pass; `run` asks and answers, from
-    when this process holds the Lease. `wake` enqueues everything of a namespace."""
+    """The claims of namespaces, as known to the leader of an install. `guard_reconciler` wraps each reconciler; `run`
+    sends and answers queries once this process holds the Lease. `wake` enqueues all keys of a namespace."""
 
     def __init__(
         self,
@@ -77,27 +79,27 @@ class InstallClaims:
         self._clock = clock
         self._token = f"{self.identity}/{secrets.token_hex(4)}"
         self._held_by_others: dict[str, set[str]] = defaultdict(set)
-        """By other installs: the namespaces in which something would be to do for this one."""
+        """By other install: its namespaces in which this one has objects to reconcile."""
         self._taken_over: dict[str, float] = {}
-        """Namespaces whose claims were taken over, and from when on they are worked in."""
+        """Namespaces whose claims were taken over, with the time from which this install works in them."""
         self._queries: dict[str, _ClaimQuery] = {}
-        """By install: what it was asked last."""
+        """By install: the last query to it."""
         self._queried_namespaces: set[str] = set()
-        """Namespaces of this install in which another one asks."""
+        """Namespaces of this install with an open query of another one."""
         self._changed = asyncio.Event()
         self.claims_read = asyncio.Event()
-        """Set once the claims are known as they are after this process was elected."""
+        """Set once the claims have been read after this process was elected."""
         store.subscribe(self._on_store_change)
 
     def guard_reconciler(self, reconcile: Reconciler) -> Reconciler:
-        """`reconcile`, but for objects of a namespace that is another install's."""
+        """Wrap `reconcile` to skip objects of namespaces that another install holds."""
 
         async def gated(key: Key) -> ReconcileResult:
             if not key.namespace:
                 return await reconcile(key)
-            left = self._taken_over.get(key.namespace, 0.0) - self._clock.monotonic()
-            if left > 0:
-                return ReconcileResult(left)
+            settle_seconds = self._taken_over.get(key.namespace, 0.0) - self._clock.monotonic()
+            if settle_seconds > 0:
+                return ReconcileResult(settle_seconds)
             holder = await self._find_holder(key.namespace)
             if holder not in (None, self.identity):
                 self._record_holder(key.namespace, str(holder))
@@ -107,13 +109,13 @@ class InstallClaims:
         return gated
 
     async def run(self) -> None:
-        """Read the claims again, since what was watched before the election may be old; then ask and answer."""
+        """Read the claims again, since those watched before the election may be stale; then send and answer queries."""
         await self._read_all_claims()
         self.claims_read.set()
         while True:
             self._changed.clear()
-            for place in list(self._queried_namespaces):
-                await self._try_step(self._answer_namespace(place))
+            for namespace in list(self._queried_namespaces):
+                await self._try_step(self._answer_namespace(namespace))
             for holder in list(self._held_by_others):
                 await self._try_step(self._challenge_holder(holder))
             waits = RETRY_SECONDS if self._held_by_others or self._queried_namespaces else None
@@ -126,7 +128,7 @@ class InstallClaims:
                     task.cancel()
 
     async def _find_holder(self, namespace: str) -> str | None:
-        """The install that works there; None when nobody can say so, because the namespace is on its way out."""
+        """Return the install that works there; None when no claim can be made because the namespace is terminating."""
         claim = self._stored_claim(namespace)
         if claim is None:
             try:
@@ -143,11 +145,11 @@ class InstallClaims:
         if claim is not None and claim.install == self.identity and claim.asked_by:
             await self._answer_query(claim)
             claim = self._stored_claim(namespace)
-        # Without one it was deleted a moment ago: its event brings the next pass.
+        # Without one it was deleted a moment ago: its event triggers the next reconcile.
         return claim.install if claim is not None else ""
 
     def _record_holder(self, namespace: str, holder: str) -> None:
-        """Say once that a namespace is somebody else's."""
+        """Report once that another install holds a namespace."""
         if not holder or namespace in self._held_by_others[holder]:
             return
         self._held_by_others[holder].add(namespace)
@@ -161,99 +163,99 @@ class InstallClaims:
             self._events.record(claim, "Warning", Reason.ANOTHER_INSTALL, note)
 
     async def _challenge_holder(self, holder: str) -> None:
-        """Ask a holder in one of its namespaces; take over what it has when it doesn't answer."""
-        now, known = self._clock.monotonic(), self._queries.get(holder)
+        """Query a holder in one of its namespaces; take over all of them when it does not respond."""
+        now, query = self._clock.monotonic(), self._queries.get(holder)
         if not self._held_by_others.get(holder):
             self._queries.pop(holder, None)
             return
-        if known is not None and now < known.until:
-            if known.namespace and self._is_unanswered(known, holder, self._stored_claim(known.namespace)):
+        if query is not None and now < query.until:
+            if query.namespace and self._is_unanswered(query, holder, self._stored_claim(query.namespace)):
                 return
-            if known.namespace:
+            if query.namespace:
                 self._queries[holder] = _ClaimQuery("", "", now + QUESTION_INTERVAL_SECONDS)
             return
         if (
-            known is not None
-            and known.namespace
-            and self._is_unanswered(known, holder, await self._reread_claim(known.namespace))
+            query is not None
+            and query.namespace
+            and self._is_unanswered(query, holder, await self._reread_claim(query.namespace))
         ):
             await self._take_over(holder)
             self._queries.pop(holder, None)
             return
         held = self._held_by_others.get(holder)
         if not held:
-            # What was just read has told so.
+            # Reading the claim has just removed its last namespace.
             return
-        place = min(held)
-        claim = await self._reread_claim(place)
+        namespace = min(held)
+        claim = await self._reread_claim(namespace)
         if claim is None or claim.install != holder:
-            self._forget_holder(holder, place)
+            self._forget_holder(holder, namespace)
             return
         if not claim.asked_by:
             self._store_claim(await self._client.patch(install_claims.build_claim_patch(claim, asked_by=self._token)))
-        # Whoever has asked: two that wait for one answer must not take each other's question for it.
-        self._queries[holder] = _ClaimQuery(place, claim.asked_by or self._token, now + ANSWER_TIMEOUT_SECONDS)
+        # Any asking install's token counts: two that wait for one response must not mistake each other's query for it.
+        self._queries[holder] = _ClaimQuery(namespace, claim.asked_by or self._token, now + ANSWER_TIMEOUT_SECONDS)
 
     def _is_unanswered(self, question: _ClaimQuery, holder: str, claim: InstallClaim | None) -> bool:
         return claim is not None and (claim.install, claim.asked_by) == (holder, question.token)
 
     async def _take_over(self, holder: str) -> None:
         log.warning("another install does not answer: its namespaces are taken over", extra={"install": holder})
-        for place in sorted(self._held_by_others.get(holder, ())):
-            claim = await self._reread_claim(place)
+        for namespace in sorted(self._held_by_others.get(holder, ())):
+            claim = await self._reread_claim(namespace)
             if claim is not None and claim.install == holder:
                 self._store_claim(
                     await self._client.patch(install_claims.build_claim_patch(claim, install=self.identity))
                 )
-                log.info("a namespace is this install's now", extra={"namespace": place, "before": holder})
-                self._taken_over[place] = self._clock.monotonic() + SETTLE_SECONDS
-            self._forget_holder(holder, place)
-            self._enqueue_namespace(place)
+                log.info("a namespace is this install's now", extra={"namespace": namespace, "before": holder})
+                self._taken_over[namespace] = self._clock.monotonic() + SETTLE_SECONDS
+            self._forget_holder(holder, namespace)
+            self._enqueue_namespace(namespace)
 
-    def _forget_holder(self, holder: str, place: str) -> None:
-        if place not in self._held_by_others.get(holder, ()):
+    def _forget_holder(self, holder: str, namespace: str) -> None:
+        if namespace not in self._held_by_others.get(holder, ()):
             return
-        self._held_by_others[holder].discard(place)
+        self._held_by_others[holder].discard(namespace)
         metrics.HELD_ELSEWHERE.labels(holder).set(len(self._held_by_others[holder]))
         if not self._held_by_others[holder]:
             del self._held_by_others[holder]
             metrics.HELD_ELSEWHERE.remove(holder)
 
-    async def _answer_namespace(self, place: str) -> None:
-        claim = self._stored_claim(place)
+    async def _answer_namespace(self, namespace: str) -> None:
+        claim = self._stored_claim(namespace)
         if claim is not None and claim.install == self.identity and claim.asked_by:
             await self._answer_query(claim)
-        self._queried_namespaces.discard(place)
+        self._queried_namespaces.discard(namespace)
 
     async def _answer_query(self, claim: InstallClaim) -> None:
-        log.info("another install asks whether this one is here: yes", extra={"namespace": claim.namespace})
+        log.info("another install asks whether this one is running: confirmed", extra={"namespace": claim.namespace})
         try:
             self._store_claim(await self._client.patch(install_claims.build_claim_patch(claim)))
         except (api_errors.Conflict, api_errors.NotFound):
             await self._reread_claim(claim.namespace)
 
     async def _reread_claim(self, namespace: str) -> InstallClaim | None:
-        """The claim as it is now on the API server; the store has it after that."""
-        found = await self._client.get(kinds.CONTROLLER_REVISION, namespace, names.CLAIM_NAME)
-        if found is None:
-            known = self._stored_claim(namespace)
-            if known is not None:
+        """Read the claim from the API server and update the store."""
+        raw = await self._client.get(kinds.CONTROLLER_REVISION, namespace, names.CLAIM_NAME)
+        if raw is None:
+            stored = self._stored_claim(namespace)
+            if stored is not None:
                 self._store.forget(
-                    kinds.CONTROLLER_REVISION, namespace, names.CLAIM_NAME, known.uid, last=known.version
+                    kinds.CONTROLLER_REVISION, namespace, names.CLAIM_NAME, stored.uid, last=stored.version
                 )
             return None
-        self._store_claim(found)
-        return install_claims.parse_claim(found)
+        self._store_claim(raw)
+        return install_claims.parse_claim(raw)
 
-    def _store_claim(self, found: Object) -> None:
-        self._store.put({"apiVersion": "apps/v1", "kind": "ControllerRevision", **found})
+    def _store_claim(self, raw: Object) -> None:
+        self._store.put({"apiVersion": "apps/v1", "kind": "ControllerRevision", **raw})
 
     async def _read_all_claims(self) -> None:
         while True:
             try:
                 for namespace in self._namespaces:
-                    for found in await self._list_claims(namespace):
-                        self._store_claim(found)
+                    for raw in await self._list_claims(namespace):
+                        self._store_claim(raw)
                 return
             except api_errors.ApiError as error:
                 log.warning("the claims of installs can't be read, trying again", extra={"error": str(error)})
@@ -265,7 +267,7 @@ class InstallClaims:
         except api_errors.Denied:
             if namespace is None:
                 raise
-            # Nothing is done there until it can be read.
+            # The operator does nothing there until it can be read.
             return []
 
     async def _try_step(self, work: Coroutine[Any, Any, None]) -> None:
@@ -276,8 +278,8 @@ class InstallClaims:
             await self._clock.sleep(1.0)
 
     def _stored_claim(self, namespace: str) -> InstallClaim | None:
-        found = self._store.get(kinds.CONTROLLER_REVISION, namespace, names.CLAIM_NAME)
-        return install_claims.parse_claim(found) if found is not None else None
+        raw = self._store.get(kinds.CONTROLLER_REVISION, namespace, names.CLAIM_NAME)
+        return install_claims.parse_claim(raw) if raw is not None else None
 
     def _on_store_change(self, kind: Kind, old: Object | None, new: Object | None) -> None:
         obj = new or old

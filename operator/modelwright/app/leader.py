@@ -1,6 +1,6 @@
-"""What a leader runs: watches, store, queue, workers, sweep; put together, run, and ended in order.
+"""Wires, runs and stops the parts of a leader in order: watches, store, queue, workers, resync.
 
-A warm standby runs all of it but the workers: nothing else writes.
+A warm standby runs all of them but the workers: nothing else writes.
 """
 
 from __future__ import annotations
@@ -74,8 +74,8 @@ LOGIN_SECONDS = (1.0, 2.0, 5.0, 15.0, 30.0)
 
 
 class LeaderSession:
-    """One term of office. `elected` is set once this process holds the Lease: work begins then, and when the store is
-    complete. `stop(why, exit_code)` asks the process for an orderly end.
+    """One term of leadership. `elected` is set once this process holds the Lease: work starts when it is set and the
+    store is complete. `stop(why, exit_code)` requests an orderly shutdown of the process.
     """
 
     def __init__(
@@ -136,8 +136,8 @@ class LeaderSession:
             changed=lambda namespace: enqueue_models(self._store, self._queue, namespace),
         )
         self.webhook_queue = WebhookQueue(self._queue.add)
-        found = connections.load_connections(settings.connections_file)
-        self._trigger_poller = TriggerPoller(found, self._queue.add, clock=clock)
+        providers = connections.load_connections(settings.connections_file)
+        self._trigger_poller = TriggerPoller(providers, self._queue.add, clock=clock)
         self._observers = DriftPoller(self._queue.add, clock=clock)
         images = Images(
             settings.fetch_image,
@@ -149,7 +149,7 @@ class LeaderSession:
             platform_ids=settings.pod_security == "Platform",
         )
         self._measurements = MeasurementScheduler(
-            found,
+            providers,
             self._queue.add,
             clock=clock,
             jobs=MetricJobRunner(self._client, self._store, clock, images, self._admission.admission),
@@ -189,11 +189,11 @@ class LeaderSession:
 
     @property
     def is_active(self) -> bool:
-        """Whether passes are made: this process holds the Lease, and its store is complete."""
+        """Whether objects are reconciled: this process holds the Lease, and its store is complete."""
         return self._active.is_set()
 
     def retraining_policy_spec(self, namespace: str, name: str) -> RetrainingPolicySpec | None:
-        """The spec of a RetrainingPolicy, as the store has it."""
+        """Return the spec of a RetrainingPolicy from the store; None when it is missing or invalid."""
         raw = self._store.get(kinds.RETRAINING_POLICY, namespace, name)
         try:
             return RetrainingPolicy.parse(raw).spec if raw is not None else None
@@ -202,24 +202,24 @@ class LeaderSession:
 
     @property
     def is_synced(self) -> bool:
-        """Whether the store has held everything."""
+        """Whether the store has been filled completely."""
         return self._synced.is_set()
 
     def describe_stuck(self) -> str | None:
-        """For /livez: the passes that have been under way for ten minutes."""
-        found = self._runner.list_active(longer_than=STUCK_SECONDS)
-        return ", ".join(f"{r.key} for {r.seconds:.0f} s" for r in found) or None
+        """Describe, for /livez, the reconciles in progress for ten minutes or more."""
+        stuck = self._runner.list_active(longer_than=STUCK_SECONDS)
+        return ", ".join(f"{r.key} for {r.seconds:.0f} s" for r in stuck) or None
 
     async def run(self, stopping: asyncio.Event, reinstall_signals: Callable[[], None]) -> None:
-        """Work until `stopping` is set; a part that ends by itself asks for the end with exit code 1.
+        """Run until `stopping` is set; a task that exits unexpectedly requests a shutdown with exit code 1.
 
-        At the end: takes no more work, finishes the passes under way, sends the Events, gives the Lease back, stops
-        watching. `reinstall_signals` is called once Kopf has taken SIGTERM for itself.
+        On shutdown: takes no more keys, finishes the reconciles in progress, sends the Events, releases the Lease,
+        stops watching. `reinstall_signals` is called once Kopf has installed its own SIGTERM handler.
         """
         watched = await self._filter_readable(
             watched_kinds(self._served, self._settings.watch_namespaces, self._settings.training_kinds)
         )
-        # Kopf cancels at its end whatever was started after it: ours is started before.
+        # At its end Kopf cancels all tasks started after it: ours are started before.
         self._runner.start(self._active)
         self._spawn_task(self._events.run(), "events")
         kopf_ready, stop_watching = asyncio.Event(), asyncio.Event()
@@ -259,7 +259,7 @@ class LeaderSession:
             await self._client.close()
 
     def _guard_reconcilers(self, reconcilers: dict[str, Reconciler]) -> dict[str, Reconciler]:
-        """Passes are made where this install, and this shard, works, and where all could be read."""
+        """Limit reconcilers to namespaces of this install and this shard that could be read completely."""
         gates = [self._installs.guard_reconciler]
         if self._settings.watch_namespaces:
             gates.append(self._guard_unread)
@@ -270,8 +270,8 @@ class LeaderSession:
         return reconcilers
 
     def _guard_unread(self, reconcile: Reconciler) -> Reconciler:
-        """`reconcile`, but for objects of a namespace of which something could never be read: they have their turn when
-        it has been."""
+        """Wrap `reconcile` to skip objects of namespaces that could not be read completely yet; they are enqueued when
+        they have been."""
 
         async def gated(key: Key) -> ReconcileResult:
             return ReconcileResult() if self._is_unread(key.namespace) else await reconcile(key)
@@ -285,7 +285,7 @@ class LeaderSession:
 
     async def _restore_signals(self, ready: asyncio.Event, reinstall: Callable[[], None]) -> None:
         await ready.wait()
-        # Kopf installs its handlers in the same turn of the loop, or the next.
+        # Kopf installs its handlers in the same iteration of the loop, or the next.
         await asyncio.sleep(0.05)
         reinstall()
 
@@ -313,7 +313,7 @@ class LeaderSession:
     async def _sync_and_resync(self, listed: asyncio.Event, sweep: Resync) -> None:
         start = self._clock.monotonic()
         await listed.wait()
-        # What is loaded by now stays: the garbage collector need not walk over it again and again.
+        # Objects loaded by now are permanent: the garbage collector need not scan them repeatedly.
         gc.collect()
         gc.freeze()
         release_memory()
@@ -323,15 +323,15 @@ class LeaderSession:
         await sweep.run()
 
     async def _wait_for_end(self, stopping: asyncio.Event) -> None:
-        stop = asyncio.ensure_future(stopping.wait())
+        stopped = asyncio.ensure_future(stopping.wait())
         try:
-            done, _ = await asyncio.wait({stop, *self._tasks}, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait({stopped, *self._tasks}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            await cancel_task(stop)
+            await cancel_task(stopped)
         for task in self._tasks:
             if task in done:
                 error = None if task.cancelled() else task.exception()
-                log.error("a part of the operator has ended", extra={"part": task.get_name()}, exc_info=error)
+                log.error("a background task exited unexpectedly", extra={"part": task.get_name()}, exc_info=error)
                 self._stop(f"{task.get_name()} ended", 1)
 
     def _build_resync(self, watched: tuple[WatchedKind, ...]) -> Resync:
@@ -345,7 +345,7 @@ class LeaderSession:
             served=self._served,
             look_again=lambda: enqueue_spread(self._store, self._queue, self._settings.sweep_seconds),
             on_fatal=lambda why: self._stop(why, 1),
-            on_kinds_changed=lambda why: self._stop(f"{why}: starting anew", 0),
+            on_kinds_changed=lambda why: self._stop(f"{why}: restarting", 0),
             clock=self._clock,
             interval=self._settings.sweep_seconds,
             grace=self._settings.sweep_grace_seconds,
@@ -354,20 +354,20 @@ class LeaderSession:
         )
 
     async def _filter_readable(self, watched: tuple[WatchedKind, ...]) -> tuple[WatchedKind, ...]:
-        """In namespaced mode, without the cluster-scoped kinds that we may not read."""
+        """Leave out, in namespaced mode, the cluster-scoped kinds that the operator may not read."""
         if not self._settings.watch_namespaces:
             return watched
         readable = []
-        for what in watched:
-            if not what.kind.namespaced:
+        for candidate in watched:
+            if not candidate.kind.namespaced:
                 with contextlib.suppress(api_errors.Transient, api_errors.Throttled):
                     try:
-                        await self._client.list(what.kind, metadata_only=True)
+                        await self._client.list(candidate.kind, metadata_only=True)
                     except api_errors.Denied:
                         text = "objects of this cluster-scoped kind can't be read, and are not used"
-                        log.warning(text, extra={"kind": what.kind.kind})
+                        log.warning(text, extra={"kind": candidate.kind.kind})
                         continue
-            readable.append(what)
+            readable.append(candidate)
         return tuple(readable)
 
     def _spawn_task(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
@@ -377,8 +377,8 @@ class LeaderSession:
 
 
 class KopfLogin:
-    """How Kopf connects, asked for at start and after each 401. Kopf asks at once and without end, and takes no
-    credentials again that have failed once: each answer differs from the one before, and comes later and later."""
+    """Provides Kopf's credentials, at start and after each 401. Kopf asks at once and without limit, and never accepts
+    credentials that have failed once: each return value differs from the one before, with growing delays."""
 
     def __init__(self, configuration: Configuration, clock: Clock) -> None:
         self._configuration = configuration
@@ -388,13 +388,13 @@ class KopfLogin:
         self._last_login: float | None = None
 
     async def connection_info(self) -> kopf.ConnectionInfo:
-        """The token of this moment, at least some seconds after the last one."""
+        """Return the current token, at least some seconds after the last one."""
         now = self._clock.monotonic()
         if self._last_login is not None:
             lasted = now - self._last_login
             self._failures = 0 if lasted > LOGIN_SECONDS[-1] * 2 else self._failures + 1
             pause = LOGIN_SECONDS[min(self._failures, len(LOGIN_SECONDS) - 1)]
-            log.warning("the API server does not take the token: signing in again", extra={"seconds": pause})
+            log.warning("the API server rejects the token: authenticating again", extra={"seconds": pause})
             hook = self._configuration.refresh_api_key_hook
             if isinstance(hook, ServiceAccountToken):
                 hook.expire()
@@ -406,7 +406,7 @@ class KopfLogin:
 
 
 async def build_connection_info(configuration: Configuration) -> kopf.ConnectionInfo:
-    """What Kopf needs to connect as our own client does; with the token of this moment."""
+    """Build Kopf's connection parameters from those of our own client, with the current token."""
     header = await configuration.get_api_key_with_prefix("BearerToken")
     scheme, _, token = (header or "").rpartition(" ")
     return kopf.ConnectionInfo(
@@ -423,7 +423,7 @@ async def build_connection_info(configuration: Configuration) -> kopf.Connection
 
 
 def build_router(store: Store, queue: WorkQueue) -> Listener:
-    """A listener of the store that enqueues what a change concerns, and drops at once what concerns nobody."""
+    """Build a store listener that enqueues the keys affected by a change, and drops irrelevant changes at once."""
 
     def route(kind: Kind, old: Object | None, new: Object | None) -> None:
         if not watches.is_relevant_change(kind, old, new):
@@ -431,7 +431,7 @@ def build_router(store: Store, queue: WorkQueue) -> Listener:
         if new is not None and watches.is_spec_edit(kind, old, new):
             for key in tuple(watches.affected_keys(kind, new, store))[:1]:
                 queue.add(key, first=True)
-        # Both: what an object no longer refers to is concerned as well.
+        # Both: objects that are no longer referred to are affected as well.
         for obj in (new, old):
             if obj is not None:
                 for key in watches.affected_keys(kind, obj, store):
@@ -441,23 +441,23 @@ def build_router(store: Store, queue: WorkQueue) -> Listener:
 
 
 def enqueue_models(store: Store, queue: WorkQueue, among: str | None) -> None:
-    """Enqueue every Model at once, or those of the namespace `among`."""
+    """Enqueue every Model at once, or only those of the namespace `among`."""
     for namespace, name in store.list_names(kinds.MODEL):
         if among in (None, namespace):
             queue.add(Key(kinds.MODEL.kind, namespace, name))
 
 
 def enqueue_namespace(store: Store, queue: WorkQueue, namespace: str) -> None:
-    """Enqueue everything of a namespace at once."""
-    found = [Key(kind.kind, *place) for kind in watches.RECONCILED_KINDS for place in store.list_names(kind)]
-    for key in (*found, *list_orphans(store)):
+    """Enqueue all keys of a namespace at once."""
+    keys = [Key(kind.kind, *place) for kind in watches.RECONCILED_KINDS for place in store.list_names(kind)]
+    for key in (*keys, *list_orphans(store)):
         if key.namespace == namespace:
             queue.add(key)
 
 
 def enqueue_spread(store: Store, queue: WorkQueue, interval: float) -> None:
-    """Enqueue every Model, version, policy and run, rollouts that have lost their Model, and stored policies that no
-    record names, over some time so that changes needn't wait behind them."""
+    """Enqueue every Model, version, policy and run, rollouts without a Model, and stored policies that no record names,
+    spread over some time so that changes need not wait behind them."""
     spread = min(RESYNC_SPREAD_SECONDS, interval / 10)
     for kind in watches.RECONCILED_KINDS:
         for namespace, name in store.list_names(kind):

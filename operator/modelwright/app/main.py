@@ -1,10 +1,10 @@
-"""The operator process: reaches the API server, waits for our CRDs and for the Lease, leads, and ends in order.
+"""The operator process: connects to the API server, waits for our CRDs and the Lease, leads, and shuts down in order.
 
-A standby serves /livez, /readyz and /metrics, passes webhooks on, and waits for the Lease. A warm one
+A standby serves /livez, /readyz and /metrics, forwards webhooks, and waits for the Lease. A warm one
 (MODELWRIGHT_WARM_STANDBY) keeps its store filled meanwhile: that costs memory and watches, and saves the first lists
 when it takes over.
-SIGTERM ends in order: passes are finished and the Lease is given back. Losing the Lease ends the process at once, so
-that it can't write any more.
+SIGTERM shuts down in order: reconciles are finished and the Lease is released. Losing the Lease ends the process at
+once, so that it cannot write any more.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ REVIEWS_PER_SECOND = 20
 EXIT_INVALID_SETTINGS = 2
 MAX_NAMED_RIGHTS = 5
 RECURSION_LIMIT = 40_000
-"""Go reads JSON that is nested 10,000 deep, and admission does not look into fields that another API defines. One such
-object must not keep a list or a watch of its kind from being read; a pass over it may fail."""
+"""Go reads JSON that is nested 10,000 deep, and admission does not validate fields that another API defines. One such
+object must not prevent a list or watch of its kind from being read; its reconcile may fail."""
 
 
 class Operator:
-    """One operator process. `run` comes back with its exit code."""
+    """One operator process."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -64,14 +64,14 @@ class Operator:
         self._leader: LeaderSession | None = None
 
     async def run(self) -> int:
-        """Run until told to stop, or until something asks for a restart. Exit code: 0 as told, 1 after a failure."""
+        """Run until a signal or a request to restart. Returns the exit code: 0 after a request, 1 after a failure."""
         self._install_signal_handlers()
         settings = self._settings
         async with contextlib.AsyncExitStack() as stack:
             loop_watch = health.LoopMonitor(self._clock)
             stack.push_async_callback(cancel_task, asyncio.create_task(loop_watch.run(), name="loop watch"))
             configuration = await load_configuration()
-            # The Lease must not wait behind other requests, nor for our limiter.
+            # The Lease must not wait behind other requests or for our rate limiter.
             client = KubeClient(
                 configuration,
                 clock=self._clock,
@@ -111,7 +111,7 @@ class Operator:
         return self._exit_code
 
     def stop(self, why: str, exit_code: int = 0) -> None:
-        """Ask for an orderly end; the first reason given counts."""
+        """Request an orderly shutdown; the first reason counts."""
         if not self._stopping.is_set():
             log.info("stopping", extra={"why": why, "exit_code": exit_code})
             self._exit_code = exit_code
@@ -135,13 +135,14 @@ class Operator:
         await elector.renew()
 
     async def _wait_for_kinds(self, client: KubeClient) -> set[Kind] | None:
-        """The kinds this cluster has, once our own are among them; None, and an end asked for, when they don't come."""
+        """Return the kinds that this cluster serves, once ours are among them; None after requesting a shutdown when
+        they do not appear in time."""
         since: float | None = None
         while True:
             try:
                 served = await client.served_kinds((*kinds.ALL_KINDS, *self._settings.training_kinds))
             except api_errors.ApiError as error:
-                log.warning("the API server can't be asked, trying again", extra={"error": str(error)})
+                log.warning("the API server could not be reached, trying again", extra={"error": str(error)})
                 await self._clock.sleep(RETRY_SECONDS)
                 continue
             missing = [f"{k.plural}.{k.group}" for k in kinds.OWN_KINDS if k not in served]
@@ -149,9 +150,9 @@ class Operator:
                 self._kinds_found = True
                 return served
             since = self._clock.monotonic() if since is None else since
-            left = self._settings.crd_wait_seconds - (self._clock.monotonic() - since)
-            fields = {"missing": missing, "seconds_left": max(0, round(left))}
-            if left <= 0:
+            seconds_left = self._settings.crd_wait_seconds - (self._clock.monotonic() - since)
+            fields = {"missing": missing, "seconds_left": max(0, round(seconds_left))}
+            if seconds_left <= 0:
                 log.error("our CRDs are not installed: apply crds/ or install the CRD chart first", extra=fields)
                 self.stop("the CRDs are missing", exit_code=1)
                 return None
@@ -159,14 +160,15 @@ class Operator:
             await self._clock.sleep(RETRY_SECONDS)
 
     def _build_reviewer(self, configuration: Configuration, stack: contextlib.AsyncExitStack) -> KubeAccessReviewer:
-        """With a client of its own: reviews store nothing, and what strangers send to one server must use up neither
-        the rate of our writes nor that of the other server."""
+        """Build an access reviewer with its own client: reviews store nothing, and requests of strangers to one server
+        must use up neither the rate of our writes nor that of the other server."""
         client = KubeClient(configuration, clock=self._clock, qps=REVIEWS_PER_SECOND, burst=2 * REVIEWS_PER_SECOND)
         stack.push_async_callback(client.close)
         return KubeAccessReviewer(client)
 
     def _leader_tls(self) -> tuple[ssl.SSLContext, str] | None:
-        """How a standby checks the leader's certificate: by the ca.crt beside its own, where there is one."""
+        """Return the TLS context by which a standby verifies the leader: the ca.crt beside its own certificate, if
+        there is one."""
         settings = self._settings
         if not settings.tls_folder:
             return None
@@ -236,9 +238,9 @@ class Operator:
             loop.add_signal_handler(number, self.stop, f"{signal.Signals(number).name} received")
 
 
-def _exit_at_once(why: str) -> NoReturn:
-    """End without any clean-up: another process may be the leader by now."""
-    log.critical("the Lease is lost: this process ends at once", extra={"why": why})
+def _exit_at_once(reason: str) -> NoReturn:
+    """Exit without any clean-up: another process may be the leader by now."""
+    log.critical("the Lease is lost: this process ends at once", extra={"why": reason})
     logging.shutdown()
     os._exit(1)
 
@@ -266,7 +268,7 @@ def main() -> int:
         log.error(str(error))
         return 1
     except Exception:
-        log.exception("the operator can't go on")
+        log.exception("the operator failed")
         return 1
 
 

@@ -1,4 +1,4 @@
-"""Keeps the operator process small: gives freed memory back, and leaves out libraries that it never calls."""
+"""Keeps the operator process small: returns freed memory, and leaves out libraries that it never calls."""
 
 import contextlib
 import ctypes
@@ -21,7 +21,7 @@ def leave_out_synchronous_client() -> None:
 
 
 def release_memory() -> None:
-    """Hand the C library's free pages back: after the first lists there are many, and no later moment needs them.
+    """Return the C library's free pages to the system: after the first lists there are many, and none is needed later.
 
     Does nothing where the C library has no malloc_trim (musl, macOS).
     """

@@ -1,4 +1,4 @@
-"""`python -m modelwright selfcheck`: whether what the operator needs is there, and one of its replicas leads.
+"""`python -m modelwright selfcheck`: verifies that the operator's prerequisites exist and that a replica leads.
 
 `helm test` runs it in a pod, with the operator's ServiceAccount. It writes nothing.
 """
@@ -23,11 +23,11 @@ POLL_SECONDS = 1.0
 
 
 class CheckFailed(Exception):
-    """What is not as it must be, and what to do."""
+    """A failed check; the message says what is wrong and what to do."""
 
 
 class SelfCheck:
-    """Each check returns a sentence about what it found, or raises Wrong."""
+    """The checks: each returns a sentence with its result, or raises CheckFailed."""
 
     def __init__(self, client: KubeClient, settings: Settings, clock: Clock) -> None:
         self._client = client
@@ -35,11 +35,11 @@ class SelfCheck:
         self._clock = clock
 
     def list_checks(self) -> dict[str, Callable[[], Awaitable[str]]]:
-        """The checks by name, in the order in which one builds on the other."""
+        """Return the checks by name, each building on those before it."""
         return {"CRDs": self.check_kinds, "rights": self.check_rights, "leader": self.check_leader}
 
     async def check_kinds(self) -> str:
-        """Our CRDs are served."""
+        """Check that our CRDs are served."""
         served = await self._client.served_kinds()
         missing = [f"{k.plural}.{k.group}" for k in kinds.OWN_KINDS if k not in served]
         if missing:
@@ -47,7 +47,7 @@ class SelfCheck:
         return f"{len(kinds.OWN_KINDS)} kinds of ours are served"
 
     async def check_rights(self) -> str:
-        """What is watched can be read."""
+        """Check that the watched objects can be read."""
         places = self._settings.watch_namespaces or (None,)
         for namespace in places:
             try:
@@ -64,8 +64,8 @@ class SelfCheck:
         return f"Models can be read in {', '.join(self._settings.watch_namespaces) or 'the whole cluster'}"
 
     async def check_leader(self) -> str:
-        """The Lease is being renewed, as seen by this clock alone, and its holder answers that it is ready."""
-        where = f"Lease {self._settings.namespace}/{self._settings.lease_name}"
+        """Check that the Lease is being renewed, by this clock alone, and that its holder reports ready."""
+        lease_name = f"Lease {self._settings.namespace}/{self._settings.lease_name}"
         held: list[tuple[str, str]] = []
         for _ in range(round(self._settings.lease_seconds / POLL_SECONDS)):
             lease = await self._client.get(kinds.LEASE, self._settings.namespace, self._settings.lease_name) or {}
@@ -77,8 +77,8 @@ class SelfCheck:
                     return await self._check_ready(spec["holderIdentity"], address)
             await self._clock.sleep(POLL_SECONDS)
         if not held:
-            raise CheckFailed(f"nobody holds the {where}: is a pod of the operator running?")
-        raise CheckFailed(f"{held[-1][0]} holds the {where} and does not renew it: look at that pod's log")
+            raise CheckFailed(f"no process holds the {lease_name}: is a pod of the operator running?")
+        raise CheckFailed(f"{held[-1][0]} holds the {lease_name} and does not renew it: see that pod's log")
 
     async def _check_ready(self, holder: str, address: str | None) -> str:
         if not address:
@@ -86,15 +86,15 @@ class SelfCheck:
         try:
             async with (
                 aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=RESPONSE_SECONDS)) as session,
-                # Only whether it is ready is asked, by the address in its Lease: no certificate has that.
+                # The request contains no secret, and no certificate names the address in the Lease.
                 session.get(f"{self._settings.scheme}://{address}/readyz", ssl=False) as answer,
             ):
                 if answer.status != 200:
-                    told = (await answer.content.read(MAX_QUOTED_BYTES)).decode(errors="replace")
-                    raise CheckFailed(f"{holder} leads and is not ready: {told}")
+                    body = (await answer.content.read(MAX_QUOTED_BYTES)).decode(errors="replace")
+                    raise CheckFailed(f"{holder} leads and is not ready: {body}")
         except (aiohttp.ClientError, TimeoutError) as error:
             raise CheckFailed(
-                f"{holder} leads and does not answer at {address} ({error!r}): a NetworkPolicy?"
+                f"{holder} leads and does not respond at {address} ({error!r}): a NetworkPolicy?"
             ) from None
         return f"{holder} leads and is ready"
 
@@ -103,15 +103,15 @@ async def _run_checks(settings: Settings) -> int:
     client = KubeClient(await load_configuration())
     try:
         check = SelfCheck(client, settings, SystemClock())
-        found = [await _report_check(name, look) for name, look in check.list_checks().items()]
+        results = [await _report_check(name, run_check) for name, run_check in check.list_checks().items()]
     finally:
         await client.close()
-    return 0 if all(found) else 1
+    return 0 if all(results) else 1
 
 
-async def _report_check(name: str, look: Callable[[], Awaitable[str]]) -> bool:
+async def _report_check(name: str, run_check: Callable[[], Awaitable[str]]) -> bool:
     try:
-        print(f"ok      {name}: {await look()}")
+        print(f"ok      {name}: {await run_check()}")
     except (CheckFailed, api_errors.ApiError) as error:
         print(f"FAILED  {name}: {error}")
         return False
@@ -119,7 +119,7 @@ async def _report_check(name: str, look: Callable[[], Awaitable[str]]) -> bool:
 
 
 def main() -> int:
-    """Exit code: 0 all is well, 1 something isn't, 2 a setting is wrong."""
+    """Run all checks. Exit code: 0 all passed, 1 one failed, 2 a setting is wrong."""
     try:
         settings = Settings.from_environment()
         kinds.register_kinds(settings.training_kinds)

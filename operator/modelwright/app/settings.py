@@ -1,4 +1,4 @@
-"""The operator's settings, from environment variables MODELWRIGHT_*."""
+"""The operator's settings, read from environment variables MODELWRIGHT_*."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PREFIX = "MODELWRIGHT_"
 FORBIDDEN_GROUPS = frozenset(
     {"", "modelwright.dev", "rbac.authorization.k8s.io", "admissionregistration.k8s.io", "apiextensions.k8s.io"}
 )
-"""Groups of which a training has nothing made for anybody; the chart and manifests/policies/rights.yaml refuse the
+"""API groups whose objects a training may never create; the chart and manifests/policies/rights.yaml refuse the
 same."""
 
 DEFAULT_FETCH_ENV = {INSTANCE_CREDENTIALS: "false"}
@@ -185,36 +185,36 @@ class Settings(BaseModel):
 
     @property
     def address(self) -> str:
-        """host:port of this process's HTTP server for the other replicas; empty when it isn't known."""
+        """host:port of this process's HTTP server for the other replicas; empty when unknown."""
         if not self.pod_ip:
             return ""
         return f"[{self.pod_ip}]:{self.http_port}" if ":" in self.pod_ip else f"{self.pod_ip}:{self.http_port}"
 
     @property
     def scheme(self) -> str:
-        """How this process's servers, and those of the other replicas, are spoken to."""
+        """URL scheme of this process's servers and those of the other replicas."""
         return "https" if self.tls_folder else "http"
 
     @property
     def server_name(self) -> str:
-        """The name by which a standby knows the leader's certificate."""
+        """The name that a standby expects in the leader's certificate."""
         return self.tls_name or f"modelwright.{self.namespace}.svc"
 
     def webhooks_url(self, address: str | None) -> str | None:
-        """The URL of the webhooks of the replica with this `address`."""
+        """Return the webhook URL of the replica with this `address`."""
         return None if address is None else f"{self.scheme}://{address.rpartition(':')[0]}:{self.webhook_port}"
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> Settings:
         """Read the settings; raises SettingsError naming every variable that is wrong.
 
-        Unknown variables are let be: Kubernetes makes some of that prefix when a Service is called modelwright.
+        Unknown variables are ignored: Kubernetes sets some of that prefix when a Service is named modelwright.
         """
         env = os.environ if environ is None else environ
-        given = {k.removeprefix(PREFIX).lower(): v for k, v in env.items() if k.startswith(PREFIX)}
-        values = {k: v for k, v in given.items() if k in cls.model_fields}
+        variables = {k.removeprefix(PREFIX).lower(): v for k, v in env.items() if k.startswith(PREFIX)}
+        values = {k: v for k, v in variables.items() if k in cls.model_fields}
         if (values.get("shard") or DEFAULT_SHARD) != DEFAULT_SHARD:
-            # The Lease of `default` is that of an operator without shards: one takes over from the other.
+            # Shard `default` shares the Lease of an operator without shards: one takes over from the other.
             values.setdefault("lease_name", f"{OPERATOR_LEASE}-{values['shard']}")
         try:
             settings = cls.model_validate(values)
@@ -235,62 +235,62 @@ class Settings(BaseModel):
 
 
 def _read_fetch_env(text: str) -> dict[str, str]:
-    """The environment in a JSON object, over the default one; raises ValueError that names what is wrong."""
+    """Parse the environment in a JSON object, over the default one; raises ValueError naming the error."""
     try:
-        given = json.loads(text) if text.strip() else {}
+        parsed = json.loads(text) if text.strip() else {}
     except (ValueError, RecursionError) as error:
         raise ValueError(f"is no JSON: {error}") from None
-    if not isinstance(given, dict) or not all(isinstance(value, str) for value in given.values()):
+    if not isinstance(parsed, dict) or not all(isinstance(value, str) for value in parsed.values()):
         raise ValueError(f'must be a JSON object of texts, such as {{"{INSTANCE_CREDENTIALS}": "true"}}')
-    for name in given:
-        if (why := variable_problem(name)) is not None:
-            raise ValueError(why)
-    return {**DEFAULT_FETCH_ENV, **given}
+    for name in parsed:
+        if (problem := variable_problem(name)) is not None:
+            raise ValueError(problem)
+    return {**DEFAULT_FETCH_ENV, **parsed}
 
 
 def _read_helper_pods(text: str) -> HelperPods:
-    """Helper pods of a JSON object; raises ValueError that names each member that is wrong."""
+    """Parse helper pods from a JSON object; raises ValueError naming each wrong member."""
     try:
-        given = json.loads(text) if text.strip() else {}
+        parsed = json.loads(text) if text.strip() else {}
     except (ValueError, RecursionError) as error:
         raise ValueError(f"is no JSON: {error}") from None
     try:
-        found = HelperPods.model_validate(given, by_alias=True, by_name=False)
+        helper_pods = HelperPods.model_validate(parsed, by_alias=True, by_name=False)
     except ValidationError as error:
-        raise ValueError("; ".join(f"{path}: {said}" for path, said in list_problems(error))) from None
-    for where, pods in (("env", found), *((f"roles.{role}.env", pods) for role, pods in found.roles)):
+        raise ValueError("; ".join(f"{path}: {message}" for path, message in list_problems(error))) from None
+    for field, pods in (("env", helper_pods), *((f"roles.{role}.env", pods) for role, pods in helper_pods.roles)):
         for name in pods.env:
-            if (why := variable_problem(name)) is not None:
-                raise ValueError(f"{where}: {why}")
-    return found
+            if (problem := variable_problem(name)) is not None:
+                raise ValueError(f"{field}: {problem}")
+    return helper_pods
 
 
 def _read_kinds(text: str) -> tuple[Kind, ...]:
-    """The kinds of a JSON list; raises ValueError that says which entry is wrong, and how."""
+    """Parse kinds from a JSON list; raises ValueError naming the wrong entry and its error."""
     try:
         entries = json.loads(text) if text.strip() else []
     except (ValueError, RecursionError) as error:
         raise ValueError(f"is no JSON: {error}") from None
     if not isinstance(entries, list):
         raise ValueError('must be a JSON list, such as [{"group": ..., "version": ..., "kind": ..., "plural": ...}]')
-    found: dict[tuple[str, str], Kind] = {}
+    kinds: dict[tuple[str, str], Kind] = {}
     for number, entry in enumerate(entries):
         kind = _read_kind(f"entry {number + 1}", entry)
-        if (kind.group, kind.kind) in found:
+        if (kind.group, kind.kind) in kinds:
             raise ValueError(f"entry {number + 1}: {kind.kind} of {kind.group} is listed twice")
-        found[kind.group, kind.kind] = kind
-    return tuple(found.values())
+        kinds[kind.group, kind.kind] = kind
+    return tuple(kinds.values())
 
 
-def _read_kind(where: str, entry: Any) -> Kind:
+def _read_kind(position: str, entry: Any) -> Kind:
     if not isinstance(entry, dict) or set(entry) != set(_KIND_PATTERNS):
-        raise ValueError(f"{where}: needs group, version, kind and plural, and nothing else")
+        raise ValueError(f"{position}: needs group, version, kind and plural, and nothing else")
     if isinstance(entry["group"], str) and entry["group"] in FORBIDDEN_GROUPS:
         raise ValueError(
-            f"{where}: {entry['kind']} of {entry['group'] or 'the core group'} is never made for anybody: core kinds, "
-            "rights, admission, definitions of kinds and the kinds of modelwright.dev are not allowed"
+            f"{position}: {entry['kind']} of {entry['group'] or 'the core group'} is never made for anybody: "
+            "core kinds, rights, admission, definitions of kinds and the kinds of modelwright.dev are not allowed"
         )
     for name, pattern in _KIND_PATTERNS.items():
         if not isinstance(entry[name], str) or not pattern.fullmatch(entry[name]):
-            raise ValueError(f"{where}: {name} {entry[name]!r} is none")
+            raise ValueError(f"{position}: {name} {entry[name]!r} is none")
     return Kind(entry["group"], entry["version"], entry["plural"], entry["kind"], optional=True)

@@ -1,5 +1,5 @@
-"""What an operator of a shard has instead of Kopf's watches: it follows Namespaces, loads those that come, drops those
-that leave, and begins in one when the Leases of all other shards allow it (docs/adr/0016)."""
+"""Replaces Kopf's watches in the operator of a shard: follows Namespaces, loads those that join, drops those that
+leave, and starts working in one when the Leases of all other shards allow it (docs/adr/0016)."""
 
 from __future__ import annotations
 
@@ -51,12 +51,13 @@ LONG_WAIT_SECONDS = 30.0
 
 
 class ShardSession:
-    """One process of a shard: `run` follows and loads; `lead` begins, once this process holds the shard's Lease."""
+    """One process of a shard: `run` follows and loads namespaces; `run_leader` starts working in them, once this
+    process holds the shard's Lease."""
 
     def __init__(
         self,
         settings: Settings,
-        own: NamespaceOwnership,
+        ownership: NamespaceOwnership,
         client: StreamClient,
         store: ShardStore,
         queue: WorkQueue,
@@ -66,7 +67,7 @@ class ShardSession:
         stop: Callable[[str, int], None],
     ) -> None:
         self._settings = settings
-        self._own = own
+        self._own = ownership
         self._client = client
         self._store = store
         self._queue = queue
@@ -81,16 +82,17 @@ class ShardSession:
         self._changed = asyncio.Event()
         self._leases = PeerLeases(settings, clock)
         self.followed = asyncio.Event()
-        """Set once the Namespaces are known."""
+        """Set once the Namespaces have been listed."""
         self.loaded = asyncio.Event()
-        """Set once the store holds everything that it should."""
+        """Set once the store is complete."""
 
     def is_complete(self, namespace: str) -> bool:
-        """Whether everything of a namespace is in the store."""
+        """Return whether all objects of a namespace are in the store."""
         return namespace in self._complete
 
     def guard_reconciler(self, reconcile: Reconciler) -> Reconciler:
-        """`reconcile`, but for objects of a namespace that has come and isn't begun: they have their turn then."""
+        """Wrap `reconcile` to skip objects of a joined namespace in which work has not started; they are enqueued when
+        it does."""
 
         async def gated(key: Key) -> ReconcileResult:
             place = key.namespace
@@ -107,15 +109,17 @@ class ShardSession:
     async def run(self, watched: Iterable[WatchedKind], stopping: asyncio.Event) -> None:
         """Follow Namespaces and all watched kinds until `stopping` is set."""
         self._watched = tuple(watched)
-        listed = {what.kind: asyncio.Event() for what in self._watched}
+        listed = {watched_kind.kind: asyncio.Event() for watched_kind in self._watched}
         tasks: list[asyncio.Task[Any]] = [asyncio.create_task(self._build_namespace_stream().run(), name="Namespaces")]
         stop = asyncio.create_task(stopping.wait(), name="stopping")
         try:
             tasks.append(asyncio.create_task(self.followed.wait(), name="Namespaces are known"))
             await _wait_first({stop, *tasks})
             tasks += [
-                asyncio.create_task(self._build_stream(what, listed[what.kind]).run(), name=what.kind.kind)
-                for what in self._watched
+                asyncio.create_task(
+                    self._build_stream(watched_kind, listed[watched_kind.kind]).run(), name=watched_kind.kind.kind
+                )
+                for watched_kind in self._watched
             ]
             tasks.append(asyncio.create_task(self._finish_first_lists(listed.values()), name="first lists"))
             while not stop.done():
@@ -129,8 +133,8 @@ class ShardSession:
             await self._client.close()
 
     async def run_leader(self) -> None:
-        """Begin in the shard's namespaces as the other shards' Leases allow, until cancelled. To be called once this
-        process holds the Lease: what it has followed so far may be older than what others know."""
+        """Start working in the shard's namespaces as the other shards' Leases allow, until cancelled. Must be called
+        once this process holds the Lease: its view of the Namespaces may be older than that of others."""
         await self._retry_until_answered(self._list_namespaces)
         self._elector.followed_version = lambda: self._own.followed_version
         waiting_since: dict[tuple[str, int], float] = {}
@@ -144,7 +148,7 @@ class ShardSession:
                 peers = self._leases.list_peers(leases)
                 begun = self._own.activate_claims(claims, peers)
                 for name in begun:
-                    log.info("a namespace is this shard's", extra={"namespace": name})
+                    log.info("a namespace has joined this shard", extra={"namespace": name})
                 self._enqueue_namespaces(begun)
                 self._warn_long_waits(waiting_since, peers)
             if report:
@@ -156,19 +160,19 @@ class ShardSession:
         if waiting:
             await self._clock.sleep(self._settings.lease_retry_seconds / 2)
             return
-        came = asyncio.create_task(self._changed.wait())
+        changed = asyncio.create_task(self._changed.wait())
         try:
-            left = max(0.0, others - self._clock.monotonic()) if self._settings.shard == DEFAULT_SHARD else None
-            await asyncio.wait({came}, timeout=left)
+            timeout = max(0.0, others - self._clock.monotonic()) if self._settings.shard == DEFAULT_SHARD else None
+            await asyncio.wait({changed}, timeout=timeout)
         finally:
-            await cancel_task(came)
+            await cancel_task(changed)
 
     async def _read_leases(self) -> list[Object]:
-        found, _ = await self._client.list_all(kinds.LEASE, self._settings.namespace)
-        return found
+        leases, _ = await self._client.list_all(kinds.LEASE, self._settings.namespace)
+        return leases
 
     def _warn_long_waits(self, since: dict[tuple[str, int], float], peers: list[PeerLease]) -> None:
-        """Say who is waited for for long."""
+        """Warn about the shards whose Leases have kept namespaces waiting for long."""
         now, waiting = self._clock.monotonic(), self._own.pending_claims()
         for claim in set(since) - set(waiting):
             del since[claim]
@@ -176,9 +180,9 @@ class ShardSession:
         if not late:
             return
         newest = max(version for _, version in late)
-        whom = [peer for peer in peers if peer.led and not has_given_way(peer, self._settings.shard, newest)]
-        text = "namespaces are not begun in: another Lease is held that doesn't say that its holder has left them"
-        leases = [f"{peer.name} ({f'shard {peer.shard}' if peer.shard else 'no shard'})" for peer in whom]
+        blocking = [peer for peer in peers if peer.led and not has_given_way(peer, self._settings.shard, newest)]
+        text = "namespaces wait to join this shard: the holder of another Lease has not confirmed that it left them"
+        leases = [f"{peer.name} ({f'shard {peer.shard}' if peer.shard else 'no shard'})" for peer in blocking]
         log.warning(text, extra={"namespaces": [name for name, _ in late][:20], "leases": leases})
         since.update(dict.fromkeys(waiting, now))
 
@@ -194,8 +198,8 @@ class ShardSession:
         )
 
     async def _list_namespaces(self) -> str:
-        found, version = await self._client.list_all(kinds.NAMESPACE, metadata_only=True)
-        states = {obj["metadata"]["name"]: _parse_state(obj) for obj in found}
+        namespaces, version = await self._client.list_all(kinds.NAMESPACE, metadata_only=True)
+        states = {obj["metadata"]["name"]: _parse_state(obj) for obj in namespaces}
         try:
             change = self._own.apply_list(states, int(version))
         except ClusterRestored as error:
@@ -203,7 +207,7 @@ class ShardSession:
             return version
         self._apply_change(change)
         if not self.followed.is_set():
-            log.info("the shard's namespaces are known", extra={"namespaces": len(self._own.list_namespaces())})
+            log.info("the shard's namespaces have been listed", extra={"namespaces": len(self._own.list_namespaces())})
             self.followed.set()
         return version
 
@@ -215,7 +219,7 @@ class ShardSession:
 
     def _apply_change(self, change: OwnershipChange) -> None:
         for name in change.left:
-            log.info("a namespace has left this shard, or has to be asked for again", extra={"namespace": name})
+            log.info("a namespace has left this shard, or has to be claimed again", extra={"namespace": name})
             self._initial.discard(name)
             self._complete.discard(name)
             if (load := self._loads.pop(name, None)) is not None:
@@ -238,10 +242,12 @@ class ShardSession:
         self.loaded.set()
 
     async def _load_namespace(self, name: str) -> None:
-        """Everything of a namespace that came; what happens meanwhile comes by the streams."""
-        of_it = [what for what in self._watched if what.kind.namespaced and what.kind not in CLUSTER_WIDE_KINDS]
-        for what in of_it:
-            await self._retry_until_answered(partial(self._load_kind, what, name))
+        """Load all objects of a namespace that joined; the streams deliver changes meanwhile."""
+        namespaced = [
+            watched for watched in self._watched if watched.kind.namespaced and watched.kind not in CLUSTER_WIDE_KINDS
+        ]
+        for watched in namespaced:
+            await self._retry_until_answered(partial(self._load_kind, watched, name))
         self._loads.pop(name, None)
         self._complete.add(name)
         self._store.drop_stale_endpoints(name)
@@ -249,7 +255,7 @@ class ShardSession:
             self._enqueue_namespaces([name])
 
     def _enqueue_namespaces(self, namespaces: Collection[str]) -> None:
-        """Everything of these namespaces has a pass."""
+        """Enqueue all keys of these namespaces."""
         if not namespaces:
             return
         among = frozenset(namespaces)
@@ -261,63 +267,63 @@ class ShardSession:
             if key.namespace in among:
                 self._queue.add(key)
 
-    def _build_stream(self, what: WatchedKind, listed: asyncio.Event) -> KindStream:
+    def _build_stream(self, watched: WatchedKind, listed: asyncio.Event) -> KindStream:
         async def relist() -> str:
-            version = await self._client.current_version(what.kind)
-            namespaces = namespaces_to_list(what.kind, self._own.list_namespaces())
-            await asyncio.gather(*(self._load_kind(what, namespace) for namespace in namespaces))
+            version = await self._client.current_version(watched.kind)
+            namespaces = namespaces_to_list(watched.kind, self._own.list_namespaces())
+            await asyncio.gather(*(self._load_kind(watched, namespace) for namespace in namespaces))
             listed.set()
             return version
 
-        everything = not what.kind.namespaced or what.kind in CLUSTER_WIDE_KINDS or what.kind == kinds.MODEL
+        everything = not watched.kind.namespaced or watched.kind in CLUSTER_WIDE_KINDS or watched.kind == kinds.MODEL
         return KindStream(
             self._client,
-            what.kind,
+            watched.kind,
             relist=relist,
-            take=lambda event, obj: self._apply_event(what, event, obj),
-            labels=what.labels,
+            take=lambda event, obj: self._apply_event(watched, event, obj),
+            labels=watched.labels,
             wanted=None if everything else self._names_own_namespace,
             clock=self._clock,
         )
 
-    def _apply_event(self, what: WatchedKind, event: str, obj: Object) -> None:
+    def _apply_event(self, watched: WatchedKind, event: str, obj: Object) -> None:
         try:
-            self._store.apply(what.kind, event, obj)
+            self._store.apply(watched.kind, event, obj)
         except Exception:
             name = obj["metadata"].get("name")
-            log.exception("a watched event could not be taken", extra={"kind": what.kind.kind, "object": name})
+            log.exception("a watched event could not be handled", extra={"kind": watched.kind.kind, "object": name})
 
-    def _names_own_namespace(self, named: list[bytes]) -> bool:
-        return any(self._own.is_mine(name.decode("utf-8", "replace")) for name in named)
+    def _names_own_namespace(self, names: list[bytes]) -> bool:
+        return any(self._own.is_mine(name.decode("utf-8", "replace")) for name in names)
 
-    async def _load_kind(self, what: WatchedKind, namespace: str | None) -> None:
-        """List a kind, of one namespace or all, into the store; what isn't listed any more is dropped."""
+    async def _load_kind(self, watched: WatchedKind, namespace: str | None) -> None:
+        """List a kind, in one namespace or all, into the store; objects that are no longer listed are dropped."""
         async with self._list_slots:
-            of = (what.kind, kinds.ENDPOINT) if what.kind == kinds.MODEL else (what.kind,)
-            before = {kind: self._store.list_identities(kind) for kind in of}
-            there: set[Place] = set()
-            async for objects, _ in self._client.iterate_batches(what.kind, namespace, labels=what.labels):
+            kinds_to_list = (watched.kind, kinds.ENDPOINT) if watched.kind == kinds.MODEL else (watched.kind,)
+            before = {kind: self._store.list_identities(kind) for kind in kinds_to_list}
+            existing: set[Place] = set()
+            async for objects, _ in self._client.iterate_batches(watched.kind, namespace, labels=watched.labels):
                 for number, obj in enumerate(objects):
-                    there.add((obj["metadata"].get("namespace") or "", obj["metadata"]["name"]))
-                    self._apply_event(what, "ADDED", obj)
+                    existing.add((obj["metadata"].get("namespace") or "", obj["metadata"]["name"]))
+                    self._apply_event(watched, "ADDED", obj)
                     if not number % MAX_EVENTS_PER_TURN:
                         await asyncio.sleep(0)
-        for kind, known in before.items():
-            for place, identity in known.items():
-                if namespace in (None, place[0]) and place not in there:
+        for kind, stored in before.items():
+            for place, identity in stored.items():
+                if namespace in (None, place[0]) and place not in existing:
                     self._store.forget(kind, *place, identity.uid, last=identity.resource_version)
 
-    async def _retry_until_answered(self, ask: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    async def _retry_until_answered(self, request: Callable[[], Coroutine[Any, Any, T]]) -> T:
         while True:
             try:
-                return await ask()
+                return await request()
             except api_errors.ApiError as error:
                 log.warning("a list failed, trying again", extra={"error": str(error)})
                 await self._clock.sleep(RETRY_SECONDS)
 
 
 class PeerLeases:
-    """The Leases of other operators, as this process sees them by its own clock."""
+    """The Leases of other operators, timed by this process's own clock."""
 
     def __init__(self, settings: Settings, clock: Clock) -> None:
         self._settings = settings
@@ -326,8 +332,8 @@ class PeerLeases:
         self._without_leader: frozenset[str] = frozenset()
 
     def list_peers(self, leases: Iterable[Object]) -> list[PeerLease]:
-        """All operators' Leases but this shard's own."""
-        found = []
+        """List all operators' Leases but this shard's own."""
+        peers = []
         for lease in leases:
             metadata = lease["metadata"]
             labels, annotations = metadata.get("labels") or {}, metadata.get("annotations") or {}
@@ -336,13 +342,13 @@ class PeerLeases:
                 continue
             followed = str(annotations.get(ANNOTATION_FOLLOWED, ""))
             until = int(followed) if followed.isdecimal() else None
-            found.append(PeerLease(metadata["name"], labels.get(LABEL_SHARD, ""), until, self._is_held(lease)))
-        return found
+            peers.append(PeerLease(metadata["name"], labels.get(LABEL_SHARD, ""), until, self._is_held(lease)))
+        return peers
 
-    def report_shards(self, own: NamespaceOwnership, leases: Iterable[Object]) -> None:
-        """For people: how many namespaces each shard has, and whether it has a leader."""
-        led = {peer.shard for peer in self.list_peers(leases) if peer.led} | {own.shard}
-        sizes = own.count_by_shard()
+    def report_shards(self, ownership: NamespaceOwnership, leases: Iterable[Object]) -> None:
+        """Export how many namespaces each shard has, and whether it has a leader."""
+        led = {peer.shard for peer in self.list_peers(leases) if peer.led} | {ownership.shard}
+        sizes = ownership.count_by_shard()
         metrics.SHARD_NAMESPACES.clear()
         metrics.SHARD_LED.clear()
         for shard in {*sizes, *led} - {""}:
@@ -350,7 +356,7 @@ class PeerLeases:
             metrics.SHARD_LED.labels(shard).set(shard in led)
         without = frozenset(sizes) - led
         if without and without != self._without_leader:
-            text = "namespaces name a shard that has no leader: nobody works on them"
+            text = "namespaces name a shard that has no leader: no operator works on them"
             log.warning(text, extra={"shards": sorted(without)})
         self._without_leader = without
 
@@ -361,7 +367,7 @@ class PeerLeases:
         name, version, now = metadata["name"], str(metadata["resourceVersion"]), self._clock.monotonic()
         if self._observed.get(name, ("", 0.0))[0] != version:
             self._observed[name] = (version, now)
-        # One that is first seen counts from then on, however old it says it is.
+        # A Lease counts from its first observation on, regardless of its own renewTime.
         return now - self._observed[name][1] < float(spec.get("leaseDurationSeconds") or self._settings.lease_seconds)
 
 

@@ -11,14 +11,15 @@ T = TypeVar("T")
 
 
 async def cancel_task(task: asyncio.Task[Any]) -> None:
-    """Cancel a task and wait until it is gone, whatever it ends with."""
+    """Cancel a task and wait until it has ended, with any result."""
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError, Exception):
         await task
 
 
 async def run_unless(event: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
-    """The result of `work`; None, with `work` cancelled, when `event` is set first. What `work` raises is raised."""
+    """Return the result of `work`; None, with `work` cancelled, when `event` is set first. Exceptions of `work`
+    propagate."""
     doing = asyncio.ensure_future(work)
     waiting = asyncio.ensure_future(event.wait())
     try:

@@ -1,7 +1,8 @@
-"""The door for other systems: POST /triggers/<namespace>/<policy>/<trigger> asks for a training.
+"""Accepts triggers of other systems: POST /triggers/<namespace>/<policy>/<trigger> requests a training.
 
-Who sends is proved by a token of the cluster, and what they may by the verb `trigger` on the RetrainingPolicy: no
-secret is held, and tokens are neither kept nor told. A standby asks the same, and passes the request on to the leader.
+Senders are authenticated by a token of the cluster and authorized by the verb `trigger` on the RetrainingPolicy: the
+operator holds no secret, and tokens are neither stored nor logged. A standby checks the same, and forwards the request
+to the leader.
 """
 
 from __future__ import annotations
@@ -38,19 +39,19 @@ MAX_LEADER_RESPONSE = 64 << 10
 MAX_BODY_BYTES = triggers.BODY_BOUNDS.size
 LISTENER_LIMITS = ConnectionLimits(request_seconds=2 * (BODY_SECONDS + ACCEPT_SECONDS))
 FORWARDED_HEADER = "Modelwright-Passed-On"
-"""Header of what a standby passes on: it goes no further, should the leader have changed meanwhile."""
+"""Header of forwarded requests: they are not forwarded again, should the leader have changed meanwhile."""
 LAST_RELEASE_WITH_API_TOKENS = "0.1"
-"""After it, tokens for the API server are not taken any more."""
+"""The last release that accepts tokens for the API server."""
 
 _FORWARDED_HEADERS = ("authorization", "content-type", "content-encoding", "ce-")
 _RETURNED_HEADERS = ("Content-Type", "Retry-After", "Warning", "WWW-Authenticate")
 _DEPRECATION_WARNING = (
-    f'299 - "tokens for the API server '
-    f'are not taken after release {LAST_RELEASE_WITH_API_TOKENS}: use audience {GROUP}"'
+    f'299 - "tokens for the API server are not accepted after release {LAST_RELEASE_WITH_API_TOKENS}: '
+    f'use audience {GROUP}"'
 )
 
 TriggerEvent = tuple[str, str]
-"""What a webhook tells of: an identity (there is one run for each), and a message for people."""
+"""An event of a webhook: an identity (each has one run), and a human-readable message."""
 PolicyLookup = Callable[[str, str], RetrainingPolicySpec | None]
 AcceptEvents = Callable[[str, str, str, Sequence[TriggerEvent]], Awaitable[None]]
 
@@ -89,7 +90,7 @@ class WebhookServer:
         self._concurrent_by_user: Counter[str] = Counter()
 
     async def serve(self, host: str, port: int, tls: Callable[[], ssl.SSLContext] | None = None) -> Listener:
-        """Start the server; bodies are taken as they were sent. Raises OSError when the port is taken."""
+        """Start the server; bodies are not decompressed. Raises OSError when the port is taken."""
         app = web.Application(client_max_size=MAX_BODY_BYTES)
         app.router.add_post(PATH, self._handle_request)
         listener = await Listener.start(app, host, port, LISTENER_LIMITS, tls=tls)
@@ -97,14 +98,14 @@ class WebhookServer:
         return listener
 
     async def _handle_request(self, request: web.Request) -> web.Response:
-        why = self._why_unready()
-        elsewhere = self._leader() if why is not None and FORWARDED_HEADER not in request.headers else None
-        if elsewhere is not None:
-            why = None
-        if why is None and self._concurrent >= MAX_CONCURRENT:
-            why = "too many webhooks at once"
-        if why is not None:
-            return _error_response(503, f"triggers can't be taken now: {why}")
+        problem = self._why_unready()
+        leader = self._leader() if problem is not None and FORWARDED_HEADER not in request.headers else None
+        if leader is not None:
+            problem = None
+        if problem is None and self._concurrent >= MAX_CONCURRENT:
+            problem = "too many webhooks at once"
+        if problem is not None:
+            return _error_response(503, f"triggers cannot be accepted now: {problem}")
         self._concurrent += 1
         try:
             user = await self._callers.identify(request.headers.get("Authorization", ""), request.remote or "")
@@ -112,7 +113,7 @@ class WebhookServer:
                 return _error_response(429, f"too many webhooks of {user.name} at once")
             self._concurrent_by_user[user.name] += 1
             try:
-                answer = await self._authorize_request(request, user, elsewhere)
+                answer = await self._authorize_request(request, user, leader)
             finally:
                 self._concurrent_by_user[user.name] -= 1
                 self._concurrent_by_user += Counter()
@@ -122,28 +123,28 @@ class WebhookServer:
         except RequestRefused as refused:
             return _error_response(refused.status, str(refused), retry=refused.retry or RETRY_SECONDS)
         except AccessUndetermined as error:
-            log.warning("a webhook can't be checked", extra={"error": str(error)})
-            return _error_response(503, f"it can't be checked who sends this: {error}")
+            log.warning("the sender of a webhook could not be authenticated", extra={"error": str(error)})
+            return _error_response(503, f"the sender could not be authenticated: {error}")
         finally:
             self._concurrent -= 1
 
-    async def _authorize_request(self, request: web.Request, user: User, elsewhere: str | None) -> web.Response:
+    async def _authorize_request(self, request: web.Request, user: User, leader: str | None) -> web.Response:
         namespace, policy, trigger = (request.match_info[name] for name in ("namespace", "policy", "trigger"))
         if not await self._access.may(user, ObjectAccess("trigger", GROUP, "retrainingpolicies", namespace, policy)):
-            what = f"RetrainingPolicy {policy} in namespace {namespace}"
-            return _error_response(403, f'{user.name} needs the verb "trigger" on {what}')
-        if elsewhere is not None:
-            return await self._forward_to_leader(request, elsewhere)
+            resource = f"RetrainingPolicy {policy} in namespace {namespace}"
+            return _error_response(403, f'{user.name} needs the verb "trigger" on {resource}')
+        if leader is not None:
+            return await self._forward_to_leader(request, leader)
         spec = self._find_policy(namespace, policy)
         if spec is None:
             return _error_response(404, f"there is no RetrainingPolicy {policy} in namespace {namespace}")
-        found = next((t for t in spec.triggers if t.name == trigger), None)
-        if found is None or found.webhook is None:
-            return _error_response(404, _describe_missing_webhook(policy, trigger, found))
+        configured = next((t for t in spec.triggers if t.name == trigger), None)
+        if configured is None or configured.webhook is None:
+            return _error_response(404, _describe_missing_webhook(policy, trigger, configured))
         if request.headers.get("Content-Encoding", "identity").lower() != "identity":
-            return _error_response(415, "compressed bodies are not read: send it without Content-Encoding")
+            return _error_response(415, "compressed bodies are not supported: send it without Content-Encoding")
         try:
-            happenings = _parse_events(trigger, found.webhook, request.headers, await _read_body(request))
+            happenings = _parse_events(trigger, configured.webhook, request.headers, await _read_body(request))
         except TimeoutError:
             return _slow_body_response()
         except triggers.InvalidEventError as error:
@@ -151,33 +152,33 @@ class WebhookServer:
         return await self._accept_events(namespace, policy, trigger, happenings, user)
 
     async def _forward_to_leader(self, request: web.Request, leader: str) -> web.Response:
-        """The leader's own answer: it looks at the token again, and at all else for the first time."""
-        told = {name: text for name, text in request.headers.items() if name.lower().startswith(_FORWARDED_HEADERS)}
+        """Return the leader's response: the leader reviews the token again, and checks everything else."""
+        headers = {name: text for name, text in request.headers.items() if name.lower().startswith(_FORWARDED_HEADERS)}
         try:
             body = await _read_body(request)
         except TimeoutError:
             return _slow_body_response()
-        patience = aiohttp.ClientTimeout(total=BODY_SECONDS + self._accept_seconds)
+        timeout = aiohttp.ClientTimeout(total=BODY_SECONDS + self._accept_seconds)
         tls = self._tls()
-        secure: dict[str, Any] = {} if tls is None else {"ssl": tls[0], "server_hostname": tls[1]}
+        tls_options: dict[str, Any] = {} if tls is None else {"ssl": tls[0], "server_hostname": tls[1]}
         try:
             async with (
-                aiohttp.ClientSession(timeout=patience, auto_decompress=False) as session,
+                aiohttp.ClientSession(timeout=timeout, auto_decompress=False) as session,
                 session.post(
                     f"{leader}{request.rel_url.raw_path}",
                     data=body,
-                    headers=told | {FORWARDED_HEADER: "true"},
+                    headers=headers | {FORWARDED_HEADER: "true"},
                     allow_redirects=False,
-                    **secure,
+                    **tls_options,
                 ) as answer,
             ):
-                back = {name: answer.headers[name] for name in _RETURNED_HEADERS if name in answer.headers}
+                returned = {name: answer.headers[name] for name in _RETURNED_HEADERS if name in answer.headers}
                 return web.Response(
-                    status=answer.status, body=await answer.content.read(MAX_LEADER_RESPONSE), headers=back
+                    status=answer.status, body=await answer.content.read(MAX_LEADER_RESPONSE), headers=returned
                 )
         except (aiohttp.ClientError, TimeoutError) as error:
-            log.warning("a webhook could not be passed on to the leader", extra={"error": repr(error)})
-            return _error_response(503, "the process that leads can't be reached: send it again")
+            log.warning("a webhook could not be forwarded to the leader", extra={"error": repr(error)})
+            return _error_response(503, "the leader cannot be reached: send it again")
 
     async def _accept_events(
         self, namespace: str, policy: str, trigger: str, happenings: Sequence[TriggerEvent], user: User
@@ -187,13 +188,11 @@ class WebhookServer:
                 async with asyncio.timeout(self._accept_seconds):
                     await self._accept(namespace, policy, trigger, happenings)
             except TimeoutError:
-                return _error_response(
-                    503, "it was not dealt with in time: send it again, there is one run for each event"
-                )
+                return _error_response(503, "it was not handled in time: send it again, each event starts one run")
             except WebhookQueueFull as error:
                 return _error_response(503, str(error))
             log.info(
-                "a webhook was taken",
+                "a webhook was accepted",
                 extra={
                     "namespace": namespace,
                     "policy": policy,
@@ -206,19 +205,19 @@ class WebhookServer:
 
 
 async def _read_body(request: web.Request) -> bytes:
-    """The body, at most 1 MiB. Raises TimeoutError."""
+    """Read the body, at most 1 MiB. Raises TimeoutError."""
     async with asyncio.timeout(BODY_SECONDS):
         return await request.read()
 
 
 def _slow_body_response() -> web.Response:
-    return _error_response(408, f"the body has not come within {BODY_SECONDS:g} s")
+    return _error_response(408, f"the body was not received within {BODY_SECONDS:g} s")
 
 
 def _parse_events(
     name: str, trigger: WebhookTrigger, headers: Mapping[str, str], body: bytes
 ) -> tuple[TriggerEvent, ...]:
-    """What a body tells of. Raises triggers.BadEvent."""
+    """Parse the events of a body. Raises triggers.BadEvent."""
     try:
         if trigger.source == "CloudEvents":
             return triggers.parse_cloud_event(name, trigger, headers, body)
@@ -233,10 +232,10 @@ def _describe_missing_webhook(policy: str, name: str, trigger: Trigger | None) -
     return f"the trigger {name} of RetrainingPolicy {policy} is no webhook trigger"
 
 
-def _error_response(status: int, why: str, *, retry: int = RETRY_SECONDS) -> web.Response:
+def _error_response(status: int, reason: str, *, retry: int = RETRY_SECONDS) -> web.Response:
     headers = {}
     if status in (429, 503):
         headers["Retry-After"] = str(retry)
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    return web.json_response({"error": why}, status=status, headers=headers)
+    return web.json_response({"error": reason}, status=status, headers=headers)

@@ -1,4 +1,5 @@
-"""Who is behind a token, and what they may: asked of the API server for each request, so that no secret is held."""
+"""Authenticates callers by TokenReview and authorizes them by SubjectAccessReview, so that the operator holds no
+secret."""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ SUBJECT_ACCESS_REVIEW = Kind(
 
 
 class Audience(Enum):
-    """For whom a token may be made: for us (audience modelwright.dev), or for the API server too."""
+    """Audiences that a token may have: ours alone (modelwright.dev), or the API server's too."""
 
     OURS = "ours"
     ANY = "any"
@@ -27,7 +28,10 @@ class Audience(Enum):
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """Somebody as the API server knows them. `ours`: their token is good for us only, not for the API server."""
+    """A user as the API server identifies them.
+
+    `for_our_audience`: the token is valid for the operator only, not for the API server.
+    """
 
     name: str
     uid: str = ""
@@ -56,24 +60,24 @@ class PathAccess:
 
 
 class AccessUndetermined(Exception):
-    """It can't be found out now; the message says why, for people, and never holds a token."""
+    """The API server could not be asked; the message gives the reason and never contains a token."""
 
 
 class AccessReviewer(Protocol):
-    """What our servers ask about who calls them. Both methods raise AccessUnknown."""
+    """Authenticates and authorizes the callers of our servers. Both methods raise AccessUndetermined."""
 
     async def who(self, token: str, audience: Audience) -> User | None:
-        """Whose token this is; None when it is nobody's, made for somebody else, or not valid any more."""
+        """Return the user of this token; None when it is invalid, expired, or made for another audience."""
 
     async def may(self, user: User, attempt: ObjectAccess | PathAccess) -> bool:
-        """Whether they may do this."""
+        """Return whether the user may do this."""
 
 
 class KubeAccessReviewer:
-    """Access by TokenReview and SubjectAccessReview.
+    """Reviews access by TokenReview and SubjectAccessReview.
 
-    `client` should be one of its own, with a low `qps` and no write guard: a review stores nothing, and what strangers
-    send must not use up the rate of the operator's writes.
+    `client` should be dedicated to it, with a low `qps` and no write guard: a review stores nothing, and requests of
+    strangers must not use up the rate of the operator's writes.
     """
 
     def __init__(self, client: KubeClient) -> None:
@@ -81,7 +85,7 @@ class KubeAccessReviewer:
 
     async def who(self, token: str, audience: Audience) -> User | None:
         status = await self._create_review(TOKEN_REVIEW, {"token": token, "audiences": [GROUP]})
-        # An authenticator that knows no audiences names none: then the token is one for the API server.
+        # An authenticator without support for audiences returns none: then the token is one for the API server.
         if status.get("authenticated") is True and GROUP in _as_texts(status.get("audiences")):
             return _parse_user(status, ours=True)
         if audience is Audience.OURS:
@@ -93,8 +97,8 @@ class KubeAccessReviewer:
         if isinstance(attempt, PathAccess):
             attributes = {"nonResourceAttributes": {"verb": attempt.verb, "path": attempt.path}}
         else:
-            named = ("verb", "group", "resource", "namespace", "name")
-            attributes = {"resourceAttributes": {name: getattr(attempt, name) for name in named}}
+            members = ("verb", "group", "resource", "namespace", "name")
+            attributes = {"resourceAttributes": {name: getattr(attempt, name) for name in members}}
         spec = {
             "user": user.name,
             "uid": user.uid,
@@ -114,9 +118,9 @@ class KubeAccessReviewer:
                 "system:auth-delegator to its ServiceAccount"
             ) from error
         except api_errors.ApiError as error:
-            # The message of a refusal may quote what was sent, and that is a token.
-            what = f"status {error.status}" if error.status else "no answer"
-            raise AccessUndetermined(f"the API server does not answer a {kind.kind} ({what})") from None
+            # The message of a refusal may quote the request, which contains the token.
+            outcome = f"status {error.status}" if error.status else "no answer"
+            raise AccessUndetermined(f"the API server does not respond to a {kind.kind} ({outcome})") from None
         return _as_mapping(answer.get("status"))
 
 

@@ -1,4 +1,4 @@
-"""Errors of the Kubernetes API as exceptions that say what to do about them."""
+"""Maps errors of the Kubernetes API to exceptions, one class for each way to react."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ MAX_RETRY_AFTER = 300.0
 MESSAGE_MAX = 4000
 QUOTE_MAX = 300
 
-# Server-side apply answers an object that doesn't fit the schema with a plain 500 and this text.
+# Server-side apply rejects an object that doesn't match the schema with a plain 500 and this text.
 _TYPED_PATCH = "failed to create typed patch object"
 _TYPED_PATCH_LINE = re.compile(r"^\.(?P<field>.+?): (?P<message>.+)$")
 _AFTER_QUOTED_OBJECT = '}": '
 _STRICT_FIELD = re.compile(r'(unknown|duplicate) field "([^"]+)"')
 _NEEDS_STATUS_BODY = frozenset({401, 403, 404, 409})
 _ETCD_TOO_LARGE = ("etcdserver: request is too large", "trying to send message larger than max")
-"""What etcd and its client say of an object beyond etcd's limit, which the API server passes on with 500."""
+"""Messages of etcd and its client for an object beyond etcd's limit; the API server returns them with 500."""
 _SIZE_LIMITS = "the API server takes objects of at most 3 MiB, and etcd stores 1.5 MiB of one (its defaults)"
 _NOT_SERVED = "404 page not found"
-"""What the API server says, in plain text, of a group or version that it hasn't."""
+"""The API server's response, in plain text, for a group or version that it does not serve."""
 _GO_FIELD = re.compile(r"(cannot unmarshal \S+ into) Go struct field \w+\.(\S+) (of type \S+)")
 
 
 @dataclass(frozen=True)
 class Cause:
-    """One entry of `Status.details.causes`: which field is wrong (a path such as `spec.replicas`), and why."""
+    """One entry of `Status.details.causes`: an invalid field (a path such as `spec.replicas`) and the reason."""
 
     field: str
     reason: str
@@ -39,9 +39,9 @@ class Cause:
 
 
 class ApiError(Exception):
-    """An answer of the API server that is not success, or no answer at all (`status` is then 0).
+    """A response of the API server other than success, or a missing response (`status` is then 0).
 
-    `reason` is the API's CamelCase word (`Invalid`, `Forbidden`, ...), `message` is meant for people,
+    `reason` is the API's CamelCase reason (`Invalid`, `Forbidden`, ...), `message` is human-readable,
     `causes` names the fields of an invalid object.
     """
 
@@ -56,28 +56,28 @@ class ApiError(Exception):
         self.request = request
 
     def __str__(self) -> str:
-        what = f"{self.request}: " if self.request else ""
-        return f"{what}{self.message} ({self.status} {self.reason})" if self.status else f"{what}{self.message}"
+        prefix = f"{self.request}: " if self.request else ""
+        return f"{prefix}{self.message} ({self.status} {self.reason})" if self.status else f"{prefix}{self.message}"
 
 
 class NotFound(ApiError):
-    """404: the object, or its namespace, or its kind isn't there."""
+    """404: the object, its namespace or its kind does not exist."""
 
 
 class AlreadyExists(ApiError):
-    """409 on create: an object of that name is there already."""
+    """409 on create: an object of that name exists already."""
 
 
 class Conflict(ApiError):
-    """409 otherwise: the object has changed since it was read, or another one has taken its place. Look again."""
+    """409 otherwise: the object has changed since it was read, or another one has replaced it. Read it again."""
 
 
 class Invalid(ApiError):
-    """400, 422 and the like: the object can't be accepted as it is, and sending it again won't help."""
+    """400, 422 and the like: the object is invalid, and sending it again will not help."""
 
 
 class ObjectTooLarge(Invalid):
-    """413, or what etcd says of it: the object is larger than the API server takes or stores."""
+    """413, or etcd's error for it: the object is larger than the API server accepts or stores."""
 
 
 class Denied(ApiError):
@@ -85,29 +85,29 @@ class Denied(ApiError):
 
 
 class Throttled(ApiError):
-    """429: ask again in `retry_after` seconds."""
+    """429: send the request again in `retry_after` seconds."""
 
     retry_after: float = DEFAULT_RETRY_AFTER
 
 
 class Transient(ApiError):
-    """5xx, network trouble or a timeout: try again later. `retry_after` is in seconds when the server named it."""
+    """5xx, a network failure or a timeout: try again later. `retry_after` is in seconds when the server named it."""
 
     retry_after: float | None = None
 
 
 def error_from_response(status: int, body: bytes | str, headers: Mapping[str, str], *, request: str = "") -> ApiError:
-    """The exception for an answer that isn't 2xx. Never raises, whatever the body holds.
+    """Build the exception for a response that isn't 2xx. Never raises, for any body.
 
-    `body` is a `v1.Status` in JSON as a rule; anything else is quoted in the message, shortened. A refusal, a conflict
-    or an absence that isn't told by one is the word of something on the way, or half of an answer: Transient.
+    `body` is usually a `v1.Status` in JSON; anything else is quoted in the message, shortened. A refusal, conflict or
+    absence without a `v1.Status` comes from an intermediary (such as a proxy) or was cut off: Transient.
     """
     details = _parse_status(body)
     reason = str(details.get("reason") or "")
     message = str(details.get("message") or "") or _quote_body(body) or f"the API server answered {status}"
     causes = _parse_causes(details)
     if causes and all(cause.field == "patch" for cause in causes):
-        # A merge patch of what doesn't fit is answered with the whole object, in quotes, before what is wrong.
+        # The response to an invalid merge patch quotes the whole object before the error.
         message = message.rpartition(_AFTER_QUOTED_OBJECT)[2]
         causes = ()
     message = _shorten_text(message, MESSAGE_MAX)
@@ -122,7 +122,7 @@ def error_from_response(status: int, body: bytes | str, headers: Mapping[str, st
         cls = Invalid
         reason = reason or "Invalid"
     elif status == 409:
-        # A create of what exists says AlreadyExists; every other 409 asks for a fresh look.
+        # Creating an existing object returns AlreadyExists; after any other 409 the object has to be read again.
         cls = AlreadyExists if reason == "AlreadyExists" else Conflict
     elif status == 404:
         cls = NotFound
@@ -135,10 +135,10 @@ def error_from_response(status: int, body: bytes | str, headers: Mapping[str, st
         throttled.retry_after = parse_retry_after(headers) or DEFAULT_RETRY_AFTER
         return throttled
     elif status == 410:
-        # An expired continue token or resourceVersion: reading again from the start is the cure.
+        # An expired continue token or resourceVersion: listing again from the start succeeds.
         cls = Transient
     elif 400 <= status < 500 and status != 408:
-        # An apply whose metadata.uid is another object's: the name has a new owner.
+        # An apply whose metadata.uid is another object's: the name belongs to a new object.
         cls = Conflict if causes and all(c.field == "metadata.uid" for c in causes) else Invalid
     else:
         transient = Transient(status, reason or "ServerError", message, causes, request=request)
@@ -148,7 +148,7 @@ def error_from_response(status: int, body: bytes | str, headers: Mapping[str, st
 
 
 def error_without_response(error: BaseException, *, request: str = "") -> Transient:
-    """The exception for a request that got no (whole) answer: connection refused, reset, time-out, cut body."""
+    """Build the exception for a request without a (complete) response: connection refused, reset, timeout, cut body."""
     text = str(error) or type(error).__name__
     if isinstance(error, TimeoutError):
         text = "the API server did not answer in time"
@@ -156,12 +156,12 @@ def error_without_response(error: BaseException, *, request: str = "") -> Transi
 
 
 def is_terminating(error: ApiError) -> bool:
-    """Whether a write was refused because its namespace is being deleted."""
+    """Return whether a write was refused because its namespace is being deleted."""
     return isinstance(error, Denied) and any(cause.reason == "NamespaceTerminating" for cause in error.causes)
 
 
 def parse_retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds named by a Retry-After header (a number or an HTTP date), 0 to 300; None when there is none."""
+    """Parse a Retry-After header (a number or an HTTP date) into seconds, 0 to 300; None without one."""
     text = next((v for k, v in headers.items() if k.lower() == "retry-after"), None)
     if text is None:
         return None
@@ -201,11 +201,11 @@ def _parse_causes(details: Mapping[str, Any]) -> tuple[Cause, ...]:
 
 
 def _parse_causes_in_text(message: str) -> tuple[Cause, ...]:
-    """The fields that strict validation and server-side apply name only in their message."""
+    """Parse the fields that strict validation and server-side apply name only in their message."""
     if message.startswith(_TYPED_PATCH):
         lines = (line.strip() for line in message.partition("): ")[2].splitlines())
-        found = [m for line in lines if (m := _TYPED_PATCH_LINE.match(line))]
-        return tuple(Cause(m["field"], "FieldValueInvalid", m["message"]) for m in found)
+        matches = [m for line in lines if (m := _TYPED_PATCH_LINE.match(line))]
+        return tuple(Cause(m["field"], "FieldValueInvalid", m["message"]) for m in matches)
     strict = [
         Cause(field, f"{kind.capitalize()}Field", f"{kind} field") for kind, field in _STRICT_FIELD.findall(message)
     ]

@@ -1,4 +1,4 @@
-"""The operator's only way to the API server: raw dicts in and out, over the official client's async transport.
+"""The operator's only client of the API server: raw dicts in and out, over the official client's async transport.
 
 Only `ApiClient.param_serialize` and `call_api` of `kubernetes.aio` are used: they bring configuration, TLS and token
 refresh. Its typed models are not: building one costs more than the request.
@@ -37,7 +37,7 @@ Objects = list[Object]
 
 PAGE_OBJECTS = 500
 LIST_BYTES = 48 << 20
-"""What the objects of a list that is kept whole may take in memory, as `wire.weight` estimates it."""
+"""Memory that the objects of a whole list may take, as `estimate_memory` estimates it."""
 MAX_CONNECTIONS = 32
 CONNECT_SECONDS = 5.0
 REQUEST_SECONDS = 30.0
@@ -51,8 +51,7 @@ _METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=
 
 
 class _RequestOptions(TypedDict, total=False):
-    """What a request says beside its address. `verb`: what it is called in errors and metrics, where that is not what
-    its method says."""
+    """Body and headers of a request. `verb`: its name in errors and metrics, where the HTTP method does not give it."""
 
     body: Mapping[str, Any] | str | None
     content_type: str
@@ -61,13 +60,14 @@ class _RequestOptions(TypedDict, total=False):
 
 
 class ClusterNotConfigured(RuntimeError):
-    """There is no way to reach an API server; the message says what to do."""
+    """No API server is configured; the message says what to do."""
 
 
 async def load_configuration(kubeconfig: str | None = None) -> Configuration:
-    """How to reach the API server: from `kubeconfig` or KUBECONFIG, else the pod's ServiceAccount, else ~/.kube/config.
+    """Load the client configuration: from `kubeconfig` or KUBECONFIG, else the pod's ServiceAccount, else
+    ~/.kube/config.
 
-    Raises NoCluster when none of them works.
+    Raises ClusterNotConfigured when none of them works.
     """
     configuration = Configuration()
     path = kubeconfig or os.environ.get("KUBECONFIG")
@@ -93,7 +93,7 @@ def _load_in_cluster(configuration: Configuration) -> bool:
 
 
 def _environment_proxy(url: str) -> str | None:
-    """The proxy that HTTPS_PROXY, HTTP_PROXY and NO_PROXY give for a URL."""
+    """Return the proxy that HTTPS_PROXY, HTTP_PROXY and NO_PROXY give for a URL."""
     parts = urllib.parse.urlsplit(url)
     if urllib.request.proxy_bypass(parts.netloc):
         return None
@@ -101,10 +101,10 @@ def _environment_proxy(url: str) -> str | None:
 
 
 class KubeClient:
-    """Every method raises `errors.ApiError` subclasses, and nothing else, when the API server doesn't say yes.
+    """A client whose methods raise subclasses of `ApiError`, and nothing else, when a request does not succeed.
 
-    `qps` and `burst` limit writes (reads are few: the store answers them). `write_guard` is called before each write,
-    and raises when this process may not write any more. `on_date` is called with the API server's time of each answer.
+    `qps` and `burst` limit writes (reads are few: the store answers them). `write_guard` is called before each write
+    and raises when this process may no longer write. `on_date` receives the API server's time of each response.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class KubeClient:
         self._clock: Clock = clock or SystemClock()
         configuration.connection_pool_maxsize = MAX_CONNECTIONS
         configuration.retries = None
-        # Looking at the environment and ~/.netrc for each request would nearly double its cost.
+        # Reading the environment and ~/.netrc for each request would nearly double its cost.
         configuration.client_session_kwargs = {"trust_env": False}
         self.configuration = configuration
         self._api = ApiClient(configuration)
@@ -133,11 +133,11 @@ class KubeClient:
         self._timeout = aiohttp.ClientTimeout(total=request_seconds, sock_connect=CONNECT_SECONDS)
 
     async def close(self) -> None:
-        """Close the connections. The client can't be used after that."""
+        """Close the connections. The client cannot be used afterwards."""
         await self._api.close()
 
     async def get(self, kind: Kind, namespace: str | None, name: str) -> Object | None:
-        """The object as it is now on the API server (never a cached copy); None when there is none."""
+        """Return the object as the API server has it now (never a cached copy); None when it does not exist."""
         try:
             return await self._request_object("GET", kind, kind.path(namespace, name))
         except api_errors.NotFound:
@@ -148,8 +148,8 @@ class KubeClient:
     ) -> Object:
         """POST `obj`, refusing unknown and duplicate fields. Raises AlreadyExists when the name is taken.
 
-        This is the one write that can never touch an object of somebody else. With `dry_run` it is only checked, and
-        nothing is stored.
+        This is the only write that can never modify another owner's object. With `dry_run` the API server validates
+        the object and stores nothing.
         """
         kind, namespace, _ = _identify_object(obj)
         query = {"fieldManager": field_manager, "fieldValidation": "Strict"}
@@ -158,14 +158,14 @@ class KubeClient:
                 "POST", kind, kind.path(namespace), query | _DRY_RUN, body=obj, verb="dry-run"
             )
         if kind == kinds.CONTROLLER_REVISION:
-            # Its data may not change by a byte, and any later write (a label, an orphaning deletion) brings it into the
-            # API server's own form. Only YAML is brought into that form at once.
+            # Its data may not change by a byte, and any later write (a label, an orphaning deletion) normalizes it into
+            # the API server's own form. Only YAML is normalized on creation.
             text = json.dumps(obj)
             return await self._request_object("POST", kind, kind.path(namespace), query, body=text, content_type=_YAML)
         return await self._request_object("POST", kind, kind.path(namespace), query, body=obj)
 
     async def review(self, kind: Kind, spec: Mapping[str, Any]) -> Object:
-        """Ask a review (such as a TokenReview), which has no name and is never stored; its answer."""
+        """Create a review (such as a TokenReview), which has no name and is never stored; return it with its status."""
         body = {"apiVersion": kind.api_version, "kind": kind.kind, "spec": spec}
         return await self._request_object("POST", kind, kind.path(), body=body, verb="review")
 
@@ -179,7 +179,7 @@ class KubeClient:
         """Server-side apply of `obj`, forced, refusing unknown and duplicate fields. Returns the whole object.
 
         `metadata.resourceVersion` or `metadata.uid` in `obj` are preconditions: Conflict when they don't hold. With a
-        uid the object is never created anew.
+        uid the object is never created again.
         """
         kind, namespace, name = _identify_object(obj)
         query = {"fieldManager": field_manager, "force": "true", "fieldValidation": "Strict"}
@@ -187,8 +187,8 @@ class KubeClient:
         return await self._request_object("PATCH", kind, path, query, body=obj, content_type=_APPLY, verb="apply")
 
     async def patch(self, obj: Mapping[str, Any]) -> Object:
-        """Make an existing object say what `obj` says (JSON merge patch): members of maps that `obj` doesn't name stay,
-        lists become those of `obj`. Refuses unknown and duplicate fields; returns the whole object.
+        """Merge `obj` into an existing object (JSON merge patch): map members absent from `obj` stay, lists become
+        those of `obj`. Refuses unknown and duplicate fields; returns the whole object.
 
         `metadata.resourceVersion` or `metadata.uid` in `obj` are preconditions: Conflict when they don't hold. Raises
         NotFound when there is no such object; never creates one.
@@ -199,7 +199,7 @@ class KubeClient:
         return await self._request_object("PATCH", kind, path, query, body=obj, content_type=_MERGE)
 
     async def replace(self, obj: Mapping[str, Any]) -> Object:
-        """PUT `obj`; with `metadata.resourceVersion` it is Conflict unless that is still the newest one."""
+        """PUT `obj`. Raises Conflict when its `metadata.resourceVersion` is not the newest one."""
         kind, namespace, name = _identify_object(obj)
         query = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}
         return await self._request_object("PUT", kind, kind.path(namespace, name), query, body=obj)
@@ -207,9 +207,9 @@ class KubeClient:
     async def delete(
         self, kind: Kind, namespace: str | None, name: str, *, uid: str, resource_version: str | None = None
     ) -> None:
-        """Delete this very object (by uid), its dependents in the background. One that is gone counts as done.
+        """Delete this very object (by uid), its dependents in the background. Succeeds when it no longer exists.
 
-        Raises Conflict when the name belongs to another object by now, or when it has changed since `resource_version`.
+        Raises Conflict when the name now belongs to another object, or when it has changed since `resource_version`.
         """
         preconditions = {"uid": uid}
         if resource_version is not None:
@@ -233,11 +233,11 @@ class KubeClient:
         labels: str | None = None,
         metadata_only: bool = False,
     ) -> Objects:
-        """All objects of a kind, in pages of at most 500; `labels` is a label selector.
+        """List all objects of a kind, in pages of at most 500; `labels` is a label selector.
 
-        `metadata_only` gives what tells which objects they are, and in which state: name, namespace, uid,
-        resourceVersion, generation and times. Every item has `apiVersion` and `kind` of its own kind either way. One
-        that is too large comes as `wire.take` gives it; Transient when all together are.
+        `metadata_only` returns identity and state only: name, namespace, uid, resourceVersion, generation and times.
+        Every item has `apiVersion` and `kind` of its own kind either way. An object that is too large is reduced as by
+        `parse_object`; Transient when all together are too large.
         """
         for attempt in (1, 2):
             try:
@@ -250,14 +250,14 @@ class KubeClient:
 
     async def _list_once(self, kind: Kind, namespace: str | None, labels: str | None, metadata_only: bool) -> Objects:
         items: Objects = []
-        left = LIST_BYTES
+        remaining_bytes = LIST_BYTES
         async for page in self.raw_pages(kind, namespace, labels=labels, metadata_only=metadata_only):
             for raw in page.items:
                 if metadata_only:
                     items.append(raw_objects.parse_identity(kind, raw))
                     continue
-                left -= raw_objects.estimate_memory(bytes(raw))
-                if left < 0:
+                remaining_bytes -= raw_objects.estimate_memory(bytes(raw))
+                if remaining_bytes < 0:
                     reason = ValueError(f"the objects of the list take more than {LIST_BYTES >> 20} MiB in memory")
                     raise api_errors.error_without_response(reason, request=f"list {kind.path(namespace)}")
                 items.append(raw_objects.parse_object(kind, raw))
@@ -266,7 +266,7 @@ class KubeClient:
     async def raw_pages(
         self, kind: Kind, namespace: str | None = None, *, labels: str | None = None, metadata_only: bool = False
     ) -> AsyncIterator[raw_objects.Page]:
-        """All objects of a kind at one moment, page by page, as they came."""
+        """Yield all objects of a kind at one moment, page by page, as undecoded bytes."""
         accept, path = _METADATA_LIST if metadata_only else _JSON, kind.path(namespace)
 
         async def ask(limit: int, token: str) -> bytes:
@@ -285,11 +285,12 @@ class KubeClient:
             raise api_errors.error_without_response(error, request=f"list {path}") from error
 
     async def served_kinds(self, among: Iterable[Kind] = kinds.ALL_KINDS) -> set[Kind]:
-        """Which of `among` this API server has. Kinds that every cluster has are taken for granted, not asked for."""
-        asked = {k for k in among if k.optional or k in kinds.OWN_KINDS}
-        served = set(among) - asked
-        for group_path in {k.group_path for k in asked}:
-            group = {k for k in asked if k.group_path == group_path}
+        """Return those of `among` that this API server serves. Kinds that every cluster has are assumed, not
+        queried."""
+        uncertain = {k for k in among if k.optional or k in kinds.OWN_KINDS}
+        served = set(among) - uncertain
+        for group_path in {k.group_path for k in uncertain}:
+            group = {k for k in uncertain if k.group_path == group_path}
             try:
                 answer = await self._request_object("GET", next(iter(group)), group_path, verb="discover")
             except api_errors.NotFound:
@@ -322,7 +323,7 @@ class KubeClient:
         at_most: int = raw_objects.RESPONSE_BYTES,
         **how: Unpack[_RequestOptions],
     ) -> bytes:
-        """The answer as it came. Raises TooManyBytes beside ApiError."""
+        """Send a request and return the body of its response. Raises ResponseTooLarge beside ApiError."""
         verb = how.get("verb") or {"POST": "create", "PUT": "update"}.get(method, method.lower())
         if method != "GET":
             metrics.API_LIMITER_SECONDS.inc(await self._limiter.acquire())
@@ -332,7 +333,7 @@ class KubeClient:
         start = self._clock.monotonic()
         status = 0
         try:
-            # The body goes to call_api as it is: param_serialize would only copy it, node by node.
+            # The body goes to call_api unchanged: param_serialize would only copy it, node by node.
             method, url, headers, _, _ = await self._api.param_serialize(
                 method,
                 path,

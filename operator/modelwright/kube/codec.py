@@ -1,7 +1,7 @@
-"""JSON from and to bytes: by orjson, and by the standard library where orjson refuses what an API server may send.
+"""Encodes and decodes JSON with orjson, and with the standard library for valid input that orjson refuses.
 
 orjson takes no object nested deeper than 254 levels (writing) or 1,024 (reading), and writes no integer beyond 64 bits.
-One that it reads becomes a float, as in the API server itself.
+It reads such an integer as a float, as the API server itself does.
 """
 
 import json
@@ -13,7 +13,7 @@ _ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, check_cir
 
 
 def loads(raw: bytes) -> Any:
-    """The value of a JSON text in UTF-8. Raises ValueError for what is no JSON, RecursionError for too many levels."""
+    """Decode a JSON text in UTF-8. Raises ValueError for invalid JSON, RecursionError for too many levels."""
     try:
         return orjson.loads(raw)
     except orjson.JSONDecodeError:
@@ -21,7 +21,8 @@ def loads(raw: bytes) -> Any:
 
 
 def dumps(value: Any) -> bytes:
-    """`value` as compact JSON in UTF-8. Raises TypeError for what has no JSON, RecursionError for too many levels."""
+    """Encode `value` as compact JSON in UTF-8. Raises TypeError for types without a JSON form, RecursionError for too
+    many levels."""
     try:
         return orjson.dumps(value)
     except orjson.JSONEncodeError:

@@ -1,4 +1,4 @@
-"""Kubernetes Events about our objects: sent in the background, never twice within five minutes, never in the way."""
+"""Sends Kubernetes Events about our objects: in the background, never twice within five minutes, never blocking."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ REPORTING_CONTROLLER = "modelwright.dev/operator"
 
 
 class EventRecorder:
-    """`record` only puts the Event into a bounded queue; one worker (`run`) sends them one after the other."""
+    """A recorder whose `record` only puts the Event into a bounded queue; one worker (`run`) sends them in order."""
 
     def __init__(self, client: KubeClient, clock: Clock, *, instance: str, capacity: int = 1000) -> None:
         self._client = client
@@ -46,15 +46,15 @@ class EventRecorder:
         *,
         action: str = "Reconcile",
     ) -> None:
-        """Tell people about `obj`: `reason` is a CamelCase constant, `note` a sentence (cut at 1024 characters).
+        """Queue an Event about `obj`: `reason` is a CamelCase constant, `note` a sentence (cut at 1024 characters).
 
         Never raises and never waits. The same (object, reason, note) is sent once in five minutes; when 1000 Events
-        wait already, the new one is dropped and counted.
+        are queued already, the new one is dropped and counted.
         """
         try:
             event, key = self._build_event(obj, type_, reason, note, action)
         except Exception:
-            log.exception("an Event could not be made", extra={"reason": reason})
+            log.exception("an Event could not be built", extra={"reason": reason})
             metrics.EVENTS_RECORDED.labels("failed").inc()
             return
         now = self._clock.monotonic()
@@ -69,7 +69,7 @@ class EventRecorder:
             self._wake.set()
 
     async def run(self) -> None:
-        """Send what has been recorded, until cancelled."""
+        """Send recorded Events until cancelled."""
         while True:
             while self._queue:
                 await self._send_event(self._queue.popleft())
@@ -78,7 +78,7 @@ class EventRecorder:
             await self._wake.wait()
 
     async def drain(self, seconds: float) -> None:
-        """Wait until everything recorded has been sent, but no longer than `seconds`; `run` must be running."""
+        """Wait until all recorded Events have been sent, at most `seconds`; `run` must be running."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._idle.wait(), seconds)
 
@@ -92,7 +92,7 @@ class EventRecorder:
                     continue
                 self._log_failure(event, error)
             except api_errors.AlreadyExists:
-                # Our first attempt got there although its answer didn't come back.
+                # Our first attempt succeeded although its response was lost.
                 metrics.EVENTS_RECORDED.labels("sent").inc()
             except Exception as error:
                 self._log_failure(event, error)
@@ -102,10 +102,10 @@ class EventRecorder:
 
     def _log_failure(self, event: dict[str, Any], error: Exception) -> None:
         metrics.EVENTS_RECORDED.labels("failed").inc()
-        log.warning("an Event was not accepted", extra={"reason": event["reason"], "error": str(error)})
+        log.warning("an Event could not be sent", extra={"reason": event["reason"], "error": str(error)})
 
     def _is_repeated(self, key: bytes, now: float) -> bool:
-        # Oldest first: what has become old is at the front.
+        # The dict is ordered by age: expired entries are at the front.
         while self._sent and now - next(iter(self._sent.values())) >= REPEAT_SECONDS:
             del self._sent[next(iter(self._sent))]
         return key in self._sent
@@ -133,7 +133,7 @@ class EventRecorder:
         event = {
             "apiVersion": kinds.EVENT.api_version,
             "kind": "Event",
-            # The moment alone would clash when two Events about one name are recorded at once.
+            # The time alone would collide when two Events about one name are recorded at once.
             "metadata": {
                 "name": f"{name[:220].rstrip('-.')}.{int(now.timestamp() * 1e6):x}{digest[:4].hex()}",
                 "namespace": namespace or "default",

@@ -1,7 +1,7 @@
-"""Lists and watches of a shard: every event of a kind in its order, what is somebody else's dropped undecoded.
+"""Lists and watches of a shard: the events of a kind in order, those of other shards dropped undecoded.
 
-Kopf lists the whole cluster before it watches, decodes everything, and can't read metadata only: with shards that is
-what everybody else has (docs/adr/0016). An operator without shards watches by Kopf, and none of this.
+Kopf lists the whole cluster before it watches, decodes everything, and cannot read metadata only: with shards that
+includes the objects of all other shards (docs/adr/0016). An operator without shards watches by Kopf instead.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ log = logging.getLogger(__name__)
 Object = dict[str, Any]
 
 MAX_EVENTS_PER_TURN = 50
-"""Events or objects that are taken before others get their turn."""
+"""Events or objects handled before yielding to the event loop."""
 SILENCE_SECONDS = 75.0
-"""A stream without events has a bookmark each minute: one that is silent for longer is dead."""
+"""A stream without events has a bookmark each minute: one that is silent for longer is broken."""
 STREAM_SECONDS = (290, 350)
 RECONNECT_SECONDS = 0.1
 RETRY_SECONDS = (1.0, 2.0, 5.0)
@@ -41,28 +41,28 @@ _NAMESPACE = re.compile(rb'"namespace": ?"([^"]*)"')
 
 
 class ResourceVersionExpired(Exception):
-    """The resourceVersion to watch from is too old: what has changed since can't be had but by a list."""
+    """The resourceVersion to watch from is too old: only a list returns the changes since."""
 
 
 class StreamClient(KubeClient):
-    """A client for lists and watches. It needs connections of its own: each stream keeps one."""
+    """A client for lists and watches. It needs its own connections: each stream keeps one open."""
 
     async def list_all(
         self, kind: Kind, namespace: str | None = None, *, metadata_only: bool = False
     ) -> tuple[list[Object], str]:
-        """All objects of a kind at one moment, and its resourceVersion."""
-        found: list[Object] = []
+        """List all objects of a kind at one moment, and the resourceVersion of that moment."""
+        listed_objects: list[Object] = []
         version = ""
-        async for objects, of_list in self.iterate_batches(kind, namespace, metadata_only=metadata_only):
-            found += objects
-            version = of_list
-        return found, version
+        async for objects, list_version in self.iterate_batches(kind, namespace, metadata_only=metadata_only):
+            listed_objects += objects
+            version = list_version
+        return listed_objects, version
 
     async def iterate_batches(
         self, kind: Kind, namespace: str | None = None, *, labels: str | None = None, metadata_only: bool = False
     ) -> AsyncIterator[tuple[Iterable[Object], str]]:
-        """All objects of a kind at one moment, some at a time, with the resourceVersion of that moment. Each is parsed
-        when it has its turn; between them others get theirs."""
+        """Yield all objects of a kind at one moment in batches, with the resourceVersion of that moment. Each is parsed
+        when it is consumed; between batches the event loop runs other tasks."""
         async for page in self.raw_pages(kind, namespace, labels=labels, metadata_only=metadata_only):
             batch: list[raw_objects.Raw] = []
             for raw in page.items:
@@ -74,7 +74,7 @@ class StreamClient(KubeClient):
             yield (raw_objects.parse_object(kind, each) for each in batch), page.version
 
     async def current_version(self, kind: Kind) -> str:
-        """The resourceVersion of this moment, to watch the kind from."""
+        """Return the current resourceVersion, to watch the kind from."""
         page = await self._request_object(
             "GET", kind, kind.path(None), {"limit": "1"}, accept=ACCEPT_METADATA_LIST, verb="list"
         )
@@ -83,13 +83,14 @@ class StreamClient(KubeClient):
     async def watch_lines(
         self, kind: Kind, version: str, labels: str | None, metadata_only: bool
     ) -> AsyncIterator[bytes]:
-        """The events after `version`, each as it came, until the stream ends. Raises Expired, and ApiError."""
-        lasts = random.randint(*STREAM_SECONDS)  # noqa: S311 - jitter, not a secret
+        """Yield the undecoded events after `version` until the stream ends. Raises ResourceVersionExpired and
+        ApiError."""
+        lifetime = random.randint(*STREAM_SECONDS)  # noqa: S311 - jitter, not a secret
         query = {
             "watch": "1",
             "resourceVersion": version,
             "allowWatchBookmarks": "true",
-            "timeoutSeconds": str(lasts),
+            "timeoutSeconds": str(lifetime),
         }
         if labels:
             query["labelSelector"] = labels
@@ -101,8 +102,8 @@ class StreamClient(KubeClient):
             header_params={"Accept": ACCEPT_METADATA if metadata_only else _JSON},
             auth_settings=["BearerToken"],
         )
-        # `connect` includes the DNS, which `sock_connect` doesn't.
-        timeout = aiohttp.ClientTimeout(total=lasts + 30, connect=30, sock_connect=5, sock_read=SILENCE_SECONDS)
+        # `connect` includes DNS, which `sock_connect` does not.
+        timeout = aiohttp.ClientTimeout(total=lifetime + 30, connect=30, sock_connect=5, sock_read=SILENCE_SECONDS)
         try:
             answer = await self._api.call_api(method, url, headers, _request_timeout=timeout)
             response = answer.response
@@ -114,9 +115,9 @@ class StreamClient(KubeClient):
                     raise api_errors.error_from_response(
                         response.status, body, response.headers, request=f"watch {path}"
                     )
-                rest = b""
+                incomplete = b""
                 async for chunk in response.content.iter_any():
-                    *lines, rest = (rest + chunk).split(b"\n")
+                    *lines, incomplete = (incomplete + chunk).split(b"\n")
                     for line in lines:
                         yield line
             finally:
@@ -126,13 +127,7 @@ class StreamClient(KubeClient):
 
 
 class KindStream:
-    """One kind, followed until cancelled.
-
-    `relist` brings everything up to date by lists, and gives the resourceVersion to watch from; it is called first, and
-    whenever the stream has lost something. `take(type, object)` gets each event in its order, unless `wanted` says no
-    to the namespaces that its bytes name: they hold the object's own, and may hold others. `passed` gets the
-    resourceVersion of bookmarks.
-    """
+    """A watch of one kind that runs until cancelled and reconnects as needed."""
 
     def __init__(
         self,
@@ -160,37 +155,37 @@ class KindStream:
         self._failures = 0
 
     async def run(self) -> None:
-        """Follow; API errors are logged and retried."""
+        """List and watch; API errors are logged and retried."""
         while True:
             try:
                 self._version = await self._relist()
                 while True:
                     await self._watch_once()
             except ResourceVersionExpired:
-                log.info("a stream has lost its place: listing again", extra={"kind": self._kind.kind})
+                log.info("the resourceVersion of a stream has expired: listing again", extra={"kind": self._kind.kind})
             except api_errors.ApiError as error:
-                # The list: a stream's own errors are dealt with where they occur.
+                # An error of the list: a stream's own errors are handled where they occur.
                 await self._pause_after("list", error)
 
     async def _watch_once(self) -> None:
-        """One connection, from the last known place."""
+        """Watch over one connection, from the last known resourceVersion."""
         try:
             lines = self._client.watch_lines(self._kind, self._version, self._labels, self._metadata_only)
             async with aclosing(lines):  # type: ignore[type-var]
-                taken = 0
+                handled = 0
                 async for line in lines:
                     self._failures = 0
                     self._handle_line(line)
-                    taken += 1
-                    if not taken % MAX_EVENTS_PER_TURN or raw_objects.is_large(line):
+                    handled += 1
+                    if not handled % MAX_EVENTS_PER_TURN or raw_objects.is_large(line):
                         await asyncio.sleep(0)
             await self._clock.sleep(RECONNECT_SECONDS)
         except api_errors.ApiError as error:
             await self._pause_after("watch", error)
 
     def _handle_line(self, line: bytes) -> None:
-        found = _TYPE.match(line)
-        event_type = found[1] if found is not None else b""
+        match = _TYPE.match(line)
+        event_type = match[1] if match is not None else b""
         if event_type in (b"ADDED", b"MODIFIED", b"DELETED") and not self._is_wanted(line):
             return
         try:
@@ -211,9 +206,9 @@ class KindStream:
     def _is_wanted(self, line: bytes) -> bool:
         return self._wanted is None or self._wanted(_NAMESPACE.findall(line))
 
-    async def _pause_after(self, what: str, error: api_errors.ApiError) -> None:
+    async def _pause_after(self, operation: str, error: api_errors.ApiError) -> None:
         waits = DENIED_RETRY_SECONDS if isinstance(error, api_errors.Denied) else RETRY_SECONDS
         seconds = waits[min(self._failures, len(waits) - 1)]
         self._failures += 1
-        log.warning(f"a {what} failed, trying again", extra={"kind": self._kind.kind, "error": str(error)})
+        log.warning(f"a {operation} failed, trying again", extra={"kind": self._kind.kind, "error": str(error)})
         await self._clock.sleep(seconds)

@@ -1,4 +1,4 @@
-"""The Kubernetes kinds the operator reads and writes, and where each lives in the API."""
+"""Defines the Kubernetes kinds that the operator reads and writes, with their place in the API."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 @dataclass(frozen=True)
 class Kind:
-    """One resource type. `optional` kinds may be missing from a cluster (they come with CRDs that are not ours)."""
+    """One resource type. `optional` kinds may be missing from a cluster (their CRDs are not ours)."""
 
     group: str
     version: str
@@ -26,11 +26,12 @@ class Kind:
 
     @property
     def group_path(self) -> str:
-        """The URL path of its group and version, which is also where discovery answers."""
+        """The URL path of its group and version, which is also the discovery endpoint."""
         return f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
 
     def path(self, namespace: str | None = None, name: str | None = None, subresource: str | None = None) -> str:
-        """The URL path of one object, or of the collection when `name` is None (all namespaces without `namespace`)."""
+        """Build the URL path of one object, or of the collection when `name` is None (all namespaces without
+        `namespace`)."""
         parts = [self.group_path]
         if namespace and self.namespaced:
             parts += ["namespaces", quote(namespace, safe="")]
@@ -72,13 +73,13 @@ GATEWAY_CLASS = Kind(
 )
 TRAEFIK_SERVICE = Kind("traefik.io", "v1alpha1", "traefikservices", "TraefikService", optional=True)
 ENDPOINT = Kind("modelwright.dev", "v1alpha1", "models", "Endpoint")
-"""In the store of a shard: what is kept of a Model of another one. On the wire it is a Model."""
+"""In the store of a shard: the part kept of another shard's Model. In the API it is a Model."""
 NAMESPACE = Kind("", "v1", "namespaces", "Namespace", namespaced=False)
 """Watched by shards only."""
 LEASE = Kind("coordination.k8s.io", "v1", "leases", "Lease")
 EVENT = Kind("events.k8s.io", "v1", "events", "Event")
 WORKLOAD = Kind("kueue.x-k8s.io", "v1beta1", "workloads", "Workload", optional=True)
-"""Asked for while something is queued; never watched."""
+"""Read only while a Job is queued; never watched."""
 
 OWN_KINDS = (
     MODEL,
@@ -111,14 +112,14 @@ _BY_GROUP_AND_KIND = {(k.group, k.kind): k for k in ALL_KINDS}
 
 
 def register_kinds(more: Iterable[Kind]) -> None:
-    """Have `of` know these kinds too: those that the configuration lets training make. To be called at start."""
+    """Register more kinds for `kind_of`: those that the configuration lets training create. Called once at start."""
     _BY_GROUP_AND_KIND.update({(kind.group, kind.kind): kind for kind in more})
 
 
 def kind_of(obj: Mapping[str, Any]) -> Kind:
-    """The Kind of a raw object, by the group of its `apiVersion` and its `kind`.
+    """Return the Kind of a raw object, by the group of its `apiVersion` and its `kind`.
 
-    Raises ValueError for an object of a kind the operator doesn't know.
+    Raises ValueError for a kind unknown to the operator.
     """
     api_version = str(obj.get("apiVersion", ""))
     kind = str(obj.get("kind", ""))

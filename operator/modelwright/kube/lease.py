@@ -1,17 +1,17 @@
 """Leader election by a `coordination.k8s.io/v1` Lease: at most one process writes at any time.
 
-Our own rather than `kubernetes.aio.leaderelection`, which measures by the wall clock (a clock set back keeps an expired
-leader in office), lets a single renewal take five minutes and so never meets its own deadline, does not fence, and does
-not give the Lease back.
+It replaces `kubernetes.aio.leaderelection`, which measures by the wall clock (a clock set back keeps an expired leader
+in office), lets a single renewal take five minutes and so never meets its own deadline, does not fence, and does not
+release the Lease.
 
 How a second writer is kept out:
 
-- A candidate takes over only when it has seen the Lease unchanged for `lease_seconds` on its own monotonic clock, or
-  given back (no holder), or held by an earlier container of its own pod, which the kubelet has seen dead before it
-  started this one. Every write of the Lease carries the resourceVersion it was decided on.
-- The holder counts its `renew_seconds` (shorter than `lease_seconds`) from the moment *before* it sent the last renewal
-  that succeeded. When they have passed it calls `on_lost` (the process exits at once), and `guard` refuses every write
-  even if the event loop was too busy, or the process was stopped, to notice.
+- A candidate takes over only when it has observed the Lease unchanged for `lease_seconds` on its own monotonic clock,
+  or released (no holder), or held by an earlier container of its own pod, which the kubelet saw exit before it started
+  this one. Every write of the Lease carries the resourceVersion that the decision was based on.
+- The holder counts its `renew_seconds` (shorter than `lease_seconds`) from the moment *before* it sent the last
+  successful renewal. When they have passed it calls `on_lost` (the process exits at once), and `check_may_write`
+  refuses every write even if the event loop was too busy, or the process was stopped, to notice.
 """
 
 from __future__ import annotations
@@ -34,24 +34,22 @@ log = logging.getLogger(__name__)
 Object = dict[str, Any]
 
 ANNOTATION_ADDRESS = "modelwright.dev/address"
-"""Annotation of the Lease: where its holder's HTTP server is, as host:port."""
+"""Annotation of the Lease: address of its holder's HTTP server, as host:port."""
 ANNOTATION_POD_UID = "modelwright.dev/pod-uid"
-"""Annotation of the Lease: the pod its holder runs in."""
+"""Annotation of the Lease: uid of the pod that its holder runs in."""
 ANNOTATION_FOLLOWED = "modelwright.dev/followed"
 """Annotation of a shard's Lease: the resourceVersion to which its holder has followed Namespaces (docs/adr/0016)."""
 
 
 class LeaseLost(Exception):
-    """This process no longer holds the Lease: it must not write, and must end."""
+    """This process no longer holds the Lease: it must not write, and must exit."""
 
 
 class LeaderElector:
     """One candidate. `acquire` once, then keep `renew` running as a task, then `release`.
 
-    `on_lost` is called at most once, from the event loop, when the Lease couldn't be renewed in time or has been taken.
-    It should end the process without any clean-up that writes. `address` (host:port) is told to the others while this
-    one holds the Lease; empty: nothing is told. `pod_uid` is that of the pod whose only such process this is; empty: it
-    isn't known, and a predecessor's Lease has to run out. `shard` labels the Lease; empty: the operator has no shards.
+    `on_lost` is called at most once, from the event loop, when the Lease could not be renewed in time or was taken. It
+    should end the process without any clean-up that writes.
     """
 
     def __init__(
@@ -76,7 +74,7 @@ class LeaderElector:
         self._client = client
         self._namespace = namespace
         self._name = name
-        # A pod that restarts keeps its name but must not take itself for the holder it was before.
+        # A restarted pod keeps its name but must not mistake itself for the previous holder.
         self.identity = f"{instance}_{secrets.token_hex(4)}"
         self._on_lost = on_lost
         self._address = address
@@ -93,31 +91,31 @@ class LeaderElector:
         self._renewed_at: float | None = None
         self._deadline: Timer | None = None
         self.last_contact: float | None = None
-        """Monotonic moment at which the API server last answered about the Lease (for /readyz)."""
+        """Monotonic time of the API server's last response about the Lease (for /readyz)."""
         self.is_standing_by = False
-        """Whether another process was seen to hold the Lease, and this one waits for it."""
+        """Whether another process holds the Lease, and this one waits for it."""
         self.leader_address: str | None = None
-        """Where the holder that this one waits for can be reached, as host:port; None when it has not told."""
+        """Address of the holder that this one waits for, as host:port; None when the Lease has none."""
         self.followed_version: Callable[[], int | None] = lambda: None
-        """How far Namespaces are followed, asked for at each renewal; None: nothing is said."""
+        """Returns the resourceVersion to which Namespaces are followed, at each renewal; None leaves it out."""
 
     @property
     def is_leading(self) -> bool:
-        """Whether this process holds the Lease right now, by its own clock."""
+        """Whether this process holds the Lease now, by its own clock."""
         return self._renewed_at is not None and self._clock.monotonic() - self._renewed_at < self._renew_seconds
 
     def seconds_since_renewal(self) -> float | None:
-        """Age of the last successful renewal; None when this process isn't the leader."""
+        """Return the age of the last successful renewal; None when this process is not the leader."""
         return None if self._renewed_at is None else self._clock.monotonic() - self._renewed_at
 
     def check_may_write(self) -> None:
-        """Return if this process may write; raises LeaseLost, after `on_lost`, if the Lease has run out."""
+        """Return if this process may write; raises LeaseLost, after `on_lost`, if the Lease has expired."""
         if not self.is_leading:
-            self._report_loss("the Lease ran out before a write")
+            self._report_loss("the Lease expired before a write")
             raise LeaseLost("this process does not hold the Lease: it must not write")
 
     async def acquire(self) -> None:
-        """Come back once this process holds the Lease. API errors are logged and retried, for as long as it takes."""
+        """Return once this process holds the Lease. API errors are logged and retried without limit."""
         waiting_for = ""
         while True:
             holder = await self._try_acquire()
@@ -135,35 +133,35 @@ class LeaderElector:
             )
 
     async def renew(self) -> None:
-        """Renew every `retry_seconds` until the Lease is lost (then `on_lost` has been called) or this is cancelled."""
+        """Renew every `retry_seconds` until the Lease is lost (`on_lost` has then been called) or this is cancelled."""
         while self._renewed_at is not None:
             await self._clock.sleep(self._retry_seconds)
             await self._try_renew()
 
     async def release(self) -> None:
-        """Give the Lease back, so that a standby takes over at once. Errors are logged: it then runs out by itself."""
+        """Release the Lease, so that a standby takes over at once. Errors are logged: the Lease then expires."""
         if not self.is_leading or self._lease is None:
             return
         self._stop_holding()
         try:
             await self._give_back(self._lease)
         except api_errors.ApiError as error:
-            log.warning("the Lease could not be given back: it will run out", extra={"error": str(error)})
+            log.warning("the Lease could not be released: it will expire", extra={"error": str(error)})
         else:
-            log.info("the Lease has been given back", extra={"identity": self.identity})
+            log.info("the Lease has been released", extra={"identity": self.identity})
 
     async def _give_back(self, lease: Object) -> None:
         try:
             await self._client.replace(self._build_lease(lease, holder="", seconds=1.0))
         except api_errors.Conflict:
-            # A renewal that was cut off at shutdown may have got there all the same.
+            # A renewal that was cancelled at shutdown may have succeeded nevertheless.
             newest = await self._client.get(kinds.LEASE, self._namespace, self._name)
             if newest is None or (newest.get("spec") or {}).get("holderIdentity") != self.identity:
                 raise
             await self._client.replace(self._build_lease(newest, holder="", seconds=1.0))
 
     async def _try_acquire(self) -> str | None:
-        """None when the Lease is ours now, else who holds it (or what is in the way)."""
+        """Try once to take the Lease. Returns None on success, else its holder (or a description of the obstacle)."""
         start = self._clock.monotonic()
         try:
             lease = await self._client.get(kinds.LEASE, self._namespace, self._name)
@@ -172,7 +170,7 @@ class LeaderElector:
                 self._record_renewal(await self._client.create(self._build_lease(None, holder=self.identity)), start)
                 return None
             holder = str((lease.get("spec") or {}).get("holderIdentity") or "")
-            # Our own name means that we took it, and the answer was lost.
+            # Our own name means that we took it, and the response was lost.
             if holder and holder != self.identity and not self._is_of_same_pod(lease) and not self._has_expired(lease):
                 self.is_standing_by = True
                 self.leader_address = _lease_annotations(lease).get(ANNOTATION_ADDRESS)
@@ -180,27 +178,28 @@ class LeaderElector:
             self._record_renewal(await self._client.replace(self._build_lease(lease, holder=self.identity)), start)
             return None
         except api_errors.ApiError as error:
-            log.warning("the Lease could not be looked at or taken, trying again", extra={"error": str(error)})
-            return "another process, or nobody (the last attempt failed)"
+            log.warning("the Lease could not be read or taken, trying again", extra={"error": str(error)})
+            return "unknown (the last attempt failed)"
 
     def _is_of_same_pod(self, lease: Object) -> bool:
-        """Whether its holder was an earlier container of this pod."""
+        """Return whether its holder was an earlier container of this pod."""
         return bool(self._pod_uid) and _lease_annotations(lease).get(ANNOTATION_POD_UID) == self._pod_uid
 
     def _has_expired(self, lease: Object) -> bool:
-        """Whether we have seen this very state of the Lease for as long as its holder was given."""
+        """Return whether this state of the Lease has been observed for as long as its duration."""
         now = self._clock.monotonic()
         version = str(lease["metadata"]["resourceVersion"])
         if self._observed is None or self._observed[0] != version:
-            given = float((lease.get("spec") or {}).get("leaseDurationSeconds") or self._lease_seconds)
-            self._observed = (version, now + given)
+            duration = float((lease.get("spec") or {}).get("leaseDurationSeconds") or self._lease_seconds)
+            self._observed = (version, now + duration)
             return False
         return now >= self._observed[1]
 
     def _seconds_until_expiry(self) -> float:
-        """Seconds until the state of the Lease that we have seen runs out; a while when it has, or there is none."""
-        left = self._observed[1] - self._clock.monotonic() if self._observed is not None else 0.0
-        return left if left > 0 else self._retry_seconds
+        """Return the seconds until the observed state of the Lease expires; the retry interval when it already has, or
+        none was observed."""
+        seconds = self._observed[1] - self._clock.monotonic() if self._observed is not None else 0.0
+        return seconds if seconds > 0 else self._retry_seconds
 
     async def _try_renew(self) -> None:
         start = self._clock.monotonic()
@@ -217,13 +216,13 @@ class LeaderElector:
         except api_errors.ApiError as error:
             log.warning("the Lease could not be renewed, trying again", extra={"error": str(error)})
             return
-        # The deadline may have passed while the answer was on its way.
+        # The deadline may have passed while the request was in flight.
         if self._renewed_at is not None:
             self.last_contact = self._clock.monotonic()
             self._record_renewal(renewed, start)
 
     async def _reread_lease(self) -> None:
-        """Our renewal met a newer Lease: an earlier renewal whose answer was lost, somebody's edit, or a new holder."""
+        """Read the Lease after a conflict: our earlier renewal whose response was lost, an edit, or a new holder."""
         try:
             lease = await self._client.get(kinds.LEASE, self._namespace, self._name)
         except api_errors.ApiError as error:
@@ -269,16 +268,16 @@ class LeaderElector:
         self._renewed_at = since
         if self._deadline is not None:
             self._deadline.cancel()
-        left = self._renew_seconds - (self._clock.monotonic() - since)
-        self._deadline = self._clock.call_later(left, self._on_deadline)
+        seconds = self._renew_seconds - (self._clock.monotonic() - since)
+        self._deadline = self._clock.call_later(seconds, self._on_deadline)
 
     def _on_deadline(self) -> None:
         self._report_loss(f"the Lease could not be renewed for {self._renew_seconds:g} s")
 
-    def _report_loss(self, why: str) -> None:
+    def _report_loss(self, reason: str) -> None:
         if self._renewed_at is not None:
             self._stop_holding()
-            self._on_lost(why)
+            self._on_lost(reason)
 
     def _stop_holding(self) -> None:
         self._renewed_at = None

@@ -1,4 +1,4 @@
-"""What the API server says that this process may not do, in the API server's own terms, until it lets it."""
+"""Keeps track of the RBAC permissions that the API server reports as missing, in the API server's own terms."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from modelwright.obs.clock import Clock, SystemClock
 log = logging.getLogger(__name__)
 
 FORGET_AFTER_SECONDS = 1800.0
-"""A right that nothing has asked for since is not told as missing any more."""
+"""A right that no request has needed for so long is no longer reported as missing."""
 MAX_RIGHTS = 1000
 
 _RBAC_REFUSAL = re.compile(
@@ -23,7 +23,7 @@ _RBAC_REFUSAL = re.compile(
 
 
 class Right(NamedTuple):
-    """What a Role would have to give: a verb on a resource (`deployments.apps`, `models.modelwright.dev/status`);
+    """A permission that a Role can grant: a verb on a resource (`deployments.apps`, `models.modelwright.dev/status`);
     `namespace` is empty for the whole cluster."""
 
     verb: str
@@ -35,17 +35,17 @@ class Right(NamedTuple):
 
 
 def parse_missing_right(message: str) -> Right | None:
-    """The right that a refusal by RBAC says to be missing; None for one of another kind, as by an admission policy."""
-    found = _RBAC_REFUSAL.search(message)
-    if found is None:
+    """Parse the right that a refusal by RBAC names as missing; None for other refusals, as by an admission policy."""
+    match = _RBAC_REFUSAL.search(message)
+    if match is None:
         return None
-    plural, slash, subresource = found["resource"].partition("/")
-    group = f".{found['group']}" if found["group"] else ""
-    return Right(found["verb"], f"{plural}{group}{slash}{subresource}", found["namespace"] or "")
+    plural, slash, subresource = match["resource"].partition("/")
+    group = f".{match['group']}" if match["group"] else ""
+    return Right(match["verb"], f"{plural}{group}{slash}{subresource}", match["namespace"] or "")
 
 
 def required_right(verb: str, kind: Kind, path: str) -> Right:
-    """The right that a request needs. `verb` as `metrics.API_REQUESTS` has it."""
+    """Return the right that a request needs. `verb` as in `metrics.API_REQUESTS`."""
     parts = path.removeprefix(kind.group_path).strip("/").split("/")
     namespace = ""
     if kind.namespaced and parts[0] == "namespaces":
@@ -56,40 +56,40 @@ def required_right(verb: str, kind: Kind, path: str) -> Right:
 
 
 class MissingRights:
-    """Those that were refused and not granted since: logged once, and shown by `modelwright_missing_rights`."""
+    """Rights that were refused and not granted since: logged once, and exported as `modelwright_missing_rights`."""
 
     def __init__(self, clock: Clock | None = None) -> None:
         self._clock: Clock = clock or SystemClock()
         self._missing: dict[Right, float] = {}
 
     def record_refusal(self, message: str) -> Right | None:
-        """Note what a refusal names; None when that is no right."""
+        """Record and return the right that a refusal names; None when it names none."""
         right = parse_missing_right(message)
         now = self._clock.monotonic()
-        for old in [old for old, seen in self._missing.items() if now - seen > FORGET_AFTER_SECONDS]:
+        for old in [old for old, refused_at in self._missing.items() if now - refused_at > FORGET_AFTER_SECONDS]:
             self._remove_right(old)
         if right is None or (right not in self._missing and len(self._missing) >= MAX_RIGHTS):
             return right
         if right not in self._missing:
             metrics.MISSING_RIGHTS.labels(*right).set(1)
             log.error(
-                "a right is missing: a Role or ClusterRole of the operator has to give it", extra=_log_fields(right)
+                "a right is missing: a Role or ClusterRole of the operator has to grant it", extra=_log_fields(right)
             )
         self._missing[right] = now
         return right
 
     def record_success(self, verb: str, kind: Kind, path: str) -> None:
-        """A request was answered: what it needs is there."""
+        """Remove the right that a successful request needed."""
         if not self._missing:
             return
         right = required_right(verb, kind, path)
-        # What is given everywhere is given in each namespace.
-        for found in [r for r in self._missing if r == right or (not right.namespace and r[:2] == right[:2])]:
-            log.info("a right that was missing is there", extra=_log_fields(found))
-            self._remove_right(found)
+        # A right granted cluster-wide is granted in each namespace.
+        for granted in [r for r in self._missing if r == right or (not right.namespace and r[:2] == right[:2])]:
+            log.info("a missing right has been granted", extra=_log_fields(granted))
+            self._remove_right(granted)
 
     def list_missing(self) -> tuple[Right, ...]:
-        """What is missing now."""
+        """Return the rights that are missing now."""
         return tuple(self._missing)
 
     def _remove_right(self, right: Right) -> None:

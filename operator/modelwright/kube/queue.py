@@ -1,8 +1,8 @@
-"""A work queue of object keys: what client-go's workqueue does, for asyncio.
+"""A work queue of object keys for asyncio, with the semantics of client-go's workqueue and two priorities.
 
-A key waits at most once however often it is added; a key that is being worked on is never handed out a second time,
-and is handed out again after `done` when it was added meanwhile. Failures come back later and later. What a person
-waits for goes first, three times in four, so that a change of many objects hides no edit, and edits hide no change.
+A key waits at most once however often it is added; a key in process is never handed out a second time, and is handed
+out again after `done` when it was added meanwhile. Failures are retried with exponential backoff. Edits by users have
+high priority in three of four handouts, so that a change of many objects delays no edit, and edits starve no change.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ BASE_DELAY = 1.0
 MAX_DELAY = 300.0
 JITTER = 0.2
 HIGH_PRIORITY_RATIO = 4
-"""One in so many keys is handed out from the ordinary line while others go first."""
+"""One in so many keys is of normal priority while keys of high priority wait."""
 BACKLOG_KEYS, BACKLOG_SECONDS = 16, 1.0
-"""So many keys handed out within so many seconds are a crowd, even while none of them has to wait for a worker."""
+"""So many keys handed out within so many seconds are a backlog, even while none of them waits for a worker."""
 
 
 class Key(NamedTuple):
-    """Names one object to reconcile: (kind, namespace, name), e.g. ("Model", "vision", "digits").
+    """The name of one object to reconcile: (kind, namespace, name), e.g. ("Model", "vision", "digits").
 
     Equal to the plain tuple; `namespace` is "" for cluster-scoped kinds.
     """
@@ -41,11 +41,11 @@ class Key(NamedTuple):
 
 
 class ShutDown(Exception):
-    """Raised by `get` once the queue is shut down: there is no more work to hand out."""
+    """Raised by `get` once the queue is shut down."""
 
 
 class WorkQueue:
-    """Two lines, each first in, first out; `add*` may be called from anywhere in the event loop and never block."""
+    """Two FIFO queues of different priority; `add*` may be called from anywhere in the event loop and never block."""
 
     def __init__(self, clock: Clock | None = None, *, rng: random.Random | None = None) -> None:
         self._clock: Clock = clock or SystemClock()
@@ -68,22 +68,22 @@ class WorkQueue:
         self._handed_out: deque[float] = deque(maxlen=BACKLOG_KEYS)
 
     def __len__(self) -> int:
-        """How many keys are ready to be handed out."""
+        """Return the number of keys ready to be handed out."""
         return len(self._normal_priority) + len(self._high_priority)
 
     @property
     def high_priority_len(self) -> int:
-        """How many of them go before the others."""
+        """Number of ready keys with high priority."""
         return len(self._high_priority)
 
     @property
     def is_backlogged(self) -> bool:
-        """Whether a crowd of keys was handed out just now."""
+        """Whether so many keys were handed out just now that others have to expect a delay."""
         times = self._handed_out
         return len(times) == BACKLOG_KEYS and self._clock.monotonic() - times[0] < BACKLOG_SECONDS
 
     def add(self, key: tuple[str, str, str], *, first: bool = False) -> None:
-        """Ask for a pass over `key`, as soon as a worker is free; `first`: before those that can wait."""
+        """Request a reconcile of `key` as soon as a worker is free; `first`: with high priority."""
         item = Key(*key)
         if self._shut_down:
             return
@@ -98,11 +98,11 @@ class WorkQueue:
             self._high_priority[item] = None
 
     def requeue(self, key: tuple[str, str, str]) -> None:
-        """Ask, from the pass over `key`, for another one at once, in the line that this one was in."""
+        """Request, during the reconcile of `key`, another one at once, with the same priority."""
         self.add(key, first=Key(*key) in self._processing_high_priority)
 
     def add_after(self, key: tuple[str, str, str], seconds: float) -> None:
-        """Ask for a pass over `key` in `seconds`; the earliest of several such requests counts."""
+        """Request a reconcile of `key` in `seconds`; the earliest of several such requests counts."""
         if seconds <= 0:
             self.add(key)
             return
@@ -117,7 +117,7 @@ class WorkQueue:
     def add_rate_limited(
         self, key: tuple[str, str, str], *, at_least: float = 0.0, at_most: float = MAX_DELAY
     ) -> float:
-        """Ask for a pass after a failure: in 1 s, 2 s, 4 s ... 5 min (or `at_most`), each +-20 %, and not before
+        """Request a reconcile after a failure: in 1 s, 2 s, 4 s ... 5 min (or `at_most`), each +-20 %, and not before
         `at_least` seconds.
 
         Returns the delay in seconds.
@@ -131,15 +131,16 @@ class WorkQueue:
         return delay
 
     def count_failures(self, key: tuple[str, str, str]) -> int:
-        """How often `key` has failed in a row (calls of `add_rate_limited` since the last `forget`)."""
+        """Return the consecutive failures of `key` (calls of `add_rate_limited` since the last `reset_failures`)."""
         return self._failures.get(Key(*key), 0)
 
     def reset_failures(self, key: tuple[str, str, str]) -> None:
-        """The key is well again: its next failure waits 1 s."""
+        """Reset the backoff of `key`: its next failure waits 1 s."""
         self._failures.pop(Key(*key), None)
 
     async def get(self) -> Key:
-        """The next key, to be given back by `done`. Waits while there is none; raises ShutDown after `shutdown`."""
+        """Return the next key, to be returned by `done`. Waits while there is none; raises ShutDown after
+        `shutdown`."""
         while True:
             if self._shut_down:
                 raise ShutDown
@@ -159,13 +160,13 @@ class WorkQueue:
             try:
                 await waiter
             except asyncio.CancelledError:
-                # The wake-up this waiter took with it belongs to another one.
+                # The wake-up that this cancelled waiter consumed belongs to another one.
                 if waiter.done() and not waiter.cancelled() and len(self):
                     self._wake_one()
                 raise
 
     def done(self, key: tuple[str, str, str]) -> None:
-        """The pass over `key` has ended, well or not."""
+        """Mark the reconcile of `key` as ended, successfully or not."""
         item = Key(*key)
         self._processing.discard(item)
         self._processing_high_priority.discard(item)
@@ -173,7 +174,7 @@ class WorkQueue:
             self._make_ready(item)
 
     def shutdown(self) -> None:
-        """Hand out nothing more. Workers finish what they have; what waits is dropped."""
+        """Hand out no more keys. Workers finish the keys they have; waiting keys are dropped."""
         self._shut_down = True
         if self._timer is not None:
             self._timer.cancel()
@@ -225,7 +226,7 @@ class WorkQueue:
         now = self._clock.monotonic()
         while self._delayed and self._delayed[0][0] <= now:
             due, _, item = heapq.heappop(self._delayed)
-            # An entry that a shorter delay has overtaken is left in the heap, and skipped here.
+            # An entry superseded by a shorter delay stays in the heap and is skipped here.
             if self._due.get(item) == due:
                 del self._due[item]
                 self.add(item)

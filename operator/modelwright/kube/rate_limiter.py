@@ -1,4 +1,4 @@
-"""A token bucket that keeps the operator's writes at a rate the API server can bear."""
+"""A token bucket that limits the rate of the operator's writes to the API server."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from modelwright.obs.clock import Clock, SystemClock
 
 
 class RateLimiter:
-    """`qps` tokens a second, up to `burst` saved; callers are served in the order they came."""
+    """A bucket of `qps` tokens a second, up to `burst` saved; callers are served in order of arrival."""
 
     def __init__(self, qps: float, burst: int, clock: Clock | None = None) -> None:
         if qps <= 0 or burst < 1:
@@ -22,9 +22,9 @@ class RateLimiter:
         self._order = asyncio.Lock()
 
     async def acquire(self) -> float:
-        """Take a token, waiting for it when there is none. Returns the seconds waited."""
+        """Take a token, waiting while there is none. Returns the seconds waited."""
         start = self._clock.monotonic()
-        # The lock is held while waiting: that is what keeps the order.
+        # The lock is held while waiting, which keeps the order.
         async with self._order:
             while (wait := self._seconds_to_wait()) > 0:
                 await self._clock.sleep(wait)
@@ -32,7 +32,7 @@ class RateLimiter:
         return self._clock.monotonic() - start
 
     def pause(self, seconds: float) -> None:
-        """Give out nothing for `seconds`: the server has asked for a pause."""
+        """Give out no token for `seconds`, as requested by the server."""
         self._paused_until = max(self._paused_until, self._clock.monotonic() + seconds)
 
     def _seconds_to_wait(self) -> float:
@@ -40,5 +40,5 @@ class RateLimiter:
         self._tokens = min(self._burst, self._tokens + (now - self._refilled_at) * self._qps)
         self._refilled_at = now
         missing = 0.0 if self._tokens >= 1 else (1 - self._tokens) / self._qps
-        # Rounding must not leave a wait of nothing: one more turn of the clock costs less than a busy loop.
+        # Rounding must not leave a wait of almost nothing, which would be a busy loop.
         return max(missing, self._paused_until - now) if max(missing, self._paused_until - now) > 1e-9 else 0.0

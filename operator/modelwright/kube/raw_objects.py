@@ -1,9 +1,9 @@
-"""Objects as they come over the wire: pages of a bounded size, split and measured before anything is built of them.
+"""Reads API responses as bytes: pages of a bounded size, split and measured before objects are built from them.
 
 The smallest JSON values take some forty times as much memory in Python as on the wire: a page of a hundred objects of
-the largest size that etcd stores would take gigabytes. So a page is asked for again in parts when it has too many
-bytes, its objects stay bytes until each has its turn, and one whose values would take more than `TREE_BYTES` never
-becomes more than its metadata and its status (docs/adr/0026).
+the largest size that etcd stores would take gigabytes. So a page with too many bytes is requested again in parts, its
+objects stay bytes until they are consumed, and an object whose values would take more than `OBJECT_MEMORY_BYTES` is
+reduced to its metadata and its status (docs/adr/0026).
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ from modelwright.kube.kinds import Kind
 Object = dict[str, Any]
 
 PAGE_BYTES = 4 << 20
-"""What a page may have: three times the largest object that etcd stores. One with more is asked for again in parts."""
+"""Most bytes of a page: three times the largest object that etcd stores. A larger one is requested again in parts."""
 FIRST_PAGE_OBJECTS, PAGE_GROWTH = 8, 4
-"""So many objects the first page of a list has; by so much the next ones grow while they are small."""
+"""Objects of the first page of a list, and the factor by which the next ones grow while they are small."""
 OBJECT_MEMORY_BYTES = 12 << 20
-"""What the values of one object may take in memory, as `weight` estimates it."""
+"""Memory that the values of one object may take, as `estimate_memory` estimates it."""
 SMALL_OBJECT_BYTES = 64 << 10
-"""An object of so many bytes can't take more than that, whatever it consists of."""
+"""An object of at most so many bytes never exceeds the limit on memory, for any content."""
 STATUS_BYTES = 64 << 10
-"""So large a status is kept of an object that is too large, so that what it says is not written again and again."""
+"""Largest status that is kept of an object that is too large, so that the same status is not written repeatedly."""
 RESPONSE_BYTES = 16 << 20
-"""What any other answer of an API server may have."""
+"""Most bytes of any other response of the API server."""
 
 Raw = bytes | msgspec.Raw
 PageReader = Callable[[int, str], Awaitable[bytes]]
-"""Gets a page as it came: of so many objects, from this continue token on. Raises TooManyBytes."""
+"""Reads a page of so many objects, from this continue token on, as bytes. Raises ResponseTooLarge."""
 
 
 class ResponseTooLarge(Exception):
-    """An answer has more bytes than it may have."""
+    """A response has more bytes than its limit."""
 
 
 class _Metadata(msgspec.Struct):
@@ -79,25 +79,25 @@ _event_decoder = msgspec.json.Decoder(_Event)
 
 
 class Page:
-    """Some objects of a list, as bytes, and the resourceVersion of the list."""
+    """A page of a list: its objects as bytes, and the resourceVersion of the list."""
 
     def __init__(self, raw: bytes) -> None:
-        """Raises ValueError when `raw` is no list."""
-        found = _list_decoder.decode(raw)
-        self.version = found.metadata.resourceVersion
-        self.continue_token = found.metadata.continue_
-        self.items = found.items or []
+        """Parse a page. Raises ValueError when `raw` is no list."""
+        parsed = _list_decoder.decode(raw)
+        self.version = parsed.metadata.resourceVersion
+        self.continue_token = parsed.metadata.continue_
+        self.items = parsed.items or []
 
 
-async def read_pages(ask: PageReader, objects: int, *, first: int = FIRST_PAGE_OBJECTS) -> AsyncIterator[Page]:
-    """All pages of a list, each of at most so many objects; raises TooManyBytes when a single one is too large.
+async def read_pages(read_page: PageReader, objects: int, *, first: int = FIRST_PAGE_OBJECTS) -> AsyncIterator[Page]:
+    """Yield all pages of a list, each of at most so many objects; raises ResponseTooLarge when a single object is.
 
-    The first has `first` at most: an API server may need longer for a hundred large ones than an answer may take.
+    The first page has at most `first`: an API server may need longer for a hundred large objects than the timeout.
     """
     count, token = min(objects, first), ""
     while True:
         try:
-            raw = await ask(count, token)
+            raw = await read_page(count, token)
         except ResponseTooLarge:
             if count == 1:
                 raise
@@ -115,7 +115,7 @@ async def read_pages(ask: PageReader, objects: int, *, first: int = FIRST_PAGE_O
 
 
 async def read_body(response: aiohttp.ClientResponse, at_most: int) -> bytes:
-    """The body of an answer; TooManyBytes, and the connection closed, when it has more than so many."""
+    """Read the body of a response. Closes the connection and raises ResponseTooLarge beyond `at_most` bytes."""
     parts, size = [], 0
     async for part in response.content.iter_any():
         size += len(part)
@@ -127,28 +127,30 @@ async def read_body(response: aiohttp.ClientResponse, at_most: int) -> bytes:
 
 
 def parse_event(line: bytes) -> tuple[str, bytes]:
-    """Type and object of a line of a watch. Raises ValueError when it is none."""
-    found = _event_decoder.decode(line)
-    return found.type, bytes(found.object)
+    """Split a line of a watch into event type and object. Raises ValueError when it is no event."""
+    parsed = _event_decoder.decode(line)
+    return parsed.type, bytes(parsed.object)
 
 
 def parse_object(kind: Kind, raw: Raw) -> Object:
-    """The object without managedFields; one that is too large has metadata and status only, and why as TOO_LARGE.
+    """Parse an object, without managedFields. One that is too large has metadata and status only, and the reason as
+    TOO_LARGE.
 
-    Raises ValueError for what is no object.
+    Raises ValueError for bytes that are no object.
     """
     data = bytes(raw)
-    found = _object_decoder.decode(data)
-    managed = bytes(found.metadata.managedFields)
+    parsed = _object_decoder.decode(data)
+    managed = bytes(parsed.metadata.managedFields)
     for separator in (b":", b": "):
-        # Nobody reads them, and anybody may write as many as fit. Within a text their name would not end in a quote.
+        # They are never used, and any writer may add as many as fit. Within a string their name would not end in a
+        # quote.
         data = data.replace(b'"managedFields"' + separator + managed, b'"managedFields":null', 1)
     if (size := estimate_memory(data)) <= OBJECT_MEMORY_BYTES:
         obj: Object = codec.loads(data)
         obj["metadata"].pop("managedFields", None)
     else:
-        status = bytes(found.status)
-        obj = {"metadata": _identity_metadata(found.metadata), TOO_LARGE_KEY: _size_message(size)}
+        status = bytes(parsed.status)
+        obj = {"metadata": _identity_metadata(parsed.metadata), TOO_LARGE_KEY: _size_message(size)}
         if 0 < len(status) <= STATUS_BYTES:
             obj["status"] = codec.loads(status)
     obj["apiVersion"], obj["kind"] = kind.api_version, kind.kind
@@ -156,23 +158,23 @@ def parse_object(kind: Kind, raw: Raw) -> Object:
 
 
 def parse_version(raw: Raw) -> str:
-    """The resourceVersion of an object, or of a bookmark."""
+    """Parse the resourceVersion of an object or a bookmark."""
     return _object_decoder.decode(raw).metadata.resourceVersion
 
 
 def parse_identity(kind: Kind, raw: Raw) -> Object:
-    """The object with what tells which one it is, and in which state, and nothing else."""
+    """Parse the identity and state of an object only, without its content."""
     metadata = _identity_metadata(_object_decoder.decode(raw).metadata)
     return {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": metadata}
 
 
 def is_large(raw: Raw) -> bool:
-    """Whether an object has so many bytes that others should have their turn after it."""
+    """Return whether an object is so large that the event loop should run other tasks after it."""
     return len(memoryview(raw)) > SMALL_OBJECT_BYTES
 
 
 def estimate_memory(data: bytes) -> int:
-    """About how many bytes the values of a JSON text take in memory at most: from what separates and begins them."""
+    """Estimate the most memory that the values of a JSON text take, by counting its separators and delimiters."""
     size = len(data)
     if size <= SMALL_OBJECT_BYTES:
         return size

@@ -1,16 +1,16 @@
-"""The resync sweep: what a watch may have lost is found by listing, and every object of ours is looked at again.
+"""The periodic resync: compares the store with lists to find lost watch events, and enqueues every object of ours.
 
-Kopf lists again after `410 Gone`, but says nothing of objects that vanished meanwhile. So every ten minutes all watched
+Kopf lists again after `410 Gone`, but reports no objects that vanished meanwhile. So every ten minutes all watched
 kinds are listed (metadata only) and compared with the store:
 
-- an object the API server no longer has is a *ghost*: it is dropped, and what depends on it is looked at. It is asked
-  for by name before that, because an API server that lags behind may list an older state;
-- an object that the store lacks, or knows only in an older state, two minutes after the list, means that the watch has
-  stalled: it is fetched, counted, and two sweeps in a row with such objects end the process (a restart is cheap);
-- an object that the store knows in a *newer* state than list and object tell means that the API server has been
-  restored from a backup: nothing in the store can be trusted, and the process ends.
+- an object that the API server no longer has is *stale*: it is dropped, and its dependents are enqueued. It is read by
+  name before that, because a lagging API server may list an older state;
+- an object that the store lacks, or has only in an older state, two minutes after the list, means that the watch has
+  stalled: it is fetched and counted, and two resyncs in a row with such objects end the process (a restart is cheap);
+- an object that the store has in a *newer* state than both list and object means that the API server was restored from
+  a backup: nothing in the store can be trusted, and the process ends.
 
-Kinds that come from other people's CRDs are looked for every minute; when one appears or goes, the process starts anew.
+Kinds with CRDs that are not ours are discovered every minute; when one appears or disappears, the process restarts.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ Place = tuple[str, str]
 
 @dataclass(frozen=True)
 class WatchedKind:
-    """A kind to watch: objects with these labels (a selector; None is all), in these namespaces (none is all)."""
+    """A kind to watch: objects with these labels (a selector; None selects all), in these namespaces (empty: all)."""
 
     kind: Kind
     labels: str | None = None
@@ -54,9 +54,9 @@ class WatchedKind:
 def watched_kinds(
     served: Collection[Kind], namespaces: Sequence[str] = (), training: Iterable[Kind] = ()
 ) -> tuple[WatchedKind, ...]:
-    """What the operator watches: of `served`, everything it reads; children of ours only with our label. `training`:
-    kinds that runs may be made of."""
-    # Pods whose end is a result.
+    """Return the watches of the operator: all kinds of `served` that it reads; children of ours only with our label.
+    `training`: kinds that runs may create."""
+    # Pods whose termination message is a result.
     telling = f"{names.MANAGED_SELECTOR},{names.LABEL_ROLE} in ({','.join(names.REPORTING_ROLES)})"
     selectors: dict[Kind, str | None] = {
         **dict.fromkeys(kinds.OWN_KINDS),
@@ -84,7 +84,7 @@ def watched_kinds(
 
 @dataclass
 class ResyncReport:
-    """What one sweep found, as lists of (kind, (namespace, name))."""
+    """The differences found by one resync, as lists of (kind, (namespace, name))."""
 
     stale: list[tuple[Kind, Place]] = field(default_factory=list)
     behind: list[tuple[Kind, Place]] = field(default_factory=list)
@@ -132,7 +132,7 @@ class Resync:
         self._stalled_resyncs: dict[Kind, int] = {}
 
     async def run(self) -> None:
-        """Sweep every `interval` +-20 %, until cancelled."""
+        """Resync every `interval` +-20 %, until cancelled."""
         wait = self._interval
         while True:
             await self._clock.sleep(wait * self._rng.uniform(1 - JITTER, 1 + JITTER))
@@ -140,20 +140,20 @@ class Resync:
                 self._escalate(await self.resync_once())
             except api_errors.ApiError as error:
                 metrics.SWEEPS.labels("error").inc()
-                log.warning("a sweep failed, trying again", extra={"error": str(error)})
+                log.warning("a resync failed, trying again", extra={"error": str(error)})
                 wait = min(RETRY_SECONDS, self._interval)
             else:
                 metrics.SWEEPS.labels("ok").inc()
                 wait = self._interval
 
     async def run_discovery(self) -> None:
-        """Look for kinds that appear or go every `discovery` seconds, until cancelled."""
+        """Discover kinds that appear or disappear every `discovery` seconds, until cancelled."""
         while True:
             await self._clock.sleep(self._discovery)
             try:
                 served = await self._client.served_kinds(self._among)
             except api_errors.ApiError as error:
-                log.warning("the served kinds can't be asked for, trying again", extra={"error": str(error)})
+                log.warning("the served kinds could not be discovered, trying again", extra={"error": str(error)})
                 continue
             changes = [f"{k.kind} appeared" for k in served - self._served]
             changes += [f"{k.kind} is gone" for k in self._served - served]
@@ -161,28 +161,28 @@ class Resync:
                 self._on_kinds_changed(", ".join(sorted(changes)))
 
     async def resync_once(self) -> ResyncReport:
-        """One sweep, with its repairs. Raises ApiError when the API server doesn't answer."""
+        """Run one resync, with its repairs. Raises ApiError when a request fails."""
         report = ResyncReport()
         suspects: dict[Kind, dict[Place, Identity]] = {}
-        for what in self._watched:
-            # What is added to the store while the list is under way must not be taken for a ghost.
-            before = self._store.list_identities(what.kind)
-            listed, unlisted = await self._list_identities(what)
-            for place, known in before.items():
+        for watched in self._watched:
+            # An object added to the store during the list must not be mistaken for a stale one.
+            before = self._store.list_identities(watched.kind)
+            listed, unlisted = await self._list_identities(watched)
+            for place, stored in before.items():
                 if place[0] in unlisted:
                     continue
-                there = listed.get(place)
-                if there is None or there.uid != known.uid:
-                    if await self._matches_store(what.kind, place):
+                existing = listed.get(place)
+                if existing is None or existing.uid != stored.uid:
+                    if await self._matches_store(watched.kind, place):
                         continue
                     namespace, name = place
-                    last = known.resource_version
-                    if self._store.forget(what.kind, namespace, name, known.uid, last=last) is not None:
-                        report.stale.append((what.kind, place))
-                        metrics.WATCH_GHOSTS.labels(what.kind.kind).inc()
-                elif _is_ahead(known, there) and not await self._matches_store(what.kind, place):
-                    report.ahead.append((what.kind, place))
-            suspects[what.kind] = self._find_missing(what.kind, listed)
+                    last = stored.resource_version
+                    if self._store.forget(watched.kind, namespace, name, stored.uid, last=last) is not None:
+                        report.stale.append((watched.kind, place))
+                        metrics.WATCH_GHOSTS.labels(watched.kind.kind).inc()
+                elif _is_ahead(stored, existing) and not await self._matches_store(watched.kind, place):
+                    report.ahead.append((watched.kind, place))
+            suspects[watched.kind] = self._find_missing(watched.kind, listed)
         if any(suspects.values()):
             await self._clock.sleep(self._grace)
         for kind, places in suspects.items():
@@ -194,7 +194,7 @@ class Resync:
         return report
 
     async def _matches_store(self, kind: Kind, place: Place) -> bool:
-        """Whether the object itself is in the state that the store holds: then the list was of an older one."""
+        """Return whether the object itself is in the state that the store holds: then the list was an older one."""
         obj = await self._client.get(kind, *place)
         return obj is not None and _identity_of(obj) == self._store.identity_of(kind, place)
 
@@ -207,14 +207,14 @@ class Resync:
     def _escalate(self, report: ResyncReport) -> None:
         if report.stale or report.behind or report.ahead:
             log.warning(
-                "a sweep found differences between the API server and the store",
+                "a resync found differences between the API server and the store",
                 extra={
                     "ghosts": [_format_place(*g) for g in report.stale[:20]],
                     "behind": [_format_place(*b) for b in report.behind[:20]],
                     "ahead": [_format_place(*a) for a in report.ahead[:20]],
                 },
             )
-        for kind in {what.kind for what in self._watched}:
+        for kind in {watched.kind for watched in self._watched}:
             behind = any(k == kind for k, _ in report.behind)
             self._stalled_resyncs[kind] = self._stalled_resyncs.get(kind, 0) + 1 if behind else 0
         stalled = sorted(kind.kind for kind, strikes in self._stalled_resyncs.items() if strikes >= MAX_STALLED_RESYNCS)
@@ -225,17 +225,17 @@ class Resync:
             )
         elif stalled:
             self._on_fatal(
-                f"the watch of {', '.join(stalled)} has stalled: {MAX_STALLED_RESYNCS} sweeps in a row found it behind"
+                f"the watch of {', '.join(stalled)} has stalled: {MAX_STALLED_RESYNCS} resyncs in a row found it behind"
             )
 
-    async def _list_identities(self, what: WatchedKind) -> tuple[dict[Place, Identity], frozenset[str]]:
-        """What there is; and the namespaces, of several, that this process may not list: they keep nobody else's sweep
-        from its end."""
-        found: dict[Place, Identity] = {}
+    async def _list_identities(self, watched: WatchedKind) -> tuple[dict[Place, Identity], frozenset[str]]:
+        """List the objects that exist, and the namespaces that this process may not list. If it watches several, those
+        do not fail the resync of the others."""
+        identities: dict[Place, Identity] = {}
         refused = set()
-        for namespace in what.namespaces or (None,):
+        for namespace in watched.namespaces or (None,):
             try:
-                listed = await self._client.list(what.kind, namespace, labels=what.labels, metadata_only=True)
+                listed = await self._client.list(watched.kind, namespace, labels=watched.labels, metadata_only=True)
             except api_errors.Denied:
                 if namespace is None:
                     raise
@@ -243,17 +243,17 @@ class Resync:
                 continue
             for obj in listed:
                 meta = obj["metadata"]
-                found[str(meta.get("namespace") or ""), str(meta["name"])] = _identity_of(obj)
-        return found, frozenset(refused)
+                identities[str(meta.get("namespace") or ""), str(meta["name"])] = _identity_of(obj)
+        return identities, frozenset(refused)
 
     def _find_missing(self, kind: Kind, listed: dict[Place, Identity]) -> dict[Place, Identity]:
-        """Those of `listed` that the store lacks or knows only in an older state."""
-        known = self._store.list_identities(kind)
+        """Return those of `listed` that the store lacks or has only in an older state."""
+        stored = self._store.list_identities(kind)
         return {
-            place: there
-            for place, there in listed.items()
-            if not self._store.is_deleted(there.uid, there.resource_version)
-            and ((here := known.get(place)) is None or is_newer(there.resource_version, here.resource_version))
+            place: existing
+            for place, existing in listed.items()
+            if not self._store.is_deleted(existing.uid, existing.resource_version)
+            and ((cached := stored.get(place)) is None or is_newer(existing.resource_version, cached.resource_version))
         }
 
 
@@ -261,9 +261,9 @@ def _identity_of(obj: Mapping[str, Any]) -> Identity:
     return Identity(str(obj["metadata"]["uid"]), str(obj["metadata"]["resourceVersion"]))
 
 
-def _is_ahead(known: Identity, there: Identity) -> bool:
-    version = known.resource_version
-    return version.isdecimal() and is_newer(version, there.resource_version)
+def _is_ahead(stored: Identity, existing: Identity) -> bool:
+    version = stored.resource_version
+    return version.isdecimal() and is_newer(version, existing.resource_version)
 
 
 def _format_place(kind: Kind, place: Place) -> str:

@@ -1,4 +1,4 @@
-"""The token of the pod's ServiceAccount, which the kubelet replaces while the process runs."""
+"""Reads the token of the pod's ServiceAccount, which the kubelet replaces while the process runs."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ REREAD_SECONDS = 60.0
 
 
 class ServiceAccountToken:
-    """A `refresh_api_key_hook`: reads the file each minute, and at once after the API server has refused the token.
+    """A `refresh_api_key_hook` that reads the file each minute, and at once after the API server has refused the token.
 
-    The official client's own hook goes by the time of day: a clock that is set back keeps an old token in use. A file
-    that can't be read just now leaves the token as it is.
+    The official client's own hook uses the time of day: a clock that is set back keeps an old token in use. While the
+    file cannot be read, the token stays.
     """
 
     def __init__(self, file: str = SERVICE_TOKEN_FILENAME, *, clock: Clock | None = None) -> None:
@@ -41,5 +41,5 @@ class ServiceAccountToken:
             configuration.api_key["BearerToken"] = f"bearer {token}"
 
     def expire(self) -> None:
-        """Read the file before the next request, but no more than once a second: many requests may be refused."""
+        """Read the file before the next request, at most once a second: many requests may be refused at once."""
         self._reread_at = min(self._reread_at, self._clock.monotonic() + 1.0)

@@ -1,4 +1,4 @@
-"""Store, client and sweep of a shard: what is another shard's is neither kept nor written (docs/adr/0016)."""
+"""Store, client and resync of a shard: objects of other shards are neither kept nor written (docs/adr/0016)."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from modelwright.kube.store import Identity, Indexer, Store
 Object = dict[str, Any]
 
 CLUSTER_WIDE_KINDS = frozenset({kinds.GATEWAY})
-"""Kept from all namespaces: Models of any namespace refer to them. Never written."""
+"""Kinds kept from all namespaces: Models of any namespace refer to them. Never written."""
 UNANSWERED_WRITE_SECONDS = 60.0
-"""How long the API server works on a request at most: a write without an answer may still be done until then."""
+"""Time limit of the API server for a request: a write without a response may still take effect until then."""
 NEVER_SENT = ("ClientConnectorError", "ClientConnectorDNSError", "ConnectionTimeoutError")
-"""What becomes of a request for which there was no connection: no answer, and nothing to wait for."""
+"""Reasons of requests without a connection: they have no response, and cannot take effect later."""
 MAX_CONCURRENT_LISTS = 8
 MAX_LISTED_NAMESPACES = 200
-"""Up to so many namespaces are listed one by one: what others have isn't read then."""
+"""Up to so many namespaces are listed one by one, without reading the objects of others."""
 _KEPT_METADATA = ("name", "namespace", "uid", "resourceVersion", "generation", "creationTimestamp", "deletionTimestamp")
 
 
 RECONCILE_CLAIM: ContextVar[NamespaceClaim | None] = ContextVar("PASS", default=None)
-"""By which claim the pass under way was begun: what it knows may be old if its namespace has been away since."""
+"""Claim under which the current reconcile started: its data may be stale if its namespace has left the shard since."""
 
 
 def namespaces_to_list(kind: Kind, namespaces: Collection[str]) -> tuple[str | None, ...]:
-    """Of which namespaces to list a kind; None is all."""
+    """Return the namespaces to list a kind in; None is all."""
     if (
         not kind.namespaced
         or kind in CLUSTER_WIDE_KINDS
@@ -47,14 +47,15 @@ def namespaces_to_list(kind: Kind, namespaces: Collection[str]) -> tuple[str | N
 
 
 class ShardStore(Store):
-    """Keeps objects of the shard's namespaces; of Models elsewhere only what endpoints are compared by."""
+    """Keeps objects of the shard's namespaces; of Models elsewhere only the fields that endpoint conflicts depend
+    on."""
 
-    def __init__(self, own: NamespaceOwnership, indexers: Mapping[str, Indexer] | None = None) -> None:
+    def __init__(self, ownership: NamespaceOwnership, indexers: Mapping[str, Indexer] | None = None) -> None:
         super().__init__(indexers)
-        self._own = own
+        self._own = ownership
 
     def keeps_namespace(self, kind: Kind, namespace: str) -> bool:
-        """Whether objects of this kind are kept from there."""
+        """Return whether objects of this kind are kept from that namespace."""
         return not kind.namespaced or kind in CLUSTER_WIDE_KINDS or self._own.is_mine(namespace)
 
     def apply(self, kind: Kind, event_type: str | None, obj: Mapping[str, Any]) -> tuple[Object | None, Object | None]:
@@ -73,7 +74,7 @@ class ShardStore(Store):
             super().put(obj, quiet=quiet)
 
     def drop_namespace(self, namespace: str) -> None:
-        """Drop what is kept of a namespace that is another shard's from now on. Of its Models the endpoints stay."""
+        """Drop the objects of a namespace that now belongs to another shard. The endpoints of its Models stay."""
         for kind in [kind for kind in self._objects if kind.namespaced and not self.keeps_namespace(kind, namespace)]:
             if kind == kinds.ENDPOINT:
                 continue
@@ -84,51 +85,52 @@ class ShardStore(Store):
                     self._update_endpoint(None, old)
 
     def drop_stale_endpoints(self, namespace: str) -> None:
-        """All Models of a namespace that came are kept now: endpoints that are left are of deleted ones."""
+        """Drop endpoints of deleted Models, once all Models of a namespace that has joined the shard are kept."""
         for place in [place for place in self._objects[kinds.ENDPOINT] if place[0] == namespace]:
             self._drop_silently(kinds.ENDPOINT, place)
 
     def _update_endpoint(self, event_type: str | None, model: Mapping[str, Any]) -> None:
         metadata = model["metadata"]
         place = (str(metadata["namespace"]), str(metadata["name"]))
-        known = self.get(kinds.ENDPOINT, *place)
-        if known is not None and event_type != "DELETED" and _is_same_state(known["metadata"], metadata):
+        stored = self.get(kinds.ENDPOINT, *place)
+        if stored is not None and event_type != "DELETED" and _is_same_state(stored["metadata"], metadata):
             return
         endpoint = _parse_endpoint(model) if event_type != "DELETED" else None
         if endpoint is None:
             self._drop_silently(kinds.ENDPOINT, place)
         else:
-            kept = {key: metadata[key] for key in _KEPT_METADATA if key in metadata}
-            self._store_object(kinds.ENDPOINT, {"metadata": kept, "spec": {"endpoint": endpoint}})
+            fields = {key: metadata[key] for key in _KEPT_METADATA if key in metadata}
+            self._store_object(kinds.ENDPOINT, {"metadata": fields, "spec": {"endpoint": endpoint}})
 
     def _drop_silently(self, kind: Kind, place: Place) -> None:
-        """Drop without remembering it as deleted: it may come again in this very state."""
+        """Drop an object without a tombstone: it may return in this very state."""
         old = self.get(kind, *place)
         if old is not None:
             self._drop_object(kind, place)
             self._notify_listeners(kind, old, None)
 
 
-def _is_same_state(known: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
-    return all(known.get(key) == now.get(key) for key in ("uid", "generation", "deletionTimestamp"))
+def _is_same_state(stored: Mapping[str, Any], metadata: Mapping[str, Any]) -> bool:
+    return all(stored.get(key) == metadata.get(key) for key in ("uid", "generation", "deletionTimestamp"))
 
 
 def _parse_endpoint(model: Mapping[str, Any]) -> Object | None:
-    """What a Model asks of gateways; None when it asks for nothing, or isn't one that its own shard can follow."""
+    """Return the endpoint of a Model; None when it has none, or is invalid for its own shard too."""
     try:
         parsed = Model.parse(model)
     except InvalidObject:
         return None
     if parsed.spec.endpoint is None:
         return None
-    asked = model["spec"]["endpoint"]
-    return {key: asked[key] for key in ("hostnames", "pathPrefix", "parentRefs") if key in asked}
+    endpoint = model["spec"]["endpoint"]
+    return {key: endpoint[key] for key in ("hostnames", "pathPrefix", "parentRefs") if key in endpoint}
 
 
 class ShardClient(KubeClient):
-    """Refuses writes where the shard may not write: as Conflict, so that the pass ends and is made again, if at all.
+    """A client that refuses writes where the shard may not write: as Conflict, so that the reconcile ends and is
+    retried.
 
-    Events are let through: each is an object of its own.
+    Events are allowed: each is an object of its own.
     """
 
     def __init__(self, *arguments: Any, own: NamespaceOwnership, **more: Any) -> None:
@@ -143,7 +145,7 @@ class ShardClient(KubeClient):
             with self._own.guard_write(namespace) as claim:
                 begun = RECONCILE_CLAIM.get()
                 if begun is not None and begun != claim and begun[0] == namespace:
-                    raise NamespaceNotOwned(f"namespace {namespace} was another shard's since this pass began")
+                    raise NamespaceNotOwned(f"namespace {namespace} was another shard's since this reconcile started")
                 try:
                     return await super()._request_object(method, kind, path, *arguments, **more)
                 except asyncio.CancelledError:
@@ -162,38 +164,38 @@ class ShardClient(KubeClient):
 
 
 class ShardResync(Resync):
-    """A sweep over the shard's own namespaces. `complete` says of which everything has been loaded."""
+    """A resync of the shard's own namespaces. `complete` returns whether a namespace is fully loaded."""
 
     def __init__(self, *arguments: Any, own: NamespaceOwnership, complete: Callable[[str], bool], **more: Any) -> None:
         super().__init__(*arguments, **more)
         self._own = own
         self._complete = complete
 
-    async def _list_identities(self, what: WatchedKind) -> tuple[dict[Place, Identity], frozenset[str]]:
+    async def _list_identities(self, watched: WatchedKind) -> tuple[dict[Place, Identity], frozenset[str]]:
         gate = asyncio.Semaphore(MAX_CONCURRENT_LISTS)
 
-        async def one(namespace: str | None) -> list[Object]:
+        async def list_namespace(namespace: str | None) -> list[Object]:
             async with gate:
-                return await self._client.list(what.kind, namespace, labels=what.labels, metadata_only=True)
+                return await self._client.list(watched.kind, namespace, labels=watched.labels, metadata_only=True)
 
-        wanted = namespaces_to_list(what.kind, self._own.list_namespaces())
-        found: dict[Place, Identity] = {}
-        for objects in await asyncio.gather(*(one(namespace) for namespace in wanted)):
+        namespaces = namespaces_to_list(watched.kind, self._own.list_namespaces())
+        identities: dict[Place, Identity] = {}
+        for objects in await asyncio.gather(*(list_namespace(namespace) for namespace in namespaces)):
             for obj in objects:
                 meta = obj["metadata"]
                 place = (str(meta.get("namespace") or ""), str(meta["name"]))
-                if self._is_concerned(what.kind, place):
-                    found[place] = Identity(str(meta["uid"]), str(meta["resourceVersion"]))
-        return found, frozenset()
+                if self._is_concerned(watched.kind, place):
+                    identities[place] = Identity(str(meta["uid"]), str(meta["resourceVersion"]))
+        return identities, frozenset()
 
     async def _matches_store(self, kind: Kind, place: Place) -> bool:
-        # What has come or gone with its namespace during the sweep is no difference.
+        # An object that joined or left with its namespace during the resync is no difference.
         return not self._is_concerned(kind, place) or await super()._matches_store(kind, place)
 
     def _find_missing(self, kind: Kind, listed: dict[Place, Identity]) -> dict[Place, Identity]:
         return {
-            place: there
-            for place, there in super()._find_missing(kind, listed).items()
+            place: identity
+            for place, identity in super()._find_missing(kind, listed).items()
             if self._is_concerned(kind, place)
         }
 

@@ -1,16 +1,16 @@
-"""Workers that take keys from the queue, run the reconciler of their kind, and decide when to come back.
+"""Workers that take keys from the queue, run the reconciler of their kind, and decide when to reconcile again.
 
-| what the pass ended with | what follows |
+| outcome | next reconcile |
 |---|---|
-| `Result(requeue_after)` | the failure count is forgotten; another pass after that time, if one was asked for |
-| Later | another pass after 1 s, 2 s, 4 s ... 5 min |
-| Conflict, AlreadyExists, NotFound | another pass at once, three times in a row; after that as Transient |
-| Transient | another pass after 1 s, 2 s, 4 s ... 5 min (not before a Retry-After) |
-| Throttled | another pass after Retry-After; the failure count stays |
-| Denied | another pass after 1 s, 2 s, 4 s ... 1 min, or when anything about the object changes |
-| TooLarge | another pass after 1 s, 2 s, 4 s ... 5 min: what goes by time must be seen |
-| Invalid | no other pass until something changes or the next sweep |
-| anything else | a bug: logged with its traceback, counted, then as Transient |
+| `ReconcileResult(requeue_after)` | after that time, if one was requested; resets the failure count |
+| RequeueLater | after 1 s, 2 s, 4 s ... 5 min |
+| Conflict, AlreadyExists, NotFound | at once, three times in a row; then as Transient |
+| Transient | after 1 s, 2 s, 4 s ... 5 min (not before a Retry-After) |
+| Throttled | after Retry-After; the failure count stays |
+| Denied | after 1 s, 2 s, 4 s ... 1 min, or when anything about the object changes |
+| ObjectTooLarge | after 1 s, 2 s, 4 s ... 5 min, so that deadlines are still observed |
+| Invalid | when something changes, or after the next resync |
+| any other exception | a bug: logged with its traceback, counted, then as Transient |
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ log = logging.getLogger(__name__)
 
 IMMEDIATE_RETRIES = 3
 DENIED_DELAY = 60.0
-"""A right that was taken away may be given back at any time, and a rollout must not wait long for that."""
+"""A revoked right may be granted again at any time, and a rollout must not wait long for that."""
 
 
 @dataclass(frozen=True)
 class ReconcileResult:
-    """How a pass ended. `requeue_after`: seconds until the next pass is wanted; None leaves it to events."""
+    """The result of a successful reconcile. `requeue_after`: seconds until the next one; None leaves it to events."""
 
     requeue_after: float | None = None
 
 
 class RequeueLater(Exception):
-    """Raised by a pass: nothing is wrong, but what it would do has to wait, and no worker should wait with it."""
+    """Raised by a reconciler: nothing is wrong, but its next action has to wait, and no worker should block for it."""
 
 
 Reconciler = Callable[[Key], Awaitable[ReconcileResult]]
@@ -48,14 +48,14 @@ Reconciler = Callable[[Key], Awaitable[ReconcileResult]]
 
 @dataclass(frozen=True)
 class ActiveReconcile:
-    """A pass that is under way, and for how many seconds it has been."""
+    """A reconcile in progress, with its duration so far in seconds."""
 
     key: Key
     seconds: float
 
 
 class WorkerPool:
-    """`workers` tasks over one queue; `reconcilers` maps a kind's name to its reconcile function."""
+    """A pool of `workers` tasks over one queue; `reconcilers` maps a kind's name to its reconcile function."""
 
     def __init__(
         self,
@@ -75,35 +75,35 @@ class WorkerPool:
         self._immediate_retries: dict[Key, int] = {}
 
     def start(self, gate: asyncio.Event | None = None) -> None:
-        """Start the workers, which take nothing from the queue until `gate` is set. To be called once."""
+        """Start the workers, which take no key from the queue until `gate` is set. Must be called once."""
         if self._tasks:
-            raise RuntimeError("the runner has been started already")
+            raise RuntimeError("the workers have been started already")
         self._gate = gate
         self._tasks = [asyncio.create_task(self._run_worker(gate), name=f"worker-{n}") for n in range(self._workers)]
 
     async def stop(self, patience: float = 25.0) -> None:
-        """Take no more work and wait up to `patience` seconds for the passes under way; then cancel them."""
+        """Take no more keys and wait up to `patience` seconds for reconciles in progress; then cancel them."""
         self._queue.shutdown()
         if not self._tasks:
             return
         if self._gate is not None and not self._gate.is_set():
-            # Nothing has been begun, so there is nothing to wait for.
+            # Nothing has been started, so there is nothing to wait for.
             patience = 0.0
         _, late = await asyncio.wait(self._tasks, timeout=patience)
         for task in late:
             task.cancel()
         if cut := [str(r.key) for r in self.list_active()]:
-            log.warning("passes were cut off at shutdown", extra={"keys": cut})
+            log.warning("reconciles were cancelled at shutdown", extra={"keys": cut})
         if late:
             await asyncio.wait(late)
 
     def list_active(self, longer_than: float = 0.0) -> list[ActiveReconcile]:
-        """The passes under way for at least `longer_than` seconds, longest first (for /livez)."""
+        """List the reconciles in progress for at least `longer_than` seconds, longest first (for /livez)."""
         now = self._clock.monotonic()
-        found = [
+        active = [
             ActiveReconcile(key, now - start) for key, start in self._started_at.items() if now - start >= longer_than
         ]
-        return sorted(found, key=lambda r: -r.seconds)
+        return sorted(active, key=lambda r: -r.seconds)
 
     async def _run_worker(self, gate: asyncio.Event | None) -> None:
         if gate is not None:
@@ -118,8 +118,8 @@ class WorkerPool:
             finally:
                 self._started_at.pop(key, None)
                 self._queue.done(key)
-            # Passes that ask nobody never let go of the event loop: ten thousand of them, as after a restart with 5,000
-            # Models, would cost the Lease.
+            # A reconcile without I/O never yields to the event loop: ten thousand of them, as after a restart with
+            # 5,000 Models, would cost the Lease.
             await asyncio.sleep(0)
 
     async def _reconcile_key(self, key: Key) -> None:
@@ -142,7 +142,7 @@ class WorkerPool:
         except Exception:
             metrics.RECONCILE_PANICS.labels(key.kind).inc()
             delay = self._queue.add_rate_limited(key)
-            log.exception("a pass failed unexpectedly: this is a bug", extra=_key_fields(key, retry_in=delay))
+            log.exception("a reconcile failed unexpectedly: this is a bug", extra=_key_fields(key, retry_in=delay))
         finally:
             metrics.RECONCILE_SECONDS.labels(key.kind).observe(self._clock.monotonic() - start)
             metrics.RECONCILES.labels(key.kind, outcome).inc()
@@ -161,14 +161,14 @@ class WorkerPool:
             if tries < IMMEDIATE_RETRIES:
                 self._immediate_retries[key] = tries + 1
                 self._queue.requeue(key)
-                log.info("the world has changed during a pass: looking again", extra=_key_fields(key, error=str(error)))
+                text = "the object changed during the reconcile, trying again"
+                log.info(text, extra=_key_fields(key, error=str(error)))
                 return "conflict"
         self._immediate_retries.pop(key, None)
         if isinstance(error, api_errors.Throttled):
             self._queue.add_after(key, error.retry_after)
-            log.warning(
-                "the API server asks for a pause", extra=_key_fields(key, error=str(error), retry_in=error.retry_after)
-            )
+            fields = _key_fields(key, error=str(error), retry_in=error.retry_after)
+            log.warning("the API server throttles requests", extra=fields)
             return "throttled"
         if isinstance(error, api_errors.Denied):
             delay = self._queue.add_rate_limited(key, at_most=DENIED_DELAY)
@@ -177,7 +177,7 @@ class WorkerPool:
             )
             return "denied"
         if isinstance(error, api_errors.ObjectTooLarge):
-            # What goes by time, such as a deadline, must be seen all the same.
+            # Time-based decisions, such as a deadline, must be made nevertheless.
             delay = self._queue.add_rate_limited(key)
             text = "the API server refuses an object because of its size"
             log.error(text, extra=_key_fields(key, error=str(error), retry_in=round(delay, 3)))
@@ -187,9 +187,10 @@ class WorkerPool:
                 "the API server refuses an object: a retry would not help", extra=_key_fields(key, error=str(error))
             )
             return "invalid"
-        named = error.retry_after if isinstance(error, api_errors.Transient) else None
-        delay = self._queue.add_rate_limited(key, at_least=named or 0.0)
-        log.warning("a pass failed, trying again", extra=_key_fields(key, error=str(error), retry_in=round(delay, 3)))
+        retry_after = error.retry_after if isinstance(error, api_errors.Transient) else None
+        delay = self._queue.add_rate_limited(key, at_least=retry_after or 0.0)
+        fields = _key_fields(key, error=str(error), retry_in=round(delay, 3))
+        log.warning("a reconcile failed, trying again", extra=fields)
         return "transient"
 
 

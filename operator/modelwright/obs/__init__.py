@@ -1,1 +1,1 @@
-"""What the operator tells about itself: metrics, JSON logs, and the clock everything else is timed by."""
+"""Observability of the operator: metrics, JSON logs, and the clock that times everything else."""

@@ -1,4 +1,4 @@
-"""The clock that everything which waits or measures is given, so that tests need not wait."""
+"""The clock injected into all code that waits or measures, so that tests need not wait."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ from modelwright.obs import metrics
 log = logging.getLogger(__name__)
 
 MAX_SLEW = 0.05
-"""By how much faster or slower than time passes the time of day is brought back to where it should be."""
+"""Fraction of the passing time by which the time of day is corrected at most."""
 SKEW_SECONDS = 30.0
-"""A node whose clock differs from the API server's by more is taken to be wrong."""
+"""A node's clock that differs from the API server's by more is considered wrong."""
 LOGGED_JUMP_SECONDS = 5.0
 
 
 class Timer(Protocol):
-    """A callback that is still to come."""
+    """A scheduled callback."""
 
     def cancel(self) -> None:
-        """Forget the callback; harmless when it has run."""
+        """Cancel the callback; harmless when it has run."""
 
 
 class Clock(Protocol):
-    """Time of day for what is written down, monotonic seconds for what is measured."""
+    """Time of day for recorded times, monotonic seconds for measured durations."""
 
     def now(self) -> datetime:
-        """The time of day: aware, in UTC."""
+        """Return the time of day: aware, in UTC."""
 
     def monotonic(self) -> float:
-        """Seconds since some fixed moment; never goes back."""
+        """Return the seconds since some fixed moment; never decreases."""
 
     def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
         """Call `callback` from the event loop once `seconds` have passed."""
 
     async def sleep(self, seconds: float) -> None:
-        """Come back once `seconds` have passed."""
+        """Return once `seconds` have passed."""
 
 
 class SystemClock:
@@ -62,12 +62,12 @@ class SystemClock:
 
 
 class SteadyClock:
-    """A clock whose time of day never jumps and never goes back, whatever happens to that of the node.
+    """A clock whose time of day never jumps and never decreases, even when the node's clock does.
 
-    Holds, deadlines and schedules compare the time of day with what was written down, by another process maybe. So a
+    Holds, deadlines and schedules compare the time of day with recorded times, possibly of another process. So a
     node's clock that is set an hour forward must not end a step, nor one set back fire a schedule twice. The time of
-    day goes on with the monotonic clock, and is brought to the node's by at most 5 % of the time that passes. Where the
-    API server, which dates all objects, tells a time more than 30 s away (`told`), the API server's counts.
+    day follows the monotonic clock, and approaches the node's by at most 5 % of the passing time. When the API server,
+    which dates all objects, reports a time more than 30 s away (`observe_server_time`), the API server's counts.
     """
 
     def __init__(self, base: Clock | None = None) -> None:
@@ -89,7 +89,7 @@ class SteadyClock:
         return self._now
 
     def observe_server_time(self, moment: datetime) -> None:
-        """The API server's time of day, as it has just said."""
+        """Take the API server's time of day from a response just received."""
         skew = moment - self._base.now()
         metrics.CLOCK_SKEW.set(round(skew.total_seconds()))
         wrong = abs(skew.total_seconds()) > SKEW_SECONDS
@@ -98,7 +98,7 @@ class SteadyClock:
             log.log(logging.WARNING if wrong else logging.INFO, text, extra={"seconds": round(skew.total_seconds())})
         self._correction = skew if wrong else timedelta()
         if not self._has_server_time and wrong:
-            # Nothing has been decided by the node's time yet.
+            # No decision has used the node's time yet.
             self._now, self._updated_at = moment, self._base.monotonic()
         self._has_server_time = True
 
@@ -114,7 +114,7 @@ class SteadyClock:
     def _log_jump(self, behind: float) -> None:
         off = abs(behind) > LOGGED_JUMP_SECONDS
         if off and not self._has_jumped:
-            text = "the time of day has jumped: holds, deadlines and schedules go on by the time that has really passed"
+            text = "the time of day has jumped: holds, deadlines and schedules follow the time that has really passed"
             log.warning(text, extra={"seconds": round(behind)})
         self._has_jumped = off
 
@@ -161,7 +161,7 @@ class FakeClock:
             timer.cancel()
 
     def advance(self, seconds: float) -> None:
-        """Move on by `seconds`, calling what falls due, each at its own moment."""
+        """Advance by `seconds`, calling due callbacks, each at its own time."""
         end = self._monotonic + seconds
         while self._timers and self._timers[0][0] <= end:
             due, _, timer = heapq.heappop(self._timers)
@@ -173,11 +173,11 @@ class FakeClock:
 
     @property
     def pending_timers(self) -> int:
-        """How many timers and sleeps are under way."""
+        """Number of pending timers and sleeps."""
         return sum(timer.callback is not None for _, _, timer in self._timers)
 
     def jump_wall_clock(self, seconds: float) -> None:
-        """Set the time of day forward or back without time passing, as an administrator or NTP would."""
+        """Change the time of day without time passing, as an administrator or NTP would."""
         self._now += timedelta(seconds=seconds)
 
     def _move_to(self, moment: float) -> None:

@@ -1,4 +1,4 @@
-"""Logs as JSON, one object a line, on standard error; Kopf's own lines included."""
+"""Writes logs as JSON, one object a line, on standard error; includes Kopf's own lines."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from datetime import UTC, datetime
 from typing import Any, TextIO
 
 _STANDARD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-# What Kopf attaches to its records: settings can't be shown, and k8s_ref is spread over our own fields.
+# Attributes that Kopf adds to its records: settings cannot be serialized, and k8s_ref becomes fields of our own.
 _KOPF_FIELDS = frozenset({"settings", "k8s_skip", "k8s_ref"})
 
 
 class JsonFormatter(logging.Formatter):
-    """time, level, logger, message, the fields given as `extra`, and the traceback as `exception`."""
+    """Formats time, level, logger, message, the fields given as `extra`, and the traceback as `exception`."""
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {
@@ -34,7 +34,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def configure_logging(level: str = "INFO", stream: TextIO | None = None) -> None:
-    """Make the root logger write JSON lines, and nothing else; replaces what was configured before."""
+    """Make the root logger write JSON lines only; replaces any earlier configuration."""
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JsonFormatter())
     root = logging.getLogger()
@@ -45,5 +45,6 @@ def configure_logging(level: str = "INFO", stream: TextIO | None = None) -> None
     # none of it helps to debug the operator.
     for name in ("kopf", "asyncio", "aiohttp", "kubernetes"):
         logging.getLogger(name).setLevel(max(logging.getLevelName(level), logging.INFO))
-    # One line for each watched event, which says only that it was taken, and takes a fifth of the time for it.
+    # One line for each watched event, which says only that it was handled, and takes a fifth of the time of handling
+    # it.
     logging.getLogger("kopf.objects").setLevel(logging.WARNING)

@@ -1,4 +1,4 @@
-"""The operator's own Prometheus metrics; `/metrics` serves REGISTRY."""
+"""Defines the operator's own Prometheus metrics; `/metrics` serves REGISTRY."""
 
 from __future__ import annotations
 

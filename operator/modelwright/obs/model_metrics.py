@@ -1,4 +1,4 @@
-"""Metrics of Models and their rollouts. Series of a Model go with it, and those of a rollout when it ends."""
+"""Metrics of Models and their rollouts. A Model's series end with it, those of a rollout when it ends."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ROLLBACK_SECONDS = Histogram(
 
 @dataclass(frozen=True, slots=True)
 class VerdictMetrics:
-    """What a metric says at present. `values`: candidate, serving, low, high and limit, those that are known."""
+    """The current verdict of one metric. `values`: candidate, serving, low, high and limit, as far as known."""
 
     outcome: str
     values: Mapping[str, float]
@@ -41,7 +41,7 @@ class VerdictMetrics:
 
 @dataclass(frozen=True, slots=True)
 class RolloutMetrics:
-    """A rollout that goes on. `verdicts`: by the metric's name."""
+    """A rollout in progress. `verdicts`: by the metric's name."""
 
     state: str
     verdicts: Mapping[str, VerdictMetrics]
@@ -49,7 +49,8 @@ class RolloutMetrics:
 
 @dataclass(frozen=True, slots=True)
 class ModelMetrics:
-    """How a Model stands. `state`: Ready, Reconciling or Stalled. `weights`: percent by (version, revision)."""
+    """The exported state of a Model. `state`: Ready, Reconciling or Stalled. `weights`: percent by (version,
+    revision)."""
 
     state: str
     weights: Mapping[tuple[str, str], int]
@@ -57,21 +58,21 @@ class ModelMetrics:
 
 
 class ModelCollector(Collector):
-    """Every Model, with its live rollout; it has one at most."""
+    """Exports every Model with its live rollout, of which it has at most one."""
 
     def __init__(self) -> None:
         self._models: dict[tuple[str, str], ModelMetrics] = {}
 
     def set_model(self, namespace: str, model: str, standing: ModelMetrics) -> None:
-        """How a Model stands now."""
+        """Set the state of a Model."""
         self._models[namespace, model] = standing
 
     def remove_model(self, namespace: str, model: str) -> None:
-        """A Model that is gone."""
+        """Remove the series of a deleted Model."""
         self._models.pop((namespace, model), None)
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
-        """All series; Prometheus' client asks from a thread of its own."""
+        """Return all series; the Prometheus client calls this from its own thread."""
         place = ["namespace", "model"]
         model = GaugeMetricFamily(
             "modelwright_model_info",
@@ -97,17 +98,17 @@ class ModelCollector(Collector):
             "1 for the outcome of the last look at a metric of a live rollout.",
             labels=[*place, "metric", "outcome"],
         )
-        for where, standing in list(self._models.items()):
-            model.add_metric([*where, standing.state], 1)
-            for revision, percent in standing.weights.items():
-                weight.add_metric([*where, *revision], percent)
-            if standing.rollout is None:
+        for labels, metrics in list(self._models.items()):
+            model.add_metric([*labels, metrics.state], 1)
+            for revision, percent in metrics.weights.items():
+                weight.add_metric([*labels, *revision], percent)
+            if metrics.rollout is None:
                 continue
-            info.add_metric([*where, standing.rollout.state], 1)
-            for name, judged in standing.rollout.verdicts.items():
-                outcome.add_metric([*where, name, judged.outcome], 1)
-                for what, number in judged.values.items():
-                    verdict.add_metric([*where, name, what], number)
+            info.add_metric([*labels, metrics.rollout.state], 1)
+            for name, judged in metrics.rollout.verdicts.items():
+                outcome.add_metric([*labels, name, judged.outcome], 1)
+                for key, number in judged.values.items():
+                    verdict.add_metric([*labels, name, key], number)
         return model, weight, info, verdict, outcome
 
 

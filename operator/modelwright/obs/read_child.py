@@ -1,4 +1,4 @@
-"""Reads what one child says, so that a child that can't be read is that child's Error and ends no pass."""
+"""Isolates errors of reading one child object, so that an unreadable child fails alone and not the reconcile."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ T = TypeVar("T")
 
 
 def read_child(child: Mapping[str, Any], read: Callable[[], T], otherwise: Callable[[str], T]) -> T:
-    """What `read` makes of `child`. An exception of it is a bug of ours, whatever the child says: it is counted, logged
-    with the object, and `otherwise` makes a value of the text that says so to people."""
+    """Return the result of `read` for `child`. An exception is a bug of ours, for any content of the child: it is
+    counted and logged with the object, and `otherwise` builds the value from a user-facing message."""
     try:
         return read()
     except Exception as error:
@@ -23,13 +23,13 @@ def read_child(child: Mapping[str, Any], read: Callable[[], T], otherwise: Calla
 
 
 def record_bug(child: Mapping[str, Any], error: Exception) -> str:
-    """Count and log an exception that came of reading `child`; what to say of it to people."""
+    """Count and log an exception raised by reading `child`; returns the user-facing message."""
     metadata = child.get("metadata") or {}
     kind, name = str(child.get("kind", "object")), str(metadata.get("name", ""))
     metrics.RECONCILE_PANICS.labels(kind).inc()
-    where = {"kind": kind, "namespace": metadata.get("namespace", ""), "object": name}
-    log.error("a child could not be read: this is a bug", extra=where, exc_info=error)
+    fields = {"kind": kind, "namespace": metadata.get("namespace", ""), "object": name}
+    log.error("a child could not be read: this is a bug", extra=fields, exc_info=error)
     return (
-        f"{kind} {name} could not be read ({type(error).__name__}): this is a bug of the operator, whose log has more; "
-        "the rest goes on"
+        f"{kind} {name} could not be read ({type(error).__name__}): this is a bug of the operator; its log has the "
+        "details, and everything else continues"
     )

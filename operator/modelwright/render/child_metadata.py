@@ -1,4 +1,4 @@
-"""Names, labels and owners that all children share."""
+"""Renders the names, labels and owner references of all children."""
 
 from typing import Any
 
@@ -9,12 +9,12 @@ Json = dict[str, Any]
 
 
 def serving_labels(model: str, revision: Revision) -> dict[str, str]:
-    """Labels of a revision's children and pods."""
+    """Return the labels of a revision's children and pods."""
     return names.child_labels(role=names.ROLE_SERVING, model=model, version=revision.version, revision=revision.hash)
 
 
 def owner_reference(owner: Json) -> Json:
-    """A controller reference: the child goes when its owner goes. It never holds up the owner's deletion."""
+    """Return a controller reference: the child is deleted with its owner, and never blocks the owner's deletion."""
     return {
         "apiVersion": owner["apiVersion"],
         "kind": owner["kind"],
@@ -26,8 +26,8 @@ def owner_reference(owner: Json) -> Json:
 
 
 def child_metadata(model: Json, revision: Revision | None, name: str) -> Json:
-    """Metadata of a child of `model`, of one revision or (None) of the Model as a whole. The Model's own labels, such
-    as the tracking labels of GitOps tools, are never copied."""
+    """Return the metadata of a child of `model`, of one revision or (None) of the whole Model. The Model's own labels,
+    such as the tracking labels of GitOps tools, are never copied."""
     metadata = model["metadata"]
     common = {"name": name, "namespace": metadata["namespace"], "ownerReferences": [owner_reference(model)]}
     if revision is None:

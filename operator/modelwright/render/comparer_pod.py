@@ -1,4 +1,4 @@
-"""The comparer of a Model: what asks both revisions of a rollout, while requests are mirrored to it."""
+"""Renders the comparer of a Model: the pod that sends mirrored requests to both revisions of a rollout."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,13 +11,13 @@ from modelwright.render.mirror_target import MirrorTarget, service_url
 Json = dict[str, Any]
 
 ANNOTATION_PAIR = f"{names.GROUP}/compares"
-"""On the pods: "<hash of the serving revision> <hash of the candidate>"; another pair makes another pod."""
+"""On the pods: "<hash of the serving revision> <hash of the candidate>"; another pair replaces the pod."""
 _COMPARER = MirrorTarget(
     names.ROLE_COMPARER,
     "modelwright.agents.comparer",
     names.comparer_name("{model}"),
     ANNOTATION_PAIR,
-    # As much as the bodies and answers that it holds at most, and one pair of them parsed.
+    # The most request and response bodies that it holds, and one pair of them parsed.
     {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "768Mi"}},
 )
 
@@ -32,9 +32,7 @@ def comparer_deployment(
     request_seconds: int = 30,
     service_account: str | None = None,
 ) -> Json:
-    """One pod that compares this pair. `token`: of the copies that count; empty for all. `request_seconds`: how long an
-    answer is waited for (drain and longest request of the Model). `service_account`: whose image pull secrets the pod
-    needs; it has no rights."""
+    """Render the Deployment whose one pod compares this pair of revisions."""
     environment = {
         "SERVING_URL": service_url(model, serving),
         "CANDIDATE_URL": service_url(model, candidate),
@@ -53,12 +51,12 @@ def comparer_deployment(
 
 
 def comparer_service(model: Json) -> Json:
-    """Where the gateway sends the copies, and where the summary is read: port 80."""
+    """Render the Service that receives mirrored requests and serves the summary, on port 80."""
     return _COMPARER.render_service(model)
 
 
 def is_comparer_ready(live: Mapping[str, Any] | None, serving: Revision, candidate: Revision) -> bool:
-    """Whether the live Deployment has a pod that compares this pair."""
+    """Return whether the live Deployment has a ready pod that compares this pair."""
     return _COMPARER.is_ready(live, _pair_key(serving, candidate))
 
 

@@ -1,5 +1,5 @@
-"""Keeps the credentials of an artifact from an author's pod template: who writes a Model may not be who may read the
-Secret that its version names. Plain variables and mounts ask for no right, and would be enough to read it."""
+"""Protects the credentials of an artifact from an author's pod template: the author of a Model may lack the right to
+read the Secret that its version names. Plain variables and mounts need no right, and would suffice to read it."""
 
 from typing import Any
 
@@ -22,14 +22,14 @@ _CHANGEABLE_MEMBERS = frozenset(
         "terminationMessagePolicy",
     }
 )
-"""Of the container that fetches. For what runs in it, admission asks for the right to create Deployments, and who has
-that may mount any Secret."""
+"""Members of the fetch container that an author may change. For its image and command, admission requires the right to
+create Deployments, which allows to mount any Secret."""
 
 
 def check_credentials_kept(spec: Json, fetch: Json, volumes: list[Json], path: str) -> None:
-    """Raises MergeError, naming the field below `path`, where `spec`, merged from what is rendered and the author's,
-    gives the credentials to another container, or changes what the container `fetch` is given or reads beside them.
-    `volumes`: those of the pod before the merge."""
+    """Raise MergeError, naming the field below `path`, if `spec`, the rendered pod merged with the author's template,
+    gives the credentials to another container, or changes inputs of the container `fetch` beside them. `volumes`: those
+    of the pod before the merge."""
     if not any(volume["name"] == fetch_container.CREDENTIALS_VOLUME for volume in volumes):
         return
     rendered = {volume["name"]: volume for volume in volumes}
@@ -42,32 +42,32 @@ def check_credentials_kept(spec: Json, fetch: Json, volumes: list[Json], path: s
             raise MergeError(f"{path}.volumes[{name}]: is of the container {fetch['name']}, which has credentials")
     for key in ("initContainers", "containers", "ephemeralContainers"):
         for entry in user_pod_template.typed_member(spec, key, list, path):
-            where = f"{path}.{key}[{entry['name']}]"
+            container_path = f"{path}.{key}[{entry['name']}]"
             if key == "initContainers" and entry["name"] == fetch["name"]:
-                _check_fetch_container(entry, fetch, where)
+                _check_fetch_container(entry, fetch, container_path)
             elif any(
                 mount.get("name") == fetch_container.CREDENTIALS_VOLUME
-                for mount in user_pod_template.typed_member(entry, "volumeMounts", list, where)
+                for mount in user_pod_template.typed_member(entry, "volumeMounts", list, container_path)
                 if isinstance(mount, dict)
             ):
                 raise MergeError(
-                    f"{where}.volumeMounts: {fetch_container.CREDENTIALS_VOLUME} is for the container "
+                    f"{container_path}.volumeMounts: {fetch_container.CREDENTIALS_VOLUME} is for the container "
                     f"{fetch['name']} alone: "
                     "mount the Secret by a volume of your own"
                 )
 
 
-def _check_fetch_container(entry: Json, fetch: Json, where: str) -> None:
+def _check_fetch_container(entry: Json, fetch: Json, path: str) -> None:
     for key in sorted(entry.keys() | fetch.keys()):
         if key not in _CHANGEABLE_MEMBERS and key != "env" and entry.get(key) != fetch.get(key):
-            raise MergeError(f"{where}.{key}: can't be changed where the artifact has a credentialsSecretRef")
-    known = user_pod_template.typed_member(fetch, "env", list, where)
-    for variable in user_pod_template.typed_member(entry, "env", list, where):
-        if variable not in known and (
+            raise MergeError(f"{path}.{key}: can't be changed where the artifact has a credentialsSecretRef")
+    rendered = user_pod_template.typed_member(fetch, "env", list, path)
+    for variable in user_pod_template.typed_member(entry, "env", list, path):
+        if variable not in rendered and (
             not isinstance(variable, dict) or variable.get("name") not in _CHANGEABLE_VARIABLES
         ):
             name = variable.get("name") if isinstance(variable, dict) else variable
             raise MergeError(
-                f"{where}.env[{name}]: where the artifact has a credentialsSecretRef, this container takes "
-                f"{', '.join(sorted(_CHANGEABLE_VARIABLES))}; what the store needs belongs into the Secret"
+                f"{path}.env[{name}]: where the artifact has a credentialsSecretRef, this container takes "
+                f"{', '.join(sorted(_CHANGEABLE_VARIABLES))}; settings of the store belong into the Secret"
             )

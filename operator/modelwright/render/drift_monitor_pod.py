@@ -1,4 +1,5 @@
-"""The observer of a Model: what counts requests and answers, beside the reference sample of the version that serves."""
+"""Renders the drift monitor of a Model, which compares requests and responses with the serving version's reference
+sample."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,20 +19,20 @@ Json = dict[str, Any]
 REFERENCE_DIR = "/mnt/modelwright/reference"
 REFERENCE_BYTES = 16 << 20
 ANNOTATION_OBSERVES = f"{names.GROUP}/observes"
-"""On the pods: a hash of all that they are made of; another one makes another pod."""
+"""On the pods: a hash of their configuration; another hash replaces the pod."""
 _MONITOR = MirrorTarget(
     names.ROLE_OBSERVER,
     "modelwright.agents.drift_monitor",
     names.observer_name("{model}"),
     ANNOTATION_OBSERVES,
-    # The limit is what the largest reference takes while it is parsed.
+    # The limit is the memory that parsing the largest reference takes.
     {"requests": {"cpu": "20m", "memory": "64Mi"}, "limits": {"memory": "768Mi"}},
 )
 
 
 @dataclass(frozen=True, slots=True)
 class ReferenceSource:
-    """The reference of a version, fetched as its artifact is."""
+    """The reference sample of a version, fetched like its artifact."""
 
     uri: str
     digest: str | None
@@ -40,7 +41,7 @@ class ReferenceSource:
 
 
 def reference_source(reference: ReferenceSample, artifact: Artifact) -> ReferenceSource:
-    """The reference with the credentials of the artifact."""
+    """Return the reference sample with the credentials of the artifact."""
     return ReferenceSource(
         reference.uri, reference.digest, artifact.service_account_name, artifact.credentials_secret_ref
     )
@@ -57,9 +58,7 @@ def monitor_deployment(
     request_seconds: int = 30,
     service_account: str | None = None,
 ) -> Json:
-    """One pod that observes what the revision `serving` is asked. `token`: of the copies that count; empty for all.
-    `request_seconds`: how long an answer is waited for.
-    `service_account`: whose image pull secrets, and identity at the store, the pod needs; it has no rights."""
+    """Render the Deployment whose one pod monitors the requests of the revision `serving`."""
     environment = {
         "MODEL_NAMESPACE": model["metadata"]["namespace"],
         "MODEL_NAME": model["metadata"]["name"],
@@ -82,17 +81,17 @@ def monitor_deployment(
         environment["NUMBERS_FLOOR"] = monitoring.numbers.floor
     if monitoring.categories.floor is not None:
         environment["CATEGORIES_FLOOR"] = monitoring.categories.floor
-    brought = fetch_container.fetch_contents(
+    fetched = fetch_container.fetch_contents(
         {"reference": (wanted, wanted.digest, REFERENCE_DIR)}, images, names.ROLE_OBSERVER
     )
-    for fetch in brought.containers:
+    for fetch in fetched.containers:
         fetch_container.set_variables(fetch, {"MODELWRIGHT_FETCH_MAX_BYTES": str(REFERENCE_BYTES)})
     made_for = names.content_hash(
         [
             serving.hash,
             environment,
-            brought.containers,
-            brought.volumes,
+            fetched.containers,
+            fetched.volumes,
             images.operator,
             token,
             service_account,
@@ -108,30 +107,32 @@ def monitor_deployment(
         token=token,
         service_account=service_account,
         request_seconds=request_seconds,
-        container={"volumeMounts": brought.mounts},
-        pod={"initContainers": brought.containers, "volumes": brought.volumes},
+        container={"volumeMounts": fetched.mounts},
+        pod={"initContainers": fetched.containers, "volumes": fetched.volumes},
     )
 
 
-def _format_window(whole: float) -> str:
-    """As the observer names its windows: 1h30m, 90s."""
-    if whole < 120:
-        return f"{max(round(whole), 1)}s"
-    hours, rest = divmod(round(whole), 3600)
-    minutes, left = divmod(rest, 60)
-    return "".join(f"{number}{unit}" for number, unit in ((hours, "h"), (minutes, "m"), (left, "s")) if number)
+def _format_window(seconds_in_all: float) -> str:
+    """Format a duration as the drift monitor names its windows: 1h30m, 90s."""
+    if seconds_in_all < 120:
+        return f"{max(round(seconds_in_all), 1)}s"
+    hours, seconds_of_hour = divmod(round(seconds_in_all), 3600)
+    minutes, seconds_of_minute = divmod(seconds_of_hour, 60)
+    return "".join(
+        f"{number}{unit}" for number, unit in ((hours, "h"), (minutes, "m"), (seconds_of_minute, "s")) if number
+    )
 
 
 def monitor_service(model: Json) -> Json:
-    """Where the gateway sends the copies: port 80."""
+    """Render the Service that receives mirrored requests, on port 80."""
     return _MONITOR.render_service(model)
 
 
 def is_monitor_ready(live: Mapping[str, Any] | None, wanted: Json) -> bool:
-    """Whether the live Deployment has a pod, and it is made as `wanted` says."""
+    """Return whether the live Deployment has a ready pod configured as in `wanted`."""
     return _MONITOR.is_ready(live, _MONITOR.fingerprint_of(wanted) or "")
 
 
 def is_same_monitor(live: Mapping[str, Any], wanted: Json) -> bool:
-    """Whether the pods of the live Deployment are to be as `wanted` says."""
+    """Return whether the pods of the live Deployment are configured as in `wanted`."""
     return _MONITOR.fingerprint_of(live) == _MONITOR.fingerprint_of(wanted)

@@ -1,4 +1,4 @@
-"""The container that brings an artifact into a pod, and the pod that finds out an artifact's digest."""
+"""Renders the container that fetches an artifact into a pod, and the pod that resolves an artifact's digest."""
 
 import hashlib
 import json
@@ -21,14 +21,14 @@ MODEL_VOLUME = "modelwright-model"
 CACHE_VOLUME = "modelwright-cache"
 CREDENTIALS_VOLUME = "modelwright-credentials"
 FETCH_CONTAINER = "fetch"
-"""The container of a pod that does nothing but report what the fetch program says."""
+"""Name of the container that runs the fetch program."""
 ONLY_CACHED_FLAG = "--only-cached"
 NON_ROOT_USER = 65532
 _DEFAULT_RESOURCES = {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "1Gi"}}
 
 
 class FetchSource(Protocol):
-    """What is fetched, and as whom: an artifact of a version, or data of a run."""
+    """Content to fetch, and the identity to fetch it with: an artifact of a version, or data of a run."""
 
     @property
     def uri(self) -> str:
@@ -37,31 +37,32 @@ class FetchSource(Protocol):
 
     @property
     def service_account_name(self) -> str | None:
-        """ServiceAccount of a pod of its own; None is `default`."""
+        """ServiceAccount of the pod that fetches it; None is `default`."""
         ...
 
     @property
     def credentials_secret_ref(self) -> LocalObjectReference | None:
-        """Secret with the credentials of the store; None is the pod's identity."""
+        """Secret with the credentials of the store; None uses the pod's identity."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class CacheProof:
-    """How what is in a shared cache is proven: `size` or `full`, and the digest of the files, where it is known and
-    isn't the artifact's own."""
+    """How content of a shared cache is verified: `size` or `full`, and the digest of the files, where it is known and
+    differs from the artifact's."""
 
     verify: str = "size"
     tree: str | None = None
 
     def wire(self) -> Json:
-        """As a stored revision keeps it."""
+        """Return it as stored in a revision."""
         return {"verify": self.verify, **({"tree": self.tree} if self.tree else {})}
 
 
 @dataclass(frozen=True, slots=True)
 class CachedContent:
-    """Where pods that may not fetch find an artifact: a claim that holds the shared cache, and how that is proven."""
+    """An artifact in a shared cache, for pods that may not fetch: the cache's claim, and how its content is
+    verified."""
 
     claim: str
     proof: CacheProof
@@ -69,7 +70,7 @@ class CachedContent:
 
 @dataclass(frozen=True, slots=True)
 class _SourceWithoutCredentials:
-    """An address without credentials: for pods that ask no store."""
+    """A source without credentials, for pods that access no store."""
 
     uri: str
     service_account_name: None = None
@@ -79,11 +80,10 @@ class _SourceWithoutCredentials:
 def fetch_container(
     artifact: FetchSource, digest: str | None, images: Images, *, cached: CacheProof | None, role: str | None = None
 ) -> tuple[Json, list[Json]]:
-    """The init container that puts the verified artifact into the model volume or, `cached`, the shared cache, and its
-    volumes.
+    """Render the init container that fetches and verifies the artifact into the model volume or, `cached`, into the
+    shared cache; returns it with its volumes.
 
-    `digest` None: whatever is there is taken; never for what serves or is trained on. `role`: of the pod, where it does
-    not serve.
+    `digest` None accepts any content; never for serving or training. `role`: role of a pod that does not serve.
     """
     if cached:
         arguments = _cache_arguments(_source_arguments(artifact), digest, cached)
@@ -98,9 +98,9 @@ def fetch_container(
 def check_container(
     artifact: FetchSource, digest: str, images: Images, proof: CacheProof, *, role: str | None = None
 ) -> Json:
-    """The init container that verifies what the shared cache holds, and neither asks a store nor writes: it has no
+    """Render the init container that only verifies the content of the shared cache: it accesses no store and has no
     credentials, and the claim is mounted read-only."""
-    # Only the name of a single file is read from it: no claim that it names is mounted, and its signature is left out.
+    # Only a file name is read from the URI: the claim that it may name is not mounted, and its signature is left out.
     uri = artifact.uri.partition("?")[0]
     arguments = [*_cache_arguments(_source_arguments(artifact, uri), digest, proof), ONLY_CACHED_FLAG]
     source, mount = _SourceWithoutCredentials(uri), _cache_mount(read_only=True)
@@ -110,13 +110,13 @@ def check_container(
 
 
 def is_only_cached(template: Mapping[str, Any]) -> bool:
-    """Whether the pods of this template take the artifact from the shared cache and never fetch it."""
+    """Return whether the pods of this template read the artifact from the shared cache and never fetch it."""
     containers = template["spec"].get("initContainers") or ()
     return any(c.get("name") == FETCH_CONTAINER and ONLY_CACHED_FLAG in (c.get("args") or ()) for c in containers)
 
 
 def cache_claim(template: Mapping[str, Any]) -> str | None:
-    """The claim of the shared cache that pods of this template mount."""
+    """Return the claim of the shared cache that pods of this template mount; None without one."""
     for volume in template["spec"].get("volumes") or ():
         if volume.get("name") == CACHE_VOLUME:
             claim = (volume.get("persistentVolumeClaim") or {}).get("claimName")
@@ -125,12 +125,12 @@ def cache_claim(template: Mapping[str, Any]) -> str | None:
 
 
 def cache_volume(claim: str) -> Json:
-    """The volume of the shared cache."""
+    """Render the volume of the shared cache."""
     return {"name": CACHE_VOLUME, "persistentVolumeClaim": {"claimName": claim}}
 
 
 def cached_content_mount(digest: str, artifact: FetchSource, directory: str, volume: str = CACHE_VOLUME) -> Json:
-    """Where a container reads an artifact of the shared cache, and nothing else of it."""
+    """Render the read-only mount of one artifact of the shared cache."""
     return {"name": volume, "mountPath": directory, "subPath": cache_directory(digest, artifact), "readOnly": True}
 
 
@@ -150,19 +150,19 @@ def _require_full_proof(container: Json, proof: CacheProof) -> None:
 
 
 def set_variables(container: Json, environment: Mapping[str, str]) -> None:
-    """Gives the container these variables, whatever it had under their names."""
-    kept = [entry for entry in container.get("env") or () if entry.get("name") not in environment]
-    container["env"] = [*kept, *({"name": key, "value": escape_dollars(value)} for key, value in environment.items())]
+    """Set these variables of the container, replacing any of the same names."""
+    others = [entry for entry in container.get("env") or () if entry.get("name") not in environment]
+    container["env"] = [*others, *({"name": key, "value": escape_dollars(value)} for key, value in environment.items())]
 
 
 def escape_dollars(text: str) -> str:
-    """`text` as an argument or variable of a container: Kubernetes makes one dollar of two, and expands $(NAME)."""
+    """Escape `text` as an argument or variable of a container: Kubernetes expands $(NAME), and reads $$ as $."""
     return text.replace("$", "$$")
 
 
 @dataclass(frozen=True, slots=True)
 class FetchedContents:
-    """What brings contents into the pod of a Job: init containers, their volumes, and the mounts of who reads them."""
+    """Contents fetched into the pod of a Job: init containers, their volumes, and the mounts of their readers."""
 
     containers: list[Json]
     volumes: list[Json]
@@ -175,39 +175,39 @@ def fetch_contents(
     role: str,
     kept: Mapping[str, CachedContent] | None = None,
 ) -> FetchedContents:
-    """Fetch each of `contents`, by name: (source, digest, directory), in a pod of `role`; those in `kept` are taken
-    from the shared cache. Volumes are named apart from each other's and from the author's."""
-    brought = FetchedContents([], [], [])
+    """Render what fetches each of `contents`, by name: (source, digest, directory), in a pod of `role`; those in `kept`
+    are read from the shared cache. Volume names differ from each other and from the author's."""
+    fetched = FetchedContents([], [], [])
     for name, (source, digest, directory) in contents.items():
         if kept and name in kept and digest is not None:
             container = check_container(source, digest, images, kept[name].proof, role=role)
-            _add_cached_content(brought, name, container, kept[name].claim)
-            brought.mounts.append(cached_content_mount(digest, source, directory, f"modelwright-{name}-cache"))
+            _add_cached_content(fetched, name, container, kept[name].claim)
+            fetched.mounts.append(cached_content_mount(digest, source, directory, f"modelwright-{name}-cache"))
             continue
         container, volumes = fetch_container(source, digest, images, cached=None, role=role)
         volumes = [*volumes, {"name": MODEL_VOLUME, "emptyDir": {}}, {"name": "tmp", "emptyDir": {}}]
-        own = f"modelwright-{name}"
-        renamed = {volume["name"]: f"{own}-{volume['name'].removeprefix('modelwright-')}" for volume in volumes}
-        renamed[MODEL_VOLUME] = own
+        volume_name = f"modelwright-{name}"
+        renamed = {volume["name"]: f"{volume_name}-{volume['name'].removeprefix('modelwright-')}" for volume in volumes}
+        renamed[MODEL_VOLUME] = volume_name
         mounts = [{**mount, "name": renamed[mount["name"]]} for mount in container["volumeMounts"]]
-        brought.containers.append({**container, "name": f"fetch-{name}", "volumeMounts": mounts})
-        brought.volumes.extend({**volume, "name": renamed[volume["name"]]} for volume in volumes)
-        brought.mounts.append({"name": own, "mountPath": directory, "readOnly": True})
-    return brought
+        fetched.containers.append({**container, "name": f"fetch-{name}", "volumeMounts": mounts})
+        fetched.volumes.extend({**volume, "name": renamed[volume["name"]]} for volume in volumes)
+        fetched.mounts.append({"name": volume_name, "mountPath": directory, "readOnly": True})
+    return fetched
 
 
-def _add_cached_content(brought: FetchedContents, name: str, container: Json, claim: str) -> None:
-    """Adds the container that verifies what is kept, with volumes of its own."""
+def _add_cached_content(fetched: FetchedContents, name: str, container: Json, claim: str) -> None:
+    """Add the container that verifies cached content, with its own volumes."""
     renamed = {CACHE_VOLUME: f"modelwright-{name}-cache", "tmp": f"modelwright-{name}-tmp"}
     mounts = [{**mount, "name": renamed[mount["name"]]} for mount in container["volumeMounts"]]
-    brought.containers.append({**container, "name": f"fetch-{name}", "volumeMounts": mounts})
-    brought.volumes.append({**cache_volume(claim), "name": renamed[CACHE_VOLUME]})
-    brought.volumes.append({"name": renamed["tmp"], "emptyDir": {}})
+    fetched.containers.append({**container, "name": f"fetch-{name}", "volumeMounts": mounts})
+    fetched.volumes.append({**cache_volume(claim), "name": renamed[CACHE_VOLUME]})
+    fetched.volumes.append({"name": renamed["tmp"], "emptyDir": {}})
 
 
 def cache_directory(digest: str, source: FetchSource) -> str:
-    """Where the cache keeps an artifact, relative to its root. Of a part of it the name says which, as the digest may
-    be that of the whole; fetch makes the same name."""
+    """Return the directory of an artifact, relative to the root of the cache. For a part of an artifact the name
+    identifies the part, as the digest may be that of the whole; the fetch program derives the same name."""
     name = digest.replace(":", "-")
     if not isinstance(source, Artifact) or not (source.path or source.include or source.exclude):
         return name
@@ -216,8 +216,8 @@ def cache_directory(digest: str, source: FetchSource) -> str:
 
 
 def _source_arguments(source: FetchSource, uri: str | None = None) -> list[str]:
-    """The arguments that say where the content is (at `uri`, where that differs from the source's), and which part of
-    an artifact is meant."""
+    """Return the arguments that locate the content (at `uri`, where that differs from the source's) and select the part
+    of an artifact."""
     arguments = ["--uri", escape_dollars(source.uri if uri is None else uri)]
     if not isinstance(source, Artifact):
         return arguments
@@ -237,9 +237,9 @@ def resolve_pod(
     keys: Mapping[str, str] | None = None,
     tree: bool = False,
 ) -> Json:
-    """The pod that hashes the artifact of a version of `model` and reports the digest as its termination message; with
-    `keys` (PEM, by name), also whether one of them has signed it, and with `tree` the digest of its unpacked files.
-    `digest`: what it must be, where that is known."""
+    """Render the pod that hashes the artifact of a version of `model` and reports the digest as its termination
+    message; with `keys` (PEM, by name), also whether one of them has signed it, and with `tree` the digest of its
+    unpacked files. `digest`: the required one, where known."""
     arguments = ["--digest", digest] if digest else []
     for name, pem in (keys or {}).items():
         arguments += ["--trusted-key", f"{name}={pem}"]
@@ -248,8 +248,8 @@ def resolve_pod(
 
 
 def fill_pod(version: Json, model: str, artifact: Artifact, images: Images, digest: str, kept: CachedContent) -> Json:
-    """The pod that brings the artifact of a version of `model` into the shared cache, as the artifact's ServiceAccount
-    and with its credentials. Nothing but the fetch program runs in it."""
+    """Render the pod that fetches the artifact of a version of `model` into the shared cache, with the artifact's
+    ServiceAccount and credentials. It runs only the fetch program."""
     container, volumes = fetch_container(artifact, digest, images, cached=kept.proof, role=names.ROLE_RESOLVE)
     spec = _render_pod_spec(artifact, container, [*volumes, cache_volume(kept.claim)], images)
     return _fetch_only(_resolve_metadata(version, model), artifact, spec, images)
@@ -267,7 +267,7 @@ def _resolve_metadata(version: Json, model: str) -> Json:
 
 
 def digest_pod(metadata: Json, source: FetchSource, images: Images, arguments: Sequence[str] = ()) -> Json:
-    """The pod of this `metadata` that hashes the content of `source` and reports its digest."""
+    """Render the pod with this `metadata` that hashes the content of `source` and reports its digest."""
     spec = pod_spec(source, ["resolve", *_source_arguments(source), *arguments], images, names.ROLE_RESOLVE)
     return _fetch_only(metadata, source, spec, images)
 
@@ -285,14 +285,14 @@ def _fetch_only(metadata: Json, source: FetchSource, spec: Json, images: Images)
 
 
 def identity_labels(source: FetchSource) -> dict[str, str]:
-    """Labels by which the cloud gives a pod the identity of its ServiceAccount. Azure's webhook acts on pods that carry
-    its label only; EKS and GKE go by the ServiceAccount."""
-    named = source.service_account_name and source.credentials_secret_ref is None
-    return {"azure.workload.identity/use": "true"} if named and source.uri.startswith("az://") else {}
+    """Return the labels by which a cloud assigns a pod the identity of its ServiceAccount. Azure's webhook acts only on
+    pods with its label; EKS and GKE use the ServiceAccount."""
+    uses_identity = source.service_account_name and source.credentials_secret_ref is None
+    return {"azure.workload.identity/use": "true"} if uses_identity and source.uri.startswith("az://") else {}
 
 
 def pod_spec(source: FetchSource, arguments: list[str], images: Images, role: str) -> Json:
-    """A pod, but for its restartPolicy and its place, in which the fetch program does nothing but report."""
+    """Render the spec of a pod in which the fetch program only reports, without restartPolicy and placement."""
     return _render_pod_spec(source, *_render_container(source, images, arguments, [], role), images)
 
 
@@ -308,7 +308,8 @@ def _render_pod_spec(source: FetchSource, container: Json, volumes: list[Json], 
 
 
 def restricted_pod_security(images: Images) -> Json:
-    """What the `restricted` Pod Security Standard asks of a pod, and a group that lets pods share a cache."""
+    """Return the pod security context of the `restricted` Pod Security Standard, with a group that lets pods share a
+    cache."""
     ids = {"runAsUser": NON_ROOT_USER, "runAsGroup": NON_ROOT_USER, "fsGroup": NON_ROOT_USER}
     return {
         "runAsNonRoot": True,
@@ -319,7 +320,7 @@ def restricted_pod_security(images: Images) -> Json:
 
 
 def restricted_container_security() -> Json:
-    """What the `restricted` Pod Security Standard asks of a container."""
+    """Return the container security context of the `restricted` Pod Security Standard."""
     return {
         "allowPrivilegeEscalation": False,
         "readOnlyRootFilesystem": True,
@@ -328,7 +329,7 @@ def restricted_container_security() -> Json:
 
 
 def user_container_security() -> Json:
-    """The same of a container of an author's own, and no more: it may write into its image's directories."""
+    """Return the same for an author's container, which may write into directories of its image."""
     return {key: value for key, value in restricted_container_security().items() if key != "readOnlyRootFilesystem"}
 
 
@@ -345,14 +346,14 @@ def _render_container(
     environment = [
         {"name": "MODELWRIGHT_CREDENTIALS", "value": CREDENTIALS_PATH},
         {"name": "HOME", "value": "/tmp"},  # noqa: S108 - a path in the pod
-        # Tells pods that share a cache apart.
+        # Distinguishes pods that share a cache.
         {"name": "MODELWRIGHT_POD_UID", "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.uid"}}},
     ]
     mounts = [*mounts, {"name": "tmp", "mountPath": "/tmp"}]  # noqa: S108 - a path in the pod
     if artifact.credentials_secret_ref is not None:
         secret = artifact.credentials_secret_ref.name
-        # Optional, so that the container starts without it and says what is missing; a pod that waits for a volume
-        # says so only in an Event.
+        # Optional, so that the container starts without it and reports what is missing; a pod that waits for a volume
+        # reports it only in an Event.
         volumes.append({"name": CREDENTIALS_VOLUME, "secret": {"secretName": secret, "optional": True}})
         environment.append({"name": "MODELWRIGHT_CREDENTIALS_SECRET", "value": secret})
         mounts.append({"name": CREDENTIALS_VOLUME, "mountPath": CREDENTIALS_PATH, "readOnly": True})
@@ -373,6 +374,6 @@ def _render_container(
         "volumeMounts": mounts,
     }
     proven = "--digest" in arguments and artifact.credentials_secret_ref is None
-    said = helper_pod_placement.fetch_environment(images, role, proven=proven) if role is not None else {}
-    set_variables(container, {**said, **images.fetch_env})
+    configured = helper_pod_placement.fetch_environment(images, role, proven=proven) if role is not None else {}
+    set_variables(container, {**configured, **images.fetch_env})
     return container, volumes

@@ -1,5 +1,5 @@
-"""The Jobs that look at a candidate before any caller's request: the scan of its artifact, the prober of the infra
-gate, and the evaluation that the policy's author has written."""
+"""Renders the Jobs that examine a candidate before it gets any caller's request: the scan of its artifact, the prober
+of the infra gate, and the evaluation by the policy's author."""
 
 import json
 import math
@@ -27,12 +27,13 @@ SERVING_DIR = "/mnt/modelwright/serving"
 TEMPLATE_PATH = "spec.gates.evaluation.template"
 
 SAMPLES_BYTES = 1 << 20
-"""Samples of a version that are sent to a candidate, as JSON: what a container's environment holds for sure."""
+"""Most bytes of a version's samples, as JSON, that are sent to a candidate: a container's environment surely holds
+them."""
 _VARIABLE_BYTES = 100_000
-"""Linux takes no longer string than 128 KiB into a process' environment."""
+"""Bytes of one variable: Linux accepts no string longer than 128 KiB in a process' environment."""
 
 _POD_START_SECONDS = 120
-"""For scheduling the prober and pulling its image; the prober itself keeps to the gate's timeout."""
+"""Time to schedule the prober and pull its image; the prober itself observes the gate's timeout."""
 _PROBE_TRIES = 2
 _PROGRAMS = {"check": "prober", "scan": "scanner"}
 """The module in modelwright.agents that each container of ours runs."""
@@ -40,17 +41,17 @@ _PROGRAMS = {"check": "prober", "scan": "scanner"}
 
 @dataclass(frozen=True, slots=True)
 class EvaluatedContent:
-    """A version's artifact as the evaluation gets it."""
+    """A version's artifact as input of the evaluation."""
 
     version: str
     artifact: Artifact
     digest: str
     cached: fetch_container.CachedContent | None = None
-    """Where it is, for pods that may not fetch it."""
+    """Its place in a shared cache, for pods that may not fetch it."""
 
 
 def job_name(rollout: Json, gate: str) -> str:
-    """Name of the Job for this gate of this very rollout; pods carry it as a label, so at most 63 characters."""
+    """Return the name of the Job for this gate of this very rollout: at most 63 characters, as it labels its pods."""
     name, uid = rollout["metadata"]["name"], rollout["metadata"]["uid"]
     return names.cut_with_hash(f"{name}-{gate}", names.LABEL_VALUE_MAX, name, uid, gate)
 
@@ -68,12 +69,9 @@ def infra_job(
     service_account: str | None = None,
     pods: Sequence[str] = (),
 ) -> Json:
-    """The Job that sends the version's samples to the candidate's own Service.
+    """Render the Job that sends the version's samples to the candidate's own Service.
 
-    `stored`: the candidate's ControllerRevision. `protocol`: its runtime's. `request_seconds`: how long one answer may
-    take. `service_account`: whose image pull secrets the pod needs; it has no rights. `pods`: addresses of the
-    candidate's, whose memory is looked at when there is a budget. Raises MergeError for samples that are too large to
-    be handed over.
+    Raises MergeError for samples that are too large for the environment of its container.
     """
     model, namespace = rollout["spec"]["modelRef"]["name"], rollout["metadata"]["namespace"]
     budget = parse_duration(gate.timeout)
@@ -104,8 +102,8 @@ def infra_job(
 
 
 def scan_job(rollout: Json, gate: ScanGate, candidate: Revision, wanted: EvaluatedContent, images: Images) -> Json:
-    """The Job that reads the candidate's artifact without loading it."""
-    brought = fetch_container.fetch_contents(
+    """Render the Job that scans the candidate's artifact without loading it."""
+    fetched = fetch_container.fetch_contents(
         {"candidate": (wanted.artifact, wanted.digest, CANDIDATE_DIR)}, images, ROLE_SCAN
     )
     environment = {
@@ -116,9 +114,9 @@ def scan_job(rollout: Json, gate: ScanGate, candidate: Revision, wanted: Evaluat
     container = _own_container("scan", ROLE_SCAN, environment, {"cpu": "100m", "memory": "128Mi"}, "2Gi", images)
     spec = {
         **user_pod_template.default_pod_spec(images, wanted.artifact.service_account_name),
-        "initContainers": brought.containers,
-        "containers": [{**container, "volumeMounts": brought.mounts}],
-        "volumes": brought.volumes,
+        "initContainers": fetched.containers,
+        "containers": [{**container, "volumeMounts": fetched.mounts}],
+        "volumes": fetched.volumes,
     }
     return _gate_job(
         rollout,
@@ -141,12 +139,13 @@ def evaluation_job(
     *,
     service_account: str | None = None,
 ) -> Json:
-    """The Job of the policy's author, with the artifacts of the candidate and of what serves (None: nothing does yet).
+    """Render the Job of the policy's author, with the artifacts of the candidate and the serving version (None: none
+    serves yet).
 
-    The author's pod template is kept as it is; put before it are what fetches the artifacts, and in each container the
-    variables and the two directories. What the restricted Pod Security Standard asks for is the default.
-    `service_account`: whom the Model serves as, when that isn't who fetches: what loads a model is nobody else. Raises
-    MergeError, naming the field, for a template that has no containers.
+    The author's pod template is kept; init containers that fetch the artifacts precede it, and each container gets the
+    variables and the two directories. Security contexts default to the restricted Pod Security Standard.
+    `service_account`: the ServiceAccount that the Model serves as, where it differs from the one that fetches: only it
+    may load a model. Raises MergeError, naming the field, for a template without containers.
     """
     model = rollout["spec"]["modelRef"]["name"]
     environment = {
@@ -167,12 +166,12 @@ def evaluation_job(
         }
         contents["serving"] = (serving.artifact, serving.digest, SERVING_DIR)
     parts = {"candidate": wanted, "serving": serving}
-    kept = {
+    cached = {
         name: content.cached for name, content in parts.items() if content is not None and content.cached is not None
     }
     base = user_pod_template.default_pod_spec(images, service_account or wanted.artifact.service_account_name)
-    brought = fetch_container.fetch_contents(contents, images, ROLE_EVALUATION, kept)
-    spec = user_pod_template.merge_pod_spec(gate.template, TEMPLATE_PATH, base, environment, brought)
+    fetched = fetch_container.fetch_contents(contents, images, ROLE_EVALUATION, cached)
+    spec = user_pod_template.merge_pod_spec(gate.template, TEMPLATE_PATH, base, environment, fetched)
     return _gate_job(
         rollout,
         ROLE_EVALUATION,
@@ -188,7 +187,7 @@ def evaluation_job(
 def _own_container(
     name: str, role: str, environment: Mapping[str, str], requests: Mapping[str, str], memory: str, images: Images
 ) -> Json:
-    """The container of a program of ours; `memory` is the most that it takes."""
+    """Render the container of one of our programs; `memory` is its limit."""
     return {
         "name": name,
         "image": images.operator,
@@ -209,13 +208,13 @@ def _format_list(texts: Sequence[str]) -> str:
 
 
 def format_gated_figures(metrics: Sequence[EvaluationMetric]) -> str:
-    """The figures that a report must have, as JSON: [{"name", "slice"?}]."""
-    asked = [
+    """Format the figures that a report must contain, as JSON: [{"name", "slice"?}]."""
+    required = [
         {"name": m.name, **({"slice": part} if part is not None else {})}
         for m, part in report_figures.list_gated_figures(metrics)
     ]
     # No dollar is left in it: Kubernetes would expand $(NAME).
-    return json.dumps(asked, ensure_ascii=False, separators=(",", ":")).replace("$", "\\u0024")
+    return json.dumps(required, ensure_ascii=False, separators=(",", ":")).replace("$", "\\u0024")
 
 
 def _gate_job(
@@ -226,10 +225,10 @@ def _gate_job(
     tries: int,
     timeout: int,
     images: Images,
-    given: Json | None = None,
+    authored_spec: Json | None = None,
 ) -> Json:
     metadata = rollout["metadata"]
-    # Never the revision's label: Deployment, Service and budget of the candidate select by it.
+    # Without the revision's label: Deployment, Service and budget of the candidate select by it.
     labels = names.child_labels(
         role=names.ROLE_GATE, model=rollout["spec"]["modelRef"]["name"], version=candidate.version
     )
@@ -247,7 +246,11 @@ def _gate_job(
             "backoffLimit": tries,
             "activeDeadlineSeconds": timeout,
             "template": helper_pod_placement.place_template(
-                user_pod_template.merge_metadata(template, TEMPLATE_PATH, labels), template["spec"], images, gate, given
+                user_pod_template.merge_metadata(template, TEMPLATE_PATH, labels),
+                template["spec"],
+                images,
+                gate,
+                authored_spec,
             ),
         },
     }
@@ -258,7 +261,8 @@ def _pull_policy(images: Images) -> Json:
 
 
 def _sample_variables(samples: Sequence[Sample]) -> dict[str, str]:
-    """SAMPLES_0, SAMPLES_1, ...: one JSON list in parts. No dollar is left in it: Kubernetes would expand $(NAME)."""
+    """Split one JSON list of samples into SAMPLES_0, SAMPLES_1, ... Dollars are escaped, as Kubernetes would expand
+    $(NAME)."""
     if not samples:
         return {}
     text = json.dumps([sample.wire() for sample in samples], ensure_ascii=False, separators=(",", ":"))
@@ -276,7 +280,7 @@ def _sample_variables(samples: Sequence[Sample]) -> dict[str, str]:
 
 
 def _service_readiness_path(stored: Json) -> str | None:
-    """The path that says on the Service's port whether the model is loaded; None when that is asked elsewhere."""
+    """Return the HTTP path on the Service's port that reports a loaded model; None when the probe uses another port."""
     data = stored["data"]
     for container in data["template"]["spec"]["containers"]:
         port = container.get("readinessProbe", {}).get("httpGet", {}).get("port")

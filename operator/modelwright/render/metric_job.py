@@ -1,4 +1,4 @@
-"""The Job of a metric: the pod template of the policy's author, told which revisions it is to measure."""
+"""Renders the Job of a metric from the pod template of the policy's author, with the revisions to measure."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from modelwright.render.strategic_merge import MergeError, strategic_merge
 Json = dict[str, Any]
 
 LABEL_MEASURES = f"{names.GROUP}/measures"
-"""On a metric's Job: which metric of which step it measures, as a hash."""
+"""On a metric's Job: a hash of the metric and step that it measures."""
 ROLE_METRIC = "metric"
 
 
 def measured_label(key: str, metric: str) -> str:
-    """Value of LABEL_MEASURES: for the metric of this name, of the rollout and step that `key` names."""
+    """Return the value of LABEL_MEASURES for a metric of the rollout and step identified by `key`."""
     return names.short_hash(f"{key}{chr(0)}{metric}")
 
 
@@ -37,30 +37,32 @@ def render_metric_job(
     environment: Mapping[str, str],
     images: Images,
 ) -> Json:
-    """The Job that measures once. `attempt` tells it from those before; `environment` comes before the containers' own.
+    """Render the Job that measures a metric once. `environment` precedes the containers' own variables.
 
-    It is tried once, and owned by the ModelRollout. What the restricted Pod Security Standard asks for is the default.
-    Raises MergeError, naming the field, for a template that is no pod template.
+    It has one attempt, and is owned by the ModelRollout. Security contexts default to the restricted Pod Security
+    Standard. Raises MergeError, naming the field, for an invalid pod template.
     """
     model = rollout["spec"]["modelRef"]["name"]
     labels = names.child_labels(role=ROLE_METRIC, model=model, version=version) | {
         LABEL_MEASURES: measured_label(key, metric)
     }
-    where = f"metric {metric}: job.template"
-    given = user_pod_template.typed_member(asked.template, "metadata", dict, where)
+    path = f"metric {metric}: job.template"
+    given = user_pod_template.typed_member(asked.template, "metadata", dict, path)
     spec = strategic_merge(
         user_pod_template.default_pod_spec(images),
-        user_pod_template.typed_member(asked.template, "spec", dict, where),
-        f"{where}.spec",
+        user_pod_template.typed_member(asked.template, "spec", dict, path),
+        f"{path}.spec",
     )
     containers = spec.get("containers")
     if not isinstance(containers, list) or not containers:
-        raise MergeError(f"{where}.spec.containers: at least one container is needed, which writes the report")
+        raise MergeError(f"{path}.spec.containers: at least one container is needed, which writes the report")
     spec["containers"] = [
-        user_pod_template.merge_container(one, environment, f"{where}.spec.containers[{index}]")
-        for index, one in enumerate(containers)
+        user_pod_template.merge_container(entry, environment, f"{path}.spec.containers[{index}]")
+        for index, entry in enumerate(containers)
     ]
-    own = {key: value for key, value in (given.get("labels") or {}).items() if not key.startswith(f"{names.GROUP}/")}
+    authored_labels = {
+        key: value for key, value in (given.get("labels") or {}).items() if not key.startswith(f"{names.GROUP}/")
+    }
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
@@ -75,10 +77,14 @@ def render_metric_job(
         "spec": {
             "backoffLimit": 0,
             "activeDeadlineSeconds": math.ceil(parse_duration(asked.timeout)),
-            # For people, when it has failed; one that has ended well is taken away at once.
+            # Keeps a failed Job for debugging; a successful one is deleted at once.
             "ttlSecondsAfterFinished": 600,
             "template": helper_pod_placement.place_template(
-                {**given, "labels": {**own, **labels}}, spec, images, ROLE_METRIC, asked.template.get("spec")
+                {**given, "labels": {**authored_labels, **labels}},
+                spec,
+                images,
+                ROLE_METRIC,
+                asked.template.get("spec"),
             ),
         },
     }

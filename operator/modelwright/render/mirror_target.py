@@ -1,4 +1,4 @@
-"""What the comparer and the observer are made of: one pod of ours that a gateway sends copies of requests to."""
+"""Renders the common parts of the comparer and the drift monitor: one pod of ours that receives mirrored requests."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,8 +19,9 @@ _TOKEN_CHARACTERS = 52
 
 @dataclass(frozen=True)
 class MirrorTarget:
-    """One of them. `role` is also the name of its container, `module` what it runs, `name` that of Deployment and
-    Service. `annotation`: put on the pods with what they are made for; another one makes another pod."""
+    """A program that receives mirrored requests. `role` is also the name of its container, `module` its Python module,
+    `name` the name of Deployment and Service. `annotation`: set on the pods to a fingerprint of their configuration;
+    another fingerprint replaces the pod."""
 
     role: str
     module: str
@@ -52,7 +53,7 @@ class MirrorTarget:
             **({"COPY_TOKEN": token} if token else {"COPIES_WITHOUT_TOKEN": "Count"}),
             "PORT": str(PORT),
         }
-        own = {
+        own_container = {
             "name": self.role,
             "image": images.operator,
             **({"imagePullPolicy": images.pull_policy} if images.pull_policy else {}),
@@ -77,7 +78,7 @@ class MirrorTarget:
             "securityContext": fetch_container.restricted_pod_security(images),
             "terminationGracePeriodSeconds": 2 * _SHUTDOWN_SECONDS,
             **(pod or {}),
-            "containers": [own],
+            "containers": [own_container],
         }
         annotations = {
             self.annotation: made_for,
@@ -94,7 +95,7 @@ class MirrorTarget:
             "spec": {
                 "replicas": 1,
                 "revisionHistoryLimit": 0,
-                # Its counts are in memory: two pods at a time would each have half of them.
+                # It counts in memory: each of two pods would have half of the counts.
                 "strategy": {"type": "Recreate"},
                 "selector": {"matchLabels": labels},
                 "template": helper_pod_placement.place_template(metadata, spec, images, self.role),
@@ -102,7 +103,7 @@ class MirrorTarget:
         }
 
     def render_service(self, model: Json) -> Json:
-        """Where the gateway sends the copies, and where a summary is read: port 80."""
+        """Render the Service that receives mirrored requests and serves the summary, on port 80."""
         return {
             "apiVersion": "v1",
             "kind": "Service",
@@ -114,12 +115,12 @@ class MirrorTarget:
         }
 
     def fingerprint_of(self, deployment: Mapping[str, Any]) -> str | None:
-        """What the pods of a Deployment are made for."""
-        told = (deployment["spec"]["template"]["metadata"].get("annotations") or {}).get(self.annotation)
-        return str(told) if told is not None else None
+        """Return the fingerprint of the pods of a Deployment; None when they have none."""
+        fingerprint = (deployment["spec"]["template"]["metadata"].get("annotations") or {}).get(self.annotation)
+        return str(fingerprint) if fingerprint is not None else None
 
     def is_ready(self, live: Mapping[str, Any] | None, made_for: str) -> bool:
-        """Whether the live Deployment has a pod that is made for this."""
+        """Return whether the live Deployment has a ready pod of this fingerprint."""
         if live is None or live["metadata"].get("deletionTimestamp"):
             return False
         status = live.get("status", {})
@@ -128,7 +129,7 @@ class MirrorTarget:
         return bool(current and available >= 1 and self.fingerprint_of(live) == made_for)
 
     def _selector_labels(self, model: Json) -> dict[str, str]:
-        """Labels that select it, and that no Service of the Model or of a revision selects."""
+        """Return the labels of its pods, which no Service of the Model or of a revision selects."""
         return {names.LABEL_MODEL: names.label_value(model["metadata"]["name"]), names.LABEL_ROLE: self.role}
 
     def _render_metadata(self, model: Json) -> Json:
@@ -137,15 +138,15 @@ class MirrorTarget:
 
 
 def mirror_token(model: Json, role: str, templates: Sequence[Json]) -> str:
-    """What the route of `model` sets on the copies for the pod of this role, and that pod asks for.
+    """Derive the token that the route of `model` sets on mirrored requests and the pod of this role requires.
 
-    Made of uids: random numbers of the API server, the same at each pass, and others for other revisions. `templates`:
-    the ControllerRevisions of the revisions that are asked, whose uids no Event, log or metric tells."""
+    It is derived from uids: random values of the API server, stable over reconciles, and different for other revisions.
+    `templates`: the ControllerRevisions of the compared revisions, whose uids appear in no Event, log or metric."""
     uids = [obj["metadata"].get("uid", "") for obj in (model, *templates)]
     return names.content_hash([role, *uids], _TOKEN_CHARACTERS)
 
 
 def service_url(model: Json, revision: Revision) -> str:
-    """Where one revision answers, apart from callers."""
+    """Return the in-cluster URL of one revision, apart from callers' traffic."""
     metadata = model["metadata"]
     return f"http://{names.revision_name(metadata['name'], revision.hash)}.{metadata['namespace']}.svc"

@@ -1,4 +1,4 @@
-"""The pod template of a revision: fetched model, runtime's container, probe, security, draining, overrides."""
+"""Renders the pod template of a revision: fetched model, runtime's container, probe, security, draining, overrides."""
 
 from typing import Any
 
@@ -29,8 +29,7 @@ def pod_template(
     images: Images,
     proof: fetch_container.CacheProof | None = None,
 ) -> Json:
-    """The rendered PodTemplateSpec; `proof` is for what is in a shared cache. Raises MergeError when
-    spec.serving.podTemplate can't be merged into it."""
+    """Render the PodTemplateSpec. Raises MergeError when spec.serving.podTemplate cannot be merged into it."""
     runtime = choice.runtime.spec
     name, artifact = model["metadata"]["name"], content.artifact
     directory = runtime.model_path.replace("$(MODEL_NAME)", name)
@@ -75,7 +74,7 @@ def pod_template(
         ):
             if entry["name"] == fetch["name"]:
                 fetch_container.set_variables(entry, images.fetch_env)
-        # The selector of the Deployment stands on these.
+        # The selector of the Deployment depends on these.
         template["metadata"]["labels"] = {**template["metadata"].get("labels", {}), **serving_labels(name, revision)}
     return template
 
@@ -88,7 +87,7 @@ def _model_files(
     proof: fetch_container.CacheProof | None,
     directory: str,
 ) -> tuple[Json, list[Json], Json]:
-    """The init container that answers for the artifact, the volumes, and where the model server reads it."""
+    """Render the init container that fetches or verifies the artifact, its volumes, and the model server's mount."""
     if serving.cache is None:
         fetch, volumes = fetch_container.fetch_container(artifact, digest, images, cached=None)
         volumes.append({"name": fetch_container.MODEL_VOLUME, "emptyDir": {}})
@@ -114,20 +113,20 @@ def _refuse_second_account(serving: Serving, patch: Json) -> None:
 
 
 def _secure_containers(template: Json, ours: set[str]) -> None:
-    """Gives the author's own containers the defaults that ours have."""
+    """Set our default security context on the author's own containers."""
     spec = template.get("spec")
     for key in _CONTAINER_LISTS:
         path = f"spec.serving.podTemplate.spec.{key}"
-        found = (
+        entries = (
             user_pod_template.typed_member(spec, key, list, "spec.serving.podTemplate.spec")
             if isinstance(spec, dict)
             else []
         )
-        for entry in found:
+        for entry in entries:
             if entry["name"] not in ours:
-                given = user_pod_template.typed_member(entry, "securityContext", dict, path)
+                authored_context = user_pod_template.typed_member(entry, "securityContext", dict, path)
                 entry["securityContext"] = strategic_merge(
-                    fetch_container.user_container_security(), given, f"{path}.securityContext"
+                    fetch_container.user_container_security(), authored_context, f"{path}.securityContext"
                 )
 
 
@@ -140,7 +139,7 @@ def _model_container(name: str, serving: Serving, runtime: RuntimeSpec, environm
         "volumeMounts": [mount, {"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108 - a path in the pod
         "securityContext": fetch_container.restricted_container_security(),
         "lifecycle": {"preStop": {"sleep": {"seconds": serving.drain_seconds}}},
-        # The last log lines of a model that fails to load become its status.
+        # The last log lines of a model that fails to load are shown in its status.
         "terminationMessagePolicy": "FallbackToLogsOnError",
     }
     if serving.drain_seconds == 0:
@@ -149,9 +148,11 @@ def _model_container(name: str, serving: Serving, runtime: RuntimeSpec, environm
     if probe is not None:
         base["readinessProbe"] = probe
     container = strategic_merge(base, runtime.container_manifest(), "spec.container")
-    # Ours and the format's come first and win: $(VAR) only sees variables that stand earlier in the list.
-    known = {entry["name"] for entry in environment}
-    container["env"] = environment + [entry for entry in container.get("env", []) if entry["name"] not in known]
+    # Ours and the format's come first and take precedence: $(VAR) only sees variables earlier in the list.
+    rendered_names = {entry["name"] for entry in environment}
+    container["env"] = environment + [
+        entry for entry in container.get("env", []) if entry["name"] not in rendered_names
+    ]
     if serving.resources is not None:
         container["resources"] = strategic_merge(container.get("resources"), serving.resources.wire())
     return dict(container)
@@ -166,7 +167,7 @@ def _model_variables(
     revision: Revision,
     directory: str,
 ) -> list[Json]:
-    """What every model container is told, and what the runtime says for the format. The format can't change ours."""
+    """Return the variables of every model container, and the runtime's for the format, which cannot override ours."""
     ports = choice.runtime.spec.ports
     values = {
         "MODEL_NAME": model["metadata"]["name"],
@@ -189,7 +190,7 @@ def _model_variables(
 
 
 def _readiness_probe(name: str, runtime: RuntimeSpec) -> Json | None:
-    """Ready means that the model is loaded, not that a port is open. None when the container brings its own probe."""
+    """Render the readiness probe: a loaded model, not just an open port. None when the container has its own probe."""
     readiness = runtime.effective_readiness
     if readiness is None:
         return None

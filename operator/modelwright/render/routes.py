@@ -1,4 +1,4 @@
-"""How callers reach a Model: its Service, its revisions' Services, the route of a gateway, and what live ones say."""
+"""Renders and reads the objects by which callers reach a Model: its Service, its revisions' Services, and its route."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -14,25 +14,26 @@ from modelwright.render.child_metadata import child_metadata
 Json = dict[str, Any]
 
 HEADER_ROUTE_MARK = "Modelwright-Route"
-"""Response header with the hash of the route's rules: a probe that sees it knows that the gateway follows."""
+"""Response header with the hash of the route's rules: a probe that receives it knows that the gateway applies them."""
 
 
 _OWN_HEADERS = frozenset({HEADER_ROUTE_MARK, names.COPY_TOKEN_HEADER})
 
 MATCH_MARK, FALLBACK_MARK = ".match", ".fallback"
-"""What follows the hash in ROUTE_HEADER when another than the route's main rule answered."""
+"""Suffixes of the hash in ROUTE_HEADER for responses by other rules than the route's main one."""
 
 COOKIE_SECONDS = 30 * 24 * 3600
-"""How long a caller stays on the revision that a sticky share gave it. The candidate's weight (0..100) is added, so
-that a probe sees by the cookie which weights are in force."""
+"""How long a caller stays on the revision assigned by a sticky share. The candidate's weight (0..100) is added, so that
+a probe can read the effective weights from the cookie."""
 
 
 def model_service(
     model: Json, routing: TrafficSplit, ports: Mapping[str, Mapping[str, int]], live: Json | None
 ) -> Json:
-    """The stable Service of a Model: selects the one revision inside, or all of the routing's, weighted by their pods.
+    """Render the stable Service of a Model, which selects the one revision inside, or all of the routing's, weighted by
+    their pods.
 
-    `ports` by revision hash. `live`: the Service as it is; what its selector has too much is taken out.
+    `ports` by revision hash. `live`: the current Service; surplus members of its selector are removed.
     """
     name = model["metadata"]["name"]
     if routing.service_revision is not None:
@@ -46,27 +47,27 @@ def model_service(
 
 
 def revision_service(model: Json, revision: Revision, ports: Mapping[str, int]) -> Json:
-    """The Service that a gateway's route names for one revision."""
+    """Render the Service of one revision, which a gateway's route names."""
     name = model["metadata"]["name"]
     selector = names.revision_selector(name, revision.hash)
     return _render_service(model, revision, names.revision_name(name, revision.hash), selector, ports)
 
 
 def selected_revision(service: Mapping[str, Any]) -> str | None:
-    """The revision hash that a Model's Service selects, None when it selects all of them or none."""
+    """Return the revision hash that a Model's Service selects, None when it selects all of them or none."""
     chosen = service["spec"].get("selector", {}).get(names.LABEL_REVISION)
     return chosen if isinstance(chosen, str) else None
 
 
 def selects_all(service: Mapping[str, Any]) -> bool:
-    """Whether a Model's Service selects the pods of every revision."""
+    """Return whether a Model's Service selects the pods of every revision."""
     selector = service["spec"].get("selector", {})
     return names.LABEL_MODEL in selector and names.LABEL_REVISION not in selector
 
 
 def _common_ports(ports: Sequence[Mapping[str, int]]) -> Mapping[str, int | str]:
-    """Ports of several revisions by the names all of them have: numbers where they agree, else the container ports'
-    names, which each pod resolves for itself."""
+    """Return the ports that several revisions have in common: numbers where they agree, else the names of container
+    ports, which each pod resolves itself."""
     shared = [key for key in ports[0] if all(key in other for other in ports)]
     return {key: ports[0][key] if len({other[key] for other in ports}) == 1 else key for key in shared}
 
@@ -130,7 +131,7 @@ def render_route(
 
 
 def without_timeouts(route_object: Json, live: Mapping[str, Any] | None) -> Json:
-    """The route, with a None for the timeouts that a live one still has: what isn't named would stay."""
+    """Return the route, with None for timeouts that a live one still has: omitted members would stay."""
     if any("timeouts" in rule for rule in (live or {}).get("spec", {}).get("rules", ())):
         for rule in route_object["spec"]["rules"]:
             rule["timeouts"] = None
@@ -138,8 +139,8 @@ def without_timeouts(route_object: Json, live: Mapping[str, Any] | None) -> Json
 
 
 def _set_header(filters: list[Json], kind: str, name: str, value: str) -> None:
-    """Set a header of ours. A rule may have one filter that changes the headers of requests, and one of responses: ours
-    goes into the endpoint's own."""
+    """Set one of our headers. A rule may have one filter for request headers and one for response headers: ours is
+    merged into the endpoint's own."""
     member = kind[0].lower() + kind[1:]
     for index, entry in enumerate(filters):
         if entry["type"] == kind:
@@ -151,13 +152,13 @@ def _set_header(filters: list[Json], kind: str, name: str, value: str) -> None:
 
 
 def _endpoint_filters(endpoint: Endpoint) -> list[Json]:
-    """The endpoint's own filters. What a member doesn't say is a None or empty, so that an apply removes it."""
-    found = []
+    """Render the endpoint's own filters. Unset members are None or empty, so that an apply removes them."""
+    filters = []
     for entry in endpoint.filters:
         wire, member = FILTER_MEMBERS[entry.type]
         part = getattr(entry, member).model_dump(mode="json", by_alias=True)
-        found.append({"type": entry.type, wire: part})
-    return found
+        filters.append({"type": entry.type, wire: part})
+    return filters
 
 
 def _route_backend(model: str, key: str, weight: int, grpc: bool) -> Json:
@@ -172,7 +173,7 @@ def _route_rule(
     copied: tuple[str, int] | None = None,
     token: str = "",
 ) -> Json:
-    # Never left out: an explicit empty list is how a filter or a hostname is taken back.
+    # Never omitted: an explicit empty list removes a filter or a hostname.
     rule: Json = {"backendRefs": backends, "filters": _endpoint_filters(endpoint)}
     if endpoint.request_timeout is not None:
         rule["timeouts"] = {"request": endpoint.request_timeout}
@@ -190,43 +191,44 @@ def _route_rule(
     if matches:
         rule["matches"] = [matches]
     if token:
-        # On the rule: filters of a single backend reach the copies with few gateways, this one with most.
+        # On the rule: few gateways apply filters of a single backend to mirrored requests, most apply this one.
         _set_header(rule["filters"], "RequestHeaderModifier", names.COPY_TOKEN_HEADER, token)
     if copied is not None:
         taker, percent = copied
-        # No percent is all of them, and understood by gateways that know no percentages.
+        # Without a percent all requests are mirrored, which gateways without support for percentages understand too.
         copies = {"backendRef": {"name": taker, "port": 80}, "percent": percent if percent < 100 else None}
         rule["filters"].append({"type": "RequestMirror", "requestMirror": copies})
     return rule
 
 
 def _mirror_target(model: str, routing: TrafficSplit) -> tuple[str, int] | None:
-    """The Service that gets copies, and of how many percent of the requests."""
+    """Return the Service that receives mirrored requests, and the percentage of mirrored requests."""
     if routing.mirror_percent:
         return names.comparer_name(model), routing.mirror_percent
     return (names.observer_name(model), routing.observed_percent) if routing.observed_percent else None
 
 
 def weighted_name(model: str) -> str:
-    """Name of the TraefikService that weighs the shares of a Model."""
+    """Return the name of the TraefikService that weights the shares of a Model."""
     return f"{model}-weighted"
 
 
 def mirror_name(model: str) -> str:
-    """Name of the TraefikService that copies requests of a Model to its comparer."""
+    """Return the name of the TraefikService that mirrors requests of a Model to its comparer."""
     return f"{model}-mirror"
 
 
 def observe_name(model: str) -> str:
-    """Name of the TraefikService that copies requests of a Model to its observer: another, so that the route tells
-    which of the two is asked for."""
+    """Return the name of the TraefikService that mirrors requests of a Model to its drift monitor. It differs from
+    `mirror_name`, so that the route identifies the target."""
     return f"{model}-observe"
 
 
 def weighted_service(model: Json, endpoint: Endpoint, routing: TrafficSplit) -> Json:
-    """The TraefikService that weighs the shares and, when the routing is sticky, keeps callers where they were.
+    """Render the TraefikService that weights the shares and, when the routing is sticky, keeps callers on their
+    revision.
 
-    The cookie is named by the candidate (the last share), so that a later rollout asks every caller anew; its value
+    The cookie is named by the candidate (the last share), so that a later rollout assigns every caller again; its value
     names a revision's Service, so callers stay while the weights change.
     """
     name = model["metadata"]["name"]
@@ -245,8 +247,8 @@ def weighted_service(model: Json, endpoint: Endpoint, routing: TrafficSplit) -> 
 
 
 def mirroring_service(model: Json, routing: TrafficSplit) -> Json:
-    """The TraefikService that answers from the shares and copies a part of the requests, to the comparer or the
-    observer."""
+    """Render the TraefikService that responds from the shares and mirrors a part of the requests to the comparer or the
+    drift monitor."""
     name = model["metadata"]["name"]
     if len(routing.weights) == 1:
         (key,) = routing.weights
@@ -255,7 +257,7 @@ def mirroring_service(model: Json, routing: TrafficSplit) -> Json:
         main = {"kind": "TraefikService", "name": weighted_name(name), "port": None}
     copied = _mirror_target(name, routing)
     mirrors = [{"kind": "Service", "name": copied[0], "port": 80, "percent": copied[1]}] if copied else []
-    # With a limit Traefik allocates that much for every request (16 MiB soon made 8 GB); without one, what there is.
+    # With a limit Traefik allocates that much for every request (16 MiB soon made 8 GB); without one, the actual size.
     spec = {"mirroring": {**main, "mirrorBody": True, "maxBodySize": -1, "mirrors": mirrors}}
     return _traefik_service(model, mirror_name(name) if routing.mirror_percent else observe_name(name), spec)
 
@@ -266,7 +268,7 @@ def _traefik_service(model: Json, name: str, spec: Json) -> Json:
 
 
 def route_mark(route_object: Mapping[str, Any]) -> str | None:
-    """The value of ROUTE_HEADER that this route's main rule makes the gateway add; None when it isn't marked."""
+    """Return the value of ROUTE_HEADER that this route's main rule makes the gateway add; None when it isn't marked."""
     for mark in map(_rule_mark, route_object["spec"].get("rules", [])):
         if mark is not None:
             return mark.partition(".")[0]
@@ -282,41 +284,42 @@ def _rule_mark(rule: Mapping[str, Any]) -> str | None:
 
 
 def hash_for_callers(route_object: Mapping[str, Any], model: str) -> str:
-    """A hash of what a live route does for callers: the same whether requests are copied to the observer or not."""
+    """Hash the effect of a live route on callers: the same whether requests are mirrored to the drift monitor or
+    not."""
     rules = []
     for rule in route_object["spec"].get("rules", []):
         if [backend["name"] for backend in rule.get("backendRefs", [])] == [observe_name(model)]:
-            # Callers get what the rule behind it gives.
+            # Callers are served by the rule behind it.
             continue
-        kept = [
+        filters = [
             applied for entry in rule.get("filters", []) if (applied := _filter_for_callers(entry, model)) is not None
         ]
-        rules.append({**rule, "filters": kept})
+        rules.append({**rule, "filters": filters})
     spec = {**route_object["spec"], "rules": rules}
     return names.content_hash(spec)
 
 
 def _filter_for_callers(entry: Mapping[str, Any], model: str) -> Mapping[str, Any] | None:
-    """A filter without what changes nothing for callers: the route's mark, the token, the copies for the observer; None
-    when nothing is left of it."""
+    """Remove from a filter what does not affect callers: the route's mark, the token, mirroring to the drift monitor.
+    Returns None when nothing remains."""
     name = entry.get("requestMirror", {}).get("backendRef", {}).get("name")
     if name == names.observer_name(model):
         return None
     for member in ("requestHeaderModifier", "responseHeaderModifier"):
         changes = entry.get(member, {})
-        kept = [header for header in changes.get("set", []) if header["name"] not in _OWN_HEADERS]
-        if len(kept) < len(changes.get("set", [])):
-            left = {key: value for key, value in {**changes, "set": kept}.items() if value}
-            return {**entry, member: left} if left else None
+        others = [header for header in changes.get("set", []) if header["name"] not in _OWN_HEADERS]
+        if len(others) < len(changes.get("set", [])):
+            remaining = {key: value for key, value in {**changes, "set": others}.items() if value}
+            return {**entry, member: remaining} if remaining else None
     return entry
 
 
 @dataclass(frozen=True, slots=True)
 class RouteView:
-    """What a live route says. Weights by revision hash, above 0 only, as they are written.
+    """The content of a live route. Weights by revision hash, above 0 only, as written.
 
-    `through`: the TraefikService of its main rule; `fallback`: the weights behind that. `headers`: those the match
-    rule asks for.
+    `through`: the TraefikService of its main rule; `fallback`: the weights behind that. `headers`: those that the match
+    rule requires.
     """
 
     weights: Mapping[str, int]
@@ -329,12 +332,12 @@ class RouteView:
     copy_token: str = ""
 
     def names_observer(self, model: str) -> bool:
-        """Whether requests are copied to the observer, by the route itself or by a TraefikService."""
+        """Return whether requests are mirrored to the drift monitor, by the route itself or by a TraefikService."""
         return self.observe_percent > 0 or self.through == observe_name(model)
 
 
 def read_route(route_object: Mapping[str, Any], model: str) -> RouteView:
-    """A live route of `model`, whoever has written it last."""
+    """Read a live route of `model`, whose last writer may be any client."""
     main: list[Json] = []
     matching: list[Json] = []
     for rule in route_object["spec"].get("rules", []):
@@ -367,7 +370,7 @@ def _matched_headers(rule: Mapping[str, Any]) -> tuple[HeaderCondition, ...]:
 
 
 def _backend_weights(rules: Sequence[Mapping[str, Any]], model: str) -> dict[str, int]:
-    """Revision hash -> weight, of the backends that are revisions."""
+    """Return the weights by revision hash, of the backends that are revisions."""
     weights: dict[str, int] = {}
     for rule in rules:
         for backend in rule.get("backendRefs", []):
@@ -383,8 +386,8 @@ def _add_weight(weights: dict[str, int], backend: Mapping[str, Any], model: str)
 
 @dataclass(frozen=True, slots=True)
 class TraefikView:
-    """What the TraefikServices of a Model say: the weights by revision hash, what is copied, whether callers stay.
-    `cookie`: name and lifetime in seconds of the cookie that keeps them."""
+    """The content of a Model's TraefikServices: weights by revision hash, mirrored percentages, and stickiness.
+    `cookie`: name and lifetime in seconds of the cookie that makes callers sticky."""
 
     weights: Mapping[str, int]
     mirror_percent: int = 0
@@ -393,7 +396,7 @@ class TraefikView:
 
 
 def read_traefik(services: Mapping[str, Json], through: str, model: str) -> TraefikView | None:
-    """What the live TraefikService `through` does, with the one it may refer to; None when one of them is missing."""
+    """Read the live TraefikService `through`, with the one it may refer to; None when one of them is missing."""
     spec = services.get(through, {}).get("spec")
     if spec is None:
         return None

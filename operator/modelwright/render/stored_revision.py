@@ -1,7 +1,7 @@
-"""A revision: its identity, and the pod template and ports stored for it in a ControllerRevision.
+"""Identifies a revision, and renders the ControllerRevision that stores its pod template and ports.
 
-The template is rendered once, when the revision is first wanted. From then on the stored one is what runs, so that
-neither a new operator nor an edited runtime restarts a model that serves.
+The template is rendered once, when the revision is first needed. From then on the stored one is used, so that neither
+a new operator nor an edited runtime restarts a serving model.
 """
 
 import copy
@@ -25,7 +25,7 @@ Json = dict[str, Any]
 def identify_revision(
     version: str, content: VersionContent, digest: str, choice: RuntimeChoice, serving: Serving
 ) -> Revision:
-    """The revision that this version, runtime and pod shape make. Renaming or editing the runtime's content doesn't
+    """Return the revision of this version, runtime and pod shape. Renaming or editing the runtime's content doesn't
     change it; choosing another runtime does."""
     shape = pod_shape(serving.model_copy(update={"runtime_ref": None}))
     identity = {
@@ -49,8 +49,8 @@ def render_stored_revision(
     number: int,
     proof: CacheProof | None = None,
 ) -> Json:
-    """The ControllerRevision that keeps everything needed to run `revision` again. Raises MergeError for a podTemplate
-    that can't be merged. `number` counts the Model's revisions, for people."""
+    """Render the ControllerRevision that stores everything needed to run a revision again. Raises MergeError for a
+    podTemplate that cannot be merged. `number` counts the Model's revisions, for display."""
     template = pod_template(model, spec.serving, version, content, digest, choice, revision, images, proof)
     return {
         "apiVersion": "apps/v1",
@@ -70,14 +70,14 @@ def render_stored_revision(
 
 
 def runtime_entry(choice: RuntimeChoice) -> Json:
-    """What is stored of the runtime that a template was rendered by."""
+    """Return the stored description of the runtime that a template was rendered with."""
     runtime = choice.runtime
     entry = {"kind": runtime.kind, "name": runtime.name, "reason": choice.reason, "content": hash_spec(runtime.spec)}
     return entry | ({"changedBy": runtime.spec.changed_by} if runtime.spec.changed_by is not None else {})
 
 
 def copy_for_revision(stored: Json, revision: Revision) -> Json:
-    """What is stored of a revision, for other pods of the same content that go by the name of `revision`."""
+    """Copy a stored revision for other pods of the same content, named by `revision`."""
     copied: Json = copy.deepcopy(stored)
     template = copied["data"]["template"]
     selected = [c["labelSelector"]["matchLabels"] for c in template["spec"].get("topologySpreadConstraints", [])]
@@ -92,7 +92,8 @@ def copy_for_revision(stored: Json, revision: Revision) -> Json:
 
 
 def render_inputs(choice: RuntimeChoice, images: Images, proof: CacheProof | None = None) -> Json:
-    """What else went into a stored template: when it differs from today's, the revision is outdated."""
+    """Return the other inputs of a stored template: when they differ from the current ones, the revision is
+    outdated."""
     return {
         "runtimeGeneration": choice.runtime.generation,
         "fetchImage": images.fetch,
@@ -105,7 +106,7 @@ def render_inputs(choice: RuntimeChoice, images: Images, proof: CacheProof | Non
 def outdated_reason(
     stored: Mapping[str, Any], choice: RuntimeChoice, images: Images, proof: CacheProof | None = None
 ) -> str | None:
-    """Why a fresh rendering of this revision would differ from the stored one; None when it wouldn't."""
+    """Explain why rendering this revision again would differ from the stored one; None when it would not."""
     was, now = stored["data"].get("inputs", {}), render_inputs(choice, images, proof)
     changed = []
     if was.get("runtimeGeneration") != now["runtimeGeneration"] and not _same_content(stored, choice):
@@ -115,21 +116,21 @@ def outdated_reason(
     if was.get("fetchEnv", {}) != now["fetchEnv"]:
         changed.append("the administrator has changed the environment of fetch containers")
     if was.get("cache", CacheProof().wire()) != now["cache"]:
-        changed.append("the cache is verified in another way")
+        changed.append("the verification of the cache has changed")
     if was.get("podSecurity") != now.get("podSecurity"):
-        changed.append("the administrator has changed who gives pods their users and groups")
+        changed.append("the administrator has changed how pods get their users and groups")
     if not changed:
         return None
-    return f"{' and '.join(changed)} since this revision was made; set spec.serving.restartedAt to take it up"
+    return f"{' and '.join(changed)} since this revision was created; set spec.serving.restartedAt to apply it"
 
 
 def _same_content(stored: Mapping[str, Any], choice: RuntimeChoice) -> bool:
-    """Whether an edit of the runtime changed nothing but who answers for it."""
+    """Return whether an edit of the runtime changed only who is responsible for it."""
     return bool(stored["data"].get("runtime", {}).get("content") == hash_spec(choice.runtime.spec))
 
 
 def readiness_path(template: Mapping[str, Any]) -> str | None:
-    """The HTTP path that says the model is loaded, as rendered into the model container; None without one."""
+    """Return the HTTP path of the rendered readiness probe of the model container; None without one."""
     for container in template["spec"]["containers"]:
         if container["name"] == names.MODEL_CONTAINER:
             path = container.get("readinessProbe", {}).get("httpGet", {}).get("path")

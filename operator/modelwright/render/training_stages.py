@@ -1,5 +1,5 @@
-"""What a TrainingRun and the triggers of a RetrainingPolicy make: the object of each stage, the pods that find out the
-digests of data, and the CronJobs that look whether data has changed."""
+"""Renders the children of TrainingRuns and RetrainingPolicies: the object of each stage, the pods that resolve digests
+of data, and the CronJobs that poll data for changes."""
 
 import json
 import re
@@ -34,11 +34,11 @@ INPUTS_DIR: Final = "/mnt/modelwright/inputs"
 INPUTS_FILE: Final = f"{INPUTS_DIR}/inputs.json"
 
 CHILD_NAME_MAX: Final = 40
-"""Controllers of other kinds put more after the name (RayJob: at most 47; JobSet: job, index and pod)."""
+"""Controllers of other kinds append to the name (RayJob: at most 47; JobSet: job, index and pod)."""
 INPUTS_BYTES: Final = 200_000
-"""Kubernetes takes 256 KiB of annotations on an object, the author's included."""
+"""Kubernetes accepts 256 KiB of annotations on an object, the author's included."""
 MANIFEST_BYTES: Final = 1 << 20
-"""An object may have 1.5 MiB; its controller wants room for a status."""
+"""An object may have 1.5 MiB; its controller needs room for a status."""
 
 _CRON_JOB_NAME_MAX = 52
 _EVEN_MINUTES = (1, 2, 3, 4, 5, 6, 10, 12, 15, 20, 30, 60, 120, 180, 240, 360, 480, 720, 1440)
@@ -51,11 +51,11 @@ _PLACEHOLDER = re.compile(r"\$\(([A-Z_]+)\)")
 
 @dataclass(frozen=True, slots=True)
 class StageInputs:
-    """What a stage of a run works on.
+    """The inputs of a stage of a run.
 
-    `dataset`, `holdout`: data with the digests that this run began with. `serving`: the version that serves.
-    `candidate`: what the run has trained, which the evaluation needs. `previous_profile`: what the data check of the
-    run before said of its dataset.
+    `dataset`, `holdout`: data with the digests at the start of this run. `serving`: the serving version. `candidate`:
+    the version trained by the run, for the evaluation. `previous_profile`: the profile of the dataset from the data
+    check of the previous run.
     """
 
     model: str
@@ -71,7 +71,7 @@ class StageInputs:
 
 @dataclass(frozen=True, slots=True)
 class _DataSource:
-    """Data as it is fetched."""
+    """Data as a source to fetch."""
 
     uri: str
     service_account_name: str | None
@@ -79,33 +79,33 @@ class _DataSource:
 
 
 def stage_name(run: Json, stage: str) -> str:
-    """Name of the object that does `stage` (dataCheck, train or evaluate) of this very run, whatever its kind: a DNS
-    label that begins with a letter, of at most CHILD_NAME_MAX characters."""
+    """Return the name of the object that does `stage` (dataCheck, train or evaluate) of this very run, of any kind: a
+    DNS label that starts with a letter, of at most CHILD_NAME_MAX characters."""
     name, uid = run["metadata"]["name"], run["metadata"]["uid"]
     return names.cut_with_hash(f"{_NAME_PREFIXES[stage]}-{name}", CHILD_NAME_MAX, name, uid, stage)
 
 
 def stage_job(run: Json, stage: str, work: Work, inputs: StageInputs) -> Json:
-    """The Job (batch/v1) of a stage that has `work.job`, by the contract of the how-to on training.
+    """Render the Job (batch/v1) of a stage with `work.job`, by the contract of the how-to on training.
 
-    The author's pod template is kept as it is; put before it is what fetches data and artifacts, and in each container
-    the variables, the directories and inputs.json, which the downward API writes from an annotation. What the
-    restricted Pod Security Standard asks for is the default. Nothing here ends it in time: the clock of the stage
-    stands still while it is suspended. Raises MergeError, naming the field of the policy.
+    The author's pod template is kept; init containers that fetch data and artifacts precede it, and each container gets
+    the variables, the directories and inputs.json, which the downward API writes from an annotation. Security contexts
+    default to the restricted Pod Security Standard. The Job has no deadline: the operator measures the stage's time,
+    which stops while it is suspended. Raises MergeError, naming the field of the policy.
     """
     if work.job is None:
         raise MergeError(f"spec.run.{stage}.job: must be given")
     path = f"spec.run.{stage}.job.template"
     contents = _stage_contents(stage, inputs)
-    brought = fetch_container.fetch_contents(contents, inputs.images, names.ROLE_TRAINING)
+    fetched = fetch_container.fetch_contents(contents, inputs.images, names.ROLE_TRAINING)
     source = {"fieldRef": {"apiVersion": "v1", "fieldPath": f"metadata.annotations['{names.ANNOTATION_INPUTS}']"}}
-    brought = replace(
-        brought,
+    fetched = replace(
+        fetched,
         volumes=[
-            *brought.volumes,
+            *fetched.volumes,
             {"name": _INPUTS_VOLUME, "downwardAPI": {"items": [{"path": "inputs.json", **source}]}},
         ],
-        mounts=[*brought.mounts, {"name": _INPUTS_VOLUME, "mountPath": INPUTS_DIR, "readOnly": True}],
+        mounts=[*fetched.mounts, {"name": _INPUTS_VOLUME, "mountPath": INPUTS_DIR, "readOnly": True}],
     )
     account = inputs.template.dataset.service_account_name or inputs.template.output.service_account_name
     spec = user_pod_template.merge_pod_spec(
@@ -113,7 +113,7 @@ def stage_job(run: Json, stage: str, work: Work, inputs: StageInputs) -> Json:
         path,
         user_pod_template.default_pod_spec(inputs.images, account),
         _stage_variables(run, stage, inputs, contents),
-        brought,
+        fetched,
     )
     labels = {**work.job.labels, **_run_labels(run, inputs.model)}
     metadata = user_pod_template.merge_metadata(work.job.template, path, labels)
@@ -139,19 +139,19 @@ def stage_job(run: Json, stage: str, work: Work, inputs: StageInputs) -> Json:
 
 
 def stage_resource(run: Json, stage: str, work: Work, inputs: StageInputs) -> Json:
-    """The object of a stage that has `work.resource`: the author's manifest with name, namespace, owner and labels of
-    ours, and $(RUN), $(MODEL), $(OUTPUT_URI), $(DATASET_URI), $(DATASET_DIGEST), $(SEED) and $(INPUTS) filled in in
-    every text. Others, such as $(HOME), stay. Raises MergeError, naming the field of the policy."""
+    """Render the object of a stage with `work.resource`: the author's manifest with our name, namespace, owner and
+    labels, and $(RUN), $(MODEL), $(OUTPUT_URI), $(DATASET_URI), $(DATASET_DIGEST), $(SEED) and $(INPUTS) expanded in
+    every string. Others, such as $(HOME), stay. Raises MergeError, naming the field of the policy."""
     if work.resource is None:
         raise MergeError(f"spec.run.{stage}.resource: must be given")
     path = f"spec.run.{stage}.resource.manifest"
     kind_of(work.resource, path)
-    given = user_pod_template.typed_member(work.resource.manifest, "metadata", dict, path)
+    authored_metadata = user_pod_template.typed_member(work.resource.manifest, "metadata", dict, path)
     namespace = run["metadata"]["namespace"]
-    if given.get("namespace") not in (None, namespace):
+    if authored_metadata.get("namespace") not in (None, namespace):
         raise MergeError(f"{path}.metadata.namespace: must be {namespace}, the policy's own, or absent")
     for field in ("name", "generateName", "ownerReferences", "uid", "resourceVersion"):
-        if given.get(field):
+        if authored_metadata.get(field):
             raise MergeError(f"{path}.metadata.{field}: is set by the operator; take it out")
     if "status" in work.resource.manifest:
         raise MergeError(f"{path}.status: is written by the object's controller; take it out")
@@ -166,8 +166,8 @@ def stage_resource(run: Json, stage: str, work: Work, inputs: StageInputs) -> Js
     }
     manifest: Json = _fill_placeholders(work.resource.manifest, values)
     labels = user_pod_template.merge_metadata(manifest, path, _run_labels(run, inputs.model))["labels"]
-    kept = user_pod_template.typed_member(manifest, "metadata", dict, path)
-    manifest["metadata"] = {**kept, **_run_metadata(run, stage_name(run, stage), labels)}
+    own_metadata = user_pod_template.typed_member(manifest, "metadata", dict, path)
+    manifest["metadata"] = {**own_metadata, **_run_metadata(run, stage_name(run, stage), labels)}
     size = len(json.dumps(manifest).encode())
     if size > MANIFEST_BYTES:
         raise MergeError(f"{path}: it takes {size} bytes once it is filled in, and may take {MANIFEST_BYTES}")
@@ -175,18 +175,19 @@ def stage_resource(run: Json, stage: str, work: Work, inputs: StageInputs) -> Js
 
 
 def kind_of(work: ResourceWork, path: str = "manifest") -> tuple[str, str]:
-    """apiVersion and kind of the object. Raises MergeError, naming the field below `path`, when one is missing."""
-    found = []
+    """Return apiVersion and kind of the object. Raises MergeError, naming the field below `path`, if one is missing."""
+    values = []
     for field in ("apiVersion", "kind"):
         value = work.manifest.get(field)
         if not isinstance(value, str) or not value:
             raise MergeError(f"{path}.{field}: must be given, as a text")
-        found.append(value)
-    return found[0], found[1]
+        values.append(value)
+    return values[0], values[1]
 
 
 def dataset_resolve_pod(run: Json, which: str, source: DatasetSource, model: str, images: Images) -> Json:
-    """The pod that finds out the digest of a run's dataset or holdout (`which`); it reports as a version's does."""
+    """Render the pod that resolves the digest of a run's dataset or holdout (`which`); it reports as a version's
+    does."""
     name, uid = run["metadata"]["name"], run["metadata"]["uid"]
     labels = _run_labels(run, model) | {names.LABEL_ROLE: names.ROLE_RESOLVE}
     pod_name = names.cut_with_hash(f"{which}-{name}", names.LABEL_VALUE_MAX, name, uid, which)
@@ -194,10 +195,10 @@ def dataset_resolve_pod(run: Json, which: str, source: DatasetSource, model: str
 
 
 def data_poll_cron_job(policy: Json, trigger: Trigger, images: Images) -> Json:
-    """The CronJob whose pods report a fingerprint of the data that a trigger of this policy watches.
+    """Render the CronJob whose pods report a fingerprint of the data that a trigger of this policy watches.
 
-    Its minute follows from the policy's uid and the trigger's name, so that many policies don't look at the same time.
-    Raises MergeError, naming the field of the policy, for what can't be looked at in this way.
+    Its minute is derived from the policy's uid and the trigger's name, so that many policies don't poll at the same
+    time. Raises MergeError, naming the field of the policy, for data that cannot be polled in this way.
     """
     data = trigger.data
     path = f"spec.triggers[{trigger.name}].data"
@@ -233,14 +234,14 @@ def data_poll_cron_job(policy: Json, trigger: Trigger, images: Images) -> Json:
             "schedule": _cron_schedule(data, f"{path}.every", f"{metadata['uid']}{chr(0)}{trigger.name}"),
             "timeZone": "Etc/UTC",
             "concurrencyPolicy": "Forbid",
-            # Without it, a CronJob gives up for ever after 100 looks that were missed.
+            # Without it, a CronJob stops permanently after 100 missed schedules.
             "startingDeadlineSeconds": _START_DEADLINE_SECONDS,
             "successfulJobsHistoryLimit": 1,
             "failedJobsHistoryLimit": 1,
             "jobTemplate": {
                 "metadata": {"labels": labels},
                 "spec": {
-                    # The fetch program tries again by itself, and the next look is not far.
+                    # The fetch program retries on its own, and the next poll is not far.
                     "backoffLimit": 0,
                     "activeDeadlineSeconds": _POLL_SECONDS[data.changed],
                     "template": helper_pod_placement.place_template(
@@ -253,11 +254,13 @@ def data_poll_cron_job(policy: Json, trigger: Trigger, images: Images) -> Json:
 
 
 def _cron_schedule(data: DataTrigger, path: str, identity: str) -> str:
-    """Five fields that look every `data.every`, at a place within it that `identity` decides."""
-    minutes, rest = divmod(round(parse_duration(data.every)), 60)
-    if rest or minutes not in _EVEN_MINUTES:
-        told = ", ".join(f"{m // 60}h" if m % 60 == 0 else f"{m}m" for m in _EVEN_MINUTES)
-        raise MergeError(f"{path}: a CronJob looks at even times only when it is one of {told}; not {data.every}")
+    """Build the cron schedule that polls every `data.every`, at an offset derived from `identity`."""
+    minutes, seconds_left = divmod(round(parse_duration(data.every)), 60)
+    if seconds_left or minutes not in _EVEN_MINUTES:
+        intervals = ", ".join(f"{m // 60}h" if m % 60 == 0 else f"{m}m" for m in _EVEN_MINUTES)
+        raise MergeError(
+            f"{path}: a CronJob polls at even intervals only if it is one of {intervals}; not {data.every}"
+        )
     offset = int.from_bytes(names.short_hash(identity).encode()) % minutes
     if minutes < 60:
         return "* * * * *" if minutes == 1 else f"{offset}-59/{minutes} * * * *"
@@ -267,20 +270,24 @@ def _cron_schedule(data: DataTrigger, path: str, identity: str) -> str:
 
 
 def _stage_contents(stage: str, inputs: StageInputs) -> dict[str, tuple[fetch_container.FetchSource, str | None, str]]:
-    """What the pod of a stage finds in directories: source, digest and directory, by name."""
-    found: dict[str, tuple[fetch_container.FetchSource, str | None, str]] = {
+    """Return the contents fetched into the pod of a stage: source, digest and directory, by name."""
+    contents: dict[str, tuple[fetch_container.FetchSource, str | None, str]] = {
         "dataset": (_data_source(inputs.template.dataset, inputs.dataset), inputs.dataset.digest, DATASET_DIR)
     }
     if stage != "evaluate":
-        return found
+        return contents
     if inputs.candidate is None:
         raise ValueError("the evaluation needs the candidate")
     if inputs.holdout is not None and inputs.template.holdout is not None:
-        found["holdout"] = (_data_source(inputs.template.holdout, inputs.holdout), inputs.holdout.digest, HOLDOUT_DIR)
-    found["candidate"] = (inputs.candidate.artifact, inputs.candidate.digest, CANDIDATE_DIR)
+        contents["holdout"] = (
+            _data_source(inputs.template.holdout, inputs.holdout),
+            inputs.holdout.digest,
+            HOLDOUT_DIR,
+        )
+    contents["candidate"] = (inputs.candidate.artifact, inputs.candidate.digest, CANDIDATE_DIR)
     if inputs.serving is not None:
-        found["serving"] = (inputs.serving.artifact, inputs.serving.digest, SERVING_DIR)
-    return found
+        contents["serving"] = (inputs.serving.artifact, inputs.serving.digest, SERVING_DIR)
+    return contents
 
 
 def _data_source(source: DatasetSource, status: DatasetStatus) -> _DataSource:
@@ -288,7 +295,7 @@ def _data_source(source: DatasetSource, status: DatasetStatus) -> _DataSource:
 
 
 def _stage_variables(run: Json, stage: str, inputs: StageInputs, contents: Mapping[str, Any]) -> dict[str, str]:
-    told = {
+    variables = {
         "MODEL_NAME": inputs.model,
         "RUN_NAME": run["metadata"]["name"],
         "STAGE": stage,
@@ -299,27 +306,27 @@ def _stage_variables(run: Json, stage: str, inputs: StageInputs, contents: Mappi
         "INPUTS_FILE": INPUTS_FILE,
     }
     if stage != "dataCheck":
-        told["OUTPUT_URI"] = output_uri(inputs.template, run["metadata"]["name"])
+        variables["OUTPUT_URI"] = output_uri(inputs.template, run["metadata"]["name"])
     if "holdout" in contents and inputs.holdout is not None:
-        told |= {
+        variables |= {
             "HOLDOUT_URI": inputs.holdout.uri,
             "HOLDOUT_DIGEST": inputs.holdout.digest,
             "HOLDOUT_DIR": HOLDOUT_DIR,
         }
     for name, content in (("candidate", inputs.candidate), ("serving", inputs.serving)):
         if name in contents and content is not None:
-            told |= {
+            variables |= {
                 f"{name.upper()}_DIR": contents[name][2],
                 f"{name.upper()}_VERSION": content.version,
                 f"{name.upper()}_FORMAT": content.artifact.format.name,
             }
     if stage == "evaluate" and inputs.template.evaluate is not None:
-        told["GATED_FIGURES"] = format_gated_figures(inputs.template.evaluate.gates)
-    return told
+        variables["GATED_FIGURES"] = format_gated_figures(inputs.template.evaluate.gates)
+    return variables
 
 
 def _format_inputs(run: Json, stage: str, work: Work, inputs: StageInputs, contents: Mapping[str, Any]) -> str:
-    """All inputs of a stage, as JSON; `dir` is told of what is in `contents`."""
+    """Format all inputs of a stage as JSON; those in `contents` have their `dir`."""
 
     def data(name: str, status: DatasetStatus) -> Json:
         place = {"dir": contents[name][2]} if name in contents else {}
@@ -337,7 +344,7 @@ def _format_inputs(run: Json, stage: str, work: Work, inputs: StageInputs, conte
     if inputs.serving is not None:
         document["serving"] = _describe_content(inputs.serving)
     if stage == "evaluate":
-        # What is held out is told to nobody who trains.
+        # The holdout is hidden from training.
         if inputs.holdout is not None:
             document["holdout"] = data("holdout", inputs.holdout)
         if inputs.candidate is not None:
@@ -347,7 +354,7 @@ def _format_inputs(run: Json, stage: str, work: Work, inputs: StageInputs, conte
             document["schema"] = work.data_schema
         if inputs.previous_profile is not None:
             document["previousProfile"] = dict(inputs.previous_profile)
-    # No dollar is left in it: Kubernetes would expand $(NAME) where it becomes a variable.
+    # Dollars are escaped: Kubernetes would expand $(NAME) where it becomes a variable.
     text = json.dumps(document, ensure_ascii=False, separators=(",", ":")).replace("$", "\\u0024")
     size = len(text.encode())
     if size > INPUTS_BYTES:
@@ -380,7 +387,7 @@ def _run_metadata(run: Json, name: str, labels: Mapping[str, str]) -> Json:
 
 
 def _fill_placeholders(value: Any, values: Mapping[str, str]) -> Any:
-    """`value` with $(NAME) filled in in every text; what is filled in is not looked at again."""
+    """Expand $(NAME) in every string of `value`; expanded text is not expanded again."""
     if isinstance(value, str):
         return _PLACEHOLDER.sub(lambda match: values.get(match[1], match[0]), value)
     if isinstance(value, dict):

@@ -1,4 +1,5 @@
-"""Pods of Jobs whose template a policy's author has written: ours are the defaults of the restricted standard."""
+"""Renders pods of Jobs from the template of a policy's author, with defaults of the restricted Pod Security
+Standard."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,9 +13,9 @@ Json = dict[str, Any]
 
 
 def default_pod_spec(images: Images, service_account: str | None = None) -> Json:
-    """The PodSpec that a Job's template is merged into."""
+    """Return the PodSpec that a Job's template is merged into."""
     return {
-        # A try is a pod, whose last words are kept.
+        # Each attempt is a pod, whose termination message is kept.
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
@@ -30,69 +31,73 @@ def merge_pod_spec(
     environment: Mapping[str, str],
     brought: fetch_container.FetchedContents,
 ) -> Json:
-    """The PodSpec of the author's pod `template`, which is kept as it is, merged into `base`: put before it is what
-    brings contents, and in each of its containers `environment` and the directories.
+    """Merge the author's pod `template` into the PodSpec `base`. Init containers that fetch contents precede the
+    author's; each container gets `environment` and the mounts; everything else of the template stays.
 
-    Raises MergeError, naming the field below `path`, for a template that has no containers.
+    Raises MergeError, naming the field below `path`, for a template without containers.
     """
-    where = f"{path}.spec"
-    spec: Json = strategic_merge(base, typed_member(template, "spec", dict, path), where)
-    own = {
+    spec_path = f"{path}.spec"
+    spec: Json = strategic_merge(base, typed_member(template, "spec", dict, path), spec_path)
+    containers = {
         key: [
-            merge_container(entry, environment, f"{where}.{key}[{index}]", brought.mounts)
-            for index, entry in enumerate(found)
+            merge_container(entry, environment, f"{spec_path}.{key}[{index}]", brought.mounts)
+            for index, entry in enumerate(entries)
         ]
         for key in ("initContainers", "containers")
-        if (found := typed_member(spec, key, list, where))
+        if (entries := typed_member(spec, key, list, spec_path))
     }
-    if "containers" not in own:
-        raise MergeError(f"{where}.containers: at least one container is needed, which writes the report")
-    spec |= own
-    spec["initContainers"] = [*brought.containers, *own.get("initContainers", [])]
-    spec["volumes"] = [*brought.volumes, *typed_member(spec, "volumes", list, where)]
+    if "containers" not in containers:
+        raise MergeError(f"{spec_path}.containers: at least one container is needed, which writes the report")
+    spec |= containers
+    spec["initContainers"] = [*brought.containers, *containers.get("initContainers", [])]
+    spec["volumes"] = [*brought.volumes, *typed_member(spec, "volumes", list, spec_path)]
     return spec
 
 
 def merge_metadata(template: Mapping[str, Any], path: str, labels: Mapping[str, str]) -> Json:
-    """The author's pod metadata with our `labels`, which win; labels of our group are ours alone."""
-    given = typed_member(template, "metadata", dict, path)
-    own = typed_member(given, "labels", dict, f"{path}.metadata")
-    others = {key: value for key, value in own.items() if not key.startswith(f"{names.GROUP}/")}
-    return {**given, "labels": {**others, **labels}}
+    """Return the author's pod metadata with our `labels`, which take precedence; the author's labels of our group are
+    dropped."""
+    authored = typed_member(template, "metadata", dict, path)
+    authored_labels = typed_member(authored, "labels", dict, f"{path}.metadata")
+    allowed = {key: value for key, value in authored_labels.items() if not key.startswith(f"{names.GROUP}/")}
+    return {**authored, "labels": {**allowed, **labels}}
 
 
 def render_variables(environment: Mapping[str, str]) -> list[Json]:
-    """`environment` as a container has it."""
+    """Render `environment` as the `env` of a container."""
     return [{"name": key, "value": fetch_container.escape_dollars(value)} for key, value in environment.items()]
 
 
-def merge_container(given: Any, environment: Mapping[str, str], path: str, mounts: Sequence[Json] = ()) -> Json:
-    """The author's container with our variables before its own, which they win over, and our mounts.
+def merge_container(authored: Any, environment: Mapping[str, str], path: str, mounts: Sequence[Json] = ()) -> Json:
+    """Return the author's container with our mounts and variables; ours precede its own and take precedence.
 
-    `path` is where it stands, for MergeError when it is no container.
+    `path`: its position in the template, for the MergeError of an invalid container.
     """
-    if not isinstance(given, dict):
+    if not isinstance(authored, dict):
         raise MergeError(f"{path}: must be an object")
     security = fetch_container.user_container_security()
-    own = typed_member(given, "env", list, path)
-    if not all(isinstance(entry, dict) for entry in own):
+    authored_env = typed_member(authored, "env", list, path)
+    if not all(isinstance(entry, dict) for entry in authored_env):
         raise MergeError(f"{path}.env: must be a list of objects")
-    mounted = [*mounts, *typed_member(given, "volumeMounts", list, path)]
+    mounted = [*mounts, *typed_member(authored, "volumeMounts", list, path)]
     return {
-        # The last log lines of a script that fails become the message of its Job.
+        # The last log lines of a failed script become the message of its Job.
         "terminationMessagePolicy": "FallbackToLogsOnError",
-        **given,
-        "env": [*render_variables(environment), *(entry for entry in own if entry.get("name") not in environment)],
+        **authored,
+        "env": [
+            *render_variables(environment),
+            *(entry for entry in authored_env if entry.get("name") not in environment),
+        ],
         **({"volumeMounts": mounted} if mounted else {}),
-        "securityContext": strategic_merge(security, given.get("securityContext") or {}, f"{path}.securityContext"),
+        "securityContext": strategic_merge(security, authored.get("securityContext") or {}, f"{path}.securityContext"),
     }
 
 
-def typed_member(of: Mapping[str, Any], key: str, type_: type, path: str) -> Any:
-    """A member of the author's template, empty when it is absent; MergeError when it is of another type."""
-    found = of.get(key)
-    if found is None:
+def typed_member(parent: Mapping[str, Any], key: str, type_: type, path: str) -> Any:
+    """Return a member of the author's template, empty when it is absent; raises MergeError for another type."""
+    member = parent.get(key)
+    if member is None:
         return type_()
-    if not isinstance(found, type_):
+    if not isinstance(member, type_):
         raise MergeError(f"{path}.{key}: must be {'a list' if type_ is list else 'an object'}")
-    return found
+    return member

@@ -1,4 +1,4 @@
-"""What runs a stored revision: Deployment, PodDisruptionBudget, HorizontalPodAutoscaler."""
+"""Renders the objects that run a stored revision: Deployment, PodDisruptionBudget, HorizontalPodAutoscaler."""
 
 from typing import Any
 
@@ -15,11 +15,11 @@ DEFAULT_AUTOSCALING_METRICS = [
 
 NO_PROGRESS_DEADLINE = 2**31 - 1
 """Kubernetes' value for "none": the Deployment controller then keeps no Progressing condition, which costs it two of
-five status writes. How long pods may take is spec.serving.startTimeout's to say, and the operator's to see."""
+five status writes. The operator limits the start of pods by spec.serving.startTimeout."""
 
 
 def revision_deployment(model: Json, revision: Revision, template: Json, replicas: int | None) -> Json:
-    """The Deployment of a stored pod template. `replicas` None leaves the number to an autoscaler."""
+    """Render the Deployment of a stored pod template. `replicas` None leaves the number to an autoscaler."""
     name = model["metadata"]["name"]
     return {
         "apiVersion": "apps/v1",
@@ -36,7 +36,7 @@ def revision_deployment(model: Json, revision: Revision, template: Json, replica
 
 
 def revision_disruption_budget(model: Json, revision: Revision) -> Json:
-    """One pod at a time may be evicted; a pod that never became ready is in nobody's way."""
+    """Render a budget that allows one eviction at a time; pods that never became ready may always be evicted."""
     name = model["metadata"]["name"]
     return {
         "apiVersion": "policy/v1",
@@ -51,9 +51,9 @@ def revision_disruption_budget(model: Json, revision: Revision) -> Json:
 
 
 def revision_autoscaler(model: Json, revision: Revision, autoscaling: Autoscaling, floor: int = 0) -> Json:
-    """The HorizontalPodAutoscaler of a revision; by default it holds the pods at 80 % of the requested CPU.
+    """Render the HorizontalPodAutoscaler of a revision; by default it targets 80 % of the requested CPU.
 
-    `floor`: the least that a rollout needs now, if that is more than minReplicas.
+    `floor`: the replicas that a rollout needs now, if more than minReplicas.
     """
     least = max(autoscaling.min_replicas, floor)
     child = names.revision_name(model["metadata"]["name"], revision.hash)

@@ -94,11 +94,11 @@ async def test_a_lease_that_nobody_renews_is_not_led(client: FakeClient) -> None
 
 async def test_a_lease_that_nobody_holds(client: FakeClient) -> None:
     client.save(lease(""))
-    with pytest.raises(CheckFailed, match="nobody holds the Lease"):
+    with pytest.raises(CheckFailed, match="no process holds the Lease"):
         await check(client).check_leader()
 
 
 async def test_a_leader_that_does_not_answer(client: FakeClient) -> None:
     client.save(lease("a", "127.0.0.1:1"))
-    with pytest.raises(CheckFailed, match="a leads and does not answer"):
+    with pytest.raises(CheckFailed, match="a leads and does not respond"):
         await check(client).check_leader()

@@ -175,7 +175,7 @@ async def test_a_leader_that_cannot_be_reached_is_told(standby: Door) -> None:
     standby.leader = "http://127.0.0.1:1"
     status, headers, said = await standby.post()
     assert (status, headers["Retry-After"]) == (503, "5")
-    assert "can't be reached" in said["error"]
+    assert "cannot be reached" in said["error"]
 
 
 async def test_access_that_cannot_be_checked_lets_nobody_in_and_is_not_remembered(door: Door) -> None:

@@ -247,7 +247,7 @@ async def test_a_pass_that_was_begun_before_its_namespace_was_away_writes_nothin
     own.apply_change("vision", NamespaceState("blue", 20))
     own.apply_change("vision", NamespaceState("red", 30))
     own.activate_claims(own.pending_claims(), [PeerLease("blue", "blue", 99)])
-    with pytest.raises(api_errors.Conflict, match="another shard's since this pass began"):
+    with pytest.raises(api_errors.Conflict, match="another shard's since this reconcile started"):
         await writes.client.create(a_service("vision"))
     RECONCILE_CLAIM.set(own.current_claim("vision"))
     await writes.client.create(a_service("vision"))

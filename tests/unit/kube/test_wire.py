@@ -122,7 +122,7 @@ def test_one_namespace_fills_the_store_to_a_bound_and_leaves_room_to_others() ->
         taken(store, fat(f"v{number}", samples=1, body=text))
     refused = [obj for obj in store.list(kinds.MODEL_VERSION, NS) if TOO_LARGE_KEY in obj]
     assert 10 <= len(refused) <= 12
-    assert "there is no room for it" in refused[0][TOO_LARGE_KEY]
+    assert "has no room for it" in refused[0][TOO_LARGE_KEY]
     store.apply(
         kinds.MODEL_VERSION,
         None,

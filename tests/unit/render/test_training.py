@@ -454,7 +454,7 @@ def test_looks_of_other_triggers_and_policies_have_other_names() -> None:
 @pytest.mark.parametrize(
     ("data", "named"),
     [
-        ({"every": "7m"}, r"data\.every: a CronJob looks at even times only when it is one of 1m, 2m"),
+        ({"every": "7m"}, r"data\.every: a CronJob polls at even intervals only if it is one of 1m, 2m"),
         ({"every": "90m"}, r"data\.every"),
         ({"every": "90s"}, r"data\.every"),
         ({"every": "5h"}, r"data\.every"),

@@ -110,7 +110,7 @@ def test_it_waits_for_an_api_server_that_is_away(tmp_path: Path) -> None:
         )
     )
     with OperatorProcess(kubeconfig, tmp_path / "log") as operator:
-        wait_for_line(tmp_path / "log", "the API server can't be asked")
+        wait_for_line(tmp_path / "log", "the API server could not be reached")
         assert operator.stop() == 0
 
 

@@ -79,7 +79,7 @@ class Cluster:
 
     def begun(self, shard: str, namespace: str) -> int:
         """How often a shard's leaders have begun in a namespace, by their logs."""
-        return self.log(shard).count(f'a namespace is this shard\'s", "namespace": "{namespace}"')
+        return self.log(shard).count(f'a namespace has joined this shard", "namespace": "{namespace}"')
 
     def log(self, shard: str) -> str:
         return "".join(path.read_text() for path in sorted(self.folder.glob(f"{shard}-*.log")))

@@ -36,7 +36,7 @@ RATE, RATE_MIXED, BUDGET = 0.3, 0.15, 25
 PATIENCE = 600.0
 """Seconds after which a story counts as stuck: far more than one takes beside other tests on two cores."""
 LAST_LINES = 40
-BUGS = ("this is a bug", "a retry would not help", "can't go on", "could not be taken")
+BUGS = ("this is a bug", "a retry would not help", "the operator failed", "could not be handled")
 """Lines of the log that nothing of this may lead to."""
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import aiohttp
 
 from modelwright.api.v1alpha1.retraining import RetrainingPolicySpec
-from modelwright.app.webhooks import TriggerEvent, WebhookServer
+from modelwright.app.webhooks import LeaderLink, TriggerBackend, TriggerEvent, WebhookServer
 from modelwright.kube.access_review import AccessUndetermined, Audience, ObjectAccess, PathAccess, User
 from modelwright.obs.clock import FakeClock
 from modelwright.reconcile.webhook_queue import WebhookQueueFull
@@ -111,10 +111,12 @@ async def opened(accept_seconds: float = 25.0, audience: Audience = Audience.OUR
     door.dealt_with.set()
     hooks = WebhookServer(
         door.access,
-        lambda namespace, name: SPEC if (namespace, name) == ("team", "fraud") else None,
-        door.accept,
-        lambda: door.unready[0] if door.unready else None,
-        leader=lambda: door.leader,
+        TriggerBackend(
+            find_policy=lambda namespace, name: SPEC if (namespace, name) == ("team", "fraud") else None,
+            accept=door.accept,
+            unready_reason=lambda: door.unready[0] if door.unready else None,
+        ),
+        LeaderLink(lambda: door.leader),
         audience=audience,
         clock=door.clock,
         accept_seconds=accept_seconds,

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from modelwright.kube import api_errors, kind_stream, kinds, raw_objects
-from modelwright.kube.kind_stream import KindStream, StreamClient
+from modelwright.kube.kind_stream import KindStream, StreamClient, StreamHandler
 from modelwright.kube.kinds import Kind
 from modelwright.obs.clock import SystemClock
 from tests.unit.kube.fakes import model
@@ -30,10 +30,7 @@ class Follower:
         self.stream = KindStream(
             client,
             kinds.MODEL,
-            relist=self._relist,
-            take=self._take,
-            wanted=wanted,
-            passed=self.bookmarks.append,
+            StreamHandler(relist=self._relist, apply=self._apply, is_wanted=wanted, on_bookmark=self.bookmarks.append),
             clock=SystemClock(),
         )
 
@@ -42,7 +39,7 @@ class Follower:
         self.lists += 1
         return version
 
-    def _take(self, event: str, obj: Object) -> None:
+    def _apply(self, event: str, obj: Object) -> None:
         self.events.append((event, obj["metadata"]["name"]))
 
 

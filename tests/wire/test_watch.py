@@ -15,7 +15,7 @@ from modelwright.handlers import kopf_watch
 from modelwright.kube import kinds
 from modelwright.kube.client import KubeClient
 from modelwright.kube.missing_rights import MISSING, Right
-from modelwright.kube.resync import Resync, WatchedKind
+from modelwright.kube.resync import Resync, ResyncConfig, ResyncHooks, WatchedKind
 from modelwright.kube.store import Object, Store
 from modelwright.obs.clock import SystemClock
 from tests.unit.kube.fakes import model
@@ -124,11 +124,8 @@ def sweep_of(frame: Frame, client: KubeClient) -> Resync:
         client,
         frame.store,
         WATCHED,
-        served=frame.server.served,
-        look_again=lambda: None,
-        on_fatal=pytest.fail,
-        on_kinds_changed=lambda _: None,
-        grace=0.05,
+        ResyncConfig(served=frame.server.served, grace=0.05),
+        ResyncHooks(enqueue_all=lambda: None, on_fatal=pytest.fail, on_kinds_changed=lambda _: None),
     )
 
 

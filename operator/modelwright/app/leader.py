@@ -36,7 +36,7 @@ from modelwright.kube.kind_stream import StreamClient
 from modelwright.kube.kinds import Kind
 from modelwright.kube.lease import LeaderElector
 from modelwright.kube.queue import Key, WorkQueue
-from modelwright.kube.resync import Resync, WatchedKind, watched_kinds
+from modelwright.kube.resync import Resync, ResyncConfig, ResyncHooks, WatchedKind, watched_kinds
 from modelwright.kube.service_account_token import ServiceAccountToken
 from modelwright.kube.sharded import ShardClient, ShardResync, ShardStore
 from modelwright.kube.store import Listener, Store
@@ -110,9 +110,7 @@ class LeaderSession:
             store = ShardStore(self._own, watches.INDEXERS)
             self._store: Store = store
             reading = StreamClient(configuration, clock=clock)
-            self._shard = ShardSession(
-                settings, self._own, reading, store, self._queue, elector, clock=clock, stop=stop
-            )
+            self._shard = ShardSession(settings, reading, store, self._queue, elector, clock=clock, stop=stop)
         else:
             self._store = Store(watches.INDEXERS)
         self._client = client(
@@ -338,20 +336,19 @@ class LeaderSession:
         make: Callable[..., Resync] = Resync
         if self._shard is not None:
             make = functools.partial(ShardResync, own=self._own, complete=self._shard.is_complete)
-        return make(
-            self._client,
-            self._store,
-            watched,
+        config = ResyncConfig(
             served=self._served,
-            look_again=lambda: enqueue_spread(self._store, self._queue, self._settings.sweep_seconds),
-            on_fatal=lambda why: self._stop(why, 1),
-            on_kinds_changed=lambda why: self._stop(f"{why}: restarting", 0),
-            clock=self._clock,
+            among=(*kinds.ALL_KINDS, *self._settings.training_kinds),
             interval=self._settings.sweep_seconds,
             grace=self._settings.sweep_grace_seconds,
             discovery=self._settings.discovery_seconds,
-            among=(*kinds.ALL_KINDS, *self._settings.training_kinds),
         )
+        hooks = ResyncHooks(
+            enqueue_all=lambda: enqueue_spread(self._store, self._queue, self._settings.sweep_seconds),
+            on_fatal=lambda reason: self._stop(reason, 1),
+            on_kinds_changed=lambda reason: self._stop(f"{reason}: restarting", 0),
+        )
+        return make(self._client, self._store, watched, config, hooks, clock=self._clock)
 
     async def _filter_readable(self, watched: tuple[WatchedKind, ...]) -> tuple[WatchedKind, ...]:
         """Leave out, in namespaced mode, the cluster-scoped kinds that the operator may not read."""

@@ -28,12 +28,12 @@ from modelwright.app.authentication import metrics_readers
 from modelwright.app.leader import LeaderSession
 from modelwright.app.settings import InvalidSettings, Settings
 from modelwright.app.tasks import cancel_task, run_unless
-from modelwright.app.webhooks import WebhookServer
+from modelwright.app.webhooks import LeaderLink, TriggerBackend, WebhookServer
 from modelwright.kube import api_errors, kinds
 from modelwright.kube.access_review import Audience, KubeAccessReviewer
 from modelwright.kube.client import ClusterNotConfigured, KubeClient, load_configuration
 from modelwright.kube.kinds import Kind
-from modelwright.kube.lease import LeaderElector
+from modelwright.kube.lease import LeaderElector, LeaseConfig
 from modelwright.kube.missing_rights import MISSING
 from modelwright.measurement import connections
 from modelwright.net.listener import AUTHORITY, TlsCertificate
@@ -72,12 +72,8 @@ class Operator:
             stack.push_async_callback(cancel_task, asyncio.create_task(loop_watch.run(), name="loop watch"))
             configuration = await load_configuration()
             # The Lease must not wait behind other requests or for our rate limiter.
-            client = KubeClient(
-                configuration,
-                clock=self._clock,
-                request_seconds=settings.lease_renew_seconds / 2,
-                on_date=self._clock.observe_server_time,
-            )
+            client = KubeClient(configuration, clock=self._clock, request_seconds=settings.lease_renew_seconds / 2)
+            client.on_date = self._clock.observe_server_time
             stack.push_async_callback(client.close)
             elector = self._build_elector(client)
             stack.push_async_callback(elector.release)
@@ -92,11 +88,8 @@ class Operator:
             stack.push_async_callback(server.close)
             hooks = WebhookServer(
                 self._build_reviewer(configuration, stack),
-                self._find_policy,
-                self._accept_events,
-                self._not_leading,
-                leader=lambda: settings.webhooks_url(elector.leader_address),
-                tls=self._leader_tls,
+                TriggerBackend(self._find_policy, self._accept_events, self._not_leading),
+                LeaderLink(lambda: settings.webhooks_url(elector.leader_address), self._leader_tls),
                 audience=Audience.ANY if settings.webhook_tokens == "Any" else Audience.OURS,
                 clock=self._clock,
             )
@@ -190,20 +183,18 @@ class Operator:
 
     def _build_elector(self, client: KubeClient) -> LeaderElector:
         settings = self._settings
-        return LeaderElector(
-            client,
+        lease = LeaseConfig(
             namespace=settings.namespace,
             name=settings.lease_name,
             instance=settings.instance,
-            on_lost=_exit_at_once,
             address=settings.address,
             pod_uid=settings.pod_uid,
             shard=settings.shard,
-            clock=self._clock,
             lease_seconds=settings.lease_seconds,
             renew_seconds=settings.lease_renew_seconds,
             retry_seconds=settings.lease_retry_seconds,
         )
+        return LeaderElector(client, lease, on_lost=_exit_at_once, clock=self._clock)
 
     def _add_checks(self, loop_watch: health.LoopMonitor, elector: LeaderElector) -> None:
         settings = self._settings

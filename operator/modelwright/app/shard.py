@@ -23,10 +23,10 @@ from modelwright.core.sharding import (
     shard_of,
 )
 from modelwright.kube import api_errors, kinds
-from modelwright.kube.kind_stream import MAX_EVENTS_PER_TURN, KindStream, StreamClient
+from modelwright.kube.kind_stream import MAX_EVENTS_PER_TURN, KindStream, StreamClient, StreamHandler
 from modelwright.kube.lease import ANNOTATION_ADDRESS, ANNOTATION_FOLLOWED, ANNOTATION_POD_UID, LeaderElector
 from modelwright.kube.queue import Key, WorkQueue
-from modelwright.kube.resync import Place, WatchedKind
+from modelwright.kube.resync import WatchedKind
 from modelwright.kube.sharded import (
     CLUSTER_WIDE_KINDS,
     MAX_CONCURRENT_LISTS,
@@ -34,6 +34,7 @@ from modelwright.kube.sharded import (
     ShardStore,
     namespaces_to_list,
 )
+from modelwright.kube.store import Place
 from modelwright.kube.workers import Reconciler, ReconcileResult
 from modelwright.obs import metrics
 from modelwright.obs.clock import Clock
@@ -57,7 +58,6 @@ class ShardSession:
     def __init__(
         self,
         settings: Settings,
-        ownership: NamespaceOwnership,
         client: StreamClient,
         store: ShardStore,
         queue: WorkQueue,
@@ -67,7 +67,7 @@ class ShardSession:
         stop: Callable[[str, int], None],
     ) -> None:
         self._settings = settings
-        self._own = ownership
+        self._own = store.ownership
         self._client = client
         self._store = store
         self._queue = queue
@@ -187,15 +187,12 @@ class ShardSession:
         since.update(dict.fromkeys(waiting, now))
 
     def _build_namespace_stream(self) -> KindStream:
-        return KindStream(
-            self._client,
-            kinds.NAMESPACE,
+        handler = StreamHandler(
             relist=self._list_namespaces,
-            take=self._take_namespace,
-            passed=lambda version: self._own.apply_bookmark(int(version)),
-            metadata_only=True,
-            clock=self._clock,
+            apply=self._take_namespace,
+            on_bookmark=lambda version: self._own.apply_bookmark(int(version)),
         )
+        return KindStream(self._client, kinds.NAMESPACE, handler, metadata_only=True, clock=self._clock)
 
     async def _list_namespaces(self) -> str:
         namespaces, version = await self._client.list_all(kinds.NAMESPACE, metadata_only=True)
@@ -276,15 +273,12 @@ class ShardSession:
             return version
 
         everything = not watched.kind.namespaced or watched.kind in CLUSTER_WIDE_KINDS or watched.kind == kinds.MODEL
-        return KindStream(
-            self._client,
-            watched.kind,
+        handler = StreamHandler(
             relist=relist,
-            take=lambda event, obj: self._apply_event(watched, event, obj),
-            labels=watched.labels,
-            wanted=None if everything else self._names_own_namespace,
-            clock=self._clock,
+            apply=lambda event, obj: self._apply_event(watched, event, obj),
+            is_wanted=None if everything else self._names_own_namespace,
         )
+        return KindStream(self._client, watched.kind, handler, labels=watched.labels, clock=self._clock)
 
     def _apply_event(self, watched: WatchedKind, event: str, obj: Object) -> None:
         try:

@@ -12,6 +12,7 @@ import logging
 import ssl
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
@@ -56,34 +57,45 @@ PolicyLookup = Callable[[str, str], RetrainingPolicySpec | None]
 AcceptEvents = Callable[[str, str, str, Sequence[TriggerEvent]], Awaitable[None]]
 
 
+@dataclass(frozen=True, slots=True)
+class TriggerBackend:
+    """The part of the operator that webhooks trigger."""
+
+    find_policy: PolicyLookup
+    """Returns the spec of the policy (namespace, name), None when it does not exist."""
+    accept: AcceptEvents
+    """Returns once a reconcile has handled the events of (namespace, policy, trigger). It is cancelled after
+    ACCEPT_SECONDS, and may be called again with the same events. On WebhookQueueFull the sender retries."""
+    unready_reason: Callable[[], str | None]
+    """Returns why triggers cannot be accepted now (not the leader, incomplete store); None when they can."""
+
+
+@dataclass(frozen=True, slots=True)
+class LeaderLink:
+    """The connection of a standby to the leader."""
+
+    url: Callable[[], str | None] = lambda: None
+    """Returns the URL, without a path, of the leader's webhooks; None when this process leads or no leader is known."""
+    tls: Callable[[], tuple[ssl.SSLContext, str] | None] = lambda: None
+    """Returns the TLS context that verifies the leader and its expected name; None without TLS."""
+
+
 class WebhookServer:
-    """`look_up(namespace, policy)` gives a policy's spec, None when there is none. `unready` says why triggers can't be
-    taken now (not the leader, the store is not complete), None when they can. `accept(namespace, policy, trigger,
-    happenings)` comes back once a pass has dealt with them; it is cancelled after 25 s, and may be called again with
-    the same ones. When it raises InboxFull, the sender is asked to come again. `leader` gives the URL, without a path,
-    of the webhooks of the process that leads, None when it is this one or isn't known; `tls`, how its certificate is
-    checked. `audience`: whose tokens are taken.
-    """
+    """The server of webhooks. `audience`: the tokens that are accepted."""
 
     def __init__(
         self,
         access: AccessReviewer,
-        look_up: PolicyLookup,
-        accept: AcceptEvents,
-        unready: Callable[[], str | None],
+        backend: TriggerBackend,
+        leader: LeaderLink | None = None,
         *,
-        leader: Callable[[], str | None] = lambda: None,
-        tls: Callable[[], tuple[ssl.SSLContext, str] | None] = lambda: None,
         audience: Audience = Audience.OURS,
         clock: Clock | None = None,
         accept_seconds: float = ACCEPT_SECONDS,
     ) -> None:
         self._access = access
-        self._find_policy = look_up
-        self._accept = accept
-        self._why_unready = unready
-        self._leader = leader
-        self._tls = tls
+        self._backend = backend
+        self._leader = leader or LeaderLink()
         self._accept_seconds = accept_seconds
         self._callers = CallerAuthenticator(access, clock or SystemClock(), audience)
         self._concurrent = 0
@@ -98,8 +110,8 @@ class WebhookServer:
         return listener
 
     async def _handle_request(self, request: web.Request) -> web.Response:
-        problem = self._why_unready()
-        leader = self._leader() if problem is not None and FORWARDED_HEADER not in request.headers else None
+        problem = self._backend.unready_reason()
+        leader = self._leader.url() if problem is not None and FORWARDED_HEADER not in request.headers else None
         if leader is not None:
             problem = None
         if problem is None and self._concurrent >= MAX_CONCURRENT:
@@ -135,7 +147,7 @@ class WebhookServer:
             return _error_response(403, f'{user.name} needs the verb "trigger" on {resource}')
         if leader is not None:
             return await self._forward_to_leader(request, leader)
-        spec = self._find_policy(namespace, policy)
+        spec = self._backend.find_policy(namespace, policy)
         if spec is None:
             return _error_response(404, f"there is no RetrainingPolicy {policy} in namespace {namespace}")
         configured = next((t for t in spec.triggers if t.name == trigger), None)
@@ -159,7 +171,7 @@ class WebhookServer:
         except TimeoutError:
             return _slow_body_response()
         timeout = aiohttp.ClientTimeout(total=BODY_SECONDS + self._accept_seconds)
-        tls = self._tls()
+        tls = self._leader.tls()
         tls_options: dict[str, Any] = {} if tls is None else {"ssl": tls[0], "server_hostname": tls[1]}
         try:
             async with (
@@ -186,7 +198,7 @@ class WebhookServer:
         if happenings:
             try:
                 async with asyncio.timeout(self._accept_seconds):
-                    await self._accept(namespace, policy, trigger, happenings)
+                    await self._backend.accept(namespace, policy, trigger, happenings)
             except TimeoutError:
                 return _error_response(503, "it was not handled in time: send it again, each event starts one run")
             except WebhookQueueFull as error:

@@ -104,7 +104,7 @@ class KubeClient:
     """A client whose methods raise subclasses of `ApiError`, and nothing else, when a request does not succeed.
 
     `qps` and `burst` limit writes (reads are few: the store answers them). `write_guard` is called before each write
-    and raises when this process may no longer write. `on_date` receives the API server's time of each response.
+    and raises when this process may no longer write.
     """
 
     def __init__(
@@ -117,7 +117,6 @@ class KubeClient:
         request_seconds: float = REQUEST_SECONDS,
         user_agent: str = "modelwright",
         write_guard: Callable[[], None] | None = None,
-        on_date: Callable[[datetime], None] | None = None,
     ) -> None:
         self._clock: Clock = clock or SystemClock()
         configuration.connection_pool_maxsize = MAX_CONNECTIONS
@@ -128,7 +127,8 @@ class KubeClient:
         self._api = ApiClient(configuration)
         self._api.user_agent = user_agent
         self._write_guard = write_guard
-        self._on_date = on_date
+        self.on_date: Callable[[datetime], None] | None = None
+        """Receives the API server's time of each response."""
         self._limiter = RateLimiter(qps, burst, self._clock)
         self._timeout = aiohttp.ClientTimeout(total=request_seconds, sock_connect=CONNECT_SECONDS)
 
@@ -370,11 +370,11 @@ class KubeClient:
         return raw
 
     def _read_date(self, header: str | None) -> None:
-        if self._on_date is None or not header:
+        if self.on_date is None or not header:
             return
         with contextlib.suppress(ValueError):
             moment = email.utils.parsedate_to_datetime(header)
-            self._on_date(moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC))
+            self.on_date(moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC))
 
     def _handle_denial(self, error: api_errors.Denied) -> None:
         hook = self.configuration.refresh_api_key_hook

@@ -12,6 +12,7 @@ import random
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
@@ -126,6 +127,22 @@ class StreamClient(KubeClient):
             raise api_errors.error_without_response(error, request=f"watch {path}") from error
 
 
+@dataclass(frozen=True, slots=True)
+class StreamHandler:
+    """The receiver of a stream."""
+
+    relist: Callable[[], Awaitable[str]]
+    """Brings the receiver up to date by lists, and returns the resourceVersion to watch from; called first, and
+    whenever the stream has lost events."""
+    apply: Callable[[str, Object], None]
+    """Receives type and object of each event, in order."""
+    is_wanted: Callable[[list[bytes]], bool] | None = None
+    """Returns whether to decode an event, by the namespaces that its bytes contain: the object's own, and maybe others
+    within its content. None decodes all."""
+    on_bookmark: Callable[[str], None] = lambda _: None
+    """Receives the resourceVersion of each bookmark."""
+
+
 class KindStream:
     """A watch of one kind that runs until cancelled and reconnects as needed."""
 
@@ -133,24 +150,18 @@ class KindStream:
         self,
         client: StreamClient,
         kind: Kind,
+        handler: StreamHandler,
         *,
-        relist: Callable[[], Awaitable[str]],
-        take: Callable[[str, Object], None],
         clock: Clock,
         labels: str | None = None,
         metadata_only: bool = False,
-        wanted: Callable[[list[bytes]], bool] | None = None,
-        passed: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._client = client
         self._kind = kind
-        self._relist = relist
-        self._sink = take
+        self._handler = handler
         self._clock = clock
         self._labels = labels
         self._metadata_only = metadata_only
-        self._wanted = wanted
-        self._on_bookmark = passed
         self._version = ""
         self._failures = 0
 
@@ -158,7 +169,7 @@ class KindStream:
         """List and watch; API errors are logged and retried."""
         while True:
             try:
-                self._version = await self._relist()
+                self._version = await self._handler.relist()
                 while True:
                     await self._watch_once()
             except ResourceVersionExpired:
@@ -198,13 +209,14 @@ class KindStream:
         except (ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
             raise api_errors.error_without_response(error, request=f"watch {self._kind.path(None)}") from error
         if kind == "BOOKMARK":
-            self._on_bookmark(version)
+            self._handler.on_bookmark(version)
         else:
-            self._sink(kind, obj)
+            self._handler.apply(kind, obj)
         self._version = version
 
     def _is_wanted(self, line: bytes) -> bool:
-        return self._wanted is None or self._wanted(_NAMESPACE.findall(line))
+        is_wanted = self._handler.is_wanted
+        return is_wanted is None or is_wanted(_NAMESPACE.findall(line))
 
     async def _pause_after(self, operation: str, error: api_errors.ApiError) -> None:
         waits = DENIED_RETRY_SECONDS if isinstance(error, api_errors.Denied) else RETRY_SECONDS

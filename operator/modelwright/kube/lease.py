@@ -20,6 +20,7 @@ import logging
 import random
 import secrets
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -45,6 +46,32 @@ class LeaseLost(Exception):
     """This process no longer holds the Lease: it must not write, and must exit."""
 
 
+@dataclass(frozen=True, slots=True)
+class LeaseConfig:
+    """The Lease of one candidate. Raises ValueError unless retry_seconds < renew_seconds < lease_seconds."""
+
+    namespace: str
+    name: str
+    instance: str
+    """Name of the candidate's pod; its identity adds a random suffix."""
+    address: str = ""
+    """host:port of the candidate's HTTP server, published while it holds the Lease; empty: not published."""
+    pod_uid: str = ""
+    """uid of the pod in which this is the only such process; empty: unknown, so a predecessor's Lease has to expire."""
+    shard: str = ""
+    """Label of the Lease; empty: the operator has no shards."""
+    lease_seconds: float = 15.0
+    """How long a Lease is valid without renewal."""
+    renew_seconds: float = 10.0
+    """How long after its last renewal the holder gives up."""
+    retry_seconds: float = 2.0
+    """Interval of renewals, and of a candidate's attempts."""
+
+    def __post_init__(self) -> None:
+        if not self.retry_seconds < self.renew_seconds < self.lease_seconds:
+            raise ValueError("retry_seconds < renew_seconds < lease_seconds must hold")
+
+
 class LeaderElector:
     """One candidate. `acquire` once, then keep `renew` running as a task, then `release`.
 
@@ -55,38 +82,21 @@ class LeaderElector:
     def __init__(
         self,
         client: KubeClient,
+        config: LeaseConfig,
         *,
-        namespace: str,
-        name: str,
-        instance: str,
         on_lost: Callable[[str], None],
-        address: str = "",
-        pod_uid: str = "",
-        shard: str = "",
         clock: Clock | None = None,
-        lease_seconds: float = 15.0,
-        renew_seconds: float = 10.0,
-        retry_seconds: float = 2.0,
         rng: random.Random | None = None,
     ) -> None:
-        if not retry_seconds < renew_seconds < lease_seconds:
-            raise ValueError("retry_seconds < renew_seconds < lease_seconds must hold")
         self._client = client
-        self._namespace = namespace
-        self._name = name
+        self._config = config
         # A restarted pod keeps its name but must not mistake itself for the previous holder.
-        self.identity = f"{instance}_{secrets.token_hex(4)}"
+        self.identity = f"{config.instance}_{secrets.token_hex(4)}"
         self._on_lost = on_lost
-        self._address = address
-        self._pod_uid = pod_uid
-        self._shard = shard
         self._clock: Clock = clock or SystemClock()
-        self._lease_seconds = lease_seconds
-        self._renew_seconds = renew_seconds
-        self._retry_seconds = retry_seconds
         self._rng = rng or random.Random()  # noqa: S311 - jitter, not a secret
         self._lease: Object | None = None
-        # The last state seen of somebody else's Lease, and the moment at which that runs out.
+        # The last observed state of another holder's Lease, and the time at which it expires.
         self._observed: tuple[str, float] | None = None
         self._renewed_at: float | None = None
         self._deadline: Timer | None = None
@@ -102,7 +112,7 @@ class LeaderElector:
     @property
     def is_leading(self) -> bool:
         """Whether this process holds the Lease now, by its own clock."""
-        return self._renewed_at is not None and self._clock.monotonic() - self._renewed_at < self._renew_seconds
+        return self._renewed_at is not None and self._clock.monotonic() - self._renewed_at < self._config.renew_seconds
 
     def seconds_since_renewal(self) -> float | None:
         """Return the age of the last successful renewal; None when this process is not the leader."""
@@ -129,13 +139,13 @@ class LeaderElector:
                 log.info("standing by", extra={"holder": holder, "identity": self.identity})
                 waiting_for = holder
             await self._clock.sleep(
-                min(self._retry_seconds * self._rng.uniform(1.0, 1.2), self._seconds_until_expiry())
+                min(self._config.retry_seconds * self._rng.uniform(1.0, 1.2), self._seconds_until_expiry())
             )
 
     async def renew(self) -> None:
         """Renew every `retry_seconds` until the Lease is lost (`on_lost` has then been called) or this is cancelled."""
         while self._renewed_at is not None:
-            await self._clock.sleep(self._retry_seconds)
+            await self._clock.sleep(self._config.retry_seconds)
             await self._try_renew()
 
     async def release(self) -> None:
@@ -155,7 +165,7 @@ class LeaderElector:
             await self._client.replace(self._build_lease(lease, holder="", seconds=1.0))
         except api_errors.Conflict:
             # A renewal that was cancelled at shutdown may have succeeded nevertheless.
-            newest = await self._client.get(kinds.LEASE, self._namespace, self._name)
+            newest = await self._client.get(kinds.LEASE, self._config.namespace, self._config.name)
             if newest is None or (newest.get("spec") or {}).get("holderIdentity") != self.identity:
                 raise
             await self._client.replace(self._build_lease(newest, holder="", seconds=1.0))
@@ -164,7 +174,7 @@ class LeaderElector:
         """Try once to take the Lease. Returns None on success, else its holder (or a description of the obstacle)."""
         start = self._clock.monotonic()
         try:
-            lease = await self._client.get(kinds.LEASE, self._namespace, self._name)
+            lease = await self._client.get(kinds.LEASE, self._config.namespace, self._config.name)
             self.last_contact = self._clock.monotonic()
             if lease is None:
                 self._record_renewal(await self._client.create(self._build_lease(None, holder=self.identity)), start)
@@ -183,14 +193,14 @@ class LeaderElector:
 
     def _is_of_same_pod(self, lease: Object) -> bool:
         """Return whether its holder was an earlier container of this pod."""
-        return bool(self._pod_uid) and _lease_annotations(lease).get(ANNOTATION_POD_UID) == self._pod_uid
+        return bool(self._config.pod_uid) and _lease_annotations(lease).get(ANNOTATION_POD_UID) == self._config.pod_uid
 
     def _has_expired(self, lease: Object) -> bool:
         """Return whether this state of the Lease has been observed for as long as its duration."""
         now = self._clock.monotonic()
         version = str(lease["metadata"]["resourceVersion"])
         if self._observed is None or self._observed[0] != version:
-            duration = float((lease.get("spec") or {}).get("leaseDurationSeconds") or self._lease_seconds)
+            duration = float((lease.get("spec") or {}).get("leaseDurationSeconds") or self._config.lease_seconds)
             self._observed = (version, now + duration)
             return False
         return now >= self._observed[1]
@@ -199,7 +209,7 @@ class LeaderElector:
         """Return the seconds until the observed state of the Lease expires; the retry interval when it already has, or
         none was observed."""
         seconds = self._observed[1] - self._clock.monotonic() if self._observed is not None else 0.0
-        return seconds if seconds > 0 else self._retry_seconds
+        return seconds if seconds > 0 else self._config.retry_seconds
 
     async def _try_renew(self) -> None:
         start = self._clock.monotonic()
@@ -224,7 +234,7 @@ class LeaderElector:
     async def _reread_lease(self) -> None:
         """Read the Lease after a conflict: our earlier renewal whose response was lost, an edit, or a new holder."""
         try:
-            lease = await self._client.get(kinds.LEASE, self._namespace, self._name)
+            lease = await self._client.get(kinds.LEASE, self._config.namespace, self._config.name)
         except api_errors.ApiError as error:
             log.warning("the Lease could not be read, trying again", extra={"error": str(error)})
             return
@@ -241,7 +251,7 @@ class LeaderElector:
         old = dict((lease or {}).get("spec") or {})
         spec: Object = {
             "holderIdentity": holder,
-            "leaseDurationSeconds": max(1, round(seconds or self._lease_seconds)),
+            "leaseDurationSeconds": max(1, round(seconds or self._config.lease_seconds)),
             "renewTime": now,
             "acquireTime": now,
             "leaseTransitions": int(old.get("leaseTransitions") or 0),
@@ -250,14 +260,16 @@ class LeaderElector:
             spec["leaseTransitions"] += 1
         elif old.get("acquireTime"):
             spec["acquireTime"] = old["acquireTime"]
-        metadata: Object = {"namespace": self._namespace, "name": self._name}
-        annotations = {ANNOTATION_ADDRESS: self._address, ANNOTATION_POD_UID: self._pod_uid} if holder else {}
+        metadata: Object = {"namespace": self._config.namespace, "name": self._config.name}
+        annotations = (
+            {ANNOTATION_ADDRESS: self._config.address, ANNOTATION_POD_UID: self._config.pod_uid} if holder else {}
+        )
         if holder and (followed := self.followed_version()) is not None:
             annotations[ANNOTATION_FOLLOWED] = str(followed)
         if any(annotations.values()):
             metadata["annotations"] = {key: value for key, value in annotations.items() if value}
-        if self._shard:
-            metadata["labels"] = {LABEL_SHARD: self._shard}
+        if self._config.shard:
+            metadata["labels"] = {LABEL_SHARD: self._config.shard}
         if lease is not None:
             metadata["resourceVersion"] = lease["metadata"]["resourceVersion"]
             metadata["uid"] = lease["metadata"]["uid"]
@@ -268,11 +280,11 @@ class LeaderElector:
         self._renewed_at = since
         if self._deadline is not None:
             self._deadline.cancel()
-        seconds = self._renew_seconds - (self._clock.monotonic() - since)
+        seconds = self._config.renew_seconds - (self._clock.monotonic() - since)
         self._deadline = self._clock.call_later(seconds, self._on_deadline)
 
     def _on_deadline(self) -> None:
-        self._report_loss(f"the Lease could not be renewed for {self._renew_seconds:g} s")
+        self._report_loss(f"the Lease could not be renewed for {self._config.renew_seconds:g} s")
 
     def _report_loss(self, reason: str) -> None:
         if self._renewed_at is not None:

@@ -25,7 +25,7 @@ from modelwright.api import names
 from modelwright.kube import api_errors, kinds
 from modelwright.kube.client import KubeClient
 from modelwright.kube.kinds import Kind
-from modelwright.kube.store import Identity, Store, is_newer
+from modelwright.kube.store import Identity, Place, Store, is_newer
 from modelwright.obs import metrics
 from modelwright.obs.clock import Clock, SystemClock
 
@@ -38,8 +38,6 @@ DISCOVERY_SECONDS = 60.0
 RETRY_SECONDS = 60.0
 MAX_STALLED_RESYNCS = 2
 MAX_REPAIRS = 100
-
-Place = tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -91,49 +89,59 @@ class ResyncReport:
     ahead: list[tuple[Kind, Place]] = field(default_factory=list)
 
 
-class Resync:
-    """`served` are the kinds found at start, of those in `among`; `look_again` is called after each sweep to enqueue
-    every object of ours.
+@dataclass(frozen=True, slots=True)
+class ResyncConfig:
+    """Kinds and timing of the resync; times are in seconds."""
 
-    `on_fatal(reason)` and `on_kinds_changed(reason)` end the process: with exit code 1, and 0 after giving the Lease
-    back.
-    """
+    served: Collection[Kind]
+    """The kinds of `among` that the API server served at start."""
+    among: Collection[Kind] = kinds.ALL_KINDS
+    """The kinds to discover."""
+    interval: float = INTERVAL_SECONDS
+    grace: float = GRACE_SECONDS
+    """How long the watch may be behind a list."""
+    discovery: float = DISCOVERY_SECONDS
+
+
+@dataclass(frozen=True, slots=True)
+class ResyncHooks:
+    """The effects of the resync on its process."""
+
+    enqueue_all: Callable[[], None]
+    """Enqueues every object of ours; called after each resync."""
+    on_fatal: Callable[[str], None]
+    """Ends the process with exit code 1, for this reason."""
+    on_kinds_changed: Callable[[str], None]
+    """Ends the process with exit code 0 after it has released the Lease, for this reason."""
+
+
+class Resync:
+    """Resyncs the store and discovers kinds, each in a task of its own."""
 
     def __init__(
         self,
         client: KubeClient,
         store: Store,
         watched: Sequence[WatchedKind],
+        config: ResyncConfig,
+        hooks: ResyncHooks,
         *,
-        served: Collection[Kind],
-        look_again: Callable[[], None],
-        on_fatal: Callable[[str], None],
-        on_kinds_changed: Callable[[str], None],
         clock: Clock | None = None,
-        interval: float = INTERVAL_SECONDS,
-        grace: float = GRACE_SECONDS,
-        discovery: float = DISCOVERY_SECONDS,
-        among: Collection[Kind] = kinds.ALL_KINDS,
         rng: random.Random | None = None,
     ) -> None:
         self._client = client
         self._store = store
         self._watched = tuple(watched)
-        self._served = frozenset(served)
-        self._among = tuple(among)
-        self._enqueue_all = look_again
-        self._on_fatal = on_fatal
-        self._on_kinds_changed = on_kinds_changed
+        self._config = config
+        self._served = frozenset(config.served)
+        self._hooks = hooks
         self._clock: Clock = clock or SystemClock()
-        self._interval = interval
-        self._grace = grace
-        self._discovery = discovery
         self._rng = rng or random.Random()  # noqa: S311 - jitter, not a secret
         self._stalled_resyncs: dict[Kind, int] = {}
 
     async def run(self) -> None:
         """Resync every `interval` +-20 %, until cancelled."""
-        wait = self._interval
+        wait = self._config.interval
         while True:
             await self._clock.sleep(wait * self._rng.uniform(1 - JITTER, 1 + JITTER))
             try:
@@ -141,24 +149,24 @@ class Resync:
             except api_errors.ApiError as error:
                 metrics.SWEEPS.labels("error").inc()
                 log.warning("a resync failed, trying again", extra={"error": str(error)})
-                wait = min(RETRY_SECONDS, self._interval)
+                wait = min(RETRY_SECONDS, self._config.interval)
             else:
                 metrics.SWEEPS.labels("ok").inc()
-                wait = self._interval
+                wait = self._config.interval
 
     async def run_discovery(self) -> None:
         """Discover kinds that appear or disappear every `discovery` seconds, until cancelled."""
         while True:
-            await self._clock.sleep(self._discovery)
+            await self._clock.sleep(self._config.discovery)
             try:
-                served = await self._client.served_kinds(self._among)
+                served = await self._client.served_kinds(self._config.among)
             except api_errors.ApiError as error:
                 log.warning("the served kinds could not be discovered, trying again", extra={"error": str(error)})
                 continue
             changes = [f"{k.kind} appeared" for k in served - self._served]
             changes += [f"{k.kind} is gone" for k in self._served - served]
             if changes:
-                self._on_kinds_changed(", ".join(sorted(changes)))
+                self._hooks.on_kinds_changed(", ".join(sorted(changes)))
 
     async def resync_once(self) -> ResyncReport:
         """Run one resync, with its repairs. Raises ApiError when a request fails."""
@@ -184,13 +192,13 @@ class Resync:
                     report.ahead.append((watched.kind, place))
             suspects[watched.kind] = self._find_missing(watched.kind, listed)
         if any(suspects.values()):
-            await self._clock.sleep(self._grace)
+            await self._clock.sleep(self._config.grace)
         for kind, places in suspects.items():
             late = self._find_missing(kind, places)
             report.behind += [(kind, place) for place in late]
             metrics.WATCH_DIVERGENCE.labels(kind.kind).inc(len(late))
             await self._fetch_missing(kind, late)
-        self._enqueue_all()
+        self._hooks.enqueue_all()
         return report
 
     async def _matches_store(self, kind: Kind, place: Place) -> bool:
@@ -219,12 +227,12 @@ class Resync:
             self._stalled_resyncs[kind] = self._stalled_resyncs.get(kind, 0) + 1 if behind else 0
         stalled = sorted(kind.kind for kind, strikes in self._stalled_resyncs.items() if strikes >= MAX_STALLED_RESYNCS)
         if report.ahead:
-            self._on_fatal(
+            self._hooks.on_fatal(
                 f"the API server knows {_format_place(*report.ahead[0])} only in an older state than this process: "
                 "it was restored from a backup"
             )
         elif stalled:
-            self._on_fatal(
+            self._hooks.on_fatal(
                 f"the watch of {', '.join(stalled)} has stalled: {MAX_STALLED_RESYNCS} resyncs in a row found it behind"
             )
 

@@ -13,8 +13,8 @@ from modelwright.core.sharding import NamespaceClaim, NamespaceNotOwned, Namespa
 from modelwright.kube import api_errors, kinds
 from modelwright.kube.client import KubeClient
 from modelwright.kube.kinds import Kind
-from modelwright.kube.resync import Place, Resync, WatchedKind
-from modelwright.kube.store import Identity, Indexer, Store
+from modelwright.kube.resync import Resync, WatchedKind
+from modelwright.kube.store import Identity, Indexer, Place, Store
 
 Object = dict[str, Any]
 
@@ -52,11 +52,11 @@ class ShardStore(Store):
 
     def __init__(self, ownership: NamespaceOwnership, indexers: Mapping[str, Indexer] | None = None) -> None:
         super().__init__(indexers)
-        self._own = ownership
+        self.ownership = ownership
 
     def keeps_namespace(self, kind: Kind, namespace: str) -> bool:
         """Return whether objects of this kind are kept from that namespace."""
-        return not kind.namespaced or kind in CLUSTER_WIDE_KINDS or self._own.is_mine(namespace)
+        return not kind.namespaced or kind in CLUSTER_WIDE_KINDS or self.ownership.is_mine(namespace)
 
     def apply(self, kind: Kind, event_type: str | None, obj: Mapping[str, Any]) -> tuple[Object | None, Object | None]:
         namespace = str(obj["metadata"].get("namespace") or "")

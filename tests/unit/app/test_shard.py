@@ -14,7 +14,7 @@ from modelwright.app.shard import PeerLeases, ShardSession
 from modelwright.core.sharding import NamespaceOwnership, NamespaceState, PeerLease
 from modelwright.kube import kinds
 from modelwright.kube.kinds import Kind
-from modelwright.kube.lease import ANNOTATION_ADDRESS, ANNOTATION_FOLLOWED, LeaderElector
+from modelwright.kube.lease import ANNOTATION_ADDRESS, ANNOTATION_FOLLOWED, LeaderElector, LeaseConfig
 from modelwright.kube.queue import Key, WorkQueue
 from modelwright.kube.resync import WatchedKind
 from modelwright.kube.sharded import ShardStore
@@ -127,17 +127,14 @@ class Fixture:
         self.store = ShardStore(self.own)
         self.queue = WorkQueue(self.clock)
         self.elector = LeaderElector(
-            self.client,
-            namespace="ns",
-            name="l",
-            instance="i",
+            self.client,  # type: ignore[arg-type]
+            LeaseConfig("ns", "l", "i"),
             on_lost=pytest.fail,
-            clock=self.clock,  # type: ignore[arg-type]
+            clock=self.clock,
         )
         self.stopped: list[str] = []
         self.shard = ShardSession(
             RED,
-            self.own,
             self.client,
             self.store,
             self.queue,

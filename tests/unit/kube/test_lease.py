@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from modelwright.api.names import LABEL_SHARD
 from modelwright.kube import api_errors, kinds
-from modelwright.kube.lease import ANNOTATION_FOLLOWED, LeaderElector, LeaseLost
+from modelwright.kube.lease import ANNOTATION_FOLLOWED, LeaderElector, LeaseConfig, LeaseLost
 from modelwright.obs.clock import FakeClock
 from tests.unit.kube.fakes import FakeClient, transient
 
@@ -23,12 +23,8 @@ class Candidate:
         self.lost: list[str] = []
         self.elector = LeaderElector(
             client,
-            namespace="ns",
-            name="lease",
-            instance=name,
+            LeaseConfig("ns", "lease", name, address=f"{name}:8080", pod_uid=pod_uid),
             on_lost=self.lost.append,
-            address=f"{name}:8080",
-            pod_uid=pod_uid,
             clock=clock,
             rng=random.Random(1),
         )
@@ -313,16 +309,7 @@ async def test_no_access_is_told_and_tried_again(world: World, caplog: pytest.Lo
 def test_times_that_do_not_fit_are_refused(times: tuple[float, float, float]) -> None:
     lease, renew, retry = times
     with pytest.raises(ValueError, match="must hold"):
-        LeaderElector(
-            FakeClient(),  # type: ignore[arg-type]
-            namespace="ns",
-            name="lease",
-            instance="a",
-            on_lost=print,
-            lease_seconds=lease,
-            renew_seconds=renew,
-            retry_seconds=retry,
-        )
+        LeaseConfig("ns", "lease", "a", lease_seconds=lease, renew_seconds=renew, retry_seconds=retry)
 
 
 FAULTS = st.lists(
@@ -399,9 +386,7 @@ async def test_a_standby_knows_where_the_leader_is_until_it_leads_itself(world: 
 
 async def test_a_shards_lease_has_its_label_and_says_how_far_namespaces_are_followed() -> None:
     clock, client = FakeClock(), FakeClient()
-    elector = LeaderElector(
-        client, namespace="ns", name="lease", instance="one", on_lost=pytest.fail, shard="red", clock=clock
-    )
+    elector = LeaderElector(client, LeaseConfig("ns", "lease", "one", shard="red"), on_lost=pytest.fail, clock=clock)
     await elector.acquire()
     metadata = client.objects[kinds.LEASE, "ns", "lease"]["metadata"]
     assert metadata["labels"] == {LABEL_SHARD: "red"}

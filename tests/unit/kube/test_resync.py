@@ -9,7 +9,7 @@ import pytest
 
 from modelwright.api.names import MANAGED_SELECTOR
 from modelwright.kube import kinds
-from modelwright.kube.resync import Resync, ResyncReport, WatchedKind, watched_kinds
+from modelwright.kube.resync import Resync, ResyncConfig, ResyncHooks, ResyncReport, WatchedKind, watched_kinds
 from modelwright.kube.store import Store
 from modelwright.obs.clock import FakeClock
 from tests.unit.kube.fakes import FakeClient, model, transient
@@ -30,15 +30,17 @@ class World:
             self.client,  # type: ignore[arg-type]
             self.store,
             (WatchedKind(kinds.MODEL), WatchedKind(kinds.DEPLOYMENT, MANAGED_SELECTOR)),
-            served=kinds.ALL_KINDS,
-            look_again=self._look_again,
-            on_fatal=lambda why: self.ended.append(("fatal", why)),
-            on_kinds_changed=lambda why: self.ended.append(("kinds", why)),
+            ResyncConfig(served=kinds.ALL_KINDS),
+            ResyncHooks(
+                enqueue_all=self._enqueue_all,
+                on_fatal=lambda reason: self.ended.append(("fatal", reason)),
+                on_kinds_changed=lambda reason: self.ended.append(("kinds", reason)),
+            ),
             clock=self.clock,
             rng=random.Random(1),
         )
 
-    def _look_again(self) -> None:
+    def _enqueue_all(self) -> None:
         self.looked_again += 1
 
     async def let_run(self, work: Coroutine[Any, Any, Any], seconds: float, step: float = 0.5) -> asyncio.Task[Any]:

@@ -13,7 +13,7 @@ from modelwright.core.sharding import NamespaceOwnership, NamespaceState, PeerLe
 from modelwright.kube import api_errors, kinds
 from modelwright.kube.client import KubeClient
 from modelwright.kube.kinds import Kind
-from modelwright.kube.resync import WatchedKind
+from modelwright.kube.resync import ResyncConfig, ResyncHooks, WatchedKind
 from modelwright.kube.sharded import (
     RECONCILE_CLAIM,
     UNANSWERED_WRITE_SECONDS,
@@ -264,12 +264,9 @@ async def test_a_sweep_sees_the_shards_own_and_takes_nothing_of_others_for_lost(
         client,
         store,
         [WatchedKind(kinds.SERVICE)],
-        served=(),
-        look_again=lambda: None,
-        on_fatal=pytest.fail,
-        on_kinds_changed=pytest.fail,
+        ResyncConfig(served=(), grace=0),
+        ResyncHooks(enqueue_all=lambda: None, on_fatal=pytest.fail, on_kinds_changed=pytest.fail),
         clock=clock,
-        grace=0,
         own=own,
         complete=complete.__contains__,
     )

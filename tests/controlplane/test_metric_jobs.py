@@ -10,6 +10,8 @@ from modelwright.measurement.job_report import build_environment
 from modelwright.render.images import Images
 from modelwright.render.metric_job import render_metric_job
 from tests.lib.measurement import make_request, metric
+from modelwright.render.metric_job import JobMeasurement, render_metric_job
+from tests.lib.measurement import metric
 
 pytestmark = pytest.mark.controlplane
 
@@ -36,13 +38,9 @@ def test_the_least_template_makes_a_job_that_is_accepted(crd_server: Any) -> Non
     assert asked is not None
     job = render_metric_job(
         ROLLOUT,
-        "score",
-        asked,
-        key="u/1",
-        version="digits-v2",
-        attempt="1",
-        environment=build_environment(make_request()),
-        images=Images("example.com/fetch:1"),
+        JobMeasurement("score", asked, "u/1", "digits-v2", "1"),
+        build_environment(ask()),
+        Images("example.com/fetch:1"),
     )
     answer = crd_server.run("create", "--dry-run=server", "--validate=strict", "-f", "-", objects=job)
     assert answer.returncode == 0, answer.stderr

@@ -16,6 +16,7 @@ from modelwright.core.revision import Revision
 from modelwright.core.runtime_choice import RuntimeCandidate, RuntimeChoice, choose_runtime
 from modelwright.render.images import Images
 from modelwright.render.pod_template import pod_template
+from modelwright.render.revision_input import RevisionInput
 from tests.lib.control_plane import ROOT
 
 pytestmark = pytest.mark.controlplane
@@ -46,9 +47,8 @@ def rendered(path: Path, name: str) -> dict[str, Any]:
     content = VersionContent.model_validate({"artifact": {"uri": "s3://models/digits/1", "format": {"name": name}}})
     model = {"metadata": {"name": "digits", "namespace": "restricted"}}
     revision, digest = Revision("digits-v1", "abcdefghij"), "sha256:" + "0" * 64
-    template = pod_template(
-        model, Serving(), "digits-v1", content, digest, choice, revision, Images("modelwright/fetch")
-    )
+    inputs = RevisionInput(revision, content, digest, choice, Serving())
+    template = pod_template(model, inputs, Images("modelwright/fetch"))
     template["metadata"].update(name="digits", namespace="restricted")
     return {"apiVersion": "v1", "kind": "Pod", **template}
 

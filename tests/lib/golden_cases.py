@@ -13,6 +13,7 @@ from modelwright.core.rollout.traffic_split import HeaderCondition, TrafficShare
 from modelwright.core.runtime_choice import RuntimeChoice
 from modelwright.render import drift_monitor_pod, fetch_container, routes, training_stages, workload
 from modelwright.render import gate_jobs as gate_renderers
+from modelwright.render.mirror_target import MirrorSettings
 from modelwright.traffic.gateway_api import MARK_FEATURE, MIRROR_FEATURE, MIRROR_PERCENT_FEATURE, GatewayRouter
 from modelwright.traffic.port import RoutingObjects, TrafficRouter
 from modelwright.traffic.service import ServiceRouter
@@ -180,7 +181,7 @@ def observer_of_a_model() -> list[Json]:
     reference = ReferenceSample(uri="s3://models/digits/1/reference.json", digest=DIGEST)
     sample = drift_monitor_pod.reference_source(reference, artifact)
     made = drift_monitor_pod.monitor_deployment(
-        raw_model(), SERVING, sample, Monitoring(), IMAGES, token="sesame", service_account="reader"
+        raw_model(), SERVING, sample, Monitoring(), IMAGES, MirrorSettings("sesame", service_account="reader")
     )
     return [drift_monitor_pod.monitor_service(raw_model()), made]
 
@@ -223,14 +224,11 @@ def gate_jobs() -> list[Json]:
         gate_renderers.infra_job(
             rollout(),
             InfraGate.model_validate(infra_gate),
-            CANDIDATE,
-            stored(raw_model(), runtime),
+            gate_renderers.ProbedCandidate(
+                CANDIDATE, stored(raw_model(), runtime), "V2", 30, service_account="models-reader", pods=["10.0.0.1"]
+            ),
             tuple(map(Sample.model_validate, samples)),
             IMAGES,
-            protocol="V2",
-            request_seconds=30,
-            service_account="models-reader",
-            pods=["10.0.0.1"],
         ),
     ]
 

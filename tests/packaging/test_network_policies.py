@@ -12,6 +12,7 @@ import yaml
 
 from modelwright.core.revision import Revision
 from modelwright.render import comparer_pod
+from modelwright.render.mirror_target import MirrorSettings
 from tests.lib.network_policies import Pod, allowed, selects
 from tests.packaging.render import NAMESPACE, ROOT, Object, only, template
 from tests.unit.render.builders import IMAGES, raw_model
@@ -36,7 +37,7 @@ OTHERS = {
 def _rendered() -> Iterator[tuple[str, Pod]]:
     """Every pod of tests/golden, and the comparer's, by role."""
     old, new = Revision("digits-v1", "aaa"), Revision("digits-v2", "bbb")
-    found = [comparer_pod.comparer_deployment(raw_model(), old, new, IMAGES)]
+    found = [comparer_pod.comparer_deployment(raw_model(), old, new, IMAGES, MirrorSettings())]
     for file in sorted((ROOT / "tests/golden").glob("*.yaml")):
         found += [obj for obj in yaml.safe_load_all(file.read_text()) if obj]
     for obj in found:

@@ -24,7 +24,7 @@ from modelwright.obs.read_child import read_child
 from modelwright.reconcile.children import is_controlled_by
 from modelwright.render import helper_pod_placement
 from modelwright.render.images import Images
-from modelwright.render.metric_job import LABEL_MEASURES, measured_label, render_metric_job
+from modelwright.render.metric_job import LABEL_MEASURES, JobMeasurement, measured_label, render_metric_job
 from modelwright.render.strategic_merge import MergeError
 
 Object = dict[str, Any]

@@ -40,6 +40,7 @@ from modelwright.reconcile.context import Context
 from modelwright.reconcile.snapshot import ModelSnapshot, RevisionPlan
 from modelwright.render import stored_revision as revisions
 from modelwright.render.fetch_container import CacheProof, cache_claim
+from modelwright.render.revision_input import RevisionInput
 from modelwright.render.strategic_merge import MergeError
 from modelwright.traffic.gateway_api import GatewayRouter
 from modelwright.traffic.port import RouteStatus, RoutingObjects
@@ -333,18 +334,8 @@ def _plan_revision(
         # A revision that never worked takes up a mended runtime by itself; nobody is served by it.
         number = 1 + max((obj.get("revision", 0) for obj in stored.values()), default=0)
         try:
-            kept = revisions.render_stored_revision(
-                raw,
-                model.spec,
-                version.name,
-                version.spec,
-                digest,
-                choice,
-                revision,
-                context.images,
-                number,
-                proof,
-            )
+            inputs = RevisionInput(revision, version.spec, digest, choice, model.spec.serving, proof)
+            kept = revisions.render_stored_revision(raw, inputs, context.images, number)
         except MergeError as error:
             return Problem(Reason.INVALID_POD_TEMPLATE, str(error), stalled=True)
         outdated = None

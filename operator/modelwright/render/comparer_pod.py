@@ -6,7 +6,7 @@ from typing import Any
 from modelwright.api import names
 from modelwright.core.revision import Revision
 from modelwright.render.images import Images
-from modelwright.render.mirror_target import MirrorTarget, service_url
+from modelwright.render.mirror_target import MirrorSettings, MirrorTarget, service_url
 
 Json = dict[str, Any]
 
@@ -27,27 +27,17 @@ def comparer_deployment(
     serving: Revision,
     candidate: Revision,
     images: Images,
-    *,
-    token: str = "",
-    request_seconds: int = 30,
-    service_account: str | None = None,
+    settings: MirrorSettings,
 ) -> Json:
-    """Render the Deployment whose one pod compares this pair of revisions."""
+    """Render the Deployment whose one pod compares this pair of revisions. It waits for a response as long as the
+    Model's longest request and drain take together."""
     environment = {
         "SERVING_URL": service_url(model, serving),
         "CANDIDATE_URL": service_url(model, candidate),
         "SERVING_REVISION": serving.hash,
         "CANDIDATE_REVISION": candidate.hash,
     }
-    return _COMPARER.render_deployment(
-        model,
-        _pair_key(serving, candidate),
-        environment,
-        images,
-        token=token,
-        service_account=service_account,
-        request_seconds=request_seconds,
-    )
+    return _COMPARER.render_deployment(model, _pair_key(serving, candidate), environment, images, settings)
 
 
 def comparer_service(model: Json) -> Json:

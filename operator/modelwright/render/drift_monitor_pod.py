@@ -12,7 +12,7 @@ from modelwright.api.v1alpha1.version import Artifact, ReferenceSample
 from modelwright.core.revision import Revision
 from modelwright.render import fetch_container, helper_pod_placement
 from modelwright.render.images import Images
-from modelwright.render.mirror_target import MirrorTarget, service_url
+from modelwright.render.mirror_target import MirrorSettings, MirrorTarget, service_url
 
 Json = dict[str, Any]
 
@@ -50,13 +50,10 @@ def reference_source(reference: ReferenceSample, artifact: Artifact) -> Referenc
 def monitor_deployment(
     model: Json,
     serving: Revision,
-    wanted: ReferenceSource,
+    reference: ReferenceSource,
     monitoring: Monitoring,
     images: Images,
-    *,
-    token: str = "",
-    request_seconds: int = 30,
-    service_account: str | None = None,
+    settings: MirrorSettings,
 ) -> Json:
     """Render the Deployment whose one pod monitors the requests of the revision `serving`."""
     environment = {
@@ -82,31 +79,29 @@ def monitor_deployment(
     if monitoring.categories.floor is not None:
         environment["CATEGORIES_FLOOR"] = monitoring.categories.floor
     fetched = fetch_container.fetch_contents(
-        {"reference": (wanted, wanted.digest, REFERENCE_DIR)}, images, names.ROLE_OBSERVER
+        {"reference": (reference, reference.digest, REFERENCE_DIR)}, images, names.ROLE_OBSERVER
     )
     for fetch in fetched.containers:
         fetch_container.set_variables(fetch, {"MODELWRIGHT_FETCH_MAX_BYTES": str(REFERENCE_BYTES)})
-    made_for = names.content_hash(
+    fingerprint = names.content_hash(
         [
             serving.hash,
             environment,
             fetched.containers,
             fetched.volumes,
             images.operator,
-            token,
-            service_account,
-            request_seconds,
+            settings.token,
+            settings.service_account,
+            settings.request_seconds,
             *helper_pod_placement.placement_annotation(images, names.ROLE_OBSERVER).values(),
         ]
     )
     return _MONITOR.render_deployment(
         model,
-        made_for,
+        fingerprint,
         environment,
         images,
-        token=token,
-        service_account=service_account,
-        request_seconds=request_seconds,
+        settings,
         container={"volumeMounts": fetched.mounts},
         pod={"initContainers": fetched.containers, "volumes": fetched.volumes},
     )

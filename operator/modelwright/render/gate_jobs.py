@@ -56,18 +56,25 @@ def job_name(rollout: Json, gate: str) -> str:
     return names.cut_with_hash(f"{name}-{gate}", names.LABEL_VALUE_MAX, name, uid, gate)
 
 
+@dataclass(frozen=True, slots=True)
+class ProbedCandidate:
+    """The candidate as the prober reaches it."""
+
+    revision: Revision
+    stored: Json
+    """Its ControllerRevision."""
+    protocol: str
+    """The inference protocol of its runtime."""
+    request_seconds: int
+    """How long one response may take."""
+    service_account: str | None = None
+    """ServiceAccount whose image pull secrets the prober's pod uses; it has no rights."""
+    pods: Sequence[str] = ()
+    """Addresses of its pods, whose memory is measured when there is a budget."""
+
+
 def infra_job(
-    rollout: Json,
-    gate: InfraGate,
-    candidate: Revision,
-    stored: Json,
-    samples: Sequence[Sample],
-    images: Images,
-    *,
-    protocol: str,
-    request_seconds: int,
-    service_account: str | None = None,
-    pods: Sequence[str] = (),
+    rollout: Json, gate: InfraGate, candidate: ProbedCandidate, samples: Sequence[Sample], images: Images
 ) -> Json:
     """Render the Job that sends the version's samples to the candidate's own Service.
 
@@ -76,13 +83,13 @@ def infra_job(
     model, namespace = rollout["spec"]["modelRef"]["name"], rollout["metadata"]["namespace"]
     budget = parse_duration(gate.timeout)
     environment = {
-        "URL": f"http://{names.revision_name(model, candidate.hash)}.{namespace}.svc",
+        "URL": f"http://{names.revision_name(model, candidate.revision.hash)}.{namespace}.svc",
         "MODEL_NAME": model,
-        "PROTOCOL": protocol,
+        "PROTOCOL": candidate.protocol,
         "REPEATS": str(gate.repeats),
         "TIMEOUT_SECONDS": f"{budget:g}",
-        "REQUEST_SECONDS": str(request_seconds),
-        **({"READINESS_PATH": path} if (path := _service_readiness_path(stored)) else {}),
+        "REQUEST_SECONDS": str(candidate.request_seconds),
+        **({"READINESS_PATH": path} if (path := _service_readiness_path(candidate.stored)) else {}),
         **_sample_variables(samples),
     }
     if gate.latency is not None:
@@ -90,15 +97,14 @@ def infra_job(
         environment["LATENCY_SECONDS"] = f"{parse_duration(gate.latency.max):g}"
     if gate.memory is not None:
         environment["MEMORY_BYTES"] = f"{parse_quantity(gate.memory):.0f}"
-        environment["METRICS_URLS"] = ",".join(_metrics_urls(stored, pods))
+        environment["METRICS_URLS"] = ",".join(_metrics_urls(candidate.stored, candidate.pods))
     container = _own_container("check", ROLE_INFRA, environment, {"cpu": "100m", "memory": "64Mi"}, "256Mi", images)
     template = {
         "metadata": {},
-        "spec": {**user_pod_template.default_pod_spec(images, service_account), "containers": [container]},
+        "spec": {**user_pod_template.default_pod_spec(images, candidate.service_account), "containers": [container]},
     }
-    return _gate_job(
-        rollout, ROLE_INFRA, candidate, template, _PROBE_TRIES, math.ceil(budget) + _POD_START_SECONDS, images
-    )
+    limits = _JobLimits(_PROBE_TRIES, math.ceil(budget) + _POD_START_SECONDS)
+    return _gate_job(rollout, ROLE_INFRA, candidate.revision, template, limits, images)
 
 
 def scan_job(rollout: Json, gate: ScanGate, candidate: Revision, wanted: EvaluatedContent, images: Images) -> Json:
@@ -118,15 +124,8 @@ def scan_job(rollout: Json, gate: ScanGate, candidate: Revision, wanted: Evaluat
         "containers": [{**container, "volumeMounts": fetched.mounts}],
         "volumes": fetched.volumes,
     }
-    return _gate_job(
-        rollout,
-        ROLE_SCAN,
-        candidate,
-        {"metadata": {}, "spec": spec},
-        _PROBE_TRIES,
-        math.ceil(parse_duration(gate.timeout)),
-        images,
-    )
+    limits = _JobLimits(_PROBE_TRIES, math.ceil(parse_duration(gate.timeout)))
+    return _gate_job(rollout, ROLE_SCAN, candidate, {"metadata": {}, "spec": spec}, limits, images)
 
 
 def evaluation_job(
@@ -172,16 +171,9 @@ def evaluation_job(
     base = user_pod_template.default_pod_spec(images, service_account or wanted.artifact.service_account_name)
     fetched = fetch_container.fetch_contents(contents, images, ROLE_EVALUATION, cached)
     spec = user_pod_template.merge_pod_spec(gate.template, TEMPLATE_PATH, base, environment, fetched)
-    return _gate_job(
-        rollout,
-        ROLE_EVALUATION,
-        candidate,
-        {**gate.template, "spec": spec},
-        gate.backoff_limit,
-        math.ceil(parse_duration(gate.timeout)),
-        images,
-        gate.template.get("spec"),
-    )
+    template = {**gate.template, "spec": spec}
+    limits = _JobLimits(gate.backoff_limit, math.ceil(parse_duration(gate.timeout)))
+    return _gate_job(rollout, ROLE_EVALUATION, candidate, template, limits, images, gate.template.get("spec"))
 
 
 def _own_container(
@@ -217,13 +209,18 @@ def format_gated_figures(metrics: Sequence[EvaluationMetric]) -> str:
     return json.dumps(required, ensure_ascii=False, separators=(",", ":")).replace("$", "\\u0024")
 
 
+@dataclass(frozen=True, slots=True)
+class _JobLimits:
+    retries: int
+    seconds: int
+
+
 def _gate_job(
     rollout: Json,
     gate: str,
     candidate: Revision,
     template: Json,
-    tries: int,
-    timeout: int,
+    limits: _JobLimits,
     images: Images,
     authored_spec: Json | None = None,
 ) -> Json:
@@ -243,8 +240,8 @@ def _gate_job(
             "ownerReferences": [owner_reference(rollout)],
         },
         "spec": {
-            "backoffLimit": tries,
-            "activeDeadlineSeconds": timeout,
+            "backoffLimit": limits.retries,
+            "activeDeadlineSeconds": limits.seconds,
             "template": helper_pod_placement.place_template(
                 user_pod_template.merge_metadata(template, TEMPLATE_PATH, labels),
                 template["spec"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from modelwright.api import names
@@ -26,31 +27,37 @@ def measured_label(key: str, metric: str) -> str:
     return names.short_hash(f"{key}{chr(0)}{metric}")
 
 
+@dataclass(frozen=True, slots=True)
+class JobMeasurement:
+    """One measurement of a metric by a Job."""
+
+    metric: str
+    job: JobMetric
+    key: str
+    """Identifies the rollout and its step."""
+    version: str
+    """Version of the candidate."""
+    attempt: str
+    """Distinguishes this measurement from earlier ones."""
+
+
 def render_metric_job(
-    rollout: Json,
-    metric: str,
-    asked: JobMetric,
-    *,
-    key: str,
-    version: str,
-    attempt: str,
-    environment: Mapping[str, str],
-    images: Images,
+    rollout: Json, measurement: JobMeasurement, environment: Mapping[str, str], images: Images
 ) -> Json:
     """Render the Job that measures a metric once. `environment` precedes the containers' own variables.
 
     It has one attempt, and is owned by the ModelRollout. Security contexts default to the restricted Pod Security
     Standard. Raises MergeError, naming the field, for an invalid pod template.
     """
-    model = rollout["spec"]["modelRef"]["name"]
-    labels = names.child_labels(role=ROLE_METRIC, model=model, version=version) | {
-        LABEL_MEASURES: measured_label(key, metric)
+    model, metric, template = rollout["spec"]["modelRef"]["name"], measurement.metric, measurement.job.template
+    labels = names.child_labels(role=ROLE_METRIC, model=model, version=measurement.version) | {
+        LABEL_MEASURES: measured_label(measurement.key, metric)
     }
     path = f"metric {metric}: job.template"
-    given = user_pod_template.typed_member(asked.template, "metadata", dict, path)
+    metadata = user_pod_template.typed_member(template, "metadata", dict, path)
     spec = strategic_merge(
         user_pod_template.default_pod_spec(images),
-        user_pod_template.typed_member(asked.template, "spec", dict, path),
+        user_pod_template.typed_member(template, "spec", dict, path),
         f"{path}.spec",
     )
     containers = spec.get("containers")
@@ -61,14 +68,19 @@ def render_metric_job(
         for index, entry in enumerate(containers)
     ]
     authored_labels = {
-        key: value for key, value in (given.get("labels") or {}).items() if not key.startswith(f"{names.GROUP}/")
+        key: value for key, value in (metadata.get("labels") or {}).items() if not key.startswith(f"{names.GROUP}/")
     }
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": {
             "name": names.cut_with_hash(
-                f"{model}-{metric}", names.LABEL_VALUE_MAX, rollout["metadata"]["uid"], key, metric, attempt
+                f"{model}-{metric}",
+                names.LABEL_VALUE_MAX,
+                rollout["metadata"]["uid"],
+                measurement.key,
+                metric,
+                measurement.attempt,
             ),
             "namespace": rollout["metadata"]["namespace"],
             "labels": labels,
@@ -76,15 +88,15 @@ def render_metric_job(
         },
         "spec": {
             "backoffLimit": 0,
-            "activeDeadlineSeconds": math.ceil(parse_duration(asked.timeout)),
+            "activeDeadlineSeconds": math.ceil(parse_duration(measurement.job.timeout)),
             # Keeps a failed Job for debugging; a successful one is deleted at once.
             "ttlSecondsAfterFinished": 600,
             "template": helper_pod_placement.place_template(
-                {**given, "labels": {**authored_labels, **labels}},
+                {**metadata, "labels": {**authored_labels, **labels}},
                 spec,
                 images,
                 ROLE_METRIC,
-                asked.template.get("spec"),
+                template.get("spec"),
             ),
         },
     }

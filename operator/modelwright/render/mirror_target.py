@@ -17,6 +17,18 @@ _SHUTDOWN_SECONDS = 5
 _TOKEN_CHARACTERS = 52
 
 
+@dataclass(frozen=True, slots=True)
+class MirrorSettings:
+    """Settings of a pod that receives mirrored requests."""
+
+    token: str = ""
+    """Token of the requests that count; empty counts all."""
+    request_seconds: int = 30
+    """How long it waits for a response."""
+    service_account: str | None = None
+    """ServiceAccount whose image pull secrets, and identity at a store, the pod uses; it has no rights."""
+
+
 @dataclass(frozen=True)
 class MirrorTarget:
     """A program that receives mirrored requests. `role` is also the name of its container, `module` its Python module,
@@ -32,25 +44,21 @@ class MirrorTarget:
     def render_deployment(
         self,
         model: Json,
-        made_for: str,
+        fingerprint: str,
         environment: Mapping[str, str],
         images: Images,
+        settings: MirrorSettings,
         *,
-        token: str,
-        service_account: str | None,
-        request_seconds: int,
         container: Json | None = None,
         pod: Json | None = None,
     ) -> Json:
-        """One pod. `token`: of the copies that count; empty for all. `container`, `pod`: more members of their specs.
-        `request_seconds`: how long an answer is waited for. `service_account`: whose image pull secrets, and identity
-        at a store, it needs; it has no rights."""
+        """Render the Deployment of one pod. `container`, `pod`: further members of their specs."""
         labels = self._selector_labels(model)
         env = {
             **environment,
-            "REQUEST_TIMEOUT_SECONDS": str(request_seconds),
+            "REQUEST_TIMEOUT_SECONDS": str(settings.request_seconds),
             "STOP_SECONDS": str(_SHUTDOWN_SECONDS),
-            **({"COPY_TOKEN": token} if token else {"COPIES_WITHOUT_TOKEN": "Count"}),
+            **({"COPY_TOKEN": settings.token} if settings.token else {"COPIES_WITHOUT_TOKEN": "Count"}),
             "PORT": str(PORT),
         }
         own_container = {
@@ -74,14 +82,14 @@ class MirrorTarget:
         spec = {
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,
-            **({"serviceAccountName": service_account} if service_account else {}),
+            **({"serviceAccountName": settings.service_account} if settings.service_account else {}),
             "securityContext": fetch_container.restricted_pod_security(images),
             "terminationGracePeriodSeconds": 2 * _SHUTDOWN_SECONDS,
             **(pod or {}),
             "containers": [own_container],
         }
         annotations = {
-            self.annotation: made_for,
+            self.annotation: fingerprint,
             "prometheus.io/scrape": "true",
             "prometheus.io/port": str(PORT),
             "prometheus.io/path": "/metrics",
@@ -119,14 +127,14 @@ class MirrorTarget:
         fingerprint = (deployment["spec"]["template"]["metadata"].get("annotations") or {}).get(self.annotation)
         return str(fingerprint) if fingerprint is not None else None
 
-    def is_ready(self, live: Mapping[str, Any] | None, made_for: str) -> bool:
+    def is_ready(self, live: Mapping[str, Any] | None, fingerprint: str) -> bool:
         """Return whether the live Deployment has a ready pod of this fingerprint."""
         if live is None or live["metadata"].get("deletionTimestamp"):
             return False
         status = live.get("status", {})
         current = status.get("observedGeneration", 0) >= live["metadata"].get("generation", 0)
         available = min(status.get("updatedReplicas", 0), status.get("availableReplicas", 0))
-        return bool(current and available >= 1 and self.fingerprint_of(live) == made_for)
+        return bool(current and available >= 1 and self.fingerprint_of(live) == fingerprint)
 
     def _selector_labels(self, model: Json) -> dict[str, str]:
         """Return the labels of its pods, which no Service of the Model or of a revision selects."""

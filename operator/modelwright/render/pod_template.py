@@ -5,12 +5,10 @@ from typing import Any
 from modelwright.api import names
 from modelwright.api.v1alpha1.model import Serving, pod_template_patch
 from modelwright.api.v1alpha1.runtime import RuntimeSpec
-from modelwright.api.v1alpha1.version import Artifact, VersionContent
-from modelwright.core.revision import Revision
-from modelwright.core.runtime_choice import RuntimeChoice
 from modelwright.render import credential_guard, fetch_container, user_pod_template
 from modelwright.render.child_metadata import serving_labels
 from modelwright.render.images import Images
+from modelwright.render.revision_input import RevisionInput
 from modelwright.render.strategic_merge import MergeError, strategic_merge
 
 Json = dict[str, Any]
@@ -18,28 +16,18 @@ Json = dict[str, Any]
 _CONTAINER_LISTS = ("initContainers", "containers")
 
 
-def pod_template(
-    model: Json,
-    serving: Serving,
-    version: str,
-    content: VersionContent,
-    digest: str,
-    choice: RuntimeChoice,
-    revision: Revision,
-    images: Images,
-    proof: fetch_container.CacheProof | None = None,
-) -> Json:
+def pod_template(model: Json, inputs: RevisionInput, images: Images) -> Json:
     """Render the PodTemplateSpec. Raises MergeError when spec.serving.podTemplate cannot be merged into it."""
-    runtime = choice.runtime.spec
-    name, artifact = model["metadata"]["name"], content.artifact
+    revision, serving, runtime = inputs.revision, inputs.serving, inputs.choice.runtime.spec
+    name = model["metadata"]["name"]
     directory = runtime.model_path.replace("$(MODEL_NAME)", name)
-    fetch, volumes, mount = _model_files(serving, artifact, digest, images, proof, directory)
-    account = serving.service_account_name or artifact.service_account_name
-    environment = _model_variables(model, serving, version, content, choice, revision, directory)
+    fetch, volumes, mount = _model_files(inputs, images, directory)
+    account = serving.service_account_name or inputs.content.artifact.service_account_name
+    environment = _model_variables(model, inputs, directory)
     template: Json = {
         "metadata": {
             "labels": serving_labels(name, revision),
-            "annotations": {names.ANNOTATION_VERSION_NAME: version, **_scrape_annotations(runtime)},
+            "annotations": {names.ANNOTATION_VERSION_NAME: revision.version, **_scrape_annotations(runtime)},
         },
         "spec": {
             "automountServiceAccountToken": False,
@@ -79,20 +67,14 @@ def pod_template(
     return template
 
 
-def _model_files(
-    serving: Serving,
-    artifact: Artifact,
-    digest: str,
-    images: Images,
-    proof: fetch_container.CacheProof | None,
-    directory: str,
-) -> tuple[Json, list[Json], Json]:
+def _model_files(inputs: RevisionInput, images: Images, directory: str) -> tuple[Json, list[Json], Json]:
     """Render the init container that fetches or verifies the artifact, its volumes, and the model server's mount."""
+    serving, artifact, digest = inputs.serving, inputs.content.artifact, inputs.digest
     if serving.cache is None:
         fetch, volumes = fetch_container.fetch_container(artifact, digest, images, cached=None)
         volumes.append({"name": fetch_container.MODEL_VOLUME, "emptyDir": {}})
         return fetch, volumes, {"name": fetch_container.MODEL_VOLUME, "mountPath": directory, "readOnly": True}
-    proof = proof or fetch_container.CacheProof()
+    proof = inputs.proof or fetch_container.CacheProof()
     volume = fetch_container.cache_volume(serving.cache.persistent_volume_claim)
     if serving.service_account_name is not None:
         fetch, volumes = fetch_container.check_container(artifact, digest, images, proof), [volume]
@@ -158,33 +140,25 @@ def _model_container(name: str, serving: Serving, runtime: RuntimeSpec, environm
     return dict(container)
 
 
-def _model_variables(
-    model: Json,
-    serving: Serving,
-    version: str,
-    content: VersionContent,
-    choice: RuntimeChoice,
-    revision: Revision,
-    directory: str,
-) -> list[Json]:
+def _model_variables(model: Json, inputs: RevisionInput, directory: str) -> list[Json]:
     """Return the variables of every model container, and the runtime's for the format, which cannot override ours."""
-    ports = choice.runtime.spec.ports
+    ports = inputs.choice.runtime.spec.ports
     values = {
         "MODEL_NAME": model["metadata"]["name"],
         "MODEL_NAMESPACE": model["metadata"]["namespace"],
-        "MODEL_VERSION": version,
-        "MODEL_REVISION": revision.hash,
-        "MODEL_FORMAT": content.artifact.format.name,
+        "MODEL_VERSION": inputs.revision.version,
+        "MODEL_REVISION": inputs.revision.hash,
+        "MODEL_FORMAT": inputs.content.artifact.format.name,
         "MODEL_DIR": directory,
         "MODEL_HTTP_PORT": str(ports.http),
     }
-    if serving.allow_implementation:
+    if inputs.serving.allow_implementation:
         values["MODEL_ALLOW_IMPLEMENTATION"] = "true"
     if ports.grpc is not None:
         values["MODEL_GRPC_PORT"] = str(ports.grpc)
     if ports.metrics is not None:
         values["MODEL_METRICS_PORT"] = str(ports.metrics)
-    for entry in choice.format.env:
+    for entry in inputs.choice.format.env:
         values.setdefault(entry.name, entry.value)
     return [{"name": key, "value": value} for key, value in values.items()]
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from modelwright.api import names
-from modelwright.api.v1alpha1.model import ModelSpec, Serving, pod_shape
+from modelwright.api.v1alpha1.model import Serving, pod_shape
 from modelwright.api.v1alpha1.version import VersionContent
 from modelwright.core.authors import hash_spec
 from modelwright.core.revision import Revision
@@ -18,6 +18,7 @@ from modelwright.render.child_metadata import child_metadata
 from modelwright.render.fetch_container import CacheProof
 from modelwright.render.images import Images
 from modelwright.render.pod_template import pod_template
+from modelwright.render.revision_input import RevisionInput
 
 Json = dict[str, Any]
 
@@ -37,31 +38,21 @@ def identify_revision(
     return Revision(version, names.content_hash(identity))
 
 
-def render_stored_revision(
-    model: Json,
-    spec: ModelSpec,
-    version: str,
-    content: VersionContent,
-    digest: str,
-    choice: RuntimeChoice,
-    revision: Revision,
-    images: Images,
-    number: int,
-    proof: CacheProof | None = None,
-) -> Json:
+def render_stored_revision(model: Json, inputs: RevisionInput, images: Images, number: int) -> Json:
     """Render the ControllerRevision that stores everything needed to run a revision again. Raises MergeError for a
     podTemplate that cannot be merged. `number` counts the Model's revisions, for display."""
-    template = pod_template(model, spec.serving, version, content, digest, choice, revision, images, proof)
+    revision, choice = inputs.revision, inputs.choice
+    template = pod_template(model, inputs, images)
     return {
         "apiVersion": "apps/v1",
         "kind": "ControllerRevision",
         "metadata": child_metadata(model, revision, names.revision_name(model["metadata"]["name"], revision.hash)),
         "revision": number,
         "data": {
-            "version": version,
-            "digest": digest,
+            "version": revision.version,
+            "digest": inputs.digest,
             "runtime": runtime_entry(choice),
-            "inputs": render_inputs(choice, images, proof),
+            "inputs": render_inputs(choice, images, inputs.proof),
             "ports": choice.runtime.spec.ports.wire(),
             "readinessPath": readiness_path(template),
             "template": template,

@@ -19,7 +19,7 @@ from modelwright.measurement.request import MeasurementRequest
 from modelwright.obs.clock import FakeClock
 from modelwright.reconcile.metric_jobs import POLL_SECONDS, MetricJobRunner
 from modelwright.render.images import Images
-from modelwright.render.metric_job import render_metric_job
+from modelwright.render.metric_job import JobMeasurement, render_metric_job
 from modelwright.render.strategic_merge import MergeError
 from tests.lib import objects
 from tests.lib.measurement import SINCE, make_request, metric

@@ -9,6 +9,7 @@ from modelwright.core.revision import Revision
 from modelwright.core.runtime_choice import RuntimeCandidate, RuntimeChoice, choose_runtime
 from modelwright.render import stored_revision
 from modelwright.render.images import Images
+from modelwright.render.revision_input import RevisionInput
 from tests.lib import objects
 
 Json = dict[str, Any]
@@ -72,9 +73,8 @@ def stored(
 ) -> Json:
     """The ControllerRevision of a Model."""
     found, taken = wanted or version(), chosen or choice()
-    return stored_revision.render_stored_revision(
-        raw, parsed(raw).spec, found.name, found.spec, DIGEST, taken, identify(raw, taken, found), images, 1
-    )
+    inputs = RevisionInput(identify(raw, taken, found), found.spec, DIGEST, taken, parsed(raw).spec.serving)
+    return stored_revision.render_stored_revision(raw, inputs, images, 1)
 
 
 def template(

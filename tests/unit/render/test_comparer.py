@@ -9,13 +9,14 @@ from modelwright.api import names
 from modelwright.core.revision import Revision
 from modelwright.core.rollout.traffic_split import TrafficShare, TrafficSplit
 from modelwright.render import comparer_pod, routes
+from modelwright.render.mirror_target import MirrorSettings
 from tests.unit.render.builders import IMAGES, raw_model
 
 OLD, NEW, NEWER = Revision("digits-v1", "aaa"), Revision("digits-v2", "bbb"), Revision("digits-v3", "ccc")
 
 
 def rendered(candidate: Revision = NEW, **options: Any) -> dict[str, Any]:
-    return comparer_pod.comparer_deployment(raw_model(), OLD, candidate, IMAGES, **options)
+    return comparer_pod.comparer_deployment(raw_model(), OLD, candidate, IMAGES, MirrorSettings(**options))
 
 
 def selects(selector: dict[str, str], labels: dict[str, str]) -> bool:

@@ -31,13 +31,9 @@ def infra(
     return gate_jobs.infra_job(
         rollout(),
         InfraGate.model_validate(gate or {}),
-        CANDIDATE,
-        stored(raw_model(), choice(**(runtime or {}))),
+        gate_jobs.ProbedCandidate(CANDIDATE, stored(raw_model(), choice(**(runtime or {}))), "V2", 30, pods=pods),
         tuple(map(Sample.model_validate, samples)),
         IMAGES,
-        protocol="V2",
-        request_seconds=30,
-        pods=pods,
     )
 
 

@@ -14,6 +14,7 @@ from modelwright.core.drift.feature_drift import Correction, DriftMethods
 from modelwright.core.revision import Revision
 from modelwright.core.rollout.traffic_split import TrafficShare, TrafficSplit
 from modelwright.render import comparer_pod, drift_monitor_pod, routes
+from modelwright.render.mirror_target import MirrorSettings
 from tests.unit.render.builders import DIGEST, IMAGES, raw_model, version
 
 OLD, NEW = Revision("digits-v1", "aaa"), Revision("digits-v2", "bbb")
@@ -26,7 +27,7 @@ def rendered(
     artifact = version(credentialsSecretRef={"name": "store"}).spec.artifact
     sample = drift_monitor_pod.reference_source(ReferenceSample(uri=URI, digest=digest), artifact)
     return drift_monitor_pod.monitor_deployment(
-        raw_model(), serving, sample, monitoring or Monitoring(), IMAGES, **options
+        raw_model(), serving, sample, monitoring or Monitoring(), IMAGES, MirrorSettings(**options)
     )
 
 

@@ -12,6 +12,7 @@ from modelwright.api import names
 from modelwright.api.v1alpha1.policy import JobMetric
 from modelwright.core.revision import Revision
 from modelwright.render import comparer_pod, metric_job
+from modelwright.render.mirror_target import MirrorSettings
 from tests.lib.golden_cases import CASES
 from tests.lib.restricted_pods import Json, pods, violations
 from tests.unit.render.builders import IMAGES, raw_model, rollout
@@ -25,7 +26,7 @@ ROLES = {value for name, value in vars(names).items() if name.startswith("ROLE_"
 def comparer_of_a_model() -> list[Json]:
     return [
         comparer_pod.comparer_deployment(
-            raw_model(), Revision("digits-v1", "aaa"), Revision("digits-v2", "bbb"), IMAGES
+            raw_model(), Revision("digits-v1", "aaa"), Revision("digits-v2", "bbb"), IMAGES, MirrorSettings()
         )
     ]
 
@@ -35,7 +36,7 @@ def job_of_a_metric() -> list[Json]:
     asked = JobMetric.model_validate(work)
     return [
         metric_job.render_metric_job(
-            rollout(), "score", asked, key="u/1", version="digits-v2", attempt="1", environment={}, images=IMAGES
+            rollout(), metric_job.JobMeasurement("score", asked, "u/1", "digits-v2", "1"), {}, IMAGES
         )
     ]
 

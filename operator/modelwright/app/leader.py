@@ -12,7 +12,6 @@ import datetime
 import functools
 import gc
 import logging
-import random
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -21,6 +20,7 @@ from kubernetes.aio.client.configuration import Configuration
 
 from modelwright.api.common import InvalidObject
 from modelwright.api.v1alpha1.retraining import RetrainingPolicy, RetrainingPolicySpec
+from modelwright.app.enqueue import enqueue_models, enqueue_namespaces, enqueue_spread
 from modelwright.app.install_registry import InstallClaims
 from modelwright.app.memory import release_memory
 from modelwright.app.settings import Settings
@@ -39,7 +39,7 @@ from modelwright.kube.queue import Key, WorkQueue
 from modelwright.kube.resync import Resync, ResyncConfig, ResyncHooks, WatchedKind, watched_kinds
 from modelwright.kube.service_account_token import ServiceAccountToken
 from modelwright.kube.sharded import ShardClient, ShardResync, ShardStore
-from modelwright.kube.store import Listener, Store
+from modelwright.kube.store import Store
 from modelwright.kube.workers import Reconciler, ReconcileResult, WorkerPool
 from modelwright.measurement import connections
 from modelwright.measurement.drift_poller import DriftPoller
@@ -52,8 +52,9 @@ from modelwright.reconcile.context import Context
 from modelwright.reconcile.metric_jobs import MetricJobRunner
 from modelwright.reconcile.model.reconciler import ModelReconciler
 from modelwright.reconcile.model_rollout import OrphanedRolloutReconciler, list_orphans
+from modelwright.reconcile.model_rollout import OrphanedRolloutReconciler
 from modelwright.reconcile.model_version import ModelVersionReconciler
-from modelwright.reconcile.policy_snapshots import PolicySnapshotReconciler, list_unused
+from modelwright.reconcile.policy_snapshots import PolicySnapshotReconciler
 from modelwright.reconcile.retraining_policy import RetrainingPolicyReconciler
 from modelwright.reconcile.rollout_policy import RolloutPolicyReconciler
 from modelwright.reconcile.training_run.reconciler import TrainingRunReconciler
@@ -67,7 +68,6 @@ Object = dict[str, Any]
 StopRequest = Callable[[str, int], None]
 
 STUCK_SECONDS = 600.0
-RESYNC_SPREAD_SECONDS = 30.0
 DRAIN_SECONDS = 2.0
 KOPF_STOP_SECONDS = 5.0
 LOGIN_SECONDS = (1.0, 2.0, 5.0, 15.0, 30.0)
@@ -116,14 +116,14 @@ class LeaderSession:
         self._client = client(
             configuration, qps=settings.qps, burst=settings.burst, clock=clock, write_guard=elector.check_may_write
         )
-        self._store.subscribe(build_router(self._store, self._queue))
+        self._store.subscribe(watches.build_router(self._store, self._queue))
         self._events = EventRecorder(self._client, clock, instance=elector.identity)
         self._installs = InstallClaims(
             settings,
             self._client,
             self._store,
             self._events,
-            wake=lambda namespace: enqueue_namespace(self._store, self._queue, namespace),
+            wake=lambda namespace: enqueue_namespaces(self._store, self._queue, [namespace]),
             clock=clock,
         )
         self._admission = AdmissionCheck(
@@ -171,7 +171,7 @@ class LeaderSession:
             settle_time=datetime.timedelta(seconds=settings.settle_seconds),
             admission=self._admission.admission,
             has_waiting_edits=lambda: self._queue.high_priority_len > 0,
-            is_busy=lambda: self._queue.is_backlogged,
+            is_busy=lambda: self._queue.is_busy,
         )
         reconcilers: dict[str, Reconciler] = {
             kinds.MODEL.kind: ModelReconciler(context).reconcile,
@@ -229,7 +229,7 @@ class LeaderSession:
                 watched, self._store.apply, kopf_watch.build_settings(), self._settings.watch_namespaces
             )
             self._is_unread = streams.is_unread
-            streams.completed = lambda namespace: enqueue_namespace(self._store, self._queue, namespace)
+            streams.completed = lambda namespace: enqueue_namespaces(self._store, self._queue, [namespace])
             watching, listed = self._run_watches(streams, kopf_ready, stop_watching), streams.listed
         sweep = self._build_resync(watched)
         self._spawn_task(self._sync_and_resync(listed, sweep), "sweep")
@@ -417,47 +417,3 @@ async def build_connection_info(configuration: Configuration) -> kopf.Connection
         private_key_path=configuration.key_file,
         proxy_url=configuration.proxy,
     )
-
-
-def build_router(store: Store, queue: WorkQueue) -> Listener:
-    """Build a store listener that enqueues the keys affected by a change, and drops irrelevant changes at once."""
-
-    def route(kind: Kind, old: Object | None, new: Object | None) -> None:
-        if not watches.is_relevant_change(kind, old, new):
-            return
-        if new is not None and watches.is_spec_edit(kind, old, new):
-            for key in tuple(watches.affected_keys(kind, new, store))[:1]:
-                queue.add(key, first=True)
-        # Both: objects that are no longer referred to are affected as well.
-        for obj in (new, old):
-            if obj is not None:
-                for key in watches.affected_keys(kind, obj, store):
-                    queue.add(key)
-
-    return route
-
-
-def enqueue_models(store: Store, queue: WorkQueue, among: str | None) -> None:
-    """Enqueue every Model at once, or only those of the namespace `among`."""
-    for namespace, name in store.list_names(kinds.MODEL):
-        if among in (None, namespace):
-            queue.add(Key(kinds.MODEL.kind, namespace, name))
-
-
-def enqueue_namespace(store: Store, queue: WorkQueue, namespace: str) -> None:
-    """Enqueue all keys of a namespace at once."""
-    keys = [Key(kind.kind, *place) for kind in watches.RECONCILED_KINDS for place in store.list_names(kind)]
-    for key in (*keys, *list_orphans(store)):
-        if key.namespace == namespace:
-            queue.add(key)
-
-
-def enqueue_spread(store: Store, queue: WorkQueue, interval: float) -> None:
-    """Enqueue every Model, version, policy and run, rollouts without a Model, and stored policies that no record names,
-    spread over some time so that changes need not wait behind them."""
-    spread = min(RESYNC_SPREAD_SECONDS, interval / 10)
-    for kind in watches.RECONCILED_KINDS:
-        for namespace, name in store.list_names(kind):
-            queue.add_after(Key(kind.kind, namespace, name), random.uniform(0, spread))  # noqa: S311
-    for key in (*list_orphans(store), *list_unused(store)):
-        queue.add_after(key, random.uniform(0, spread))  # noqa: S311

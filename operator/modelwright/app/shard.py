@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from modelwright.api.names import LABEL_SHARD, OPERATOR_LEASE
+from modelwright.app.enqueue import enqueue_namespaces
 from modelwright.app.settings import Settings
 from modelwright.app.tasks import cancel_task
 from modelwright.core.sharding import (
@@ -38,8 +39,6 @@ from modelwright.kube.store import Place
 from modelwright.kube.workers import Reconciler, ReconcileResult
 from modelwright.obs import metrics
 from modelwright.obs.clock import Clock
-from modelwright.reconcile import watches
-from modelwright.reconcile.model_rollout import list_orphans
 
 log = logging.getLogger(__name__)
 
@@ -149,7 +148,7 @@ class ShardSession:
                 begun = self._own.activate_claims(claims, peers)
                 for name in begun:
                     log.info("a namespace has joined this shard", extra={"namespace": name})
-                self._enqueue_namespaces(begun)
+                enqueue_namespaces(self._store, self._queue, begun)
                 self._warn_long_waits(waiting_since, peers)
             if report:
                 others = self._clock.monotonic() + REPORT_SECONDS
@@ -234,7 +233,7 @@ class ShardSession:
         for event in events:
             await event.wait()
         self._complete |= self._initial
-        self._enqueue_namespaces([name for name in self._initial if self._own.may_write(name)])
+        enqueue_namespaces(self._store, self._queue, [name for name in self._initial if self._own.may_write(name)])
         self._initial.clear()
         self.loaded.set()
 
@@ -249,20 +248,7 @@ class ShardSession:
         self._complete.add(name)
         self._store.drop_stale_endpoints(name)
         if self._own.may_write(name):
-            self._enqueue_namespaces([name])
-
-    def _enqueue_namespaces(self, namespaces: Collection[str]) -> None:
-        """Enqueue all keys of these namespaces."""
-        if not namespaces:
-            return
-        among = frozenset(namespaces)
-        for kind in watches.RECONCILED_KINDS:
-            for place, name in self._store.list_names(kind):
-                if place in among:
-                    self._queue.add(Key(kind.kind, place, name))
-        for key in list_orphans(self._store):
-            if key.namespace in among:
-                self._queue.add(key)
+            enqueue_namespaces(self._store, self._queue, [name])
 
     def _build_stream(self, watched: WatchedKind, listed: asyncio.Event) -> KindStream:
         async def relist() -> str:

@@ -22,8 +22,8 @@ MAX_DELAY = 300.0
 JITTER = 0.2
 HIGH_PRIORITY_RATIO = 4
 """One in so many keys is of normal priority while keys of high priority wait."""
-BACKLOG_KEYS, BACKLOG_SECONDS = 16, 1.0
-"""So many keys handed out within so many seconds are a backlog, even while none of them waits for a worker."""
+BUSY_KEYS, BUSY_SECONDS = 16, 1.0
+"""So many keys handed out within so many seconds make it busy, even while none of them waits for a worker."""
 
 
 class Key(NamedTuple):
@@ -65,7 +65,7 @@ class WorkQueue:
         self._timer: Timer | None = None
         self._timer_at = float("inf")
         self._shut_down = False
-        self._handed_out: deque[float] = deque(maxlen=BACKLOG_KEYS)
+        self._handed_out: deque[float] = deque(maxlen=BUSY_KEYS)
 
     def __len__(self) -> int:
         """Return the number of keys ready to be handed out."""
@@ -77,29 +77,29 @@ class WorkQueue:
         return len(self._high_priority)
 
     @property
-    def is_backlogged(self) -> bool:
+    def is_busy(self) -> bool:
         """Whether so many keys were handed out just now that others have to expect a delay."""
         times = self._handed_out
-        return len(times) == BACKLOG_KEYS and self._clock.monotonic() - times[0] < BACKLOG_SECONDS
+        return len(times) == BUSY_KEYS and self._clock.monotonic() - times[0] < BUSY_SECONDS
 
-    def add(self, key: tuple[str, str, str], *, first: bool = False) -> None:
-        """Request a reconcile of `key` as soon as a worker is free; `first`: with high priority."""
+    def add(self, key: tuple[str, str, str], *, high_priority: bool = False) -> None:
+        """Request a reconcile of `key` as soon as a worker is free."""
         item = Key(*key)
         if self._shut_down:
             return
-        if first:
+        if high_priority:
             self._pending_high_priority.add(item)
         if item not in self._dirty:
             self._dirty[item] = self._clock.monotonic()
             if item not in self._processing:
                 self._make_ready(item)
-        elif first and item in self._normal_priority:
+        elif high_priority and item in self._normal_priority:
             del self._normal_priority[item]
             self._high_priority[item] = None
 
     def requeue(self, key: tuple[str, str, str]) -> None:
         """Request, during the reconcile of `key`, another one at once, with the same priority."""
-        self.add(key, first=Key(*key) in self._processing_high_priority)
+        self.add(key, high_priority=Key(*key) in self._processing_high_priority)
 
     def add_after(self, key: tuple[str, str, str], seconds: float) -> None:
         """Request a reconcile of `key` in `seconds`; the earliest of several such requests counts."""

@@ -9,8 +9,8 @@ from modelwright.api.v1alpha1.version import Stage
 from modelwright.core import endpoint_conflicts, pod_trust
 from modelwright.kube import kinds
 from modelwright.kube.kinds import Kind
-from modelwright.kube.queue import Key
-from modelwright.kube.store import Indexer, Store
+from modelwright.kube.queue import Key, WorkQueue
+from modelwright.kube.store import Indexer, Listener, Store
 from modelwright.kube.workers import ReconcileResult
 from modelwright.render.fetch_container import FETCH_CONTAINER
 
@@ -80,6 +80,24 @@ def _job_conditions(obj: Object) -> set[tuple[Any, Any]]:
     """Its conditions, which tell its end; what its pods do meanwhile decides nothing."""
     conditions = obj.get("status", {}).get("conditions", [])
     return {(entry.get("type"), entry.get("status")) for entry in conditions}
+
+
+def build_router(store: Store, queue: WorkQueue) -> Listener:
+    """Build a store listener that enqueues the keys affected by a change, and drops irrelevant changes at once."""
+
+    def route(kind: Kind, old: Object | None, new: Object | None) -> None:
+        if not is_relevant_change(kind, old, new):
+            return
+        if new is not None and is_spec_edit(kind, old, new):
+            for key in tuple(affected_keys(kind, new, store))[:1]:
+                queue.add(key, high_priority=True)
+        # Both: objects that are no longer referred to are affected as well.
+        for obj in (new, old):
+            if obj is not None:
+                for key in affected_keys(kind, obj, store):
+                    queue.add(key)
+
+    return route
 
 
 def affected_keys(kind: Kind, obj: Object, store: Store) -> Iterable[Key]:

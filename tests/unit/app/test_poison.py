@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from modelwright.app.leader import build_router, enqueue_spread
+from modelwright.app.enqueue import enqueue_spread
 from modelwright.kube import kinds
 from modelwright.kube.queue import Key, WorkQueue
 from modelwright.kube.store import Store
@@ -35,7 +35,7 @@ def poison(kind: kinds.Kind, spec: Any) -> dict[str, Any]:
 async def test_it_is_kept_and_looked_at_so_that_no_sweep_misses_it(kind: kinds.Kind, spec: Any) -> None:
     clock = FakeClock()
     store, queue = Store(watches.INDEXERS), WorkQueue(clock)
-    store.subscribe(build_router(store, queue))
+    store.subscribe(watches.build_router(store, queue))
     obj = poison(kind, spec)
     obj["metadata"] |= {"uid": "u1", "resourceVersion": "1"}
     store.apply(kind, "ADDED", obj)

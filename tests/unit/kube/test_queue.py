@@ -8,7 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from modelwright.kube.queue import BACKLOG_KEYS, BACKLOG_SECONDS, MAX_DELAY, Key, ShutDown, WorkQueue
+from modelwright.kube.queue import BUSY_KEYS, BUSY_SECONDS, MAX_DELAY, Key, ShutDown, WorkQueue
 from modelwright.obs.clock import FakeClock
 
 A = Key("Model", "ns", "a")
@@ -53,7 +53,7 @@ async def test_what_somebody_waits_for_goes_first_and_the_rest_still_moves(queue
     for key in rest:
         queue.add(key)
     for key in first:
-        queue.add(key, first=True)
+        queue.add(key, high_priority=True)
     assert (queue.high_priority_len, len(queue)) == (6, 6 + len(rest))
     assert await drain(queue) == [*first[:3], rest[0], *first[3:], *rest[1:]]
 
@@ -61,7 +61,7 @@ async def test_what_somebody_waits_for_goes_first_and_the_rest_still_moves(queue
 async def test_a_key_that_waits_already_goes_first_once_somebody_waits_for_it(queue: WorkQueue) -> None:
     for key in (A, B, C):
         queue.add(key)
-    queue.add(B, first=True)
+    queue.add(B, high_priority=True)
     queue.add(B)
     assert await drain(queue) == [B, A, C]
 
@@ -71,7 +71,7 @@ async def test_a_key_in_its_pass_that_somebody_waits_for_goes_first_after_it(que
     assert await queue.get() == A
     queue.add(A)
     queue.add(B)
-    queue.add(A, first=True)
+    queue.add(A, high_priority=True)
     queue.done(A)
     assert await drain(queue) == [A, B]
     queue.add(B)
@@ -80,7 +80,7 @@ async def test_a_key_in_its_pass_that_somebody_waits_for_goes_first_after_it(que
 
 
 async def test_a_pass_that_has_to_look_again_keeps_its_line(queue: WorkQueue) -> None:
-    queue.add(A, first=True)
+    queue.add(A, high_priority=True)
     assert await queue.get() == A
     queue.add(B)
     queue.requeue(A)
@@ -236,7 +236,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule(key=KEYS, first=st.booleans())
     def add(self, key: Key, first: bool) -> None:
-        self.queue.add(key, first=first)
+        self.queue.add(key, high_priority=first)
         self.wanted.add(key)
 
     @rule(key=KEYS, delay=st.integers(1, 20))
@@ -285,10 +285,10 @@ TestQueueMachine.settings = settings(max_examples=150, stateful_step_count=40, d
 
 async def test_it_is_busy_while_a_crowd_is_handed_out_though_none_waits(clock: FakeClock) -> None:
     queue = WorkQueue(clock)
-    for number in range(BACKLOG_KEYS):
-        assert not queue.is_backlogged
+    for number in range(BUSY_KEYS):
+        assert not queue.is_busy
         queue.add(("Model", "vision", str(number)))
         queue.done(await queue.get())
-    assert queue.is_backlogged
-    clock.advance(BACKLOG_SECONDS)
-    assert not queue.is_backlogged
+    assert queue.is_busy
+    clock.advance(BUSY_SECONDS)
+    assert not queue.is_busy

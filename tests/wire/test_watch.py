@@ -10,7 +10,7 @@ from urllib.parse import unquote
 import pytest
 
 from modelwright.api.names import MANAGED_SELECTOR
-from modelwright.app import leader
+from modelwright.app import kopf_login
 from modelwright.handlers import kopf_watch
 from modelwright.kube import kinds
 from modelwright.kube.client import KubeClient
@@ -58,7 +58,7 @@ class Frame:
 
         async def run() -> None:
             self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-            login = leader.KopfLogin(configuration, SystemClock())
+            login = kopf_login.KopfLogin(configuration, SystemClock())
             streams = kopf_watch.KopfStreams(self.watched, lambda *event: self.sink(*event), settings, self.namespaces)
             streams.completed = self.completed.append
             self.streams, self.listed = streams, streams.listed
@@ -271,7 +271,7 @@ CANNOT = 'models.modelwright.dev is forbidden: User "op" cannot {} resource "mod
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kopf_watch, "DENIED_RETRY_SECONDS", (0.05,))
-    monkeypatch.setattr(leader, "LOGIN_SECONDS", (0.05,))
+    monkeypatch.setattr(kopf_login, "LOGIN_SECONDS", (0.05,))
 
 
 async def test_a_right_that_is_taken_away_ends_nothing_is_named_and_what_happened_is_read_when_it_is_back(

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import datetime
 import functools
 import gc
@@ -15,17 +14,18 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-import kopf
 from kubernetes.aio.client.configuration import Configuration
 
 from modelwright.api.common import InvalidObject
 from modelwright.api.v1alpha1.retraining import RetrainingPolicy, RetrainingPolicySpec
 from modelwright.app.enqueue import enqueue_models, enqueue_namespaces, enqueue_spread
 from modelwright.app.install_registry import InstallClaims
+from modelwright.app.kopf_login import KopfLogin
 from modelwright.app.memory import release_memory
 from modelwright.app.settings import Settings
 from modelwright.app.shard import ShardSession
 from modelwright.app.tasks import cancel_task
+from modelwright.app.wiring import build_images, build_reconcilers
 from modelwright.core.resolve_queue import ResolveQueue
 from modelwright.core.sharding import NamespaceOwnership
 from modelwright.handlers import kopf_watch
@@ -37,7 +37,6 @@ from modelwright.kube.kinds import Kind
 from modelwright.kube.lease import LeaderElector
 from modelwright.kube.queue import Key, WorkQueue
 from modelwright.kube.resync import Resync, ResyncConfig, ResyncHooks, WatchedKind, watched_kinds
-from modelwright.kube.service_account_token import ServiceAccountToken
 from modelwright.kube.sharded import ShardClient, ShardResync, ShardStore
 from modelwright.kube.store import Store
 from modelwright.kube.workers import Reconciler, ReconcileResult, WorkerPool
@@ -70,7 +69,6 @@ StopRequest = Callable[[str, int], None]
 STUCK_SECONDS = 600.0
 DRAIN_SECONDS = 2.0
 KOPF_STOP_SECONDS = 5.0
-LOGIN_SECONDS = (1.0, 2.0, 5.0, 15.0, 30.0)
 
 
 class LeaderSession:
@@ -137,53 +135,15 @@ class LeaderSession:
         providers = connections.load_connections(settings.connections_file)
         self._trigger_poller = TriggerPoller(providers, self._queue.add, clock=clock)
         self._observers = DriftPoller(self._queue.add, clock=clock)
-        images = Images(
-            settings.fetch_image,
-            settings.image_pull_policy,
-            settings.operator_image,
-            copy_token=settings.copy_token == "Required",  # noqa: S105 - a switch
-            fetch_env=settings.fetch_env,
-            helper_pods=settings.helper_pods,
-            platform_ids=settings.pod_security == "Platform",
-        )
+        images = build_images(settings)
         self._measurements = MeasurementScheduler(
             providers,
             self._queue.add,
             clock=clock,
             jobs=MetricJobRunner(self._client, self._store, clock, images, self._admission.admission),
         )
-        context = Context(
-            client=self._client,
-            store=self._store,
-            events=self._events,
-            clock=clock,
-            enqueue=self._queue.add,
-            served_kinds=self._served,
-            images=images,
-            probe=GatewayProbe() if settings.gateway_probe == "Required" else None,
-            measurements=self._measurements,
-            trigger_poller=self._trigger_poller,
-            observers=self._observers,
-            webhook_queue=self.webhook_queue,
-            training_kinds=settings.training_kinds,
-            hostnames=settings.hostnames,
-            turns=ResolveQueue(settings.resolve_pods),
-            settle_time=datetime.timedelta(seconds=settings.settle_seconds),
-            admission=self._admission.admission,
-            has_waiting_edits=lambda: self._queue.high_priority_len > 0,
-            is_busy=lambda: self._queue.is_busy,
-        )
-        reconcilers: dict[str, Reconciler] = {
-            kinds.MODEL.kind: ModelReconciler(context).reconcile,
-            kinds.MODEL_VERSION.kind: ModelVersionReconciler(context).reconcile,
-            kinds.MODEL_ROLLOUT.kind: OrphanedRolloutReconciler(context).reconcile,
-            kinds.CONTROLLER_REVISION.kind: PolicySnapshotReconciler(context).reconcile,
-            kinds.ROLLOUT_POLICY.kind: RolloutPolicyReconciler(context).reconcile,
-            kinds.RETRAINING_POLICY.kind: RetrainingPolicyReconciler(context).reconcile,
-            kinds.TRAINING_RUN.kind: TrainingRunReconciler(context).reconcile,
-            watches.ALL_VERSIONS_KIND: watches.VersionEnqueuer(self._store, self._queue.add).reconcile,
-        }
-        self._runner = WorkerPool(self._queue, self._guard_reconcilers(reconcilers), settings.workers, clock=clock)
+        reconcilers = self._guard_reconcilers(build_reconcilers(self._build_context(images)))
+        self._runner = WorkerPool(self._queue, reconcilers, settings.workers, clock=clock)
 
     @property
     def is_active(self) -> bool:
@@ -255,6 +215,29 @@ class LeaderSession:
             await self._trigger_poller.close()
             await self._observers.close()
             await self._client.close()
+
+    def _build_context(self, images: Images) -> Context:
+        return Context(
+            client=self._client,
+            store=self._store,
+            events=self._events,
+            clock=self._clock,
+            enqueue=self._queue.add,
+            served_kinds=self._served,
+            images=images,
+            probe=GatewayProbe() if self._settings.gateway_probe == "Required" else None,
+            measurements=self._measurements,
+            trigger_poller=self._trigger_poller,
+            observers=self._observers,
+            webhook_queue=self.webhook_queue,
+            training_kinds=self._settings.training_kinds,
+            hostnames=self._settings.hostnames,
+            turns=ResolveQueue(self._settings.resolve_pods),
+            settle_time=datetime.timedelta(seconds=self._settings.settle_seconds),
+            admission=self._admission.admission,
+            is_backlogged=lambda: self._queue.high_priority_len > 0,
+            is_busy=lambda: self._queue.is_busy,
+        )
 
     def _guard_reconcilers(self, reconcilers: dict[str, Reconciler]) -> dict[str, Reconciler]:
         """Limit reconcilers to namespaces of this install and this shard that could be read completely."""
@@ -371,49 +354,3 @@ class LeaderSession:
         task = asyncio.create_task(work, name=name)
         self._tasks.append(task)
         return task
-
-
-class KopfLogin:
-    """Provides Kopf's credentials, at start and after each 401. Kopf asks at once and without limit, and never accepts
-    credentials that have failed once: each return value differs from the one before, with growing delays."""
-
-    def __init__(self, configuration: Configuration, clock: Clock) -> None:
-        self._configuration = configuration
-        self._clock = clock
-        self._count = 0
-        self._failures = 0
-        self._last_login: float | None = None
-
-    async def connection_info(self) -> kopf.ConnectionInfo:
-        """Return the current token, at least some seconds after the last one."""
-        now = self._clock.monotonic()
-        if self._last_login is not None:
-            lasted = now - self._last_login
-            self._failures = 0 if lasted > LOGIN_SECONDS[-1] * 2 else self._failures + 1
-            pause = LOGIN_SECONDS[min(self._failures, len(LOGIN_SECONDS) - 1)]
-            log.warning("the API server rejects the token: authenticating again", extra={"seconds": pause})
-            hook = self._configuration.refresh_api_key_hook
-            if isinstance(hook, ServiceAccountToken):
-                hook.expire()
-            await self._clock.sleep(pause)
-        self._last_login = self._clock.monotonic()
-        self._count += 1
-        info = await build_connection_info(self._configuration)
-        return dataclasses.replace(info, priority=self._count)
-
-
-async def build_connection_info(configuration: Configuration) -> kopf.ConnectionInfo:
-    """Build Kopf's connection parameters from those of our own client, with the current token."""
-    header = await configuration.get_api_key_with_prefix("BearerToken")
-    scheme, _, token = (header or "").rpartition(" ")
-    return kopf.ConnectionInfo(
-        server=configuration.host,
-        ca_path=configuration.ssl_ca_cert,
-        ca_data=configuration.ca_cert_data,
-        insecure=not configuration.verify_ssl,
-        scheme=scheme or None,
-        token=token or None,
-        certificate_path=configuration.cert_file,
-        private_key_path=configuration.key_file,
-        proxy_url=configuration.proxy,
-    )

@@ -33,7 +33,9 @@ class Install:
     def __init__(self, client: KubeClient, name: str, namespace: str) -> None:
         self.client, self.namespace, self.store, self.passes = client, namespace, Store(), 0
         settings = Settings(namespace=name, watch_namespaces=namespace)
-        self.installs = InstallClaims(settings, client, self.store, self, wake=lambda _: None, clock=SystemClock())  # type: ignore[arg-type]
+        self.installs = InstallClaims(
+            settings, client, self.store, self, enqueue_namespace=lambda _: None, clock=SystemClock()
+        )  # type: ignore[arg-type]
         self.tasks = [asyncio.create_task(self.installs.run()), asyncio.create_task(self._watch())]
 
     def record(self, *_: Any) -> None:

@@ -58,7 +58,8 @@ class _ClaimQuery:
 
 class InstallClaims:
     """The claims of namespaces, as known to the leader of an install. `guard_reconciler` wraps each reconciler; `run`
-    sends and answers queries once this process holds the Lease. `wake` enqueues all keys of a namespace."""
+    sends and answers queries once this process holds the Lease. `enqueue_namespace` enqueues all keys of a
+    namespace."""
 
     def __init__(
         self,
@@ -67,7 +68,7 @@ class InstallClaims:
         store: Store,
         events: EventRecorder,
         *,
-        wake: Callable[[str], None],
+        enqueue_namespace: Callable[[str], None],
         clock: Clock,
     ) -> None:
         self.identity = install_identity(settings)
@@ -75,7 +76,7 @@ class InstallClaims:
         self._client = client
         self._store = store
         self._events = events
-        self._enqueue_namespace = wake
+        self._enqueue_namespace = enqueue_namespace
         self._clock = clock
         self._token = f"{self.identity}/{secrets.token_hex(4)}"
         self._held_by_others: dict[str, set[str]] = defaultdict(set)

@@ -18,8 +18,8 @@ LOGIN_SECONDS = (1.0, 2.0, 5.0, 15.0, 30.0)
 
 
 class KopfLogin:
-    """Provides Kopf's credentials, at start and after each 401. Kopf asks at once and without limit, and never accepts
-    credentials that have failed once: each return value differs from the one before, with growing delays."""
+    """Provides Kopf's credentials, at start and after each 401. Kopf retries at once and without limit, and never
+    accepts credentials that have failed once: each return value differs from the one before, with growing delays."""
 
     def __init__(self, configuration: Configuration, clock: Clock) -> None:
         self._configuration = configuration

@@ -121,7 +121,7 @@ class LeaderSession:
             self._client,
             self._store,
             self._events,
-            wake=lambda namespace: enqueue_namespaces(self._store, self._queue, [namespace]),
+            enqueue_namespace=lambda namespace: enqueue_namespaces(self._store, self._queue, [namespace]),
             clock=clock,
         )
         self._admission = AdmissionCheck(
@@ -191,13 +191,13 @@ class LeaderSession:
             self._is_unread = streams.is_unread
             streams.completed = lambda namespace: enqueue_namespaces(self._store, self._queue, [namespace])
             watching, listed = self._run_watches(streams, kopf_ready, stop_watching), streams.listed
-        sweep = self._build_resync(watched)
-        self._spawn_task(self._sync_and_resync(listed, sweep), "sweep")
-        self._spawn_task(sweep.run_discovery(), "discovery")
+        resync = self._build_resync(watched)
+        self._spawn_task(self._sync_and_resync(listed, resync), "resync")
+        self._spawn_task(resync.run_discovery(), "discovery")
         self._spawn_task(self._run_admission_check(), "admission")
         self._spawn_task(self._run_claims(), "claims of installs")
         self._startup_tasks = [
-            asyncio.create_task(self._activate(), name="begin"),
+            asyncio.create_task(self._activate(), name="start of work"),
             asyncio.create_task(self._restore_signals(kopf_ready, reinstall_signals), name="signals"),
         ]
         watch_task = self._spawn_task(watching, "watches")
@@ -291,7 +291,7 @@ class LeaderSession:
         await self._elected.wait()
         await self._admission.run()
 
-    async def _sync_and_resync(self, listed: asyncio.Event, sweep: Resync) -> None:
+    async def _sync_and_resync(self, listed: asyncio.Event, resync: Resync) -> None:
         start = self._clock.monotonic()
         await listed.wait()
         # Objects loaded by now are permanent: the garbage collector need not scan them repeatedly.
@@ -301,7 +301,7 @@ class LeaderSession:
         took = round(self._clock.monotonic() - start, 2)
         log.info("the store is complete", extra={"seconds": took})
         self._synced.set()
-        await sweep.run()
+        await resync.run()
 
     async def _wait_for_end(self, stopping: asyncio.Event) -> None:
         stopped = asyncio.ensure_future(stopping.wait())

@@ -103,10 +103,10 @@ class Operator:
         log.info("the operator has ended", extra={"exit_code": self._exit_code})
         return self._exit_code
 
-    def stop(self, why: str, exit_code: int = 0) -> None:
+    def stop(self, reason: str, exit_code: int = 0) -> None:
         """Request an orderly shutdown; the first reason counts."""
         if not self._stopping.is_set():
-            log.info("stopping", extra={"why": why, "exit_code": exit_code})
+            log.info("stopping", extra={"why": reason, "exit_code": exit_code})
             self._exit_code = exit_code
             self._stopping.set()
 
@@ -178,7 +178,7 @@ class Operator:
     async def _accept_events(
         self, namespace: str, policy: str, trigger: str, events: Sequence[tuple[str, str]]
     ) -> None:
-        assert self._leader is not None  # noqa: S101 - _not_leading has looked
+        assert self._leader is not None  # noqa: S101 - _not_leading has checked it
         await self._leader.webhook_queue.put(namespace, policy, trigger, events)
 
     def _build_elector(self, client: KubeClient) -> LeaderElector:

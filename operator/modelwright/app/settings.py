@@ -62,15 +62,16 @@ class Settings(BaseModel):
     )
     pod_ip: str = Field(
         "",
-        description="Where the other replicas reach this one: a standby passes webhooks on to the leader. Empty: not.",
+        description="Address of this replica for the others: a standby forwards webhooks to the leader. Empty: none.",
     )
     pod_uid: str = Field(
-        "", description="Says that a Lease was held by an earlier container of this pod, and so is free. Empty: not."
+        "",
+        description="By it a Lease held by an earlier container of this pod is known to be free. Empty: unknown.",
     )
     fetch_image: str = Field("modelwright/fetch", min_length=1, description="Image of the fetch init container.")
     fetch_env: dict[str, str] = Field(
         default_factory=lambda: dict(DEFAULT_FETCH_ENV),
-        description="Environment of whatever fetches, a JSON object of names and texts; it wins over an author's "
+        description="Environment of fetch containers, a JSON object of strings; it takes precedence over an author's "
         f"podTemplate. {INSTANCE_CREDENTIALS} is false unless it is named here.",
     )
     helper_pods: HelperPods = Field(
@@ -134,7 +135,7 @@ class Settings(BaseModel):
     )
     metrics_authentication: Literal["Required", "Off"] = Field(
         "Required",
-        description="Whether a token is needed for /metrics, of somebody who may get the path /metrics.",
+        description="Whether /metrics requires a token of a user who may get the path /metrics.",
     )
     tls_folder: str = Field(
         "",

@@ -145,10 +145,10 @@ class ShardSession:
             if claims or report:
                 leases = await self._retry_until_answered(self._read_leases)
                 peers = self._leases.list_peers(leases)
-                begun = self._own.activate_claims(claims, peers)
-                for name in begun:
+                joined = self._own.activate_claims(claims, peers)
+                for name in joined:
                     log.info("a namespace has joined this shard", extra={"namespace": name})
-                enqueue_namespaces(self._store, self._queue, begun)
+                enqueue_namespaces(self._store, self._queue, joined)
                 self._warn_long_waits(waiting_since, peers)
             if report:
                 others = self._clock.monotonic() + REPORT_SECONDS

@@ -1,1 +1,1 @@
-"""The Kubernetes layer: client, store, work queue, sweep, events and leader election."""
+"""The Kubernetes layer: client, store, work queue, resync, events and leader election."""

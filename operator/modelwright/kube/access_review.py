@@ -60,7 +60,7 @@ class PathAccess:
 
 
 class AccessUndetermined(Exception):
-    """The API server could not be asked; the message gives the reason and never contains a token."""
+    """The API server could not review the access; the message gives the reason and never contains a token."""
 
 
 class AccessReviewer(Protocol):

@@ -269,7 +269,7 @@ class KubeClient:
         """Yield all objects of a kind at one moment, page by page, as undecoded bytes."""
         accept, path = _METADATA_LIST if metadata_only else _JSON, kind.path(namespace)
 
-        async def ask(limit: int, token: str) -> bytes:
+        async def read_page(limit: int, token: str) -> bytes:
             query = {"limit": str(limit)} | ({"labelSelector": labels} if labels else {})
             query |= {"continue": token} if token else {}
             return await self._request_bytes(
@@ -278,7 +278,7 @@ class KubeClient:
 
         try:
             async for page in raw_objects.read_pages(
-                ask, PAGE_OBJECTS, first=PAGE_OBJECTS if metadata_only else raw_objects.FIRST_PAGE_OBJECTS
+                read_page, PAGE_OBJECTS, first=PAGE_OBJECTS if metadata_only else raw_objects.FIRST_PAGE_OBJECTS
             ):
                 yield page
         except (raw_objects.ResponseTooLarge, ValueError, RecursionError) as error:

@@ -217,7 +217,7 @@ class Resync:
             log.warning(
                 "a resync found differences between the API server and the store",
                 extra={
-                    "ghosts": [_format_place(*g) for g in report.stale[:20]],
+                    "stale": [_format_place(*s) for s in report.stale[:20]],
                     "behind": [_format_place(*b) for b in report.behind[:20]],
                     "ahead": [_format_place(*a) for a in report.ahead[:20]],
                 },

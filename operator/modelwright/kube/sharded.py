@@ -143,8 +143,8 @@ class ShardClient(KubeClient):
         namespace = path.removeprefix(kind.group_path).split("/")[2] if kind.namespaced else ""
         try:
             with self._own.guard_write(namespace) as claim:
-                begun = RECONCILE_CLAIM.get()
-                if begun is not None and begun != claim and begun[0] == namespace:
+                started_under = RECONCILE_CLAIM.get()
+                if started_under is not None and started_under != claim and started_under[0] == namespace:
                     raise NamespaceNotOwned(f"namespace {namespace} was another shard's since this reconcile started")
                 try:
                     return await super()._request_object(method, kind, path, *arguments, **more)

@@ -123,11 +123,11 @@ def monitor_service(model: Json) -> Json:
     return _MONITOR.render_service(model)
 
 
-def is_monitor_ready(live: Mapping[str, Any] | None, wanted: Json) -> bool:
-    """Return whether the live Deployment has a ready pod configured as in `wanted`."""
-    return _MONITOR.is_ready(live, _MONITOR.fingerprint_of(wanted) or "")
+def is_monitor_ready(live: Mapping[str, Any] | None, rendered: Json) -> bool:
+    """Return whether the live Deployment has a ready pod configured as in `rendered`."""
+    return _MONITOR.is_ready(live, _MONITOR.fingerprint_of(rendered) or "")
 
 
-def is_same_monitor(live: Mapping[str, Any], wanted: Json) -> bool:
-    """Return whether the pods of the live Deployment are configured as in `wanted`."""
-    return _MONITOR.fingerprint_of(live) == _MONITOR.fingerprint_of(wanted)
+def is_same_monitor(live: Mapping[str, Any], rendered: Json) -> bool:
+    """Return whether the pods of the live Deployment are configured as in `rendered`."""
+    return _MONITOR.fingerprint_of(live) == _MONITOR.fingerprint_of(rendered)

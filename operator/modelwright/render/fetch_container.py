@@ -173,15 +173,15 @@ def fetch_contents(
     contents: Mapping[str, tuple[FetchSource, str | None, str]],
     images: Images,
     role: str,
-    kept: Mapping[str, CachedContent] | None = None,
+    cached: Mapping[str, CachedContent] | None = None,
 ) -> FetchedContents:
-    """Render what fetches each of `contents`, by name: (source, digest, directory), in a pod of `role`; those in `kept`
-    are read from the shared cache. Volume names differ from each other and from the author's."""
+    """Render what fetches each of `contents`, by name: (source, digest, directory), in a pod of `role`; those in
+    `cached` are read from the shared cache. Volume names differ from each other and from the author's."""
     fetched = FetchedContents([], [], [])
     for name, (source, digest, directory) in contents.items():
-        if kept and name in kept and digest is not None:
-            container = check_container(source, digest, images, kept[name].proof, role=role)
-            _add_cached_content(fetched, name, container, kept[name].claim)
+        if cached and name in cached and digest is not None:
+            container = check_container(source, digest, images, cached[name].proof, role=role)
+            _add_cached_content(fetched, name, container, cached[name].claim)
             fetched.mounts.append(cached_content_mount(digest, source, directory, f"modelwright-{name}-cache"))
             continue
         container, volumes = fetch_container(source, digest, images, cached=None, role=role)
@@ -247,11 +247,11 @@ def resolve_pod(
     return digest_pod(_resolve_metadata(version, model), artifact, images, arguments)
 
 
-def fill_pod(version: Json, model: str, artifact: Artifact, images: Images, digest: str, kept: CachedContent) -> Json:
+def fill_pod(version: Json, model: str, artifact: Artifact, images: Images, digest: str, cached: CachedContent) -> Json:
     """Render the pod that fetches the artifact of a version of `model` into the shared cache, with the artifact's
     ServiceAccount and credentials. It runs only the fetch program."""
-    container, volumes = fetch_container(artifact, digest, images, cached=kept.proof, role=names.ROLE_RESOLVE)
-    spec = _render_pod_spec(artifact, container, [*volumes, cache_volume(kept.claim)], images)
+    container, volumes = fetch_container(artifact, digest, images, cached=cached.proof, role=names.ROLE_RESOLVE)
+    spec = _render_pod_spec(artifact, container, [*volumes, cache_volume(cached.claim)], images)
     return _fetch_only(_resolve_metadata(version, model), artifact, spec, images)
 
 

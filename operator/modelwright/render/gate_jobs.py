@@ -107,10 +107,10 @@ def infra_job(
     return _gate_job(rollout, ROLE_INFRA, candidate.revision, template, limits, images)
 
 
-def scan_job(rollout: Json, gate: ScanGate, candidate: Revision, wanted: EvaluatedContent, images: Images) -> Json:
+def scan_job(rollout: Json, gate: ScanGate, candidate: Revision, content: EvaluatedContent, images: Images) -> Json:
     """Render the Job that scans the candidate's artifact without loading it."""
     fetched = fetch_container.fetch_contents(
-        {"candidate": (wanted.artifact, wanted.digest, CANDIDATE_DIR)}, images, ROLE_SCAN
+        {"candidate": (content.artifact, content.digest, CANDIDATE_DIR)}, images, ROLE_SCAN
     )
     environment = {
         "CANDIDATE_DIR": CANDIDATE_DIR,
@@ -119,7 +119,7 @@ def scan_job(rollout: Json, gate: ScanGate, candidate: Revision, wanted: Evaluat
     }
     container = _own_container("scan", ROLE_SCAN, environment, {"cpu": "100m", "memory": "128Mi"}, "2Gi", images)
     spec = {
-        **user_pod_template.default_pod_spec(images, wanted.artifact.service_account_name),
+        **user_pod_template.default_pod_spec(images, content.artifact.service_account_name),
         "initContainers": fetched.containers,
         "containers": [{**container, "volumeMounts": fetched.mounts}],
         "volumes": fetched.volumes,
@@ -132,7 +132,7 @@ def evaluation_job(
     rollout: Json,
     gate: EvaluationGate,
     candidate: Revision,
-    wanted: EvaluatedContent,
+    candidate_content: EvaluatedContent,
     serving: EvaluatedContent | None,
     images: Images,
     *,
@@ -150,12 +150,12 @@ def evaluation_job(
     environment = {
         "MODEL_NAME": model,
         "CANDIDATE_DIR": CANDIDATE_DIR,
-        "CANDIDATE_VERSION": wanted.version,
-        "CANDIDATE_FORMAT": wanted.artifact.format.name,
+        "CANDIDATE_VERSION": candidate_content.version,
+        "CANDIDATE_FORMAT": candidate_content.artifact.format.name,
         "GATED_FIGURES": format_gated_figures(gate.metrics),
     }
     contents: dict[str, tuple[fetch_container.FetchSource, str | None, str]] = {
-        "candidate": (wanted.artifact, wanted.digest, CANDIDATE_DIR)
+        "candidate": (candidate_content.artifact, candidate_content.digest, CANDIDATE_DIR)
     }
     if serving is not None:
         environment |= {
@@ -164,11 +164,13 @@ def evaluation_job(
             "SERVING_FORMAT": serving.artifact.format.name,
         }
         contents["serving"] = (serving.artifact, serving.digest, SERVING_DIR)
-    parts = {"candidate": wanted, "serving": serving}
+    parts = {"candidate": candidate_content, "serving": serving}
     cached = {
         name: content.cached for name, content in parts.items() if content is not None and content.cached is not None
     }
-    base = user_pod_template.default_pod_spec(images, service_account or wanted.artifact.service_account_name)
+    base = user_pod_template.default_pod_spec(
+        images, service_account or candidate_content.artifact.service_account_name
+    )
     fetched = fetch_container.fetch_contents(contents, images, ROLE_EVALUATION, cached)
     spec = user_pod_template.merge_pod_spec(gate.template, TEMPLATE_PATH, base, environment, fetched)
     template = {**gate.template, "spec": spec}

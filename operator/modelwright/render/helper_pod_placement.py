@@ -42,13 +42,14 @@ def fetch_environment(images: Images, role: str, *, proven: bool) -> dict[str, s
 
 
 def place_template(
-    metadata: Json, spec: Json, images: Images, role: str, given: Mapping[str, Any] | None = None
+    metadata: Json, spec: Json, images: Images, role: str, authored_spec: Mapping[str, Any] | None = None
 ) -> Json:
     """Add the labels, annotations, placement and pull secrets of `role` to the metadata and spec of a pod.
 
-    Members that are already set take precedence, and so does any member of `given`, the PodSpec written by its author.
+    Members that are already set take precedence, and so does any member of `authored_spec`, the PodSpec written by its
+    author.
     """
-    settings, written = images.helper_pods.for_role(role).to_pod_members(), {**spec, **(given or {})}
+    settings, written = images.helper_pods.for_role(role).to_pod_members(), {**spec, **(authored_spec or {})}
     placed = {key: settings[key] for key in _PLACEMENT_MEMBERS if settings.get(key) and key not in written}
     own_secrets = list(spec.get("imagePullSecrets") or ())
     secrets = [*own_secrets, *(entry for entry in settings.get("imagePullSecrets", []) if entry not in own_secrets)]

@@ -20,7 +20,7 @@ HEADER_ROUTE_MARK = "Modelwright-Route"
 _OWN_HEADERS = frozenset({HEADER_ROUTE_MARK, names.COPY_TOKEN_HEADER})
 
 MATCH_MARK, FALLBACK_MARK = ".match", ".fallback"
-"""Suffixes of the hash in ROUTE_HEADER for responses by other rules than the route's main one."""
+"""Suffixes of the hash in HEADER_ROUTE_MARK for responses by other rules than the route's main one."""
 
 COOKIE_SECONDS = 30 * 24 * 3600
 """How long a caller stays on the revision assigned by a sticky share. The candidate's weight (0..100) is added, so that
@@ -90,11 +90,11 @@ def _render_service(
 def render_route(
     model: Json, endpoint: Endpoint, routing: TrafficSplit, *, marked: bool, through: str | None = None
 ) -> Json:
-    """The HTTPRoute or GRPCRoute of a Model.
+    """Render the HTTPRoute or GRPCRoute of a Model.
 
-    Its rules, the first that matches answers: the header match when there is one; the main rule, with the shares or
-    with the TraefikService `through`; behind that a rule to the first share alone, for while it isn't built.
-    `marked`: the gateway can add response headers, so every rule carries the hash of all of them (ROUTE_HEADER).
+    Its rules, of which the first match applies: the header match, if there is one; the main rule, with the shares or
+    with the TraefikService `through`; behind that a rule to the first share alone, until the TraefikService exists.
+    `marked`: the gateway can add response headers, so every rule carries the hash of all rules (HEADER_ROUTE_MARK).
     """
     grpc = endpoint.protocol == "GRPC"
     name = model["metadata"]["name"]
@@ -268,7 +268,8 @@ def _traefik_service(model: Json, name: str, spec: Json) -> Json:
 
 
 def route_mark(route_object: Mapping[str, Any]) -> str | None:
-    """Return the value of ROUTE_HEADER that this route's main rule makes the gateway add; None when it isn't marked."""
+    """Return the value of HEADER_ROUTE_MARK that this route's main rule makes the gateway add; None when it isn't
+    marked."""
     for mark in map(_rule_mark, route_object["spec"].get("rules", [])):
         if mark is not None:
             return mark.partition(".")[0]

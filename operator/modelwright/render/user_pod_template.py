@@ -29,7 +29,7 @@ def merge_pod_spec(
     path: str,
     base: Json,
     environment: Mapping[str, str],
-    brought: fetch_container.FetchedContents,
+    fetched: fetch_container.FetchedContents,
 ) -> Json:
     """Merge the author's pod `template` into the PodSpec `base`. Init containers that fetch contents precede the
     author's; each container gets `environment` and the mounts; everything else of the template stays.
@@ -40,7 +40,7 @@ def merge_pod_spec(
     spec: Json = strategic_merge(base, typed_member(template, "spec", dict, path), spec_path)
     containers = {
         key: [
-            merge_container(entry, environment, f"{spec_path}.{key}[{index}]", brought.mounts)
+            merge_container(entry, environment, f"{spec_path}.{key}[{index}]", fetched.mounts)
             for index, entry in enumerate(entries)
         ]
         for key in ("initContainers", "containers")
@@ -49,8 +49,8 @@ def merge_pod_spec(
     if "containers" not in containers:
         raise MergeError(f"{spec_path}.containers: at least one container is needed, which writes the report")
     spec |= containers
-    spec["initContainers"] = [*brought.containers, *containers.get("initContainers", [])]
-    spec["volumes"] = [*brought.volumes, *typed_member(spec, "volumes", list, spec_path)]
+    spec["initContainers"] = [*fetched.containers, *containers.get("initContainers", [])]
+    spec["volumes"] = [*fetched.volumes, *typed_member(spec, "volumes", list, spec_path)]
     return spec
 
 

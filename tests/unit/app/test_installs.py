@@ -41,7 +41,7 @@ class Install:
             world.api,  # type: ignore[arg-type]
             self.store,
             self,  # type: ignore[arg-type]
-            wake=self.woken.append,
+            enqueue_namespace=self.woken.append,
             clock=world.clock,
         )
         world.api.fill(self.store)

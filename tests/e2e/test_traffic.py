@@ -23,7 +23,7 @@ from modelwright.api.v1alpha1.model import Endpoint
 from modelwright.core.revision import Revision
 from modelwright.core.rollout.traffic_split import HeaderCondition, TrafficShare, TrafficSplit
 from modelwright.kube import kinds
-from modelwright.render import routes
+from modelwright.render import services
 from modelwright.traffic.gateway_probe import GatewayProbe
 from modelwright.traffic.port import RouteStatus, RoutingObjects, TrafficRequirements, TrafficRouter
 from modelwright.traffic.providers import choose_router
@@ -262,7 +262,7 @@ def stage(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[Stage]:
         name = names.revision_name("digits", revision.hash)
         labels = names.revision_selector("digits", revision.hash) | {"run": name}
         stage.run(name, labels | {names.LABEL_ROLE: names.ROLE_SERVING}, revision.version)
-        stage.put(routes.revision_service(stage.model, revision, PORTS[revision.hash]))
+        stage.put(services.revision_service(stage.model, revision, PORTS[revision.hash]))
     comparer = names.comparer_name("digits")
     stage.run(comparer, {"run": comparer}, COPIES)
     port = {"name": "http", "port": 80, "targetPort": 8080}

@@ -11,7 +11,7 @@ from modelwright.api.v1alpha1.version import ModelVersion, ReferenceSample, Samp
 from modelwright.core.revision import Revision
 from modelwright.core.rollout.traffic_split import HeaderCondition, TrafficShare, TrafficSplit
 from modelwright.core.runtime_choice import RuntimeChoice
-from modelwright.render import drift_monitor_pod, fetch_container, routes, training_stages, workload
+from modelwright.render import drift_monitor_pod, fetch_container, routes, services, training_stages, workload
 from modelwright.render import gate_jobs as gate_renderers
 from modelwright.render.mirror_target import MirrorSettings
 from modelwright.traffic.gateway_api import MARK_FEATURE, MIRROR_FEATURE, MIRROR_PERCENT_FEATURE, GatewayRouter
@@ -57,12 +57,12 @@ def manifests(raw: Json, chosen: RuntimeChoice, found: ModelVersion, features: b
     written = kept | {"data": kept["data"] | {"template": "as in the Deployment"}}
     rendered = [workload.revision_deployment(raw, revision, kept["data"]["template"], replicas), written]
     if endpoint is not None:
-        rendered.append(routes.revision_service(raw, revision, ports))
+        rendered.append(services.revision_service(raw, revision, ports))
     if (autoscaling.min_replicas if autoscaling else replicas or 0) > 1:
         rendered.append(workload.revision_disruption_budget(raw, revision))
     if autoscaling is not None:
         rendered.append(workload.revision_autoscaler(raw, revision, autoscaling))
-    rendered.append(routes.model_service(raw, TrafficSplit.all_to(revision), {revision.hash: ports}, None))
+    rendered.append(services.model_service(raw, TrafficSplit.all_to(revision), {revision.hash: ports}, None))
     if endpoint is not None:
         rendered.append(routes.render_route(raw, endpoint, TrafficSplit.all_to(revision), marked=features))
     return rendered

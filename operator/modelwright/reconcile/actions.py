@@ -22,7 +22,7 @@ from modelwright.reconcile import drift_monitor, gates, mirror_tokens, rollout_r
 from modelwright.reconcile.children import ensure, is_controlled_by, remove
 from modelwright.reconcile.context import Context
 from modelwright.reconcile.snapshot import ModelSnapshot
-from modelwright.render import comparer_pod, helper_pod_placement, routes, workload
+from modelwright.render import comparer_pod, helper_pod_placement, services, workload
 from modelwright.render.mirror_target import MirrorSettings
 
 Object = dict[str, Any]
@@ -87,7 +87,7 @@ async def _ensure_revision(context: Context, picture: ModelSnapshot, revision: R
     unwanted = []
     own = picture.traffic.render_revision_objects(raw, revision, stored["data"]["ports"])
     if not own and _needs_own_service(picture, revision):
-        own = [routes.revision_service(raw, revision, stored["data"]["ports"])]
+        own = [services.revision_service(raw, revision, stored["data"]["ports"])]
     wanted += own
     if autoscaling is not None and not model.spec.serving.scaled_externally:
         fewest = autoscaling.min_replicas

@@ -14,7 +14,7 @@ from modelwright.core.revision import Revision
 from modelwright.core.rollout.traffic_split import TrafficSplit
 from modelwright.kube import kinds
 from modelwright.kube.kinds import Kind
-from modelwright.render import routes
+from modelwright.render import routes, services
 from modelwright.traffic.port import Json, ObservedSplit, RouteStatus, RoutingObjects, TrafficRequirements
 from modelwright.traffic.service import ServiceRouter
 
@@ -98,7 +98,7 @@ class GatewayRouter:
 
     def render_revision_objects(self, model: Json, revision: Revision, ports: Mapping[str, int]) -> list[Json]:
         """Render the Service that the route names as its backend."""
-        return [routes.revision_service(model, revision, ports)]
+        return [services.revision_service(model, revision, ports)]
 
     def render_manifests(
         self, objects: RoutingObjects, split: TrafficSplit, ports: Mapping[str, Mapping[str, int]]

@@ -7,7 +7,7 @@ from modelwright.core.rollout.capacity import achieved_shares, nearest_replica_w
 from modelwright.core.rollout.traffic_split import TrafficSplit
 from modelwright.kube import kinds
 from modelwright.kube.kinds import Kind
-from modelwright.render import routes
+from modelwright.render import services
 from modelwright.traffic.port import Json, ObservedSplit, RouteStatus, RoutingObjects, TrafficRequirements
 
 NEEDS_GATEWAY = "needs a gateway, and the Model has no spec.endpoint"
@@ -20,10 +20,10 @@ class ServiceRouter:
         """Return 100 percent for the one selected revision; else each revision's share of the ready pods."""
         if objects.service is None:
             return ObservedSplit()
-        selected = routes.selected_revision(objects.service)
+        selected = services.selected_revision(objects.service)
         if selected is not None:
             return ObservedSplit({selected: 100}, targets=frozenset({selected}))
-        if not routes.selects_all(objects.service):
+        if not services.selects_all(objects.service):
             return ObservedSplit()
         return ObservedSplit(achieved_shares(objects.ready_pods), targets=frozenset(objects.ready_pods))
 
@@ -59,7 +59,7 @@ class ServiceRouter:
         self, objects: RoutingObjects, split: TrafficSplit, ports: Mapping[str, Mapping[str, int]]
     ) -> list[Json]:
         """Render the Service."""
-        return [routes.model_service(objects.model, split, ports, objects.service)]
+        return [services.model_service(objects.model, split, ports, objects.service)]
 
     def list_obsolete(self, objects: RoutingObjects, split: TrafficSplit) -> list[tuple[Kind, str]]:
         """List the TraefikServices of a removed endpoint."""

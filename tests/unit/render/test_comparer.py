@@ -8,7 +8,7 @@ from modelwright.agents.comparer.settings import read_comparer_settings
 from modelwright.api import names
 from modelwright.core.revision import Revision
 from modelwright.core.rollout.traffic_split import TrafficShare, TrafficSplit
-from modelwright.render import comparer_pod, routes
+from modelwright.render import comparer_pod, services
 from modelwright.render.mirror_target import MirrorSettings
 from tests.unit.render.builders import IMAGES, raw_model
 
@@ -38,9 +38,9 @@ def test_no_service_of_the_model_or_of_a_revision_selects_it() -> None:
     ports = {"aaa": {"http": 8080}, "bbb": {"http": 8080}}
     one = TrafficSplit((TrafficShare(OLD, 100),), service_revision=OLD)
     both = TrafficSplit((TrafficShare(OLD, 50), TrafficShare(NEW, 50)))
-    services = [routes.model_service(raw_model(), routing, ports, None) for routing in (one, both)]
-    services += [routes.revision_service(raw_model(), revision, ports["aaa"]) for revision in (OLD, NEW)]
-    assert not any(selects(service["spec"]["selector"], labels) for service in services)
+    rendered_services = [services.model_service(raw_model(), routing, ports, None) for routing in (one, both)]
+    rendered_services += [services.revision_service(raw_model(), revision, ports["aaa"]) for revision in (OLD, NEW)]
+    assert not any(selects(service["spec"]["selector"], labels) for service in rendered_services)
     own = comparer_pod.comparer_service(raw_model())["spec"]
     assert selects(own["selector"], labels)
     assert selects(rendered()["spec"]["selector"]["matchLabels"], labels)

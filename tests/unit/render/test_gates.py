@@ -12,7 +12,7 @@ from modelwright.api import names
 from modelwright.api.v1alpha1.policy import EvaluationGate, InfraGate, ScanGate
 from modelwright.api.v1alpha1.version import Sample
 from modelwright.core.revision import Revision
-from modelwright.render import fetch_container, gate_jobs, routes, workload
+from modelwright.render import fetch_container, gate_jobs, services, workload
 from modelwright.render.strategic_merge import MergeError
 from tests.unit.render.builders import DIGEST, IMAGES, choice, raw_model, rollout, stored, version
 
@@ -78,7 +78,7 @@ def test_a_job_belongs_to_the_rollout_and_nothing_of_the_candidate_selects_its_p
     assert labels[names.LABEL_MODEL] == job["metadata"]["labels"][names.LABEL_MODEL] == "digits"
     assert "app.kubernetes.io/instance" not in labels
     selectors = [
-        routes.revision_service(raw_model(), CANDIDATE, {"http": 8080})["spec"]["selector"],
+        services.revision_service(raw_model(), CANDIDATE, {"http": 8080})["spec"]["selector"],
         workload.revision_deployment(raw_model(), CANDIDATE, {}, 1)["spec"]["selector"]["matchLabels"],
         workload.revision_disruption_budget(raw_model(), CANDIDATE)["spec"]["selector"]["matchLabels"],
         {names.LABEL_MODEL: "digits", names.LABEL_ROLE: names.ROLE_SERVING},

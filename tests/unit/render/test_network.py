@@ -7,7 +7,7 @@ import pytest
 from modelwright.api.v1alpha1.model import Endpoint
 from modelwright.core.revision import Revision
 from modelwright.core.rollout.traffic_split import TrafficShare, TrafficSplit
-from modelwright.render import routes
+from modelwright.render import routes, services
 from tests.unit.render.builders import raw_model
 
 ONE = Revision("digits-v1", "aaaaaaaaaa")
@@ -35,9 +35,9 @@ def filters(found: dict[str, Any]) -> list[str]:
 
 
 def test_the_models_service_selects_one_revision_and_can_be_read_back() -> None:
-    service = routes.model_service(raw_model(), TrafficSplit.all_to(ONE), {ONE.hash: {"http": 8080}}, None)
+    service = services.model_service(raw_model(), TrafficSplit.all_to(ONE), {ONE.hash: {"http": 8080}}, None)
     assert service["metadata"]["name"] == "digits"
-    assert routes.selected_revision(service) == ONE.hash
+    assert services.selected_revision(service) == ONE.hash
     assert [(p["port"], p["targetPort"]) for p in service["spec"]["ports"]] == [(80, 8080)]
 
 
@@ -54,22 +54,22 @@ def test_a_service_of_all_revisions_sends_to_the_ports_of_each(
     one: dict[str, int], two: dict[str, int], expected: dict[int, Any]
 ) -> None:
     shares = TrafficSplit((TrafficShare(ONE, 50), TrafficShare(Revision("digits-v2", "bbbbbbbbbb"), 50)))
-    service = routes.model_service(raw_model(), shares, {"aaaaaaaaaa": one, "bbbbbbbbbb": two}, None)
+    service = services.model_service(raw_model(), shares, {"aaaaaaaaaa": one, "bbbbbbbbbb": two}, None)
     assert {port["port"]: port["targetPort"] for port in service["spec"]["ports"]} == expected
     assert service["spec"]["selector"] == {"modelwright.dev/model": "digits", "modelwright.dev/role": "serving"}
-    assert routes.selects_all(service)
+    assert services.selects_all(service)
 
 
 def test_grpc_has_a_port_of_its_own_that_says_what_it_speaks() -> None:
-    service = routes.revision_service(raw_model(), ONE, {"http": 8080, "grpc": 9000})
+    service = services.revision_service(raw_model(), ONE, {"http": 8080, "grpc": 9000})
     assert service["metadata"]["name"] == "digits-aaaaaaaaaa"
     grpc = service["spec"]["ports"][1]
     assert (grpc["port"], grpc["targetPort"], grpc["appProtocol"]) == (81, 9000, "kubernetes.io/h2c")
 
 
 def test_a_service_that_selects_no_revision_names_none() -> None:
-    assert routes.selected_revision({"spec": {"selector": {"app": "x"}}}) is None
-    assert routes.selected_revision({"spec": {}}) is None
+    assert services.selected_revision({"spec": {"selector": {"app": "x"}}}) is None
+    assert services.selected_revision({"spec": {}}) is None
 
 
 PATHS = [

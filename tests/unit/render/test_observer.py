@@ -13,7 +13,7 @@ from modelwright.core.drift.distances import DistanceMethod
 from modelwright.core.drift.feature_drift import Correction, DriftMethods
 from modelwright.core.revision import Revision
 from modelwright.core.rollout.traffic_split import TrafficShare, TrafficSplit
-from modelwright.render import comparer_pod, drift_monitor_pod, routes
+from modelwright.render import comparer_pod, drift_monitor_pod, services
 from modelwright.render.mirror_target import MirrorSettings
 from tests.unit.render.builders import DIGEST, IMAGES, raw_model, version
 
@@ -119,10 +119,10 @@ def test_no_service_of_the_model_of_a_revision_or_of_the_comparer_selects_it() -
         TrafficSplit((TrafficShare(OLD, 100),), service_revision=OLD),
         TrafficSplit((TrafficShare(OLD, 50), TrafficShare(NEW, 50))),
     )
-    services = [routes.model_service(raw_model(), routing, ports, None) for routing in (one, both)]
-    services += [routes.revision_service(raw_model(), revision, ports["aaa"]) for revision in (OLD, NEW)]
-    services.append(comparer_pod.comparer_service(raw_model()))
-    assert not any(service["spec"]["selector"].items() <= labels.items() for service in services)
+    rendered_services = [services.model_service(raw_model(), routing, ports, None) for routing in (one, both)]
+    rendered_services += [services.revision_service(raw_model(), revision, ports["aaa"]) for revision in (OLD, NEW)]
+    rendered_services.append(comparer_pod.comparer_service(raw_model()))
+    assert not any(service["spec"]["selector"].items() <= labels.items() for service in rendered_services)
     own = drift_monitor_pod.monitor_service(raw_model())
     assert own["spec"]["selector"].items() <= labels.items()
     assert own["spec"]["ports"] == [{"name": "http", "port": 80, "targetPort": 8080, "protocol": "TCP"}]

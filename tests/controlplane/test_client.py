@@ -137,9 +137,7 @@ async def test_a_stale_resource_version_is_a_conflict(client: KubeClient, namesp
     assert found["spec"]["replicas"] == 3
 
 
-async def test_apply_with_a_uid_never_makes_the_object_anew_and_never_meets_another(
-    client: KubeClient, namespace: str
-) -> None:
+async def test_apply_with_a_uid_never_creates_or_hits_another_object(client: KubeClient, namespace: str) -> None:
     old = await client.create(deployment(namespace))
     await client.delete(kinds.DEPLOYMENT, namespace, "digits", uid=old["metadata"]["uid"])
     ours = deployment(namespace)
@@ -248,7 +246,7 @@ async def test_adr_0002_a_create_never_touches_what_is_there(
     assert await client.get(kinds.SERVICE, namespace, "digits") == before
 
 
-async def test_adr_0002_an_apply_merges_into_a_foreign_object_without_a_word_even_unforced(
+async def test_adr_0002_an_unforced_apply_merges_into_a_foreign_object(
     client: KubeClient, crd_server: Server, namespace: str
 ) -> None:
     crd_server.ok("create", "-f", "-", objects=foreign(namespace))
@@ -259,9 +257,7 @@ async def test_adr_0002_an_apply_merges_into_a_foreign_object_without_a_word_eve
     assert {p["port"] for p in found["spec"]["ports"]} == {80, 8080}
 
 
-async def test_adr_0002_only_a_field_that_both_set_differently_makes_a_conflict(
-    crd_server: Server, namespace: str
-) -> None:
+async def test_adr_0002_only_a_field_set_differently_is_a_conflict(crd_server: Server, namespace: str) -> None:
     theirs = foreign(namespace)
     theirs["spec"]["selector"] = {"app": "shop"}
     crd_server.ok("create", "-f", "-", objects=theirs)
@@ -303,9 +299,7 @@ async def test_adr_0002_an_explicit_value_is_what_clears_a_field(client: KubeCli
     assert applied["metadata"]["labels"]["extra"] == ""
 
 
-async def test_adr_0002_an_empty_map_or_list_does_not_clear_what_the_create_put_there(
-    client: KubeClient, namespace: str
-) -> None:
+async def test_adr_0002_an_empty_map_or_list_does_not_clear_a_create(client: KubeClient, namespace: str) -> None:
     await client.create(deployment(namespace))
     emptied = deployment(namespace)
     emptied["metadata"]["labels"] = {}
@@ -348,7 +342,7 @@ async def test_adr_0002_a_merge_patch_leaves_what_it_does_not_name(
     assert patched["metadata"]["annotations"]["team"] == "vision"
 
 
-async def test_adr_0002_a_merge_patch_with_a_uid_meets_no_other_object_and_makes_none(
+async def test_adr_0002_a_merge_patch_with_a_uid_hits_no_other_object(
     client: KubeClient, crd_server: Server, namespace: str
 ) -> None:
     service = ours(namespace)
@@ -365,7 +359,7 @@ async def test_adr_0002_a_merge_patch_with_a_uid_meets_no_other_object_and_makes
 @pytest.mark.parametrize(
     ("wrong", "field"), [({"bogus": 1}, "spec.bogus"), ({"replicas": -1}, "spec.replicas")], ids=["unknown", "value"]
 )
-async def test_a_patch_that_does_not_fit_is_invalid_and_names_the_field(
+async def test_a_patch_against_the_schema_is_invalid_by_field(
     client: KubeClient, namespace: str, wrong: Object, field: str
 ) -> None:
     await client.create(deployment(namespace))

@@ -84,7 +84,7 @@ def test_a_standby_serves_its_probes_and_waits(server: Server, tmp_path: Path, s
     assert holder(server).startswith("first_")
 
 
-def test_told_to_stop_a_leader_gives_its_lease_back_and_the_standby_follows_at_once(
+def test_a_stopped_leader_releases_its_lease_to_the_standby(
     server: Server, tmp_path: Path, started: list[OperatorProcess]
 ) -> None:
     first, second = pair(server, tmp_path, **LONG)
@@ -94,7 +94,7 @@ def test_told_to_stop_a_leader_gives_its_lease_back_and_the_standby_follows_at_o
     assert holder(server).startswith("second_")
 
 
-def test_killed_with_9_a_leader_is_followed_and_not_before_its_lease_has_run_out(
+def test_a_killed_leader_is_replaced_when_its_lease_expires(
     server: Server, tmp_path: Path, started: list[OperatorProcess]
 ) -> None:
     first, second = pair(server, tmp_path)
@@ -109,7 +109,7 @@ def test_killed_with_9_a_leader_is_followed_and_not_before_its_lease_has_run_out
     assert took > 10
 
 
-def test_a_warm_standby_has_everything_when_it_takes_over_and_writes_nothing_before(
+def test_a_warm_standby_is_complete_and_writes_nothing_before(
     server: Server, tmp_path: Path, started: list[OperatorProcess]
 ) -> None:
     first, second = pair(server, tmp_path, **QUICK, warm_standby=True)
@@ -150,7 +150,7 @@ def test_told_to_stop_before_it_leads_it_ends_at_once(
         assert first.stop() == 0
 
 
-def test_a_leader_that_was_stopped_for_longer_than_its_lease_ends_when_it_goes_on(
+def test_a_leader_paused_beyond_its_lease_ends_when_resumed(
     server: Server, tmp_path: Path, started: list[OperatorProcess]
 ) -> None:
     first, second = pair(server, tmp_path, **QUICK)
@@ -164,9 +164,7 @@ def test_a_leader_that_was_stopped_for_longer_than_its_lease_ends_when_it_goes_o
     assert second.leads()
 
 
-def test_a_leader_whose_lease_is_deleted_ends_and_the_other_takes_it(
-    server: Server, tmp_path: Path, started: list[OperatorProcess]
-) -> None:
+def test_a_leader_whose_lease_is_deleted_ends(server: Server, tmp_path: Path, started: list[OperatorProcess]) -> None:
     first, second = pair(server, tmp_path, **QUICK)
     started += [first, second]
     server.ok("delete", "lease", "modelwright-operator")

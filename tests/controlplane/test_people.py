@@ -252,7 +252,7 @@ def test_a_status_that_comes_with_a_new_record_is_dropped(crd_server: Server) ->
         (OPERATOR, {"number": 7, "command": command("promote", OPERATOR)}, 'need the verb "promote" on it'),
     ],
 )
-def test_a_person_goes_back_in_their_own_name_and_numbers_are_the_operators(
+def test_a_manual_rollback_is_in_the_users_own_name(
     crd_server: Server, user: str | None, spec: Object, refusal: str
 ) -> None:
     said = tried(crd_server, rollout("by-hand", **spec), user)

@@ -33,7 +33,7 @@ def pod(*, platform_ids: bool) -> dict[str, Any]:
     return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "digits", "namespace": "openshift"}, "spec": spec}
 
 
-def test_pods_that_leave_users_to_the_platform_are_let_in_and_others_are_not(crd_server: Server) -> None:
+def test_only_pods_that_leave_users_to_the_platform_are_admitted(crd_server: Server) -> None:
     crd_server.ok("apply", "-f", "-", objects=[NAMESPACE, *read_all(POLICY.read_text())])
     end = time.monotonic() + 30
     # A policy is in force a moment after it was written.

@@ -186,7 +186,7 @@ def test_who_has_not_the_role_is_told_which(people: People, user: str, word: str
     assert f"{word} needs the role modelwright-approve" in said
 
 
-def test_who_may_create_approvals_but_has_not_the_verb_is_told_by_the_policy(people: People) -> None:
+def test_an_approver_without_the_verb_is_refused_by_the_policy(people: People) -> None:
     rules = [{"apiGroups": ["modelwright.dev"], "resources": ["approvals"], "verbs": ["create"]}]
     place = {"name": "half", "namespace": world.NS}
     role = {"apiVersion": f"{RBAC}/v1", "kind": "Role", "metadata": place, "rules": rules}

@@ -280,7 +280,7 @@ def test_a_policy_has_nothing_made_that_its_writer_may_not_make(
     assert refusal in tried(crd_server, obj, user)
 
 
-def test_an_edit_is_asked_what_its_writer_may_unless_it_changes_nothing_that_is_made(crd_server: Server) -> None:
+def test_an_edit_of_what_is_created_needs_its_writers_rights(crd_server: Server) -> None:
     crd_server.ok("create", "-f", "-", objects=policy(name="edited"), user="alice")
 
     def said(spec: Object, user: str, **metadata: Any) -> str:

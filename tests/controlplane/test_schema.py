@@ -84,7 +84,7 @@ def test_crds_are_established_and_structural(crd_server: Any, kind: Any) -> None
     assert status == {"NamesAccepted": "True", "Established": "True"}
 
 
-def test_plain_kubectl_apply_of_crds_and_policies_works_again_and_changes_nothing(crd_server: Any) -> None:
+def test_a_second_kubectl_apply_of_crds_changes_nothing(crd_server: Any) -> None:
     for folder in ("crds", "manifests/policies"):
         answer = crd_server.ok("apply", "-k", str(ROOT / folder))
         assert all(line.endswith(" unchanged") for line in answer.splitlines()), answer

@@ -207,7 +207,7 @@ def outcome(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return result
 
 
-def test_when_the_gateway_api_appears_the_operator_starts_anew_and_makes_the_route(outcome: Outcome) -> None:
+def test_when_the_gateway_api_appears_the_route_is_created(outcome: Outcome) -> None:
     assert outcome.gateway_exit == 0
     assert not outcome.faults["gateway-api-appears"]
 

@@ -214,9 +214,7 @@ async def followed(api: Api, shard: str, namespace: str) -> None:
     await eventually(renewals, lambda count: count > 2, f"shard {shard} has followed to {version}")
 
 
-async def test_each_shard_works_in_its_own_namespaces_and_unlabelled_ones_are_the_defaults(
-    cluster: Cluster, api: Api
-) -> None:
+async def test_each_shard_works_in_its_own_namespaces(cluster: Cluster, api: Api) -> None:
     places = {"unlabelled": None, "labelled-default": "default", "labelled-red": "red"}
     for namespace, shard in places.items():
         await label(api, namespace, shard)
@@ -232,9 +230,7 @@ async def test_each_shard_works_in_its_own_namespaces_and_unlabelled_ones_are_th
     }
 
 
-async def test_when_a_shards_leader_is_killed_its_standby_follows_and_the_other_shard_goes_on(
-    cluster: Cluster, api: Api
-) -> None:
+async def test_the_standby_of_a_killed_shard_leader_follows(cluster: Cluster, api: Api) -> None:
     await label(api, "killed", "red")
     await label(api, "undisturbed", None)
     for namespace in ("killed", "undisturbed"):
@@ -255,9 +251,7 @@ async def test_when_a_shards_leader_is_killed_its_standby_follows_and_the_other_
 
 
 @pytest.mark.parametrize("older", SHARDS)
-async def test_the_older_of_two_models_wins_a_hostname_whatever_shards_they_are_in(
-    cluster: Cluster, api: Api, older: str
-) -> None:
+async def test_the_older_model_wins_a_hostname_across_shards(cluster: Cluster, api: Api, older: str) -> None:
     younger = next(shard for shard in SHARDS if shard != older)
     first, second = f"older-in-{older}", f"younger-in-{younger}"
     await label(api, first, older)
@@ -288,7 +282,7 @@ async def _now(api: Api, namespace: str) -> str:
     return str(made["metadata"]["creationTimestamp"])
 
 
-async def test_a_namespace_that_moves_under_load_has_one_writer_at_any_moment(cluster: Cluster, api: Api) -> None:
+async def test_a_namespace_that_moves_under_load_has_one_writer(cluster: Cluster, api: Api) -> None:
     space, names = "moving", [f"m{number}" for number in range(MODELS)]
     await label(api, space, None)
     for name in names:
@@ -338,7 +332,7 @@ async def test_a_namespace_that_moves_under_load_has_one_writer_at_any_moment(cl
         await eventually(deployments, _one_has_pods, f"{name} has one revision with pods")
 
 
-async def test_a_label_edited_back_and_forth_at_once_ends_with_one_writer(cluster: Cluster, api: Api) -> None:
+async def test_a_label_edited_back_and_forth_leaves_one_writer(cluster: Cluster, api: Api) -> None:
     space = "wavering"
     await label(api, space, None)
     await serve(api, space)
@@ -354,9 +348,7 @@ async def test_a_label_edited_back_and_forth_at_once_ends_with_one_writer(cluste
     assert _made_twice(seen) == []
 
 
-async def test_a_shard_without_an_operator_is_reported_and_a_removed_label_gives_its_namespace_back(
-    cluster: Cluster, api: Api
-) -> None:
+async def test_a_shard_without_an_operator_is_reported(cluster: Cluster, api: Api) -> None:
     await label(api, "nobodys", "blue")
     await serve(api, "nobodys")
 

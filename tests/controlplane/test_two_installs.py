@@ -69,7 +69,7 @@ async def until(holds: Callable[[], bool], seconds: float = 60) -> None:
         await asyncio.sleep(0.1)
 
 
-async def test_the_second_waits_while_the_first_answers_and_takes_over_when_it_is_gone(
+async def test_the_second_install_takes_over_once_the_first_is_gone(
     client: KubeClient, namespace: str, crd_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(install_registry, "ANSWER_TIMEOUT_SECONDS", 4.0)
@@ -109,7 +109,7 @@ async def test_tenants_who_edit_a_namespace_may_not_write_its_claim(crd_server: 
         assert said.stdout.strip() == "no", verb
 
 
-async def test_what_the_api_server_says_of_a_missing_right_is_understood(crd_server: Server, namespace: str) -> None:
+async def test_the_api_servers_refusal_of_a_missing_right_is_parsed(crd_server: Server, namespace: str) -> None:
     client = KubeClient(await load_configuration(str(crd_server.plane.kubeconfig)), qps=1000, burst=1000)
     client._api.default_headers["Impersonate-User"] = "nobody-at-all"
     service = {

@@ -338,7 +338,7 @@ def test_an_edit_is_asked_only_for_what_it_changes(crd_server: Server) -> None:
             crd_server.delete(obj)
 
 
-def test_a_template_with_as_many_parts_as_are_read_is_asked_like_any_other(crd_server: Server) -> None:
+def test_a_template_at_the_limit_of_parts_is_checked(crd_server: Server) -> None:
     env = [{"name": f"A{n}", "value": "x" * 200} for n in range(990)]
     obj = model(container(env=env, envFrom=[{"secretRef": {"name": "store"}}]))
     assert len(json.dumps(obj)) > 128 << 10
@@ -365,9 +365,7 @@ TOO_MANY = [
     [(spec, user) for _, spec in TOO_MANY for user in ("plain", "maker")],
     ids=[f"{what}, by {user}" for what, _ in TOO_MANY for user in ("plain", "maker")],
 )
-def test_a_template_with_more_parts_than_are_read_is_refused_before_they_are(
-    crd_server: Server, spec: Object, user: str
-) -> None:
+def test_a_template_beyond_the_limit_of_parts_is_refused(crd_server: Server, spec: Object, user: str) -> None:
     assert "can be checked: put variables into a ConfigMap" in tried(crd_server, model(spec), user)
 
 

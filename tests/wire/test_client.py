@@ -93,9 +93,7 @@ async def test_a_server_that_is_not_there_is_transient() -> None:
     await client.close()
 
 
-async def test_a_hang_ends_with_the_time_limit_and_the_connection_pool_recovers(
-    server: FakeApiServer, client: KubeClient
-) -> None:
+async def test_a_hang_ends_by_timeout_and_the_pool_recovers(server: FakeApiServer, client: KubeClient) -> None:
     server.fault("GET", "/models", apiserver.hang, times=40)
     outcomes = await asyncio.gather(*(get(client) for _ in range(40)), return_exceptions=True)
     assert all(isinstance(o, api_errors.Transient) for o in outcomes)
@@ -131,7 +129,7 @@ async def test_the_limiter_counts_writes_only(server: FakeApiServer) -> None:
     await client.close()
 
 
-async def test_the_guard_is_asked_before_each_write_and_never_for_reads(server: FakeApiServer) -> None:
+async def test_the_guard_is_called_before_writes_and_never_for_reads(server: FakeApiServer) -> None:
     def guard() -> None:
         raise RuntimeError("may not write")
 
@@ -225,7 +223,7 @@ async def test_an_object_without_an_address_is_a_bug_of_ours(client: KubeClient,
             await write(obj)
 
 
-async def test_a_proxy_of_the_environment_is_used_unless_it_is_excluded(
+async def test_a_proxy_of_the_environment_is_used_unless_excluded(
     tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kubeconfig = tmp_path / "config"

@@ -77,7 +77,7 @@ async def test_a_late_write_arrives_although_its_connection_was_reset(
     assert (kinds.MODEL, "vision", "digits") in server.objects
 
 
-async def test_an_older_list_is_given_and_the_newest_object_is_not_in_it(server: FakeApiServer, tmp_path: Path) -> None:
+async def test_an_older_list_lacks_the_newest_object(server: FakeApiServer, tmp_path: Path) -> None:
     async with through(server, tmp_path, Fault.STALE_LIST, budget=1) as (proxy, client):
         server.save(model("first"))
         # There is no older list yet.

@@ -174,9 +174,7 @@ async def test_the_first_list_is_followed_through_its_pages(server: FakeApiServe
     await frame.stop()
 
 
-async def test_after_410_what_vanished_is_not_told_and_the_sweep_drops_the_ghost(
-    frame: Frame, server: FakeApiServer
-) -> None:
+async def test_after_410_the_resync_drops_what_vanished(frame: Frame, server: FakeApiServer) -> None:
     await until(lambda: frame.names() == {"first", "second"})
     server.remove(server.objects[kinds.MODEL, "vision", "first"], tell=False)
     server.save(model("new"), tell=False)
@@ -214,9 +212,7 @@ async def test_a_stream_that_ends_is_opened_again_where_it_was(frame: Frame, ser
     assert sum("watch" not in p and "/models?" in p for _, p in server.requests) == lists, "no new list was needed"
 
 
-async def test_a_stream_that_is_cut_in_the_middle_of_an_event_loses_nothing(
-    frame: Frame, server: FakeApiServer
-) -> None:
+async def test_a_stream_cut_in_the_middle_of_an_event_loses_nothing(frame: Frame, server: FakeApiServer) -> None:
     await until(lambda: frame.names() == {"first", "second"})
     obj = server.save(model("cut"), tell=False)
     raw = json.dumps({"type": "ADDED", "object": obj}).encode()
@@ -256,9 +252,7 @@ async def test_a_watch_that_is_refused_for_a_moment_is_tried_again(frame: Frame,
     await until(lambda: "meanwhile" in frame.names())
 
 
-async def test_a_watch_that_is_refused_four_times_in_a_row_ends_the_watch_frame_and_so_the_process(
-    frame: Frame, server: FakeApiServer
-) -> None:
+async def test_a_watch_that_fails_four_times_in_a_row_ends_the_process(frame: Frame, server: FakeApiServer) -> None:
     server.fault("GET", "models?watch", answer(503, "no healthy upstream"), times=4)
     server.send(kinds.MODEL, None)
     await until(lambda: frame.ended, 30)
@@ -274,7 +268,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kopf_login, "LOGIN_SECONDS", (0.05,))
 
 
-async def test_a_right_that_is_taken_away_ends_nothing_is_named_and_what_happened_is_read_when_it_is_back(
+async def test_a_revoked_right_is_named_and_events_are_read_afterwards(
     frame: Frame, server: FakeApiServer, impatient: None
 ) -> None:
     # Kopf sends each of these four times.
@@ -338,7 +332,7 @@ async def test_a_stream_that_is_silent_for_too_long_is_given_up(server: FakeApiS
     ],
     ids=["error event", "truncated JSON"],
 )
-async def test_what_cannot_be_understood_ends_the_watch_frame_and_so_the_process(
+async def test_an_event_that_is_not_understood_ends_the_process(
     frame: Frame, server: FakeApiServer, raw: bytes
 ) -> None:
     server.send(kinds.MODEL, raw)
@@ -365,9 +359,7 @@ async def test_a_sink_that_fails_is_logged_and_the_next_event_arrives(
     assert any("could not be handled" in record.message for record in caplog.records)
 
 
-async def test_kopf_never_writes_whatever_finalizers_and_annotations_objects_have(
-    frame: Frame, server: FakeApiServer
-) -> None:
+async def test_kopf_never_writes_whatever_objects_contain(frame: Frame, server: FakeApiServer) -> None:
     odd = [
         {"finalizers": ["kopf.zalando.org/KopfFinalizerMarker", "modelwright.dev/ours", "foregroundDeletion"]},
         {"finalizers": ["other.example/x"], "deletionTimestamp": "2026-01-01T00:00:00Z"},

@@ -103,7 +103,7 @@ async def test_without_authentication_metrics_are_anybodys() -> None:
         assert (await page.get())[0] == 200
 
 
-async def test_the_api_server_is_asked_once_in_ten_seconds_and_hears_of_a_right_that_was_taken_away(page: Page) -> None:
+async def test_a_review_is_cached_for_ten_seconds_then_repeated(page: Page) -> None:
     for _ in range(5):
         assert (await page.get("prometheus"))[0] == 200
     assert page.access.asked == ["prometheus", "prometheus"]
@@ -112,7 +112,7 @@ async def test_the_api_server_is_asked_once_in_ten_seconds_and_hears_of_a_right_
     assert (await page.get("prometheus"))[0] == 403
 
 
-async def test_while_the_api_server_is_silent_who_was_let_in_lately_is_let_in(page: Page) -> None:
+async def test_recent_readers_stay_admitted_while_the_api_is_down(page: Page) -> None:
     assert (await page.get("prometheus"))[0] == 200
     page.access.broken = True
     page.clock.advance(authentication.TOKEN_SECONDS)
@@ -122,13 +122,13 @@ async def test_while_the_api_server_is_silent_who_was_let_in_lately_is_let_in(pa
     assert (await page.get("prometheus"))[0] == 503
 
 
-async def test_an_address_that_guesses_is_asked_to_wait_and_others_are_not_kept_out(page: Page) -> None:
+async def test_a_guessing_address_is_limited_and_others_are_not(page: Page) -> None:
     assert (await page.get("prometheus"))[0] == 200
     found = [(await page.get("forged"))[0] for _ in range(int(authentication.REQUEST_BURST) + 1)]
     assert (found[0], found[-1]) == (401, 429)
     assert (await page.get("prometheus"))[0] == 200
 
 
-async def test_a_webhook_from_a_standby_of_the_version_before_is_to_be_sent_again(page: Page) -> None:
+async def test_a_webhook_of_a_former_standby_is_to_be_sent_again(page: Page) -> None:
     async with aiohttp.ClientSession() as session, session.post(page.url + "/triggers/a/b/c", data=b"{}") as answer:
         assert (answer.status, answer.headers["Retry-After"]) == (503, "5")

@@ -17,7 +17,7 @@ def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_operator_process_never_imports_the_synchronous_client() -> None:
+def test_the_operator_never_imports_the_synchronous_client() -> None:
     unwanted = {"requests", "oauthlib", "websocket", "kubernetes.client.api_client"}
     ended = run(f"{LEAVE_OUT} import modelwright.app.main; print(sorted({unwanted!r} & set(sys.modules)))")
     assert ended.stdout == "[]\n", ended.stderr

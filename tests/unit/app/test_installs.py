@@ -29,8 +29,8 @@ TURNS = 40
 class Install:
     """One leader: its store, its passes, and what it wakes."""
 
-    def __init__(self, world: World, namespace: str, **settings: Any) -> None:
-        self.world = world
+    def __init__(self, harness: InstallHarness, namespace: str, **settings: Any) -> None:
+        self.harness = harness
         self.store = Store()
         self.told: list[str] = []
         self.woken: list[str] = []
@@ -38,13 +38,13 @@ class Install:
         self.deaf = False
         self.installs = InstallClaims(
             Settings(namespace=namespace, **settings),
-            world.api,  # type: ignore[arg-type]
+            harness.api,  # type: ignore[arg-type]
             self.store,
             self,  # type: ignore[arg-type]
             enqueue_namespace=self.woken.append,
-            clock=world.clock,
+            clock=harness.clock,
         )
-        world.api.fill(self.store)
+        harness.api.fill(self.store)
         self.task = asyncio.create_task(self.installs.run())
 
     def record(self, obj: Object, type_: str, reason: str, note: str) -> None:
@@ -59,11 +59,11 @@ class Install:
             return ReconcileResult()
 
         await self.installs.guard_reconciler(reconcile)(KEY)
-        await self.world.settle()
+        await self.harness.settle()
         return self.passes > before
 
 
-class World:
+class InstallHarness:
     def __init__(self) -> None:
         self.api, self.clock = SimulatedApi(), FakeClock()
         self.all: list[Install] = []
@@ -104,10 +104,10 @@ class World:
 
 
 @pytest.fixture
-async def world() -> AsyncIterator[World]:
-    world = World()
-    yield world
-    for install in world.all:
+async def harness() -> AsyncIterator[InstallHarness]:
+    harness = InstallHarness()
+    yield harness
+    for install in harness.all:
         assert not install.task.done(), install.task.exception()
         install.task.cancel()
 
@@ -116,17 +116,17 @@ def held() -> dict[str, float]:
     return {s.labels["install"]: s.value for family in metrics.HELD_ELSEWHERE.collect() for s in family.samples}
 
 
-async def test_a_single_install_writes_one_claim_a_namespace_and_nothing_more(world: World) -> None:
-    install = await world.start("one")
-    assert world.writes() == 0, "where there is nothing to do there is no claim"
+async def test_a_single_install_writes_one_claim_a_namespace_only(harness: InstallHarness) -> None:
+    install = await harness.start("one")
+    assert harness.writes() == 0, "where there is nothing to do there is no claim"
     assert await install.work()
     assert await install.work()
-    await world.pass_time(3600, step=60)
-    assert world.writes() == 1
-    world.uninstall(install)
-    again = await world.start("one")
+    await harness.pass_time(3600, step=60)
+    assert harness.writes() == 1
+    harness.uninstall(install)
+    again = await harness.start("one")
     assert await again.work()
-    assert world.writes() == 1, "a restart writes nothing"
+    assert harness.writes() == 1, "a restart writes nothing"
 
 
 @pytest.mark.parametrize(
@@ -139,9 +139,9 @@ async def test_a_single_install_writes_one_claim_a_namespace_and_nothing_more(wo
     ids=["cluster-wide elsewhere", "another release in the same namespace", "for one namespace"],
 )
 async def test_a_second_install_does_nothing_and_says_who_works_there(
-    world: World, second: dict[str, str], caplog: pytest.LogCaptureFixture
+    harness: InstallHarness, second: dict[str, str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    first, other = await world.start("one"), await world.start(**second)
+    first, other = await harness.start("one"), await harness.start(**second)
     assert await first.work()
     assert not await other.work()
     assert not await other.work()
@@ -152,124 +152,124 @@ async def test_a_second_install_does_nothing_and_says_who_works_there(
     assert len(told) == 1
 
 
-async def test_two_that_live_stay_as_they_are_for_two_small_writes_each_minute(world: World) -> None:
-    first, second = await world.start("one"), await world.start("two")
+async def test_two_that_live_stay_as_they_are_for_two_small_writes_each_minute(harness: InstallHarness) -> None:
+    first, second = await harness.start("one"), await harness.start("two")
     await first.work()
     await second.work()
-    before = world.writes()
-    await world.pass_time(600)
-    assert world.holder == "one/modelwright-operator"
+    before = harness.writes()
+    await harness.pass_time(600)
+    assert harness.holder == "one/modelwright-operator"
     assert await first.work()
     assert not await second.work()
-    assert world.writes() - before <= 2 * (600 / QUESTION_INTERVAL_SECONDS + 1)
+    assert harness.writes() - before <= 2 * (600 / QUESTION_INTERVAL_SECONDS + 1)
 
 
-async def test_when_the_first_is_uninstalled_the_second_takes_over_what_it_had(world: World) -> None:
-    first, second = await world.start("one"), await world.start("two")
+async def test_the_second_install_takes_over_when_the_first_is_removed(harness: InstallHarness) -> None:
+    first, second = await harness.start("one"), await harness.start("two")
     await first.work()
     await second.work()
-    world.uninstall(first)
-    await world.pass_time(QUESTION_INTERVAL_SECONDS + ANSWER_TIMEOUT_SECONDS + 20)
-    assert world.holder == "two/modelwright-operator"
+    harness.uninstall(first)
+    await harness.pass_time(QUESTION_INTERVAL_SECONDS + ANSWER_TIMEOUT_SECONDS + 20)
+    assert harness.holder == "two/modelwright-operator"
     assert "vision" in second.woken
-    await world.pass_time(SETTLE_SECONDS)
+    await harness.pass_time(SETTLE_SECONDS)
     assert await second.work()
     assert held() == {}
-    assert names.ANNOTATION_CONTENDER not in world.claim()["metadata"]["annotations"]
+    assert names.ANNOTATION_CONTENDER not in harness.claim()["metadata"]["annotations"]
 
 
-async def test_an_install_that_comes_back_in_time_answers_before_it_works(world: World) -> None:
-    first, second = await world.start("one"), await world.start("two")
+async def test_an_install_that_returns_in_time_answers_before_it_works(harness: InstallHarness) -> None:
+    first, second = await harness.start("one"), await harness.start("two")
     await first.work()
     await second.work()
-    world.uninstall(first)
-    await world.pass_time(ANSWER_TIMEOUT_SECONDS - 20)
-    first = await world.start("one")
-    await world.pass_time(600)
-    assert world.holder == "one/modelwright-operator"
+    harness.uninstall(first)
+    await harness.pass_time(ANSWER_TIMEOUT_SECONDS - 20)
+    first = await harness.start("one")
+    await harness.pass_time(600)
+    assert harness.holder == "one/modelwright-operator"
     assert await first.work()
     assert not await second.work()
 
 
-async def test_an_install_that_comes_back_too_late_is_the_second(world: World) -> None:
-    first, second = await world.start("one"), await world.start("two")
+async def test_an_install_that_comes_back_too_late_is_the_second(harness: InstallHarness) -> None:
+    first, second = await harness.start("one"), await harness.start("two")
     await first.work()
     await second.work()
-    world.uninstall(first)
-    await world.pass_time(QUESTION_INTERVAL_SECONDS + ANSWER_TIMEOUT_SECONDS + 20)
-    first = await world.start("one")
+    harness.uninstall(first)
+    await harness.pass_time(QUESTION_INTERVAL_SECONDS + ANSWER_TIMEOUT_SECONDS + 20)
+    first = await harness.start("one")
     assert not await first.work()
-    await world.pass_time(SETTLE_SECONDS)
+    await harness.pass_time(SETTLE_SECONDS)
     assert await second.work()
 
 
-async def test_one_whose_watch_is_behind_reads_the_claims_anew_before_its_first_pass(world: World) -> None:
-    first, second = await world.start("one"), await world.start("two")
+async def test_claims_are_read_again_before_the_first_reconcile(harness: InstallHarness) -> None:
+    first, second = await harness.start("one"), await harness.start("two")
     await first.work()
     await second.work()
-    world.uninstall(first)
+    harness.uninstall(first)
     # A warm standby that has heard of nothing since.
-    old = copy.deepcopy(world.claim())
-    await world.pass_time(QUESTION_INTERVAL_SECONDS + ANSWER_TIMEOUT_SECONDS + 20)
-    standby = Install(world, "one")
+    old = copy.deepcopy(harness.claim())
+    await harness.pass_time(QUESTION_INTERVAL_SECONDS + ANSWER_TIMEOUT_SECONDS + 20)
+    standby = Install(harness, "one")
     standby.store._objects[kinds.CONTROLLER_REVISION].clear()
     standby.store.put({**old, "apiVersion": "apps/v1", "kind": "ControllerRevision"}, quiet=True)
-    world.all.append(standby)
-    await world.settle()
+    harness.all.append(standby)
+    await harness.settle()
     assert standby.installs.claims_read.is_set()
     assert not await standby.work()
 
 
-async def test_of_two_that_wait_for_one_that_is_gone_one_takes_over(world: World) -> None:
-    first = await world.start("one")
+async def test_of_two_that_wait_for_one_that_is_gone_one_takes_over(harness: InstallHarness) -> None:
+    first = await harness.start("one")
     await first.work()
-    second, third = await world.start("two"), await world.start("three")
+    second, third = await harness.start("two"), await harness.start("three")
     await second.work()
     await third.work()
-    world.uninstall(first)
-    await world.pass_time(2 * (QUESTION_INTERVAL_SECONDS + ANSWER_TIMEOUT_SECONDS))
-    assert world.holder in ("two/modelwright-operator", "three/modelwright-operator")
+    harness.uninstall(first)
+    await harness.pass_time(2 * (QUESTION_INTERVAL_SECONDS + ANSWER_TIMEOUT_SECONDS))
+    assert harness.holder in ("two/modelwright-operator", "three/modelwright-operator")
     let = [await second.work(), await third.work()]
     assert sorted(let) == [False, True]
 
 
-async def test_a_claim_that_somebody_deletes_is_made_again(world: World) -> None:
-    install = await world.start("one")
+async def test_a_claim_that_somebody_deletes_is_made_again(harness: InstallHarness) -> None:
+    install = await harness.start("one")
     await install.work()
-    world.api.user_delete(kinds.CONTROLLER_REVISION, "vision", names.CLAIM_NAME)
-    await world.settle()
+    harness.api.user_delete(kinds.CONTROLLER_REVISION, "vision", names.CLAIM_NAME)
+    await harness.settle()
     assert install.woken == ["vision"]
     assert await install.work()
-    assert world.holder == "one/modelwright-operator"
+    assert harness.holder == "one/modelwright-operator"
 
 
-async def test_shards_are_one_install_and_so_is_what_they_grew_from(world: World) -> None:
-    plain = await world.start("one")
+async def test_shards_are_one_install_and_so_is_what_they_grew_from(harness: InstallHarness) -> None:
+    plain = await harness.start("one")
     await plain.work()
-    world.uninstall(plain)
-    red = await world.start("one", shard="red", lease_name="modelwright-operator-red")
+    harness.uninstall(plain)
+    red = await harness.start("one", shard="red", lease_name="modelwright-operator-red")
     assert await red.work()
-    assert world.writes() == 1
+    assert harness.writes() == 1
 
 
-async def test_a_namespace_on_its_way_out_needs_no_claim(world: World) -> None:
-    install = await world.start("one")
+async def test_a_namespace_on_its_way_out_needs_no_claim(harness: InstallHarness) -> None:
+    install = await harness.start("one")
     cause = api_errors.Cause("metadata.namespace", "NamespaceTerminating", "it is being terminated")
 
     def refuse(verb: str, obj: Object) -> None:
         raise api_errors.Denied(403, "Forbidden", "it is being terminated", (cause,))
 
-    world.api.before_write = refuse
+    harness.api.before_write = refuse
     assert await install.work()
 
 
-async def test_without_the_right_to_claim_nothing_is_done(world: World) -> None:
-    install = await world.start("one")
+async def test_without_the_right_to_claim_nothing_is_done(harness: InstallHarness) -> None:
+    install = await harness.start("one")
 
     def refuse(verb: str, obj: Object) -> None:
         raise api_errors.Denied(403, "Forbidden", "no")
 
-    world.api.before_write = refuse
+    harness.api.before_write = refuse
     with pytest.raises(api_errors.Denied):
         await install.work()
     assert install.passes == 0

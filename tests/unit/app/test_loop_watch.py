@@ -51,7 +51,7 @@ def test_a_loop_that_is_late_asks_for_a_restart() -> None:
     assert watch.check_liveness() == "the event loop is 5.9 s late"
 
 
-def test_a_callback_that_holds_the_loop_fails_a_test_that_watches_it() -> None:
+def test_a_callback_that_blocks_the_loop_fails_a_watching_test() -> None:
     async def computes() -> None:
         await asyncio.sleep(0)
         sum(range(20_000_000))

@@ -156,7 +156,7 @@ def test_lease_times_must_fit_together() -> None:
         Settings.from_environment({"MODELWRIGHT_LEASE_RENEW_SECONDS": "20"})
 
 
-def test_what_kubernetes_puts_there_for_a_service_of_our_name_does_no_harm() -> None:
+def test_variables_of_a_service_of_our_name_are_ignored() -> None:
     Settings.from_environment({"MODELWRIGHT_SERVICE_HOST": "10.0.0.1", "MODELWRIGHT_PORT": "tcp://10.0.0.1:80"})
 
 
@@ -170,9 +170,7 @@ def test_what_kubernetes_puts_there_for_a_service_of_our_name_does_no_harm() -> 
         ({"MODELWRIGHT_SHARD": "red", "MODELWRIGHT_LEASE_NAME": "mine"}, "mine"),
     ],
 )
-def test_each_shard_has_a_lease_and_the_default_one_that_of_an_operator_without_shards(
-    environment: dict[str, str], lease: str
-) -> None:
+def test_each_shard_has_a_lease_and_default_the_unsharded_one(environment: dict[str, str], lease: str) -> None:
     assert Settings.from_environment(environment).lease_name == lease
 
 

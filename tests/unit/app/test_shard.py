@@ -54,7 +54,7 @@ def test_every_operators_lease_counts_but_its_own() -> None:
     ]
 
 
-def test_a_lease_is_free_when_given_back_or_seen_unchanged_for_its_time() -> None:
+def test_a_lease_is_free_when_released_or_unchanged_for_its_time() -> None:
     clock = FakeClock()
     leases = PeerLeases(RED, clock)
 
@@ -149,7 +149,7 @@ class Fixture:
             await asyncio.sleep(0)
 
 
-async def test_a_new_leader_lists_namespaces_before_it_says_how_far_it_has_followed() -> None:
+async def test_a_new_leader_lists_namespaces_before_it_publishes_them() -> None:
     it = Fixture()
     it.own.apply_list({"vision": NamespaceState("red", 5)}, 10)
     it.shard.followed.set()
@@ -162,7 +162,7 @@ async def test_a_new_leader_lists_namespaces_before_it_says_how_far_it_has_follo
     leading.cancel()
 
 
-async def test_passes_wait_for_the_namespace_to_be_begun_and_to_be_complete() -> None:
+async def test_reconciles_wait_for_an_active_and_complete_namespace() -> None:
     it = Fixture()
     passes: list[Key] = []
 

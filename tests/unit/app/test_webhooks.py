@@ -28,7 +28,7 @@ async def door() -> AsyncIterator[Door]:
 EVENT = {"specversion": "1.0", "id": "1", "source": "/store", "type": "com.example.uploaded"}
 
 
-async def test_an_alert_is_handed_over_and_answered_once_it_was_dealt_with(door: Door) -> None:
+async def test_an_alert_is_answered_once_it_has_been_handled(door: Door) -> None:
     door.dealt_with.clear()
     answer = asyncio.create_task(door.post(body=alert(2)))
     await door.came.acquire()
@@ -127,7 +127,7 @@ async def test_a_compressed_body_is_never_unpacked(door: Door) -> None:
     assert "without Content-Encoding" in said["error"]
 
 
-async def test_while_it_is_not_the_leader_senders_are_asked_to_come_again(door: Door) -> None:
+async def test_senders_have_to_retry_while_it_is_not_the_leader(door: Door) -> None:
     door.unready.append("another process is the leader")
     status, headers, said = await door.post()
     assert (status, headers["Retry-After"]) == (503, "5")
@@ -144,9 +144,7 @@ async def standby(door: Door) -> AsyncIterator[Door]:
         yield found
 
 
-async def test_a_standby_passes_on_what_it_is_sent_and_gives_back_what_the_leader_says(
-    door: Door, standby: Door
-) -> None:
+async def test_a_standby_forwards_requests_and_returns_the_response(door: Door, standby: Door) -> None:
     assert (await standby.post())[0] == 202
     assert (await standby.post(body=b"no json"))[0] == 400
     assert (await standby.post(path="/triggers/team/fraud/other"))[0] == 404
@@ -178,7 +176,7 @@ async def test_a_leader_that_cannot_be_reached_is_told(standby: Door) -> None:
     assert "cannot be reached" in said["error"]
 
 
-async def test_access_that_cannot_be_checked_lets_nobody_in_and_is_not_remembered(door: Door) -> None:
+async def test_undetermined_access_admits_no_sender_and_is_not_cached(door: Door) -> None:
     door.access.broken = "bind the ClusterRole system:auth-delegator"
     status, headers, said = await door.post()
     assert (status, headers["Retry-After"]) == (503, "5")
@@ -298,7 +296,7 @@ async def test_only_so_many_are_under_way_at_once(door: Door, monkeypatch: pytes
     assert (await door.post())[0] == 202
 
 
-def test_addresses_that_were_not_heard_of_for_longest_are_forgotten() -> None:
+def test_the_least_recently_used_addresses_are_dropped() -> None:
     clock = FakeClock()
     rates = KeyedRateLimiter(clock, rate=1.0, burst=1.0, buckets=2)
     assert rates.take_token("a") == 0

@@ -64,7 +64,7 @@ def test_causes_name_the_fields() -> None:
     assert error.causes == (api_errors.Cause("spec.replicas", "FieldValueInvalid", "must not be negative"),)
 
 
-def test_server_side_apply_of_what_does_not_fit_the_schema_is_invalid_although_it_is_a_500() -> None:
+def test_a_500_of_an_apply_that_violates_the_schema_is_invalid() -> None:
     message = (
         "failed to create typed patch object (ns/a; apps/v1, Kind=Deployment): errors:\n"
         '  .spec.template.spec.containers[name="c"].bogus: field not declared in schema\n'
@@ -87,7 +87,7 @@ def test_strict_decoding_errors_name_their_fields() -> None:
     ]
 
 
-def test_a_merge_patch_that_does_not_fit_names_its_field_and_not_the_whole_object() -> None:
+def test_an_invalid_merge_patch_names_its_field_only() -> None:
     message = ' "" is invalid: patch: Invalid value: "{...}": strict decoding error: unknown field "spec.bogus"'
     cause = {"field": "patch", "reason": "FieldValueInvalid", "message": message}
     error = api_errors.error_from_response(422, status("Invalid", message, causes=[cause]), {})

@@ -42,7 +42,7 @@ class Candidate:
             task.cancel()
 
 
-class World:
+class LeaseHarness:
     def __init__(self) -> None:
         self.clock = FakeClock()
         self.client = FakeClient()
@@ -73,138 +73,138 @@ class World:
 
 
 @pytest.fixture
-async def world():
-    world = World()
-    yield world
-    await world.close()
+async def harness():
+    harness = LeaseHarness()
+    yield harness
+    await harness.close()
 
 
-async def test_the_first_candidate_leads_at_once_and_renews(world: World) -> None:
-    a = world.candidate("a")
-    await world.pass_time(0.25)
+async def test_the_first_candidate_leads_at_once_and_renews(harness: LeaseHarness) -> None:
+    a = harness.candidate("a")
+    await harness.pass_time(0.25)
     assert a.elector.is_leading
-    assert world.lease["holderIdentity"] == a.elector.identity
-    assert world.lease["leaseDurationSeconds"] == 15
-    first = world.lease["renewTime"]
-    await world.pass_time(60)
+    assert harness.lease["holderIdentity"] == a.elector.identity
+    assert harness.lease["leaseDurationSeconds"] == 15
+    first = harness.lease["renewTime"]
+    await harness.pass_time(60)
     assert a.elector.is_leading
-    assert world.lease["renewTime"] > first
-    assert world.lease["leaseTransitions"] == 0
+    assert harness.lease["renewTime"] > first
+    assert harness.lease["leaseTransitions"] == 0
     assert a.lost == []
 
 
-async def test_a_second_candidate_waits_while_the_first_renews(world: World) -> None:
-    a = world.candidate("a")
-    await world.pass_time(1)
-    b = world.candidate("b")
-    await world.pass_time(120)
+async def test_a_second_candidate_waits_while_the_first_renews(harness: LeaseHarness) -> None:
+    a = harness.candidate("a")
+    await harness.pass_time(1)
+    b = harness.candidate("b")
+    await harness.pass_time(120)
     assert a.elector.is_leading
     assert not b.elector.is_leading
 
 
-async def test_two_that_start_together_agree_on_one(world: World) -> None:
-    world.candidate("a")
-    world.candidate("b")
-    await world.pass_time(60)
-    assert sum(c.elector.is_leading for c in world.candidates) == 1
+async def test_two_that_start_together_agree_on_one(harness: LeaseHarness) -> None:
+    harness.candidate("a")
+    harness.candidate("b")
+    await harness.pass_time(60)
+    assert sum(c.elector.is_leading for c in harness.candidates) == 1
 
 
-async def test_a_killed_leader_is_followed_after_its_lease_and_not_before(world: World) -> None:
-    a = world.candidate("a")
-    await world.pass_time(1)
-    b = world.candidate("b")
-    await world.pass_time(10)
+async def test_a_killed_leader_is_replaced_when_its_lease_expires(harness: LeaseHarness) -> None:
+    a = harness.candidate("a")
+    await harness.pass_time(1)
+    b = harness.candidate("b")
+    await harness.pass_time(10)
     a.kill()
-    world.candidates.remove(a)
-    await world.pass_time(12)
+    harness.candidates.remove(a)
+    await harness.pass_time(12)
     assert not b.elector.is_leading
-    await world.pass_time(8)
+    await harness.pass_time(8)
     assert b.elector.is_leading
-    assert world.lease["leaseTransitions"] == 1
+    assert harness.lease["leaseTransitions"] == 1
 
 
-async def test_a_killed_leader_is_followed_at_once_by_the_next_container_of_its_pod(world: World) -> None:
-    a = world.candidate("a", pod_uid="uid-a")
-    await world.pass_time(1)
-    b = world.candidate("b", pod_uid="uid-b")
-    await world.pass_time(5)
+async def test_the_next_container_of_its_pod_replaces_a_leader_at_once(harness: LeaseHarness) -> None:
+    a = harness.candidate("a", pod_uid="uid-a")
+    await harness.pass_time(1)
+    b = harness.candidate("b", pod_uid="uid-b")
+    await harness.pass_time(5)
     a.kill()
-    world.candidates.remove(a)
-    again = world.candidate("a", pod_uid="uid-a")
-    await world.pass_time(0.5)
+    harness.candidates.remove(a)
+    again = harness.candidate("a", pod_uid="uid-a")
+    await harness.pass_time(0.5)
     assert again.elector.is_leading
     assert not b.elector.is_leading
-    assert world.lease["leaseTransitions"] == 1
+    assert harness.lease["leaseTransitions"] == 1
 
 
-async def test_pods_that_do_not_know_their_uid_are_not_taken_for_one(world: World) -> None:
-    a = world.candidate("a")
-    await world.pass_time(1)
+async def test_pods_that_do_not_know_their_uid_are_not_taken_for_one(harness: LeaseHarness) -> None:
+    a = harness.candidate("a")
+    await harness.pass_time(1)
     a.kill()
-    world.candidates.remove(a)
-    again = world.candidate("a")
-    await world.pass_time(10)
+    harness.candidates.remove(a)
+    again = harness.candidate("a")
+    await harness.pass_time(10)
     assert not again.elector.is_leading
 
 
-async def test_a_lease_given_back_is_taken_at_once(world: World) -> None:
-    a = world.candidate("a")
-    await world.pass_time(1)
-    b = world.candidate("b")
-    await world.pass_time(5)
+async def test_a_lease_given_back_is_taken_at_once(harness: LeaseHarness) -> None:
+    a = harness.candidate("a")
+    await harness.pass_time(1)
+    b = harness.candidate("b")
+    await harness.pass_time(5)
     a.kill()
     await asyncio.sleep(0)
     await a.elector.release()
     assert not a.elector.is_leading
-    assert world.lease["holderIdentity"] == ""
-    await world.pass_time(3)
+    assert harness.lease["holderIdentity"] == ""
+    await harness.pass_time(3)
     assert b.elector.is_leading
     assert a.lost == []
 
 
-async def test_a_leader_that_cannot_renew_ends_before_another_may_begin(world: World) -> None:
-    a = world.candidate("a")
-    await world.pass_time(1)
-    b = world.candidate("b")
-    await world.pass_time(5)
-    world.client.failing["replace"] = [transient() for _ in range(8)]
-    await world.pass_time(10.5)
+async def test_a_leader_that_cannot_renew_ends_before_another_starts(harness: LeaseHarness) -> None:
+    a = harness.candidate("a")
+    await harness.pass_time(1)
+    b = harness.candidate("b")
+    await harness.pass_time(5)
+    harness.client.failing["replace"] = [transient() for _ in range(8)]
+    await harness.pass_time(10.5)
     assert a.lost == ["the Lease could not be renewed for 10 s"]
     assert not a.elector.is_leading
     assert not b.elector.is_leading
-    world.client.failing.clear()
-    await world.pass_time(10)
+    harness.client.failing.clear()
+    await harness.pass_time(10)
     assert b.elector.is_leading
 
 
-async def test_a_renewal_that_hangs_ends_the_leader_as_well(world: World) -> None:
-    a = world.candidate("a")
-    await world.pass_time(5)
-    world.client.hanging.add("replace")
-    await world.pass_time(12.5)
+async def test_a_renewal_that_hangs_ends_the_leader_as_well(harness: LeaseHarness) -> None:
+    a = harness.candidate("a")
+    await harness.pass_time(5)
+    harness.client.hanging.add("replace")
+    await harness.pass_time(12.5)
     assert len(a.lost) == 1
 
 
-async def test_a_short_outage_is_survived(world: World) -> None:
-    a = world.candidate("a")
-    await world.pass_time(5)
-    world.client.failing["replace"] = [transient(), transient(), None]
-    await world.pass_time(30)
+async def test_a_short_outage_is_survived(harness: LeaseHarness) -> None:
+    a = harness.candidate("a")
+    await harness.pass_time(5)
+    harness.client.failing["replace"] = [transient(), transient(), None]
+    await harness.pass_time(30)
     assert a.elector.is_leading
     assert a.lost == []
 
 
-async def test_a_renewal_whose_answer_was_lost_is_recognised(world: World) -> None:
-    a = world.candidate("a")
-    await world.pass_time(3)
+async def test_a_renewal_whose_answer_was_lost_is_recognised(harness: LeaseHarness) -> None:
+    a = harness.candidate("a")
+    await harness.pass_time(3)
     # Written, but the answer did not come: the version moved on without us knowing.
-    world.client.save(dict(world.client.objects[kinds.LEASE, "ns", "lease"]))
-    await world.pass_time(30)
+    harness.client.save(dict(harness.client.objects[kinds.LEASE, "ns", "lease"]))
+    await harness.pass_time(30)
     assert a.elector.is_leading
     assert a.lost == []
 
 
-async def test_taking_the_lease_with_a_lost_answer_is_recognised(world: World) -> None:
+async def test_taking_the_lease_with_a_lost_answer_is_recognised(harness: LeaseHarness) -> None:
     class LosesFirstAnswer(FakeClient):
         lose = True
 
@@ -216,59 +216,59 @@ async def test_taking_the_lease_with_a_lost_answer_is_recognised(world: World) -
             return answer
 
     client = LosesFirstAnswer()
-    a = world.candidate("a", client)
-    await world.pass_time(5)
+    a = harness.candidate("a", client)
+    await harness.pass_time(5)
     assert a.elector.is_leading
 
 
-async def test_a_leader_whose_lease_was_taken_ends(world: World) -> None:
-    a = world.candidate("a")
-    await world.pass_time(3)
-    stolen = dict(world.client.objects[kinds.LEASE, "ns", "lease"])
+async def test_a_leader_whose_lease_was_taken_ends(harness: LeaseHarness) -> None:
+    a = harness.candidate("a")
+    await harness.pass_time(3)
+    stolen = dict(harness.client.objects[kinds.LEASE, "ns", "lease"])
     stolen["spec"] = {**stolen["spec"], "holderIdentity": "somebody-else"}
-    world.client.save(stolen)
-    await world.pass_time(3)
+    harness.client.save(stolen)
+    await harness.pass_time(3)
     assert a.lost == ["another process has taken the Lease"]
 
 
-async def test_a_leader_whose_lease_was_deleted_ends(world: World) -> None:
-    a = world.candidate("a")
-    await world.pass_time(3)
-    world.client.objects.clear()
-    await world.pass_time(3)
+async def test_a_leader_whose_lease_was_deleted_ends(harness: LeaseHarness) -> None:
+    a = harness.candidate("a")
+    await harness.pass_time(3)
+    harness.client.objects.clear()
+    await harness.pass_time(3)
     assert a.lost == ["the Lease has been deleted"]
 
 
-async def test_the_wall_clock_does_not_matter(world: World) -> None:
-    a = world.candidate("a")
-    await world.pass_time(1)
-    b = world.candidate("b")
+async def test_the_wall_clock_does_not_matter(harness: LeaseHarness) -> None:
+    a = harness.candidate("a")
+    await harness.pass_time(1)
+    b = harness.candidate("b")
     for jump in (86400, -3 * 86400, 10**7):
-        world.clock.jump_wall_clock(jump)
-        await world.pass_time(20)
+        harness.clock.jump_wall_clock(jump)
+        await harness.pass_time(20)
         assert a.elector.is_leading
         assert not b.elector.is_leading
     a.kill()
-    world.clock.jump_wall_clock(-(10**7))
-    world.candidates.remove(a)
-    await world.pass_time(20)
+    harness.clock.jump_wall_clock(-(10**7))
+    harness.candidates.remove(a)
+    await harness.pass_time(20)
     assert b.elector.is_leading
 
 
-async def test_the_guard_lets_a_leader_write_and_nobody_else(world: World) -> None:
-    a = world.candidate("a")
+async def test_the_guard_lets_a_leader_write_and_nobody_else(harness: LeaseHarness) -> None:
+    a = harness.candidate("a")
     with pytest.raises(LeaseLost):
         a.elector.check_may_write()
     assert a.lost == []
-    await world.pass_time(1)
+    await harness.pass_time(1)
     a.elector.check_may_write()
 
 
-async def test_a_process_that_slept_through_its_lease_may_not_write_even_before_it_notices(world: World) -> None:
-    a = world.candidate("a")
-    await world.pass_time(1)
+async def test_a_process_that_slept_through_its_lease_may_not_write(harness: LeaseHarness) -> None:
+    a = harness.candidate("a")
+    await harness.pass_time(1)
     # Time passes without the event loop turning: a stopped process, or one long computation.
-    world.clock._monotonic += 11
+    harness.clock._monotonic += 11
     with pytest.raises(LeaseLost):
         a.elector.check_may_write()
     assert len(a.lost) == 1
@@ -277,30 +277,30 @@ async def test_a_process_that_slept_through_its_lease_may_not_write_even_before_
     assert len(a.lost) == 1
 
 
-async def test_giving_back_after_a_renewal_that_was_cut_off(world: World) -> None:
-    a = world.candidate("a")
-    await world.pass_time(3)
+async def test_giving_back_after_a_renewal_that_was_cut_off(harness: LeaseHarness) -> None:
+    a = harness.candidate("a")
+    await harness.pass_time(3)
     a.kill()
-    world.client.save(dict(world.client.objects[kinds.LEASE, "ns", "lease"]))
+    harness.client.save(dict(harness.client.objects[kinds.LEASE, "ns", "lease"]))
     await a.elector.release()
-    assert world.lease["holderIdentity"] == ""
+    assert harness.lease["holderIdentity"] == ""
 
 
-async def test_giving_back_what_another_holds_changes_nothing_and_does_not_raise(world: World) -> None:
-    a = world.candidate("a")
-    await world.pass_time(3)
+async def test_releasing_the_lease_of_another_holder_changes_nothing(harness: LeaseHarness) -> None:
+    a = harness.candidate("a")
+    await harness.pass_time(3)
     a.kill()
-    stolen = dict(world.client.objects[kinds.LEASE, "ns", "lease"])
+    stolen = dict(harness.client.objects[kinds.LEASE, "ns", "lease"])
     stolen["spec"] = {**stolen["spec"], "holderIdentity": "somebody-else"}
-    world.client.save(stolen)
+    harness.client.save(stolen)
     await a.elector.release()
-    assert world.lease["holderIdentity"] == "somebody-else"
+    assert harness.lease["holderIdentity"] == "somebody-else"
 
 
-async def test_no_access_is_told_and_tried_again(world: World, caplog: pytest.LogCaptureFixture) -> None:
-    world.client.failing["get"] = [api_errors.Denied(403, "Forbidden", "leases may not be read")] * 3
-    a = world.candidate("a")
-    await world.pass_time(12)
+async def test_no_access_is_told_and_tried_again(harness: LeaseHarness, caplog: pytest.LogCaptureFixture) -> None:
+    harness.client.failing["get"] = [api_errors.Denied(403, "Forbidden", "leases may not be read")] * 3
+    a = harness.candidate("a")
+    await harness.pass_time(12)
     assert "leases may not be read" in caplog.text or any("leases may" in str(vars(r)) for r in caplog.records)
     assert a.elector.is_leading
 
@@ -340,51 +340,51 @@ def test_never_two_leaders_and_always_one_again_whatever_fails(faults: list[tupl
             return call
 
     async def story() -> None:
-        world = World()
-        cuts = {name: Cut(world.client) for name in "ab"}
-        current = {name: world.candidate(name, cuts[name]) for name in "ab"}
+        harness = LeaseHarness()
+        cuts = {name: Cut(harness.client) for name in "ab"}
+        current = {name: harness.candidate(name, cuts[name]) for name in "ab"}
         for fault, seconds in faults:
             cuts["a"].cut = fault in ("fail-a", "fail-both")
             cuts["b"].cut = fault in ("fail-b", "fail-both")
             if fault == "jump":
-                world.clock.jump_wall_clock(10_000)
+                harness.clock.jump_wall_clock(10_000)
             if fault == "kill-a":
                 current["a"].kill()
-                world.candidates.remove(current["a"])
-                current["a"] = world.candidate("a", cuts["a"])
-            await world.pass_time(seconds)
+                harness.candidates.remove(current["a"])
+                current["a"] = harness.candidate("a", cuts["a"])
+            await harness.pass_time(seconds)
             for name, candidate in list(current.items()):
                 if candidate.lost:
                     # The process has ended, as it must; its pod is started anew.
                     candidate.kill()
-                    world.candidates.remove(candidate)
-                    current[name] = world.candidate(name, cuts[name])
+                    harness.candidates.remove(candidate)
+                    current[name] = harness.candidate(name, cuts[name])
         for cut in cuts.values():
             cut.cut = False
-        await world.pass_time(40)
+        await harness.pass_time(40)
         alive = [c for c in current.values() if not c.lost]
         assert sum(c.elector.is_leading for c in alive) == 1 or len(alive) < 2
-        await world.close()
+        await harness.close()
 
     asyncio.run(story())
 
 
-async def test_a_standby_knows_where_the_leader_is_until_it_leads_itself(world: World) -> None:
-    first = world.candidate("a")
-    await world.pass_time(1)
-    second = world.candidate("b")
-    await world.pass_time(3)
+async def test_a_standby_knows_the_leaders_address_until_it_leads(harness: LeaseHarness) -> None:
+    first = harness.candidate("a")
+    await harness.pass_time(1)
+    second = harness.candidate("b")
+    await harness.pass_time(3)
     assert second.elector.leader_address == "a:8080"
     assert first.elector.leader_address is None
     first.kill()
-    await world.pass_time(20)
+    await harness.pass_time(20)
     assert second.elector.is_leading
     assert second.elector.leader_address is None
     await second.elector.release()
-    assert not world.client.objects[kinds.LEASE, "ns", "lease"]["metadata"].get("annotations")
+    assert not harness.client.objects[kinds.LEASE, "ns", "lease"]["metadata"].get("annotations")
 
 
-async def test_a_shards_lease_has_its_label_and_says_how_far_namespaces_are_followed() -> None:
+async def test_a_shards_lease_has_its_label_and_the_followed_version() -> None:
     clock, client = FakeClock(), FakeClient()
     elector = LeaderElector(client, LeaseConfig("ns", "lease", "one", shard="red"), on_lost=pytest.fail, clock=clock)
     await elector.acquire()

@@ -47,7 +47,7 @@ async def test_a_key_added_twice_is_handed_out_once(queue: WorkQueue) -> None:
     assert await drain(queue) == [A]
 
 
-async def test_what_somebody_waits_for_goes_first_and_the_rest_still_moves(queue: WorkQueue) -> None:
+async def test_high_priority_goes_first_and_the_rest_still_moves(queue: WorkQueue) -> None:
     rest = [Key("Model", "ns", f"rest-{number}") for number in range(4)]
     first = [Key("Model", "ns", f"first-{number}") for number in range(6)]
     for key in rest:
@@ -58,7 +58,7 @@ async def test_what_somebody_waits_for_goes_first_and_the_rest_still_moves(queue
     assert await drain(queue) == [*first[:3], rest[0], *first[3:], *rest[1:]]
 
 
-async def test_a_key_that_waits_already_goes_first_once_somebody_waits_for_it(queue: WorkQueue) -> None:
+async def test_a_waiting_key_added_with_high_priority_goes_first(queue: WorkQueue) -> None:
     for key in (A, B, C):
         queue.add(key)
     queue.add(B, high_priority=True)
@@ -66,7 +66,7 @@ async def test_a_key_that_waits_already_goes_first_once_somebody_waits_for_it(qu
     assert await drain(queue) == [B, A, C]
 
 
-async def test_a_key_in_its_pass_that_somebody_waits_for_goes_first_after_it(queue: WorkQueue) -> None:
+async def test_a_key_in_process_keeps_the_high_priority_it_gets(queue: WorkQueue) -> None:
     queue.add(A)
     assert await queue.get() == A
     queue.add(A)
@@ -140,9 +140,7 @@ async def test_a_delay_of_nothing_is_an_add(queue: WorkQueue) -> None:
     assert await drain(queue) == [A]
 
 
-async def test_the_earliest_of_several_delays_counts_and_the_others_are_dropped(
-    queue: WorkQueue, clock: FakeClock
-) -> None:
+async def test_the_earliest_of_several_delays_counts(queue: WorkQueue, clock: FakeClock) -> None:
     queue.add_after(A, 10)
     queue.add_after(A, 5)
     queue.add_after(A, 7)
@@ -168,7 +166,7 @@ async def test_failures_wait_1_2_4_seconds_up_to_5_minutes_with_jitter(queue: Wo
     assert queue.count_failures(A) == 30
 
 
-async def test_a_key_that_is_well_again_starts_over_and_others_are_not_concerned(queue: WorkQueue) -> None:
+async def test_reset_failures_restarts_the_backoff_of_that_key_only(queue: WorkQueue) -> None:
     for _ in range(5):
         queue.add_rate_limited(A)
     assert queue.add_rate_limited(B) <= 1.2
@@ -283,7 +281,7 @@ TestQueueMachine = QueueMachine.TestCase
 TestQueueMachine.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
 
 
-async def test_it_is_busy_while_a_crowd_is_handed_out_though_none_waits(clock: FakeClock) -> None:
+async def test_it_is_busy_while_many_keys_are_handed_out_at_once(clock: FakeClock) -> None:
     queue = WorkQueue(clock)
     for number in range(BUSY_KEYS):
         assert not queue.is_busy

@@ -17,7 +17,7 @@ from tests.unit.kube.fakes import FakeClient, model, transient
 DIGITS = (kinds.MODEL, ("vision", "digits"))
 
 
-class World:
+class ResyncHarness:
     def __init__(self) -> None:
         self.clock = FakeClock()
         self.client = FakeClient()
@@ -56,140 +56,140 @@ class World:
 
 
 @pytest.fixture
-def world() -> World:
-    return World()
+def harness() -> ResyncHarness:
+    return ResyncHarness()
 
 
-async def test_a_world_in_step_is_left_alone_and_everything_is_looked_at(world: World) -> None:
-    world.store.put(world.client.save(model()))
-    world.changes.clear()
-    assert await world.once() == ResyncReport()
-    assert world.changes == []
-    assert world.looked_again == 1
+async def test_a_store_in_sync_is_kept_and_everything_is_enqueued(harness: ResyncHarness) -> None:
+    harness.store.put(harness.client.save(model()))
+    harness.changes.clear()
+    assert await harness.once() == ResyncReport()
+    assert harness.changes == []
+    assert harness.looked_again == 1
 
 
-async def test_a_ghost_is_dropped_and_its_dependents_hear_of_it(world: World) -> None:
-    world.store.put({**model(uid="gone", resourceVersion="5")})
-    world.changes.clear()
-    report = await world.once()
+async def test_a_ghost_is_dropped_and_its_dependents_hear_of_it(harness: ResyncHarness) -> None:
+    harness.store.put({**model(uid="gone", resourceVersion="5")})
+    harness.changes.clear()
+    report = await harness.once()
     assert report.stale == [DIGITS]
-    assert world.store.count(kinds.MODEL) == 0
-    assert world.changes == [(True, False)]
+    assert harness.store.count(kinds.MODEL) == 0
+    assert harness.changes == [(True, False)]
 
 
-async def test_an_object_made_anew_unnoticed_is_a_ghost_of_the_old_one(world: World) -> None:
-    world.store.put(model(uid="old", resourceVersion="5"))
-    world.client.save(model())
-    report = await world.once()
+async def test_an_object_made_anew_unnoticed_is_a_ghost_of_the_old_one(harness: ResyncHarness) -> None:
+    harness.store.put(model(uid="old", resourceVersion="5"))
+    harness.client.save(model())
+    report = await harness.once()
     assert report.stale == [DIGITS]
     assert report.behind == [DIGITS]
-    found = world.store.get(kinds.MODEL, "vision", "digits")
+    found = harness.store.get(kinds.MODEL, "vision", "digits")
     assert found is not None
     assert found["metadata"]["uid"] != "old"
 
 
-async def test_what_is_created_while_the_list_is_under_way_is_no_ghost(world: World) -> None:
+async def test_what_is_created_while_the_list_is_under_way_is_no_ghost(harness: ResyncHarness) -> None:
     class Slow(FakeClient):
         async def list(self, kind: kinds.Kind, *args: Any, **more: Any) -> list[dict[str, Any]]:
             answer = await super().list(kind, *args, **more)
             if kind == kinds.MODEL:
-                world.store.put(model(name="new", uid="u-new", resourceVersion="900"))
+                harness.store.put(model(name="new", uid="u-new", resourceVersion="900"))
             return answer
 
-    world.sweep._client = Slow()  # type: ignore[assignment]
-    report = await world.once()
+    harness.sweep._client = Slow()  # type: ignore[assignment]
+    report = await harness.once()
     assert report.stale == []
-    assert world.store.count(kinds.MODEL) == 1
+    assert harness.store.count(kinds.MODEL) == 1
 
 
 @pytest.mark.parametrize("known", [None, "5"])
-async def test_what_the_watch_has_not_brought_after_two_minutes_is_fetched(world: World, known: str | None) -> None:
-    there = world.client.save(model(uid="u1"))
+async def test_an_object_missing_for_two_minutes_is_fetched(harness: ResyncHarness, known: str | None) -> None:
+    there = harness.client.save(model(uid="u1"))
     if known:
-        world.store.put(model(uid="u1", resourceVersion=known))
-    report = await world.once()
+        harness.store.put(model(uid="u1", resourceVersion=known))
+    report = await harness.once()
     assert report.behind == [DIGITS]
-    assert world.store.get(kinds.MODEL, "vision", "digits") == there
+    assert harness.store.get(kinds.MODEL, "vision", "digits") == there
 
 
-async def test_what_the_watch_brings_within_two_minutes_is_fine(world: World) -> None:
-    there = world.client.save(model())
-    task = await world.let_run(world.sweep.resync_once(), 60)
-    world.store.put(there)
-    report = await (await world.let_run(_wait(task), 62))
+async def test_what_the_watch_brings_within_two_minutes_is_fine(harness: ResyncHarness) -> None:
+    there = harness.client.save(model())
+    task = await harness.let_run(harness.sweep.resync_once(), 60)
+    harness.store.put(there)
+    report = await (await harness.let_run(_wait(task), 62))
     assert report == ResyncReport()
 
 
-async def test_two_sweeps_in_a_row_behind_end_the_process_and_one_does_not(world: World) -> None:
-    world.client.save(model(uid="u1"))
-    world.sweep._escalate(await world.once())
-    assert world.ended == []
-    world.sweep._escalate(await world.once())
-    assert world.ended == [], "the second sweep was fine"
+async def test_two_resyncs_in_a_row_behind_end_the_process(harness: ResyncHarness) -> None:
+    harness.client.save(model(uid="u1"))
+    harness.sweep._escalate(await harness.once())
+    assert harness.ended == []
+    harness.sweep._escalate(await harness.once())
+    assert harness.ended == [], "the second sweep was fine"
     for _ in range(2):
-        world.client.save(model(uid="u1"))
-        world.sweep._escalate(await world.once())
-    [(how, why)] = world.ended
+        harness.client.save(model(uid="u1"))
+        harness.sweep._escalate(await harness.once())
+    [(how, why)] = harness.ended
     assert how == "fatal"
     assert "the watch of Model has stalled" in why
 
 
-async def test_an_api_server_restored_from_a_backup_ends_the_process(world: World) -> None:
-    there = world.client.save(model(uid="u1"))
-    world.store.put({**there, "metadata": {**there["metadata"], "resourceVersion": "99999"}})
-    report = await world.once()
+async def test_an_api_server_restored_from_a_backup_ends_the_process(harness: ResyncHarness) -> None:
+    there = harness.client.save(model(uid="u1"))
+    harness.store.put({**there, "metadata": {**there["metadata"], "resourceVersion": "99999"}})
+    report = await harness.once()
     assert report.ahead == [DIGITS]
-    world.sweep._escalate(report)
-    assert world.ended[0][0] == "fatal"
-    assert "restored from a backup" in world.ended[0][1]
+    harness.sweep._escalate(report)
+    assert harness.ended[0][0] == "fatal"
+    assert "restored from a backup" in harness.ended[0][1]
 
 
 @pytest.mark.parametrize("listed", [[], [model(uid="u1", resourceVersion="7")]], ids=["lacks it", "knows it older"])
-async def test_a_list_of_an_older_state_than_the_object_itself_is_not_believed(
-    world: World, listed: list[dict[str, Any]]
+async def test_a_list_older_than_the_object_itself_is_ignored(
+    harness: ResyncHarness, listed: list[dict[str, Any]]
 ) -> None:
     class Lagging(FakeClient):
         async def list(self, kind: kinds.Kind, *args: Any, **more: Any) -> list[dict[str, Any]]:
             return listed if kind == kinds.MODEL else []
 
     client = Lagging()
-    world.store.put(client.save(model(uid="u1")))
-    world.changes.clear()
-    world.sweep._client = client  # type: ignore[assignment]
-    assert await world.once() == ResyncReport()
-    assert world.store.count(kinds.MODEL) == 1
-    assert world.changes == []
+    harness.store.put(client.save(model(uid="u1")))
+    harness.changes.clear()
+    harness.sweep._client = client  # type: ignore[assignment]
+    assert await harness.once() == ResyncReport()
+    assert harness.store.count(kinds.MODEL) == 1
+    assert harness.changes == []
 
 
-async def test_kinds_that_appear_or_go_ask_for_a_new_start(world: World) -> None:
-    world.client.served -= {kinds.HTTP_ROUTE, kinds.GRPC_ROUTE}
-    task = await world.let_run(world.sweep.run_discovery(), 61)
-    assert world.ended == [("kinds", "GRPCRoute is gone, HTTPRoute is gone")]
+async def test_kinds_that_appear_or_go_ask_for_a_new_start(harness: ResyncHarness) -> None:
+    harness.client.served -= {kinds.HTTP_ROUTE, kinds.GRPC_ROUTE}
+    task = await harness.let_run(harness.sweep.run_discovery(), 61)
+    assert harness.ended == [("kinds", "GRPCRoute is gone, HTTPRoute is gone")]
     task.cancel()
 
 
-async def test_an_outage_is_not_taken_for_kinds_that_went(world: World) -> None:
-    world.client.failing["served_kinds"] = [transient()]
-    task = await world.let_run(world.sweep.run_discovery(), 121)
-    assert world.ended == []
-    assert len(world.client.calls) == 2
+async def test_an_outage_is_not_taken_for_kinds_that_went(harness: ResyncHarness) -> None:
+    harness.client.failing["served_kinds"] = [transient()]
+    task = await harness.let_run(harness.sweep.run_discovery(), 121)
+    assert harness.ended == []
+    assert len(harness.client.calls) == 2
     task.cancel()
 
 
-async def test_it_runs_every_ten_minutes_give_or_take(world: World) -> None:
-    task = await world.let_run(world.sweep.run(), 3600, step=5)
-    assert 5 <= world.looked_again <= 7
+async def test_it_runs_every_ten_minutes_give_or_take(harness: ResyncHarness) -> None:
+    task = await harness.let_run(harness.sweep.run(), 3600, step=5)
+    assert 5 <= harness.looked_again <= 7
     task.cancel()
 
 
-async def test_an_outage_is_survived_and_tried_again_within_a_minute_or_so(world: World) -> None:
-    world.client.failing["list"] = [transient()]
-    task = await world.let_run(world.sweep.run(), 720 + 75, step=5)
-    assert world.looked_again == 1
+async def test_after_an_outage_the_resync_is_retried_within_a_minute(harness: ResyncHarness) -> None:
+    harness.client.failing["list"] = [transient()]
+    task = await harness.let_run(harness.sweep.run(), 720 + 75, step=5)
+    assert harness.looked_again == 1
     task.cancel()
 
 
-def test_children_are_watched_with_our_label_only_and_optional_kinds_when_served() -> None:
+def test_children_need_our_label_and_optional_kinds_are_served() -> None:
     served = set(kinds.ALL_KINDS) - set(kinds.OPTIONAL_KINDS)
     watched = {w.kind: w for w in watched_kinds(served)}
     assert set(kinds.OWN_KINDS) <= set(watched)
@@ -204,7 +204,7 @@ def test_children_are_watched_with_our_label_only_and_optional_kinds_when_served
     assert set(kinds.OPTIONAL_KINDS) <= with_gateways
 
 
-def test_namespaced_mode_lists_namespaces_only_where_there_are_any() -> None:
+def test_namespaced_mode_lists_namespaced_kinds_by_namespace() -> None:
     watched = {w.kind: w for w in watched_kinds(kinds.ALL_KINDS, ["a", "b"])}
     assert watched[kinds.MODEL].namespaces == ("a", "b")
     assert watched[kinds.CLUSTER_MODEL_RUNTIME].namespaces == ()

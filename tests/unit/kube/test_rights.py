@@ -70,7 +70,7 @@ def shown() -> set[tuple[str, ...]]:
     return {tuple(sample.labels.values()) for family in metrics.MISSING_RIGHTS.collect() for sample in family.samples}
 
 
-def test_a_missing_right_is_logged_once_and_shown_until_it_is_there(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_missing_right_is_logged_once_and_shown_until_granted(caplog: pytest.LogCaptureFixture) -> None:
     missing = MissingRights(FakeClock())
     for _ in range(3):
         missing.record_refusal(IN_NAMESPACE)
@@ -103,7 +103,7 @@ def token_of(configuration: Configuration) -> str:
     return str(configuration.api_key["BearerToken"])
 
 
-def test_a_token_is_read_again_each_minute_whatever_the_time_of_day_says(tmp_path: Path) -> None:
+def test_a_token_is_read_each_minute_at_any_time_of_day(tmp_path: Path) -> None:
     file, clock, configuration = tmp_path / "token", FakeClock(), Configuration()
     file.write_text("one\n")
     hook = ServiceAccountToken(str(file), clock=clock)

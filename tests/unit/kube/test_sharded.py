@@ -69,7 +69,7 @@ def test_children_elsewhere_are_not_kept_and_gateways_are() -> None:
     assert store.count(kinds.GATEWAY) == 3
 
 
-def test_of_a_model_elsewhere_only_what_endpoints_are_compared_by_is_kept() -> None:
+def test_of_other_shards_models_only_the_endpoint_is_kept() -> None:
     store = ShardStore(owning("vision"), watches.INDEXERS)
     store.apply(kinds.MODEL, "ADDED", a_model("elsewhere"))
     assert store.list_names(kinds.MODEL) == ()
@@ -112,7 +112,7 @@ def test_rivals_in_both_shards_are_woken() -> None:
     assert watches.affected_keys(kinds.ENDPOINT, kept, store) == (("Model", "vision", "digits"),)
 
 
-def test_a_namespace_that_leaves_and_comes_again_in_the_same_state_is_kept_again() -> None:
+def test_a_namespace_that_returns_unchanged_is_kept_again() -> None:
     own = owning("vision")
     store = ShardStore(own, watches.INDEXERS)
     store.apply(kinds.MODEL, "ADDED", a_model("vision", 7))
@@ -129,7 +129,7 @@ def test_a_namespace_that_leaves_and_comes_again_in_the_same_state_is_kept_again
     assert (store.count(kinds.MODEL), store.count(kinds.SERVICE), store.count(kinds.ENDPOINT)) == (1, 1, 0)
 
 
-def test_an_endpoint_whose_model_is_gone_when_its_namespace_came_goes_too() -> None:
+def test_endpoints_of_deleted_models_go_when_the_namespace_joins() -> None:
     own = owning("vision")
     store = ShardStore(own, watches.INDEXERS)
     store.apply(kinds.MODEL, "ADDED", a_model("elsewhere"))
@@ -138,7 +138,7 @@ def test_an_endpoint_whose_model_is_gone_when_its_namespace_came_goes_too() -> N
     assert store.count(kinds.ENDPOINT) == 0
 
 
-def test_few_namespaces_are_listed_one_by_one_and_models_all_at_once() -> None:
+def test_few_namespaces_are_listed_singly_and_models_all_at_once() -> None:
     few, many = ["a", "b"], [f"n{number}" for number in range(500)]
     assert namespaces_to_list(kinds.SERVICE, few) == ("a", "b")
     for kind, namespaces in ((kinds.SERVICE, many), (kinds.MODEL, few), (kinds.GATEWAY, few)):
@@ -193,7 +193,7 @@ async def test_the_default_shard_writes_what_belongs_to_no_namespace(monkeypatch
     assert len(writes.sent) == 1
 
 
-async def test_a_write_under_way_holds_a_namespace_back_until_it_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_write_in_progress_delays_handing_over_its_namespace(monkeypatch: pytest.MonkeyPatch) -> None:
     own = owning("vision")
     writes = Writes(monkeypatch, own)
     writes.gate.clear()
@@ -207,7 +207,7 @@ async def test_a_write_under_way_holds_a_namespace_back_until_it_has_ended(monke
     assert own.followed_version == 20
 
 
-async def test_a_write_without_an_answer_counts_for_as_long_as_it_may_be_done(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_write_without_response_counts_while_it_may_succeed(monkeypatch: pytest.MonkeyPatch) -> None:
     own = owning("vision")
     writes = Writes(monkeypatch, own)
 
@@ -238,7 +238,7 @@ async def test_a_write_that_never_left_holds_nothing_back(monkeypatch: pytest.Mo
     assert own.followed_version == 20
 
 
-async def test_a_pass_that_was_begun_before_its_namespace_was_away_writes_nothing(
+async def test_a_reconcile_older_than_its_claim_writes_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     own = owning("vision")
@@ -254,7 +254,7 @@ async def test_a_pass_that_was_begun_before_its_namespace_was_away_writes_nothin
     assert len(writes.sent) == 1
 
 
-async def test_a_sweep_sees_the_shards_own_and_takes_nothing_of_others_for_lost() -> None:
+async def test_a_resync_covers_the_shards_own_namespaces_only() -> None:
     own, client, clock = owning("vision"), FakeClient(), FakeClock()
     store = ShardStore(own)
     for namespace in ("vision", "elsewhere"):

@@ -55,7 +55,7 @@ def test_versions_are_compared_as_numbers_not_as_text() -> None:
     assert version_in(store) == "100"
 
 
-def test_versions_that_are_no_numbers_count_as_newer_when_they_differ() -> None:
+def test_non_numeric_versions_are_newer_when_they_differ() -> None:
     assert is_newer("b", "a")
     assert is_newer("a", "b")
     assert not is_newer("a", "a")
@@ -73,7 +73,7 @@ def test_deleted_removes_and_a_second_deleted_does_nothing() -> None:
     assert store.count(kinds.MODEL) == 0
 
 
-def test_a_deleted_object_does_not_come_back_by_a_late_event_or_answer() -> None:
+def test_a_late_event_or_response_restores_no_deleted_object() -> None:
     store = Store()
     store.apply(kinds.MODEL, "ADDED", at(5))
     store.apply(kinds.MODEL, "DELETED", at(8))
@@ -84,7 +84,7 @@ def test_a_deleted_object_does_not_come_back_by_a_late_event_or_answer() -> None
     assert store.is_deleted("u1", "8")
 
 
-def test_what_is_forgotten_does_not_come_back_whatever_is_said_of_it() -> None:
+def test_a_forgotten_object_is_restored_by_no_event() -> None:
     store = Store()
     store.apply(kinds.MODEL, "ADDED", at(5))
     store.forget(kinds.MODEL, "vision", "digits", "u1")
@@ -93,7 +93,7 @@ def test_what_is_forgotten_does_not_come_back_whatever_is_said_of_it() -> None:
     assert store.is_deleted("u1", "9")
 
 
-def test_an_object_that_has_only_lost_its_labels_comes_back_with_them() -> None:
+def test_an_object_that_lost_its_labels_returns_with_them() -> None:
     """A watch by labels says DELETED of it, with the state in which it left."""
     store = Store()
     store.apply(kinds.MODEL, "ADDED", at(5))
@@ -116,7 +116,7 @@ def test_an_object_that_was_made_anew_replaces_the_old_one() -> None:
     assert store.list_identities(kinds.MODEL) == {("vision", "digits"): Identity("u2", "9")}
 
 
-def test_put_is_newer_than_the_events_before_it_and_its_echo_is_no_news() -> None:
+def test_put_supersedes_earlier_events_and_its_echo_is_no_news() -> None:
     store = Store()
     store.apply(kinds.MODEL, "ADDED", at(5))
     store.put(at(8, labels={"a": "b"}))
@@ -133,7 +133,7 @@ def test_put_never_replaces_something_newer() -> None:
     assert store.get(kinds.MODEL, "vision", "digits") == at(9)
 
 
-def test_a_change_of_what_is_not_kept_is_no_news_but_the_version_moves() -> None:
+def test_a_change_of_unkept_fields_only_moves_the_version() -> None:
     store = Store()
     store.apply(kinds.MODEL, "ADDED", at(5, managedFields=[{"manager": "x"}]))
     old, new = store.apply(kinds.MODEL, "MODIFIED", at(6, managedFields=[{"manager": "y"}]))
@@ -148,7 +148,7 @@ def test_what_nobody_reads_is_not_kept() -> None:
     assert store.get(kinds.MODEL, "vision", "digits") == at(5, annotations={"mine": "stays"})
 
 
-def test_what_is_given_out_may_be_changed_and_what_was_taken_may_too() -> None:
+def test_callers_may_modify_returned_and_stored_objects() -> None:
     store = Store()
     given_in = at(5, labels={"a": "b"})
     _, new = store.apply(kinds.MODEL, "ADDED", given_in)
@@ -177,7 +177,7 @@ def test_cluster_scoped_objects_have_no_namespace() -> None:
     assert store.list_names(kinds.CLUSTER_MODEL_RUNTIME) == (("", "mlserver"),)
 
 
-def test_objects_are_found_by_model_and_by_owner_and_no_longer_after_a_change() -> None:
+def test_objects_are_indexed_by_model_and_owner_until_changed() -> None:
     store = Store()
     store.put(deployment("a", "digits", owner="u1"))
     store.put(deployment("b", "digits"))
@@ -246,7 +246,7 @@ HISTORY = [("ADDED", at(1)), ("MODIFIED", at(2, labels={"n": "2"})), ("MODIFIED"
 
 
 @given(st.permutations(HISTORY * 2))
-def test_any_order_of_the_same_events_with_repeats_ends_in_the_newest(events: list[tuple[str, Object]]) -> None:
+def test_any_order_of_repeated_events_ends_in_the_newest_state(events: list[tuple[str, Object]]) -> None:
     store = Store()
     for type_, obj in events:
         store.apply(kinds.MODEL, type_, obj)
@@ -282,7 +282,7 @@ def test_what_a_sweep_dropped_comes_back_in_a_newer_state_only() -> None:
     assert version_in(store) == "9"
 
 
-def test_a_quiet_writer_is_not_told_of_its_own_write_and_its_echo_is_no_news_either() -> None:
+def test_a_quiet_write_and_its_echo_notify_no_listener() -> None:
     store = Store()
     heard: list[Object | None] = []
     store.subscribe(lambda kind, old, new: heard.append(new))

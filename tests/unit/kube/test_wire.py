@@ -25,7 +25,7 @@ def fat(name: str = "fat", samples: int = 16, body: Any = SMALLEST) -> bytes:
     return json.dumps(obj, separators=(",", ":")).encode()
 
 
-def test_an_object_whose_values_take_too_much_has_metadata_and_status_only() -> None:
+def test_an_object_too_large_in_memory_keeps_metadata_and_status() -> None:
     found = raw_objects.parse_object(kinds.MODEL_VERSION, fat())
     assert found["metadata"]["uid"] == "uid-fat"
     assert found["status"]["conditions"][0]["type"] == "Ready"
@@ -67,7 +67,7 @@ def test_a_sample_that_is_a_picture_is_read() -> None:
 
 
 @pytest.mark.parametrize("separators", [(",", ":"), (", ", ": ")])
-def test_managed_fields_are_dropped_unread_and_a_text_that_looks_like_them_stays(separators: tuple[str, str]) -> None:
+def test_managed_fields_are_dropped_and_similar_texts_stay(separators: tuple[str, str]) -> None:
     obj = version(NS, "v1")
     text = '"managedFields":[]'
     obj["metadata"] |= {"annotations": {"a": text, "b": "[]"}, "managedFields": [], "uid": "u", "resourceVersion": "1"}
@@ -79,7 +79,7 @@ def test_managed_fields_are_dropped_unread_and_a_text_that_looks_like_them_stays
     assert "spec" in raw_objects.parse_object(kinds.MODEL_VERSION, json.dumps(obj, separators=separators).encode())
 
 
-def test_an_object_that_is_nested_as_deep_as_go_reads_is_measured() -> None:
+def test_an_object_nested_as_deep_as_go_reads_is_measured() -> None:
     raw = fat(samples=1, body={"a": 0}).replace(b'{"a":0}', b'{"a":' + b"[" * 900 + b"]" * 900 + b"}")
     assert raw_objects.parse_object(kinds.MODEL_VERSION, raw)["metadata"]["name"] == "fat"
 
@@ -137,7 +137,7 @@ def test_one_namespace_fills_the_store_to_a_bound_and_leaves_room_to_others() ->
     assert TOO_LARGE_KEY not in (store.get(kinds.MODEL_VERSION, NS, "later") or {})
 
 
-def test_a_child_that_is_too_large_is_given_to_nobody_and_known_to_the_sweep() -> None:
+def test_a_too_large_child_is_hidden_and_known_to_the_resync() -> None:
     store, told = Store(), []
     store.subscribe(lambda *change: told.append(change))
     raw = fat().replace(b'"labels":{', b'"labels":{"modelwright.dev/model":"digits",')

@@ -19,7 +19,7 @@ def test_time_stands_still_until_it_is_moved() -> None:
     assert clock.monotonic() - monotonic == 90
 
 
-def test_callbacks_run_at_their_moment_in_order_and_may_ask_for_more() -> None:
+def test_callbacks_run_in_order_and_may_schedule_more() -> None:
     clock = FakeClock()
     seen: list[tuple[str, float]] = []
     start = clock.monotonic()
@@ -61,9 +61,7 @@ async def test_the_system_clock_knows_the_time_in_utc() -> None:
 
 
 @pytest.mark.parametrize("jump", [3600.0, -3600.0], ids=["forward", "back"])
-def test_a_steady_clock_goes_on_through_a_jump_and_is_brought_back_slowly(
-    jump: float, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_steady_clock_ignores_a_jump_and_is_corrected_slowly(jump: float, caplog: pytest.LogCaptureFixture) -> None:
     base = FakeClock()
     clock = SteadyClock(base)
     start = clock.now()
@@ -79,7 +77,7 @@ def test_a_steady_clock_goes_on_through_a_jump_and_is_brought_back_slowly(
     assert clock.now() == base.now()
 
 
-def test_a_steady_clock_follows_the_time_of_day_while_that_is_steady() -> None:
+def test_a_steady_clock_follows_a_steady_time_of_day() -> None:
     base = FakeClock()
     clock = SteadyClock(base)
     for _ in range(100):
@@ -88,7 +86,7 @@ def test_a_steady_clock_follows_the_time_of_day_while_that_is_steady() -> None:
         assert clock.now() == base.now()
 
 
-def test_a_node_whose_clock_is_wrong_at_the_start_takes_the_time_of_the_api_server() -> None:
+def test_a_node_that_starts_with_a_wrong_clock_takes_the_apis() -> None:
     base = FakeClock()
     right = base.now()
     base.jump_wall_clock(3600)
@@ -109,7 +107,7 @@ def test_a_second_of_difference_to_the_api_server_is_nothing() -> None:
     assert clock.now() == base.now()
 
 
-def test_a_jump_that_the_api_server_does_not_make_is_forgotten_at_its_next_answer() -> None:
+def test_a_jump_of_the_node_only_ends_at_the_next_response() -> None:
     base = FakeClock()
     clock = SteadyClock(base)
     right = base.now()

@@ -50,7 +50,7 @@ def test_a_traceback_stays_on_its_line(stream: io.StringIO) -> None:
     assert "ValueError: two\nlines" in str(line["exception"])
 
 
-def test_kopfs_object_becomes_our_fields_and_its_settings_are_left_out(stream: io.StringIO) -> None:
+def test_kopfs_object_becomes_fields_without_its_settings(stream: io.StringIO) -> None:
     extra = {"settings": object(), "k8s_skip": True, "k8s_ref": {"kind": "Model", "namespace": "ns", "name": "a"}}
     logging.getLogger("kopf.others").warning("something", extra=extra)
     [line] = lines(stream)

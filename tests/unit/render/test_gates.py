@@ -71,7 +71,7 @@ def test_names_fit_a_label_and_differ_by_rollout_and_gate() -> None:
 
 
 @pytest.mark.parametrize("job", [scan(), infra(), evaluation()], ids=["scan", "infra", "evaluation"])
-def test_a_job_belongs_to_the_rollout_and_nothing_of_the_candidate_selects_its_pods(job: Json) -> None:
+def test_a_job_belongs_to_the_rollout_and_no_selector_matches_it(job: Json) -> None:
     (owner,) = job["metadata"]["ownerReferences"]
     assert (owner["kind"], owner["uid"], owner["controller"]) == ("ModelRollout", "rollout-uid", True)
     labels = job["spec"]["template"]["metadata"]["labels"]
@@ -152,7 +152,7 @@ def test_samples_that_are_too_large_are_refused_by_name() -> None:
         infra(({"request": {"text": "x" * (1 << 20)}},))
 
 
-def test_the_evaluation_gets_both_artifacts_and_is_told_what_they_are() -> None:
+def test_the_evaluation_gets_both_artifacts_and_their_versions() -> None:
     spec = pod(evaluation())
     (scorer,) = spec["containers"]
     assert environment(scorer) == {
@@ -181,7 +181,7 @@ def test_of_a_first_revision_there_is_only_the_candidate() -> None:
     assert [mount["mountPath"] for mount in spec["containers"][0]["volumeMounts"]] == ["/mnt/modelwright/candidate"]
 
 
-def test_every_volume_is_there_once_and_every_mount_has_its_volume() -> None:
+def test_every_volume_exists_once_for_every_mount() -> None:
     own = {
         "containers": [{**SCORER, "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}]}],
         "volumes": [{"name": "tmp", "emptyDir": {}}],
@@ -236,7 +236,7 @@ def test_what_the_author_says_wins_over_our_defaults() -> None:
     assert names.LABEL_REVISION not in metadata["labels"]
 
 
-def test_the_candidates_service_account_is_used_when_the_author_names_none() -> None:
+def test_the_service_account_defaults_to_the_candidates() -> None:
     assert pod(evaluation(serviceAccountName="reader"))["serviceAccountName"] == "reader"
     assert "serviceAccountName" not in pod(evaluation())
 
@@ -268,7 +268,7 @@ def test_times_and_tries_are_the_policys() -> None:
     assert json.dumps(spec)
 
 
-def test_the_scan_reads_the_pinned_artifact_and_gets_the_policys_lists_as_they_are() -> None:
+def test_the_scan_gets_the_pinned_artifact_and_the_policys_lists() -> None:
     job = scan({"globals": ["sklearn.*"], "files": ["$(HOME)*"]})
     (fetch,), (container,) = pod(job)["initContainers"], pod(job)["containers"]
     assert fetch["args"][:5] == ["get", "--uri", version().spec.artifact.uri, "--digest", DIGEST]
@@ -282,7 +282,7 @@ def test_the_scan_reads_the_pinned_artifact_and_gets_the_policys_lists_as_they_a
     ]
 
 
-def test_of_two_versions_one_may_be_in_the_cache_and_each_has_volumes_of_its_own() -> None:
+def test_a_cached_and_a_fetched_version_have_separate_volumes() -> None:
     template = {"spec": {"containers": [SCORER]}}
     gate = EvaluationGate.model_validate({"template": template, "metrics": METRICS})
     kept = fetch_container.CachedContent("models", fetch_container.CacheProof("full"))

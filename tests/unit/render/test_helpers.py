@@ -77,7 +77,7 @@ def ours(spec: Json) -> Iterator[Json]:
             yield container
 
 
-def test_pods_of_every_role_are_placed_and_sized_and_serving_pods_are_not(
+def test_pods_of_every_role_but_serving_are_placed_and_sized(
     rendered: Rendered,
 ) -> None:
     plain = rendered()
@@ -98,7 +98,7 @@ def test_pods_of_every_role_are_placed_and_sized_and_serving_pods_are_not(
     assert seen == {role for role, _, _ in plain} - {names.ROLE_SERVING}
 
 
-def test_whatever_fetches_beside_serving_pods_has_the_environment_and_the_administrators_own_wins(
+def test_fetch_containers_get_the_environment_by_precedence(
     rendered: Rendered,
 ) -> None:
     given = said(env={"HTTPS_PROXY": "http://proxy:3128", "MODELWRIGHT_FETCH_MAX_ENTRIES": "200000"})
@@ -180,7 +180,7 @@ def test_pull_secrets_are_added_to_the_authors_once() -> None:
     assert [entry["name"] for entry in found["spec"]["imagePullSecrets"]] == ["own", "registry", "other"]
 
 
-def test_another_setting_makes_another_mark_and_that_of_another_role_does_not() -> None:
+def test_the_mark_changes_with_settings_of_its_role_only() -> None:
     marks = [
         helper_pod_placement.placement_annotation(with_said(**given), "look")
         for given in (SAID, SAID | {"priorityClassName": "high"}, SAID)
@@ -189,7 +189,7 @@ def test_another_setting_makes_another_mark_and_that_of_another_role_does_not() 
     assert helper_pod_placement.placement_annotation(with_said(roles={"scan": SAID}), "look") == {}
 
 
-def test_what_a_models_author_says_wins_over_the_administrators_for_all_and_for_roles() -> None:
+def test_a_models_author_overrides_the_administrator() -> None:
     images = with_said(**SAID, roles={"scan": {"nodeSelector": {"pool": "scan"}}})
     model = {"spec": {"helperPods": {"nodeSelector": {"pool": "own"}, "resources": {"limits": {"cpu": "2"}}}}}
     for role in HelperRoles.model_fields:
@@ -273,7 +273,7 @@ def refusals(spec: Json) -> list[str]:
     ]
 
 
-def test_pods_of_every_role_name_no_user_and_no_group_where_the_platform_gives_them(rendered: Rendered) -> None:
+def test_pods_name_no_user_where_the_platform_assigns_them(rendered: Rendered) -> None:
     found = rendered(platform_ids=True)
     assert names.ROLE_SERVING in {role for role, _, _ in found}
     for role, _, spec in found:
@@ -281,12 +281,12 @@ def test_pods_of_every_role_name_no_user_and_no_group_where_the_platform_gives_t
         assert not list(violations(spec)), role
 
 
-def test_elsewhere_pods_name_theirs_which_such_a_platform_refuses(rendered: Rendered) -> None:
+def test_elsewhere_pods_name_users_such_a_platform_refuses(rendered: Rendered) -> None:
     for role, _, spec in rendered():
         assert len(refusals(spec)) == 2, role
 
 
-def test_a_change_of_who_gives_users_is_told_of_revisions_and_makes_what_lives_long_again() -> None:
+def test_a_change_of_pod_security_outdates_and_replaces_objects() -> None:
     platform = replace(builders.IMAGES, platform_ids=True)
     kept, chosen = builders.stored(builders.raw_model()), builders.choice()
     assert stored_revision.outdated_reason(kept, chosen, builders.IMAGES) is None

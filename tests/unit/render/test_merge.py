@@ -158,7 +158,7 @@ def test_an_empty_patch_changes_nothing(base: Any) -> None:
 
 
 @given(base=BASES, patch=MAPS)
-def test_merging_twice_is_merging_once_and_changes_neither_argument(base: Any, patch: Any) -> None:
+def test_merging_is_idempotent_and_changes_neither_argument(base: Any, patch: Any) -> None:
     before = copy.deepcopy((base, patch))
     once = strategic_merge(base, patch)
     assert strategic_merge(once, patch) == once
@@ -178,7 +178,7 @@ def test_members_the_patch_does_not_name_stay(base: Any, patch: Any) -> None:
 
 
 @given(base=BASES)
-def test_merging_something_into_nothing_gives_it_and_itself_changes_nothing(base: Any) -> None:
+def test_merging_into_nothing_or_itself_gives_the_patch(base: Any) -> None:
     assert strategic_merge({}, base) == base
     assert strategic_merge(base, base) == base
 

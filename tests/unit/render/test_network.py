@@ -34,7 +34,7 @@ def filters(found: dict[str, Any]) -> list[str]:
     )
 
 
-def test_the_models_service_selects_one_revision_and_can_be_read_back() -> None:
+def test_the_models_service_selects_one_revision_readably() -> None:
     service = services.model_service(raw_model(), TrafficSplit.all_to(ONE), {ONE.hash: {"http": 8080}}, None)
     assert service["metadata"]["name"] == "digits"
     assert services.selected_revision(service) == ONE.hash
@@ -105,7 +105,7 @@ def test_a_weight_that_is_not_written_counts_as_one() -> None:
     assert routes.read_route(live, "digits").weights == {"x": 2}
 
 
-def test_the_mark_changes_with_the_rules_and_the_hostnames_and_nothing_else() -> None:
+def test_the_mark_changes_with_rules_and_hostnames_only() -> None:
     base = routes.route_mark(route(True))
     assert base is not None
     assert routes.route_mark(route(True)) == base
@@ -144,7 +144,7 @@ OWN_FILTERS = [
 ]
 
 
-def test_a_request_timeout_is_on_every_rule_and_only_when_asked_for() -> None:
+def test_a_request_timeout_is_on_every_rule_when_set() -> None:
     rule = route(requestTimeout="10m")["spec"]["rules"][0]
     assert rule["timeouts"] == {"request": "10m"}
     assert "timeouts" not in route()["spec"]["rules"][0]
@@ -153,7 +153,7 @@ def test_a_request_timeout_is_on_every_rule_and_only_when_asked_for() -> None:
     assert "timeouts" not in routes.without_timeouts(route(), route())["spec"]["rules"][0]
 
 
-def test_filters_of_the_endpoint_come_with_the_mark_and_the_token_in_one_filter_of_each_kind() -> None:
+def test_endpoint_filters_are_merged_with_mark_and_token_by_kind() -> None:
     shares = (TrafficShare(ONE, 100),)
     observed = TrafficSplit(shares, service_revision=ONE, observe_percent=100, copy_token="a-token")
     found = routes.render_route(raw_model(), endpoint(filters=OWN_FILTERS, pathPrefix="/a"), observed, marked=True)
@@ -170,7 +170,7 @@ def test_filters_of_the_endpoint_come_with_the_mark_and_the_token_in_one_filter_
     assert routes.route_mark(found) is not None
 
 
-def test_the_mark_changes_with_the_filters_and_callers_are_told_apart_by_them_alone() -> None:
+def test_mark_and_hash_for_callers_change_with_the_filters() -> None:
     def made(filters: list[dict[str, Any]], token: str = "") -> dict[str, Any]:
         observed = TrafficSplit(
             (TrafficShare(ONE, 100),), service_revision=ONE, observe_percent=100 if token else 0, copy_token=token

@@ -96,7 +96,7 @@ def test_the_defaults_of_the_api_are_those_of_the_observer() -> None:
 
 
 @pytest.mark.parametrize("digest", [DIGEST, None])
-def test_its_reference_is_fetched_as_the_artifact_is_and_no_more_than_that(digest: str | None) -> None:
+def test_its_reference_is_fetched_like_the_artifact_and_bounded(digest: str | None) -> None:
     found = pod(digest=digest)
     (fetch,) = found["initContainers"]
     wanted = ["--digest", digest] if digest else []
@@ -112,7 +112,7 @@ def test_its_reference_is_fetched_as_the_artifact_is_and_no_more_than_that(diges
     assert {mount["name"] for mount in fetch["volumeMounts"]} <= volumes.keys()
 
 
-def test_no_service_of_the_model_of_a_revision_or_of_the_comparer_selects_it() -> None:
+def test_no_service_of_model_revision_or_comparer_selects_it() -> None:
     labels = rendered()["spec"]["template"]["metadata"]["labels"]
     ports = {"aaa": {"http": 8080}, "bbb": {"http": 8080}}
     one, both = (

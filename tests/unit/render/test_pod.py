@@ -41,7 +41,7 @@ def test_the_restricted_pod_security_standard_is_met() -> None:
     assert spec["automountServiceAccountToken"] is False
 
 
-def test_the_container_is_told_who_it_is_and_ours_come_before_its_own() -> None:
+def test_our_variables_precede_those_of_the_container() -> None:
     chosen = choice(
         ports={"http": 8080, "grpc": 9000, "metrics": 8082},
         formats=[{"name": "plain", "env": [{"name": "FORMAT", "value": "$(MODEL_DIR)/x"}]}],
@@ -65,7 +65,7 @@ def test_the_container_is_told_who_it_is_and_ours_come_before_its_own() -> None:
     assert [e["name"] for e in found["env"]].index("OWN") > [e["name"] for e in found["env"]].index("MODEL_NAME")
 
 
-def test_the_name_of_the_model_stands_in_the_model_path_and_the_probe() -> None:
+def test_the_models_name_is_in_the_model_path_and_the_probe() -> None:
     chosen = choice(modelPath="/models/$(MODEL_NAME)/1")
     found = container(raw_model(), chosen)
     assert env(found)["MODEL_DIR"] == "/models/digits/1"
@@ -79,7 +79,7 @@ def test_a_probe_of_the_runtimes_own_is_left_as_it_is() -> None:
     assert found["readinessProbe"] == own
 
 
-def test_the_container_of_the_runtime_wins_over_what_is_ours_where_they_meet() -> None:
+def test_the_runtimes_container_takes_precedence_over_ours() -> None:
     found = container(
         raw_model(), choice(container={"args": ["--x"], "securityContext": {"readOnlyRootFilesystem": False}})
     )
@@ -94,7 +94,7 @@ def test_resources_of_the_model_are_merged_over_the_runtimes() -> None:
     assert found["resources"] == {"requests": {"cpu": "500m", "memory": "1Gi"}, "limits": {"memory": "2Gi"}}
 
 
-def test_a_pod_that_leaves_has_time_to_drain_and_for_the_longest_request() -> None:
+def test_a_stopping_pod_has_time_to_drain_and_for_one_request() -> None:
     found = template(raw_model(serving={"drainSeconds": 5, "maxRequestSeconds": 100}))
     assert found["spec"]["terminationGracePeriodSeconds"] == 105
     assert found["spec"]["containers"][0]["lifecycle"] == {"preStop": {"sleep": {"seconds": 5}}}
@@ -107,7 +107,7 @@ def test_without_draining_a_hook_of_the_runtimes_own_stays() -> None:
     assert found["lifecycle"] == own
 
 
-def test_the_artifact_is_fetched_and_checked_at_each_start_and_read_only_afterwards() -> None:
+def test_the_artifact_is_verified_at_each_start_then_read_only() -> None:
     spec = template(raw_model())["spec"]
     (fetch,) = spec["initContainers"]
     assert fetch["image"] == IMAGES.fetch
@@ -128,7 +128,7 @@ def test_with_a_cache_pods_mount_the_digests_folder_of_the_claim() -> None:
 PART = {"path": "-my $(model)", "include": ["*.json", "*.onnx"], "exclude": ["*.bin"]}
 
 
-def test_a_part_of_the_artifact_is_asked_for_and_has_a_folder_of_its_own_in_the_cache() -> None:
+def test_a_part_of_the_artifact_has_its_own_cache_folder() -> None:
     cached = raw_model(serving={"cache": {"persistentVolumeClaim": "models"}})
     spec = template(cached, wanted=version(**PART))["spec"]
     (fetch,) = spec["initContainers"]
@@ -251,7 +251,7 @@ def test_beside_credentials_an_author_sizes_what_fetches() -> None:
     assert env({"env": [e for e in fetch["env"] if "value" in e]})["MODELWRIGHT_FETCH_PARALLEL"] == "2"
 
 
-def test_an_artifact_on_a_volume_is_mounted_read_only_where_fetch_looks_for_it() -> None:
+def test_an_artifact_on_a_volume_is_mounted_read_only() -> None:
     spec = template(raw_model(), wanted=version(uri="pvc://claim/a/b"))["spec"]
     assert {"name": "modelwright-source", "mountPath": "/mnt/source/claim", "readOnly": True} in spec["initContainers"][
         0
@@ -295,7 +295,7 @@ def test_nulls_and_entries_of_a_pod_template_are_merged() -> None:
     assert spec["volumes"][0] == {"name": "tmp", "emptyDir": {"sizeLimit": "1Gi"}}
 
 
-def test_nothing_of_a_models_own_labels_and_annotations_is_copied() -> None:
+def test_a_models_own_labels_and_annotations_are_not_copied() -> None:
     text = str(template(raw_model()))
     assert "shop" not in text
     assert "argocd" not in text
@@ -334,7 +334,7 @@ def test_azures_webhook_is_asked_for_an_identity_by_a_label(artifact: dict[str, 
     assert (pod["metadata"]["labels"].get("azure.workload.identity/use") == "true") is labelled
 
 
-def test_metrics_on_the_http_port_are_scraped_there_and_the_port_stands_once() -> None:
+def test_metrics_on_the_http_port_are_scraped_on_one_port() -> None:
     chosen = choice(ports={"http": 8000, "metrics": 8000})
     assert container(raw_model(), chosen)["ports"] == [{"name": "http", "containerPort": 8000, "protocol": "TCP"}]
     assert template(raw_model(), chosen)["metadata"]["annotations"]["prometheus.io/port"] == "8000"
@@ -345,7 +345,7 @@ def test_the_container_cannot_change_what_it_is_told() -> None:
     assert env(container(raw_model(), chosen))["MODEL_NAME"] == "digits"
 
 
-def test_containers_of_the_author_get_the_restricted_defaults_and_may_change_them() -> None:
+def test_authors_containers_get_changeable_restricted_defaults() -> None:
     sidecars = [
         {"name": "plain", "image": "example.com/s:1"},
         {"name": "own", "image": "example.com/s:1", "securityContext": {"capabilities": {"add": ["NET_BIND_SERVICE"]}}},

@@ -35,7 +35,7 @@ def test_endpoint_owner_and_suspend_make_no_other_revision() -> None:
     assert identify(raw_model(**more)) == identify(raw_model())
 
 
-def test_another_runtime_or_artifact_or_digest_makes_another_revision() -> None:
+def test_another_runtime_artifact_or_digest_is_another_revision() -> None:
     base = identify(raw_model())
     serving = stored(raw_model())
     assert identify(raw_model(), choice(name="other")) != base
@@ -49,7 +49,7 @@ def test_a_hash_is_a_part_of_a_dns_label() -> None:
     assert identify(raw_model()).hash.isalnum()
 
 
-def test_the_same_specs_give_the_same_revision_and_manifests_whatever_was_between() -> None:
+def test_the_same_specs_give_the_same_revision_and_manifests() -> None:
     a, b = {"resources": {"limits": {"cpu": 1, "memory": "1Gi"}}}, {"podTemplate": {"spec": {"hostname": "b"}}}
     reordered = {"resources": {"limits": {"memory": "1Gi", "cpu": 1}}}
     first = stored(raw_model(serving=a))
@@ -88,7 +88,7 @@ def test_when_a_stored_revision_is_outdated(edit: dict[str, Any], images: Images
         assert "spec.serving.restartedAt" in found
 
 
-def test_a_stored_revision_keeps_what_is_needed_to_run_and_to_probe_it_again() -> None:
+def test_a_stored_revision_keeps_all_to_run_and_probe_it_again() -> None:
     data = stored(raw_model())["data"]
     assert data["version"] == "digits-v1"
     assert data["ports"] == {"http": 8080}

@@ -164,7 +164,7 @@ def test_the_evaluation_gets_both_versions_and_what_is_held_out() -> None:
     }
 
 
-def test_while_nothing_serves_and_nothing_is_held_out_neither_is_told() -> None:
+def test_without_serving_version_and_holdout_neither_is_given() -> None:
     found = job("evaluate", template(), serving=None, holdout=None)
     assert not any(name.startswith(("SERVING", "HOLDOUT")) for name in environment(found))
     assert {"serving", "holdout"}.isdisjoint(document(found))
@@ -186,7 +186,7 @@ def test_the_data_check_gets_its_schema_and_the_profile_before() -> None:
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_every_mount_has_its_volume_and_every_volume_is_there_once(stage: StageName) -> None:
+def test_every_mount_has_its_volume_exactly_once(stage: StageName) -> None:
     spec = pod(job(stage))
     volumes = {volume["name"]: volume for volume in spec["volumes"]}
     assert len(volumes) == len(spec["volumes"])
@@ -258,9 +258,7 @@ def test_what_the_author_says_is_kept() -> None:
         ({}, {"serviceAccountName": "writer"}, "writer"),
     ],
 )
-def test_the_service_account_is_that_of_the_data_when_the_author_names_none(
-    dataset: Json, output: Json, account: str | None
-) -> None:
+def test_the_service_account_defaults_to_that_of_the_data(dataset: Json, output: Json, account: str | None) -> None:
     of = template(
         dataset={"uri": "s3://data/d", **dataset},
         output={"uri": "s3://models/d", "format": {"name": "sklearn"}, **output},
@@ -323,7 +321,7 @@ def resource(stage: StageName = "train", inputs_: training_stages.StageInputs | 
     return training_stages.stage_resource(run(), stage, of, inputs_ or inputs())
 
 
-def test_a_resource_is_the_authors_with_our_name_owner_and_labels() -> None:
+def test_a_resource_is_the_authors_with_our_name_and_labels() -> None:
     found = resource()
     metadata = found["metadata"]
     assert (metadata["name"], metadata["namespace"]) == (training_stages.stage_name(run(), "train"), "vision")
@@ -364,7 +362,7 @@ def test_what_is_filled_in_is_not_looked_at_again() -> None:
         ({"spec": {"many": ["$(INPUTS)"] * 6000}}, r"manifest: it takes \d+ bytes once it is filled in"),
     ],
 )
-def test_a_manifest_that_is_not_for_us_to_make_is_refused_by_the_field(members: Json, named: str) -> None:
+def test_a_manifest_that_we_may_not_create_is_refused_by_field(members: Json, named: str) -> None:
     with pytest.raises(MergeError, match=rf"spec\.run\.train\.resource\.{named}"):
         resource(**members)
 

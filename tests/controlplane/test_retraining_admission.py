@@ -453,24 +453,24 @@ async def test_a_token_says_who_it_is_and_the_roles_what_they_may(crd_server: Se
     other = crd_server.ok("create", "token", "sender", "-n", NAMESPACE, "--audience=elsewhere").strip()
     ours = crd_server.ok("create", "token", "sender", "-n", NAMESPACE, "--audience=modelwright.dev").strip()
     async with access(crd_server) as asked:
-        assert await asked.who(token, Audience.OURS) is None
-        mine = await asked.who(ours, Audience.OURS)
-        user = await asked.who(token, Audience.ANY)
+        assert await asked.authenticate(token, Audience.OURS) is None
+        mine = await asked.authenticate(ours, Audience.OURS)
+        user = await asked.authenticate(token, Audience.ANY)
         assert mine is not None
         assert (mine.name, mine.for_our_audience) == (SENDER, True)
-        assert not await asked.may(mine, PathAccess("get", "/metrics"))
+        assert not await asked.is_allowed(mine, PathAccess("get", "/metrics"))
         assert user is not None
         assert user.name == SENDER
         assert f"system:serviceaccounts:{NAMESPACE}" in user.groups
-        assert await asked.may(user, attempt())
+        assert await asked.is_allowed(user, attempt())
         for refused in (attempt("digits"), attempt(verb="update"), attempt(namespace="default")):
-            assert not await asked.may(user, refused)
+            assert not await asked.is_allowed(user, refused)
         for bad in ("nobodys", token[:-4] + "AAAA", other):
-            assert await asked.who(bad, Audience.ANY) is None
+            assert await asked.authenticate(bad, Audience.ANY) is None
 
 
 async def test_an_operator_of_one_namespace_says_what_it_lacks(crd_server: Server) -> None:
     async with access(crd_server, OPERATOR) as asked:
-        for question in (asked.who("token", Audience.OURS), asked.may(User("alice"), attempt())):
+        for question in (asked.authenticate("token", Audience.OURS), asked.is_allowed(User("alice"), attempt())):
             with pytest.raises(AccessUndetermined, match="system:auth-delegator"):
                 await question

@@ -55,14 +55,14 @@ class FakeAccess:
     broken: str = ""
     asked: list[str] = field(default_factory=list)
 
-    async def who(self, token: str, audience: Audience) -> User | None:
+    async def authenticate(self, token: str, audience: Audience) -> User | None:
         self.asked.append(token)
         if self.broken:
             raise AccessUndetermined(self.broken)
         found = TOKENS.get(token)
         return found if found is None or found.for_our_audience or audience is Audience.ANY else None
 
-    async def may(self, user: User, attempt: ObjectAccess | PathAccess) -> bool:
+    async def is_allowed(self, user: User, attempt: ObjectAccess | PathAccess) -> bool:
         assert isinstance(attempt, ObjectAccess)
         assert (attempt.verb, attempt.group, attempt.resource) == ("trigger", "modelwright.dev", "retrainingpolicies")
         return user.name == SENDER.name and attempt.namespace == "team" and attempt.name in ("fraud", "gone")

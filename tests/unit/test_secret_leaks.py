@@ -228,7 +228,7 @@ async def test_a_review_that_is_refused_tells_no_token(overheard: Overheard, err
             raise error(422, "Invalid", f'TokenReview "x" is invalid: spec.token: {TOKEN}')
 
     with pytest.raises(AccessUndetermined) as told:
-        await KubeAccessReviewer(Client()).who(TOKEN, Audience.ANY)  # type: ignore[arg-type]
+        await KubeAccessReviewer(Client()).authenticate(TOKEN, Audience.ANY)  # type: ignore[arg-type]
     assert TOKEN not in str(told.value)
     assert not overheard.found()
 

@@ -52,7 +52,7 @@ class CallerAuthenticator:
         if user is None:
             self._take_token(self._addresses, address, "this address")
         if match is not None and self._clock.monotonic() >= until:
-            was_known, user = user is not None, await self._access.who(match[1], self._audience)
+            was_known, user = user is not None, await self._access.authenticate(match[1], self._audience)
             self._cache_user(key, user)
             if user is not None and not was_known:
                 self._addresses.return_token(address)
@@ -115,7 +115,7 @@ class PageReaders:
         """Return whether the user may read the page. Cached by token, since tokens of one user may differ in groups."""
         until, allowed = self._allowed.get(key, (0.0, False))
         if self._clock.monotonic() >= until:
-            allowed = await self._access.may(user, self._page)
+            allowed = await self._access.is_allowed(user, self._page)
             self._allowed.pop(key, None)
             self._allowed[key] = (self._clock.monotonic() + TOKEN_SECONDS, allowed)
             while len(self._allowed) > MAX_TOKENS:

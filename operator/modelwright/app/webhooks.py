@@ -142,7 +142,9 @@ class WebhookServer:
 
     async def _authorize_request(self, request: web.Request, user: User, leader: str | None) -> web.Response:
         namespace, policy, trigger = (request.match_info[name] for name in ("namespace", "policy", "trigger"))
-        if not await self._access.may(user, ObjectAccess("trigger", GROUP, "retrainingpolicies", namespace, policy)):
+        if not await self._access.is_allowed(
+            user, ObjectAccess("trigger", GROUP, "retrainingpolicies", namespace, policy)
+        ):
             resource = f"RetrainingPolicy {policy} in namespace {namespace}"
             return _error_response(403, f'{user.name} needs the verb "trigger" on {resource}')
         if leader is not None:

@@ -66,10 +66,10 @@ class AccessUndetermined(Exception):
 class AccessReviewer(Protocol):
     """Authenticates and authorizes the callers of our servers. Both methods raise AccessUndetermined."""
 
-    async def who(self, token: str, audience: Audience) -> User | None:
+    async def authenticate(self, token: str, audience: Audience) -> User | None:
         """Return the user of this token; None when it is invalid, expired, or made for another audience."""
 
-    async def may(self, user: User, attempt: ObjectAccess | PathAccess) -> bool:
+    async def is_allowed(self, user: User, attempt: ObjectAccess | PathAccess) -> bool:
         """Return whether the user may do this."""
 
 
@@ -83,7 +83,7 @@ class KubeAccessReviewer:
     def __init__(self, client: KubeClient) -> None:
         self._client = client
 
-    async def who(self, token: str, audience: Audience) -> User | None:
+    async def authenticate(self, token: str, audience: Audience) -> User | None:
         status = await self._create_review(TOKEN_REVIEW, {"token": token, "audiences": [GROUP]})
         # An authenticator without support for audiences returns none: then the token is one for the API server.
         if status.get("authenticated") is True and GROUP in _as_texts(status.get("audiences")):
@@ -93,7 +93,7 @@ class KubeAccessReviewer:
         status = await self._create_review(TOKEN_REVIEW, {"token": token})
         return _parse_user(status, ours=False) if status.get("authenticated") is True else None
 
-    async def may(self, user: User, attempt: ObjectAccess | PathAccess) -> bool:
+    async def is_allowed(self, user: User, attempt: ObjectAccess | PathAccess) -> bool:
         if isinstance(attempt, PathAccess):
             attributes = {"nonResourceAttributes": {"verb": attempt.verb, "path": attempt.path}}
         else:

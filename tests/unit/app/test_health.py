@@ -30,12 +30,12 @@ class FakeAccess:
     broken: bool = False
     asked: list[str] = field(default_factory=list)
 
-    async def who(self, token: str, audience: Audience) -> User | None:
+    async def authenticate(self, token: str, audience: Audience) -> User | None:
         self._ask(token)
         assert audience is Audience.ANY
         return TOKENS.get(token)
 
-    async def may(self, user: User, attempt: ObjectAccess | PathAccess) -> bool:
+    async def is_allowed(self, user: User, attempt: ObjectAccess | PathAccess) -> bool:
         self._ask(user.name)
         assert attempt == PathAccess("get", "/metrics")
         return user.name in self.readers

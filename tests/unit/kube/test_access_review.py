@@ -46,15 +46,17 @@ class Client:
     ],
 )
 async def test_a_token_is_good_for_whom_it_was_made(made_for: str, taken: Audience, ours: bool | None) -> None:
-    found = await KubeAccessReviewer(Client(made_for)).who("token", taken)  # type: ignore[arg-type]
+    found = await KubeAccessReviewer(Client(made_for)).authenticate("token", taken)  # type: ignore[arg-type]
     assert found == (None if ours is None else User("ann", groups=("a",), for_our_audience=ours))
 
 
 async def test_a_path_is_asked_for_as_a_path() -> None:
     client = Client(OURS)
     access = KubeAccessReviewer(client)  # type: ignore[arg-type]
-    assert await access.may(User("ann"), PathAccess("get", "/metrics"))
-    assert await access.may(User("ann"), ObjectAccess("trigger", "modelwright.dev", "retrainingpolicies", "n", "p"))
+    assert await access.is_allowed(User("ann"), PathAccess("get", "/metrics"))
+    assert await access.is_allowed(
+        User("ann"), ObjectAccess("trigger", "modelwright.dev", "retrainingpolicies", "n", "p")
+    )
     path, thing = client.asked
     assert (path["nonResourceAttributes"], "resourceAttributes" in path) == ({"verb": "get", "path": "/metrics"}, False)
     assert (thing["resourceAttributes"]["name"], "nonResourceAttributes" in thing) == ("p", False)

@@ -97,7 +97,7 @@ async def test_the_next_page_of_a_list_has_expired(server: FakeApiServer, tmp_pa
 
 
 async def watched(server: FakeApiServer, folder: Path, fault: Fault, count: int) -> tuple[list[Any], str]:
-    """What a watch gives that is told `count` events, and how it ends."""
+    """The events of a watch that receives `count` of them, and how it ends."""
     got: list[Any] = []
     async with through(server, folder, fault) as (proxy, _):
         host = (await load_configuration(str(proxy.kubeconfig))).host

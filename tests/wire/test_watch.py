@@ -1,4 +1,4 @@
-"""Kopf as our watch frame on a wire that breaks: what arrives, what the sweep finds, and that it never writes."""
+"""Kopf as our watch frame on a failing connection: what arrives, what the resync finds, and that Kopf never writes."""
 
 import asyncio
 import json
@@ -101,7 +101,7 @@ async def server() -> AsyncIterator[FakeApiServer]:
     await server.stop()
 
 
-# Kopf looks these two up at start although it is told not to watch them.
+# Kopf reads these two at start although it is configured not to watch them.
 _NAMESPACE = kinds.Kind("", "v1", "namespaces", "Namespace", namespaced=False)
 _CRD = kinds.Kind(
     "apiextensions.k8s.io", "v1", "customresourcedefinitions", "CustomResourceDefinition", namespaced=False
@@ -119,7 +119,7 @@ async def frame(server: FakeApiServer) -> AsyncIterator[Frame]:
     await frame.stop()
 
 
-def sweep_of(frame: Frame, client: KubeClient) -> Resync:
+def resync_of(frame: Frame, client: KubeClient) -> Resync:
     return Resync(
         client,
         frame.store,
@@ -180,12 +180,12 @@ async def test_after_410_the_resync_drops_what_vanished(frame: Frame, server: Fa
     server.save(model("new"), tell=False)
     server.expire(kinds.MODEL)
     await until(lambda: "new" in frame.names())
-    assert frame.names() == {"first", "second", "new"}, "Kopf has learnt to tell: the sweep may be simpler now"
+    assert frame.names() == {"first", "second", "new"}, "Kopf reports deletions now: the resync may become simpler"
 
     heard: list[tuple[Object | None, Object | None]] = []
     frame.store.subscribe(lambda kind, old, new: heard.append((old, new)))
     client = KubeClient(server.configuration())
-    report = await sweep_of(frame, client).resync_once()
+    report = await resync_of(frame, client).resync_once()
     await client.close()
     assert report.stale == [(kinds.MODEL, ("vision", "first"))]
     assert frame.names() == {"second", "new"}
@@ -195,10 +195,10 @@ async def test_after_410_the_resync_drops_what_vanished(frame: Frame, server: Fa
     assert new is None
 
 
-async def test_a_sweep_beside_a_healthy_watch_finds_nothing(frame: Frame, server: FakeApiServer) -> None:
+async def test_a_resync_beside_a_healthy_watch_finds_nothing(frame: Frame, server: FakeApiServer) -> None:
     await until(lambda: frame.names() == {"first", "second"})
     client = KubeClient(server.configuration())
-    report = await sweep_of(frame, client).resync_once()
+    report = await resync_of(frame, client).resync_once()
     await client.close()
     assert (report.stale, report.behind, report.ahead) == ([], [], [])
 

@@ -78,7 +78,7 @@ async def page() -> AsyncIterator[Page]:
 
 
 @pytest.mark.parametrize(
-    ("token", "status", "told"),
+    ("token", "status", "message"),
     [
         (None, 401, "a valid token is needed"),
         ("forged", 401, "a valid token is needed"),
@@ -87,9 +87,9 @@ async def page() -> AsyncIterator[Page]:
         ("projected", 200, "modelwright_"),
     ],
 )
-async def test_metrics_are_for_who_may_get_them(page: Page, token: str | None, status: int, told: str) -> None:
+async def test_metrics_are_for_who_may_get_them(page: Page, token: str | None, status: int, message: str) -> None:
     found, text = await page.get(token)
-    assert (found, told in text) == (status, True)
+    assert (found, message in text) == (status, True)
     assert "modelwright_" not in text or status == 200
 
 

@@ -62,9 +62,9 @@ def check(client: Any, *, renews: bool = True) -> SelfCheck:
 
 
 async def test_a_healthy_install_passes_each_check(client: FakeClient) -> None:
-    found = {name: await look() for name, look in check(client).list_checks().items()}
-    assert found.keys() == {"CRDs", "rights", "leader"}
-    assert found["leader"] == "a leads and is ready"
+    results = {name: await run_check() for name, run_check in check(client).list_checks().items()}
+    assert results.keys() == {"CRDs", "rights", "leader"}
+    assert results["leader"] == "a leads and is ready"
 
 
 async def test_missing_crds_are_named(client: FakeClient) -> None:

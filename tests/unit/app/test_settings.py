@@ -58,7 +58,7 @@ def test_nobody_acts_as_the_node_unless_an_administrator_says_so() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("{", "is no JSON"),
         ("[]", "must be a JSON object of texts"),
@@ -69,10 +69,10 @@ def test_nobody_acts_as_the_node_unless_an_administrator_says_so() -> None:
         ('{"A B": "x"}', "no name of an environment variable"),
     ],
 )
-def test_an_environment_for_fetch_that_would_not_hold_is_refused(text: str, told: str) -> None:
+def test_an_environment_for_fetch_that_would_not_hold_is_refused(text: str, message: str) -> None:
     with pytest.raises(InvalidSettings, match="MODELWRIGHT_FETCH_ENV") as error:
         Settings.from_environment({"MODELWRIGHT_FETCH_ENV": text})
-    assert told in str(error.value)
+    assert message in str(error.value)
 
 
 def test_helper_pods_are_a_json_object() -> None:
@@ -102,11 +102,11 @@ WRONG_HELPERS = [
 ]
 
 
-@pytest.mark.parametrize(("text", "told"), WRONG_HELPERS)
-def test_helper_pods_that_can_not_be_had_are_refused_by_name(text: str, told: str) -> None:
+@pytest.mark.parametrize(("text", "message"), WRONG_HELPERS)
+def test_helper_pods_that_can_not_be_had_are_refused_by_name(text: str, message: str) -> None:
     with pytest.raises(InvalidSettings, match="MODELWRIGHT_HELPER_PODS") as error:
         Settings.from_environment({"MODELWRIGHT_HELPER_PODS": text})
-    assert told in str(error.value)
+    assert message in str(error.value)
 
 
 def test_what_an_administrator_may_set_is_what_fetch_reads() -> None:
@@ -125,7 +125,7 @@ def test_kinds_of_training_are_a_json_list() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("[", "is no JSON"),
         ("[" * 100_000, "is no JSON"),
@@ -146,8 +146,8 @@ def test_kinds_of_training_are_a_json_list() -> None:
     ],
     ids=lambda value: value[:60],
 )
-def test_wrong_kinds_of_training_are_told_by_entry(text: str, told: str) -> None:
-    with pytest.raises(InvalidSettings, match=r"MODELWRIGHT_TRAINING_KINDS: .*" + re.escape(told)):
+def test_wrong_kinds_of_training_are_told_by_entry(text: str, message: str) -> None:
+    with pytest.raises(InvalidSettings, match=r"MODELWRIGHT_TRAINING_KINDS: .*" + re.escape(message)):
         Settings.from_environment({"MODELWRIGHT_TRAINING_KINDS": text})
 
 

@@ -26,7 +26,7 @@ Object = dict[str, Any]
 RED = Settings(shard="red", lease_name="modelwright-operator-red")
 
 
-def lease(name: str, shard: str = "", *, holder: str = "somebody", version: int = 1, **annotations: str) -> Object:
+def lease(name: str, shard: str = "", *, holder: str = "a-process", version: int = 1, **annotations: str) -> Object:
     known = {"address": ANNOTATION_ADDRESS, "followed": ANNOTATION_FOLLOWED}
     metadata: Object = {"name": name, "resourceVersion": str(version)}
     metadata["annotations"] = {known[key]: value for key, value in annotations.items()}
@@ -43,7 +43,7 @@ def test_every_operators_lease_counts_but_its_own() -> None:
             lease("another-red", "red", followed="12"),
             lease("unsharded", address="10.0.0.1:8080"),
             lease("modelwright-operator"),
-            lease("somebody-elses"),
+            lease("unrelated"),
         ]
     )
     assert found == [
@@ -58,7 +58,7 @@ def test_a_lease_is_free_when_released_or_unchanged_for_its_time() -> None:
     clock = FakeClock()
     leases = PeerLeases(RED, clock)
 
-    def led(*, version: int, holder: str = "somebody") -> bool:
+    def led(*, version: int, holder: str = "a-process") -> bool:
         return leases.list_peers([lease("blue", "blue", version=version, holder=holder)])[0].led
 
     assert not led(version=1, holder="")
@@ -70,7 +70,7 @@ def test_a_lease_is_free_when_released_or_unchanged_for_its_time() -> None:
     assert led(version=3)
     clock.advance(0.2)
     assert not led(version=3)
-    assert led(version=4), "somebody has taken it"
+    assert led(version=4), "a process has taken it"
 
 
 @pytest.mark.parametrize("text", ["", "rubbish", "-5"])
@@ -188,7 +188,7 @@ async def test_reconciles_wait_for_an_active_and_complete_namespace() -> None:
     assert passes == [key]
     leading.cancel()
     await gated(Key("Model", "elsewhere", "gone"))
-    assert len(passes) == 2, "what is in nobody's store has nothing to wait for"
+    assert len(passes) == 2, "a namespace of no shard has nothing to wait for"
 
 
 async def test_an_older_list_ends_the_process() -> None:

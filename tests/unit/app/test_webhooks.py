@@ -1,4 +1,4 @@
-"""The door for other systems: who may come in, what they are told, and that nothing of it can wear the operator out."""
+"""Webhooks: who may send them, the responses, and that no sender can exhaust the operator."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ async def test_what_starts_nothing_is_taken_and_handed_to_nobody(door: Door, bod
 
 
 @pytest.mark.parametrize(
-    ("path", "token", "status", "told"),
+    ("path", "token", "status", "message"),
     [
         (URL, None, 401, "Authorization: Bearer"),
         (URL, "", 401, "a valid token is needed"),
@@ -73,11 +73,11 @@ async def test_what_starts_nothing_is_taken_and_handed_to_nobody(door: Door, bod
     ],
 )
 async def test_who_is_not_let_in_is_told_why_and_no_more(
-    door: Door, path: str, token: str | None, status: int, told: str
+    door: Door, path: str, token: str | None, status: int, message: str
 ) -> None:
     found, headers, said = await door.post(path, token=token)
     assert found == status
-    assert told in said["error"]
+    assert message in said["error"]
     assert ("WWW-Authenticate" in headers) == (status == 401)
     assert door.taken == []
 
@@ -89,7 +89,7 @@ async def test_only_a_bearer_token_is_one(door: Door, scheme: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "told"),
+    ("body", "message"),
     [
         (b"", "no JSON"),
         (b"{", "no JSON"),
@@ -102,10 +102,10 @@ async def test_only_a_bearer_token_is_one(door: Door, scheme: str) -> None:
     ],
     ids=["nothing", "half", "binary", "list", "text", "deep", "closed", "empty"],
 )
-async def test_a_body_that_is_not_understood_is_refused_with_a_reason(door: Door, body: bytes, told: str) -> None:
+async def test_a_body_that_is_not_understood_is_refused_with_a_reason(door: Door, body: bytes, message: str) -> None:
     status, _, said = await door.post(body=body)
     assert status == 400
-    assert told in said["error"]
+    assert message in said["error"]
     assert door.taken == []
 
 
@@ -221,12 +221,12 @@ async def test_tokens_are_remembered_by_hash_and_within_a_bound(door: Door, monk
 
 async def test_no_token_is_ever_logged_or_told(door: Door, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
-    told = [str(await door.post(token=token)) for token in ("good.token-1", "strangers-token", "nobodys-token")]
+    responses = [str(await door.post(token=token)) for token in ("good.token-1", "strangers-token", "nobodys-token")]
     door.access.broken = "no answer"
-    told.append(str(await door.post(token="fresh-token")))
+    responses.append(str(await door.post(token="fresh-token")))
     logged = "".join(str(record.__dict__) for record in caplog.records if record.name.startswith("modelwright"))
     for token in ("good.token-1", "strangers-token", "nobodys-token", "fresh-token"):
-        assert token not in "".join(told)
+        assert token not in "".join(responses)
         assert token not in logged
 
 
@@ -236,7 +236,7 @@ async def test_an_address_that_sends_too_much_is_asked_to_wait(door: Door) -> No
     status, headers, said = answers[-1]
     assert (status, headers["Retry-After"]) == (429, "1")
     assert "too many requests from this address" in said["error"]
-    assert (await door.post())[0] == 429, "nobody knows yet whose token it is"
+    assert (await door.post())[0] == 429, "its token has not been reviewed yet"
     door.clock.advance(1.0)
     assert (await door.post())[0] == 202
     while (await door.post(token="nobodys"))[0] != 429:

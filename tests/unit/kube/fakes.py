@@ -38,7 +38,7 @@ class FakeClient:
             raise error
 
     def save(self, obj: Object) -> Object:
-        """Store an object as a write of somebody else would; returns it as it is now."""
+        """Store an object as a write of another client would; returns its new state."""
         obj = copy.deepcopy(obj)
         version = str(next(self._versions))
         obj["metadata"].setdefault("uid", f"uid-{version}")

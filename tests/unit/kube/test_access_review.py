@@ -41,8 +41,8 @@ class Client:
         (THEIRS, Audience.ANY, False),
         ("", Audience.OURS, None),
         ("", Audience.ANY, False),
-        ("somebody-else", Audience.OURS, None),
-        ("somebody-else", Audience.ANY, None),
+        ("another-audience", Audience.OURS, None),
+        ("another-audience", Audience.ANY, None),
     ],
 )
 async def test_a_token_is_good_for_whom_it_was_made(made_for: str, taken: Audience, ours: bool | None) -> None:

@@ -1,4 +1,4 @@
-"""Events are sent once, in the background, and whatever happens to them never reaches the caller."""
+"""Events are sent once, in the background, and their failures never reach the caller."""
 
 import asyncio
 import contextlib

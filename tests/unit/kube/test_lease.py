@@ -1,4 +1,4 @@
-"""Leader election: never two leaders, whatever the clocks, the network or the other candidate do."""
+"""Leader election: never two leaders, for any behaviour of clocks, network and the other candidate."""
 
 import asyncio
 import contextlib
@@ -225,7 +225,7 @@ async def test_a_leader_whose_lease_was_taken_ends(harness: LeaseHarness) -> Non
     a = harness.candidate("a")
     await harness.pass_time(3)
     stolen = dict(harness.client.objects[kinds.LEASE, "ns", "lease"])
-    stolen["spec"] = {**stolen["spec"], "holderIdentity": "somebody-else"}
+    stolen["spec"] = {**stolen["spec"], "holderIdentity": "another-process"}
     harness.client.save(stolen)
     await harness.pass_time(3)
     assert a.lost == ["another process has taken the Lease"]
@@ -291,10 +291,10 @@ async def test_releasing_the_lease_of_another_holder_changes_nothing(harness: Le
     await harness.pass_time(3)
     a.kill()
     stolen = dict(harness.client.objects[kinds.LEASE, "ns", "lease"])
-    stolen["spec"] = {**stolen["spec"], "holderIdentity": "somebody-else"}
+    stolen["spec"] = {**stolen["spec"], "holderIdentity": "another-process"}
     harness.client.save(stolen)
     await a.elector.release()
-    assert harness.lease["holderIdentity"] == "somebody-else"
+    assert harness.lease["holderIdentity"] == "another-process"
 
 
 async def test_no_access_is_told_and_tried_again(harness: LeaseHarness, caplog: pytest.LogCaptureFixture) -> None:
@@ -355,7 +355,7 @@ def test_never_two_leaders_and_always_one_again_whatever_fails(faults: list[tupl
             await harness.pass_time(seconds)
             for name, candidate in list(current.items()):
                 if candidate.lost:
-                    # The process has ended, as it must; its pod is started anew.
+                    # The process has ended, as it must; its pod restarts.
                     candidate.kill()
                     harness.candidates.remove(candidate)
                     current[name] = harness.candidate(name, cuts[name])

@@ -91,7 +91,7 @@ async def test_a_pass_that_has_to_look_again_keeps_its_line(queue: WorkQueue) ->
     queue.add(B)
     queue.requeue(A)
     queue.done(A)
-    assert await drain(queue) == [B, A], "nobody waits for it"
+    assert await drain(queue) == [B, A], "it has normal priority"
 
 
 async def test_a_key_added_during_its_pass_comes_again_after_it(queue: WorkQueue) -> None:
@@ -260,7 +260,7 @@ class QueueMachine(RuleBasedStateMachine):
     @rule()
     def get(self) -> None:
         key = self.loop.run_until_complete(asyncio.wait_for(self.queue.get(), 5))
-        assert key in self.wanted, "handed out although nobody asked for it"
+        assert key in self.wanted, "handed out although it was not requested"
         assert key not in self.running, "handed out twice at once"
         self.wanted.discard(key)
         self.running.add(key)

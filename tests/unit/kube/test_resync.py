@@ -1,4 +1,4 @@
-"""The sweep finds what the watch lost: ghosts, stale objects, a restored API server, kinds that come and go."""
+"""The resync finds lost events: stale and missing objects, a restored API server, kinds that appear or disappear."""
 
 import asyncio
 import random
@@ -23,10 +23,10 @@ class ResyncHarness:
         self.client = FakeClient()
         self.store = Store()
         self.ended: list[tuple[str, str]] = []
-        self.looked_again = 0
+        self.enqueued = 0
         self.changes: list[tuple[bool, bool]] = []
         self.store.subscribe(lambda kind, old, new: self.changes.append((old is not None, new is not None)))
-        self.sweep = Resync(
+        self.resync = Resync(
             self.client,  # type: ignore[arg-type]
             self.store,
             (WatchedKind(kinds.MODEL), WatchedKind(kinds.DEPLOYMENT, MANAGED_SELECTOR)),
@@ -41,7 +41,7 @@ class ResyncHarness:
         )
 
     def _enqueue_all(self) -> None:
-        self.looked_again += 1
+        self.enqueued += 1
 
     async def let_run(self, work: Coroutine[Any, Any, Any], seconds: float, step: float = 0.5) -> asyncio.Task[Any]:
         task = asyncio.create_task(work)
@@ -52,7 +52,7 @@ class ResyncHarness:
         return task
 
     async def once(self) -> ResyncReport:
-        return await (await self.let_run(self.sweep.resync_once(), 121))
+        return await (await self.let_run(self.resync.resync_once(), 121))
 
 
 @pytest.fixture
@@ -65,10 +65,10 @@ async def test_a_store_in_sync_is_kept_and_everything_is_enqueued(harness: Resyn
     harness.changes.clear()
     assert await harness.once() == ResyncReport()
     assert harness.changes == []
-    assert harness.looked_again == 1
+    assert harness.enqueued == 1
 
 
-async def test_a_ghost_is_dropped_and_its_dependents_hear_of_it(harness: ResyncHarness) -> None:
+async def test_a_stale_object_is_dropped_and_dependents_are_notified(harness: ResyncHarness) -> None:
     harness.store.put({**model(uid="gone", resourceVersion="5")})
     harness.changes.clear()
     report = await harness.once()
@@ -96,7 +96,7 @@ async def test_what_is_created_while_the_list_is_under_way_is_no_ghost(harness: 
                 harness.store.put(model(name="new", uid="u-new", resourceVersion="900"))
             return answer
 
-    harness.sweep._client = Slow()  # type: ignore[assignment]
+    harness.resync._client = Slow()  # type: ignore[assignment]
     report = await harness.once()
     assert report.stale == []
     assert harness.store.count(kinds.MODEL) == 1
@@ -114,7 +114,7 @@ async def test_an_object_missing_for_two_minutes_is_fetched(harness: ResyncHarne
 
 async def test_what_the_watch_brings_within_two_minutes_is_fine(harness: ResyncHarness) -> None:
     there = harness.client.save(model())
-    task = await harness.let_run(harness.sweep.resync_once(), 60)
+    task = await harness.let_run(harness.resync.resync_once(), 60)
     harness.store.put(there)
     report = await (await harness.let_run(_wait(task), 62))
     assert report == ResyncReport()
@@ -122,13 +122,13 @@ async def test_what_the_watch_brings_within_two_minutes_is_fine(harness: ResyncH
 
 async def test_two_resyncs_in_a_row_behind_end_the_process(harness: ResyncHarness) -> None:
     harness.client.save(model(uid="u1"))
-    harness.sweep._escalate(await harness.once())
+    harness.resync._escalate(await harness.once())
     assert harness.ended == []
-    harness.sweep._escalate(await harness.once())
-    assert harness.ended == [], "the second sweep was fine"
+    harness.resync._escalate(await harness.once())
+    assert harness.ended == [], "the second resync was fine"
     for _ in range(2):
         harness.client.save(model(uid="u1"))
-        harness.sweep._escalate(await harness.once())
+        harness.resync._escalate(await harness.once())
     [(how, why)] = harness.ended
     assert how == "fatal"
     assert "the watch of Model has stalled" in why
@@ -139,7 +139,7 @@ async def test_an_api_server_restored_from_a_backup_ends_the_process(harness: Re
     harness.store.put({**there, "metadata": {**there["metadata"], "resourceVersion": "99999"}})
     report = await harness.once()
     assert report.ahead == [DIGITS]
-    harness.sweep._escalate(report)
+    harness.resync._escalate(report)
     assert harness.ended[0][0] == "fatal"
     assert "restored from a backup" in harness.ended[0][1]
 
@@ -155,7 +155,7 @@ async def test_a_list_older_than_the_object_itself_is_ignored(
     client = Lagging()
     harness.store.put(client.save(model(uid="u1")))
     harness.changes.clear()
-    harness.sweep._client = client  # type: ignore[assignment]
+    harness.resync._client = client  # type: ignore[assignment]
     assert await harness.once() == ResyncReport()
     assert harness.store.count(kinds.MODEL) == 1
     assert harness.changes == []
@@ -163,29 +163,29 @@ async def test_a_list_older_than_the_object_itself_is_ignored(
 
 async def test_kinds_that_appear_or_go_ask_for_a_new_start(harness: ResyncHarness) -> None:
     harness.client.served -= {kinds.HTTP_ROUTE, kinds.GRPC_ROUTE}
-    task = await harness.let_run(harness.sweep.run_discovery(), 61)
+    task = await harness.let_run(harness.resync.run_discovery(), 61)
     assert harness.ended == [("kinds", "GRPCRoute is gone, HTTPRoute is gone")]
     task.cancel()
 
 
 async def test_an_outage_is_not_taken_for_kinds_that_went(harness: ResyncHarness) -> None:
     harness.client.failing["served_kinds"] = [transient()]
-    task = await harness.let_run(harness.sweep.run_discovery(), 121)
+    task = await harness.let_run(harness.resync.run_discovery(), 121)
     assert harness.ended == []
     assert len(harness.client.calls) == 2
     task.cancel()
 
 
 async def test_it_runs_every_ten_minutes_give_or_take(harness: ResyncHarness) -> None:
-    task = await harness.let_run(harness.sweep.run(), 3600, step=5)
-    assert 5 <= harness.looked_again <= 7
+    task = await harness.let_run(harness.resync.run(), 3600, step=5)
+    assert 5 <= harness.enqueued <= 7
     task.cancel()
 
 
 async def test_after_an_outage_the_resync_is_retried_within_a_minute(harness: ResyncHarness) -> None:
     harness.client.failing["list"] = [transient()]
-    task = await harness.let_run(harness.sweep.run(), 720 + 75, step=5)
-    assert harness.looked_again == 1
+    task = await harness.let_run(harness.resync.run(), 720 + 75, step=5)
+    assert harness.enqueued == 1
     task.cancel()
 
 

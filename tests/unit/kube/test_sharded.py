@@ -260,7 +260,7 @@ async def test_a_resync_covers_the_shards_own_namespaces_only() -> None:
     for namespace in ("vision", "elsewhere"):
         client.objects[kinds.SERVICE, namespace, "digits"] = a_service(namespace)
     complete: set[str] = set()
-    sweep = ShardResync(
+    resync = ShardResync(
         client,
         store,
         [WatchedKind(kinds.SERVICE)],
@@ -270,11 +270,11 @@ async def test_a_resync_covers_the_shards_own_namespaces_only() -> None:
         own=own,
         complete=complete.__contains__,
     )
-    report = await sweep.resync_once()
+    report = await resync.resync_once()
     assert (report.stale, report.behind) == ([], []), "a namespace that is being loaded lacks nothing"
     complete.add("vision")
-    sweeping = asyncio.create_task(sweep.resync_once())
-    while not sweeping.done():
+    resyncing = asyncio.create_task(resync.resync_once())
+    while not resyncing.done():
         clock.advance(1)
         await asyncio.sleep(0)
-    assert (await sweeping).behind == [(kinds.SERVICE, ("vision", "digits"))]
+    assert (await resyncing).behind == [(kinds.SERVICE, ("vision", "digits"))]

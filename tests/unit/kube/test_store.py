@@ -1,4 +1,4 @@
-"""The store keeps the newest state whatever order events come in, and never gives its own objects away."""
+"""The store keeps the newest state for any order of events, and never returns its own objects."""
 
 import itertools
 from typing import Any

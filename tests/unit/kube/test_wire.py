@@ -138,13 +138,13 @@ def test_one_namespace_fills_the_store_to_a_bound_and_leaves_room_to_others() ->
 
 
 def test_a_too_large_child_is_hidden_and_known_to_the_resync() -> None:
-    store, told = Store(), []
-    store.subscribe(lambda *change: told.append(change))
+    store, changes = Store(), []
+    store.subscribe(lambda *change: changes.append(change))
     raw = fat().replace(b'"labels":{', b'"labels":{"modelwright.dev/model":"digits",')
     taken(store, raw, kinds.DEPLOYMENT)
     assert store.get(kinds.DEPLOYMENT, NS, "fat") is None
     assert store.list(kinds.DEPLOYMENT) == store.by_model(kinds.DEPLOYMENT, NS, "digits") == []
-    assert told == []
+    assert changes == []
     known = store.identity_of(kinds.DEPLOYMENT, (NS, "fat"))
     assert known is not None
     assert known.uid == "uid-fat"

@@ -90,7 +90,7 @@ async def test_a_conflict_is_retried_at_once_three_times_then_later(
     await harness.settle()
     assert len(harness.passes) == 4
     assert await harness.passes_after(0.7) == 4
-    # The count of immediate attempts starts anew after a wait.
+    # The count of immediate attempts restarts after a wait.
     assert await harness.passes_after(0.6) == 6
 
 

@@ -1,4 +1,4 @@
-"""Every log line is one JSON object, whoever writes it and whatever is in it."""
+"""Every log line is one JSON object, from any writer and with any content."""
 
 import io
 import json

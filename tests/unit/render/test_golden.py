@@ -1,6 +1,6 @@
 """All manifests of some Models, as they are written out in tests/golden: a change there is a change for users.
 
-A change of a pod template there is seen by every Model that is made anew; review it, then use --update-golden.
+A change of a pod template there reaches every new revision; review it, then use --update-golden.
 """
 
 from pathlib import Path
@@ -20,7 +20,7 @@ def test_rendered_manifests_are_those_written_down(case: Any, request: pytest.Fi
     file = GOLDEN / f"{case.__name__}.yaml"
     rendered = yaml.safe_dump_all(case(), sort_keys=True, width=120)
     if request.config.getoption("--update-golden"):
-        header = "# Rendered by tests/unit/render/test_golden.py; written anew with --update-golden.\n"
+        header = "# Rendered by tests/unit/render/test_golden.py; rewritten by --update-golden.\n"
         file.write_text(header + rendered)
     assert read_all(file.read_text()) == read_all(rendered), "see --update-golden"
 

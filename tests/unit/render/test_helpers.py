@@ -233,7 +233,7 @@ PROXIES = {"HTTP_PROXY": "http://mine", "all_proxy": "http://mine", "HTTPS_PROXY
 def test_an_authors_proxy_sees_plain_http_only_where_it_can_forge_and_read_nothing(
     digest: str | None, secret: str | None, clear: str
 ) -> None:
-    """Who names the proxy would choose what is pinned as the digest of somebody else's version."""
+    """The author of the proxy would choose the pinned digest of another author's version."""
     images = replace(builders.IMAGES, helper_pods=HelperPods.model_validate({"env": {"HTTP_PROXY": "http://ours"}}))
     images = helper_pod_placement.with_model_placement(images, {"spec": {"helperPods": {"env": PROXIES}}})
     ref = {"credentialsSecretRef": {"name": secret}} if secret else {}

@@ -78,13 +78,13 @@ def test_the_model_is_in_the_artifact(tmp_path: Path) -> None:
 
 
 def test_a_model_may_allow_it(tmp_path: Path) -> None:
-    told = started(tmp_path, HOSTILE, MODEL_ALLOW_IMPLEMENTATION="true")
-    assert json.loads(told.stdout) == [str(tmp_path / "artifact"), HOSTILE]
+    process = started(tmp_path, HOSTILE, MODEL_ALLOW_IMPLEMENTATION="true")
+    assert json.loads(process.stdout) == [str(tmp_path / "artifact"), HOSTILE]
 
 
 @pytest.mark.parametrize("allowed", [True, False])
 def test_the_runtime_is_told_when_the_model_allows_it(allowed: bool) -> None:
     pods = template(raw_model(serving={"allowImplementation": True} if allowed else {}))
     (container,) = (c for c in pods["spec"]["containers"] if c["name"] == names.MODEL_CONTAINER)
-    told = {entry["name"]: entry.get("value") for entry in container["env"]}
-    assert told.get("MODEL_ALLOW_IMPLEMENTATION") == ("true" if allowed else None)
+    variables = {entry["name"]: entry.get("value") for entry in container["env"]}
+    assert variables.get("MODEL_ALLOW_IMPLEMENTATION") == ("true" if allowed else None)

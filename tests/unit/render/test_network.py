@@ -120,7 +120,7 @@ def test_a_marked_route_still_takes_its_prefix_off() -> None:
 
 
 def test_what_is_taken_back_is_said_so() -> None:
-    """An apply only changes what it names, and a comparison only looks at what is named."""
+    """An apply only changes the members that it names, and a comparison only covers these."""
     found = route()
     assert found["spec"]["hostnames"] == []
     assert found["spec"]["rules"][0]["filters"] == []

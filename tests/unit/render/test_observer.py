@@ -67,7 +67,7 @@ def test_its_environment_is_what_the_program_understands() -> None:
 
 
 @pytest.mark.parametrize(
-    ("window", "long_window", "told"),
+    ("window", "long_window", "expected"),
     [
         ("10m", "24h", ("10m", "24h")),
         ("24h", "24h", ("24h", "0s")),
@@ -77,11 +77,11 @@ def test_its_environment_is_what_the_program_understands() -> None:
     ],
 )
 def test_windows_have_one_spelling_and_a_long_one_is_longer(
-    window: str, long_window: str, told: tuple[str, str]
+    window: str, long_window: str, expected: tuple[str, str]
 ) -> None:
     (container,) = pod(monitoring=Monitoring(window=window, long_window=long_window))["containers"]
     settings = read_monitor_settings({entry["name"]: entry["value"] for entry in container["env"]})
-    assert (settings.window, settings.long_window) == told
+    assert (settings.window, settings.long_window) == expected
 
 
 def test_the_defaults_of_the_api_are_those_of_the_observer() -> None:

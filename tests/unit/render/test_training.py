@@ -1,4 +1,4 @@
-"""What a run makes: what its stages are told and given, what is left to the policy's author, and looks at data."""
+"""Objects of a run: the inputs of its stages, the parts left to the policy's author, and polls of data."""
 
 import json
 from dataclasses import replace
@@ -114,7 +114,7 @@ def test_names_fit_every_kind_and_differ_by_run_and_stage() -> None:
 @pytest.mark.parametrize("stage", STAGES)
 def test_every_stage_is_told_of_the_run_and_its_dataset(stage: StageName) -> None:
     found = job(stage)
-    told = {
+    variables = {
         "MODEL_NAME": "digits",
         "RUN_NAME": "digits-weekly-1",
         "STAGE": stage,
@@ -124,7 +124,7 @@ def test_every_stage_is_told_of_the_run_and_its_dataset(stage: StageName) -> Non
         "DATASET_DIR": "/mnt/modelwright/dataset",
         "INPUTS_FILE": "/mnt/modelwright/inputs/inputs.json",
     }
-    assert told.items() <= environment(found).items()
+    assert variables.items() <= environment(found).items()
     assert environment(found).get("OUTPUT_URI") == (
         None if stage == "dataCheck" else "s3://models/digits/digits-weekly-1"
     )
@@ -336,10 +336,10 @@ def test_references_are_filled_in_in_every_text_and_others_stay() -> None:
     assert spec["arguments"][1]["value"] == f"s3://data/digits/@{DATA}"
     assert spec["env"] == ["digits 7 s3://models/digits/digits-weekly-1", "$(HOME)", "$(run)"]
     assert spec["n"] == 3
-    told = json.loads(spec["arguments"][0]["value"])
-    assert (told["stage"], told["parameters"]) == ("train", {"C": "10"})
+    inputs_given = json.loads(spec["arguments"][0]["value"])
+    assert (inputs_given["stage"], inputs_given["parameters"]) == ("train", {"C": "10"})
     # Nothing is fetched for it.
-    assert told["dataset"] == {"uri": "s3://data/digits/", "digest": DATA}
+    assert inputs_given["dataset"] == {"uri": "s3://data/digits/", "digest": DATA}
 
 
 def test_what_is_filled_in_is_not_looked_at_again() -> None:
@@ -409,13 +409,13 @@ def test_a_look_comes_as_often_as_is_asked_for(every: str, pattern: str) -> None
 
 @pytest.mark.parametrize(("every", "places"), [("10m", 10), ("1h", 60), ("24h", 1440)])
 def test_a_thousand_policies_look_at_all_times(every: str, places: int) -> None:
-    looks = [
+    polls = [
         training_stages.data_poll_cron_job(policy(uid=f"uid-{number}"), trigger(every=every), IMAGES)
         for number in range(1000)
     ]
     counts: dict[str, int] = {}
-    for look in looks:
-        counts[look["spec"]["schedule"]] = counts.get(look["spec"]["schedule"], 0) + 1
+    for poll in polls:
+        counts[poll["spec"]["schedule"]] = counts.get(poll["spec"]["schedule"], 0) + 1
     assert len(counts) >= min(places, 1000) * 0.45
     assert max(counts.values()) <= 1000 / places + 5 * (1000 / places) ** 0.5 + 3
 

@@ -283,15 +283,15 @@ def _read_kinds(text: str) -> tuple[Kind, ...]:
     return tuple(kinds.values())
 
 
-def _read_kind(position: str, entry: Any) -> Kind:
+def _read_kind(where: str, entry: Any) -> Kind:
     if not isinstance(entry, dict) or set(entry) != set(_KIND_PATTERNS):
-        raise ValueError(f"{position}: needs group, version, kind and plural, and nothing else")
+        raise ValueError(f"{where}: needs group, version, kind and plural, and nothing else")
     if isinstance(entry["group"], str) and entry["group"] in FORBIDDEN_GROUPS:
         raise ValueError(
-            f"{position}: {entry['kind']} of {entry['group'] or 'the core group'} is never made for anybody: "
-            "core kinds, rights, admission, definitions of kinds and the kinds of modelwright.dev are not allowed"
+            f"{where}: {entry['kind']} of {entry['group'] or 'the core group'} is never made for anybody: core kinds, "
+            "rights, admission, definitions of kinds and the kinds of modelwright.dev are not allowed"
         )
     for name, pattern in _KIND_PATTERNS.items():
         if not isinstance(entry[name], str) or not pattern.fullmatch(entry[name]):
-            raise ValueError(f"{position}: {name} {entry[name]!r} is none")
+            raise ValueError(f"{where}: {name} {entry[name]!r} is none")
     return Kind(entry["group"], entry["version"], entry["plural"], entry["kind"], optional=True)

@@ -11,28 +11,28 @@ from modelwright.core.retraining.run_observation import DataRole
 
 @dataclass(frozen=True, slots=True)
 class ResolveData:
-    """Have the digest of this data found out."""
+    """Resolve the digest of this data."""
 
     which: DataRole
 
 
 @dataclass(frozen=True, slots=True)
 class StartStage:
-    """Make the object of this stage, if there is none of its name. The record says already that it has begun."""
+    """Create the object of this stage, unless one of its name exists. The record has the start of the stage already."""
 
     stage: StageName
 
 
 @dataclass(frozen=True, slots=True)
 class StopStage:
-    """End the object of this stage: the run has ended, whatever it would still come to."""
+    """Stop the object of this stage, because the run has already ended."""
 
     stage: StageName
 
 
 @dataclass(frozen=True, slots=True)
 class RegisterVersion:
-    """Make the ModelVersion of the result, if it is not there."""
+    """Create the ModelVersion of the result, unless it exists."""
 
     version: str
 
@@ -42,8 +42,8 @@ RunAction = ResolveData | StartStage | StopStage | RegisterVersion
 
 @dataclass(frozen=True, slots=True)
 class RunDecision:
-    """The record, to be written first; what to do after that, in order; and when to look again although nothing may
-    have happened (None: only on an event)."""
+    """The record, to be written first; the actions to take after that, in order; and the time after which to reconcile
+    again although no event may have come (None: only on an event)."""
 
     status: TrainingRunStatus
     actions: tuple[RunAction, ...] = ()

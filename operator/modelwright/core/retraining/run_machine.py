@@ -51,9 +51,9 @@ __all__ = [
 
 
 def decide_run(observed: RunObservation) -> RunDecision:
-    """The record after all transitions, and what follows from it."""
+    """Decide the next record, after all transitions, and the actions that follow from it."""
     if observed.status.state is not None and observed.status.state not in set(RunState):
-        # A newer operator wrote it; to guess would be to make objects twice.
+        # A newer operator wrote this state; a guess could create objects twice.
         return RunDecision(observed.status)
     *_, (row, observed) = trace_run(replace(observed, now=observed.now.replace(microsecond=0)))
     assert isinstance(row, StateRow)  # noqa: S101 - a trace ends with one
@@ -65,29 +65,29 @@ def trace_run(observed: RunObservation) -> Iterator[tuple[RunRow, RunObservation
     return trace(RUN_TABLE, observed, apply=lambda _, updated: updated, record_state=_with_recorded_state)
 
 
-def _with_recorded_state(o: RunObservation, rule: RunStateRow) -> RunObservation:
+def _with_recorded_state(o: RunObservation, row: RunStateRow) -> RunObservation:
     if not is_active(o):
         return o
-    moved = is_in_state(o, RunState.QUEUED)
+    new_message = is_in_state(o, RunState.QUEUED)
     if is_in_stage(o) and o.stage is not None:
-        seen, entry = o.stage, stage_entry(o)
-        moved = (entry.state, entry.reason) != (str(seen.state), seen.reason) or (
-            # Why it waits becomes known only later, and changes with what others do.
-            seen.state in WAITING_STAGE_STATES and entry.message != seen.message
+        reading, entry = o.stage, stage_entry(o)
+        new_message = (entry.state, entry.reason) != (str(reading.state), reading.reason) or (
+            # The cause of a wait becomes known only later, and changes with other workloads.
+            reading.state in WAITING_STAGE_STATES and entry.message != reading.message
         )
-        if moved:
-            o = update_stage(o, state=str(seen.state), reason=seen.reason, message=seen.message)
-    why = rule.reason(o)
-    o = transition_to(o, rule.state or o.state, why.reason, why.message)
-    # Else a message stays with its reason: those of pods differ from try to try.
-    return o.with_status(message=why.message) if moved and o.status.message != why.message else o
+        if new_message:
+            o = update_stage(o, state=str(reading.state), reason=reading.reason, message=reading.message)
+    problem = row.reason(o)
+    o = transition_to(o, row.state or o.state, problem.reason, problem.message)
+    # Otherwise the message stays with its reason: messages of pods differ from one attempt to the next.
+    return o.with_status(message=problem.message) if new_message and o.status.message != problem.message else o
 
 
-def _with_conditions(o: RunObservation, rule: RunStateRow) -> TrainingRunStatus:
-    why = rule.reason(o)
-    bad = o.state in (RunState.FAILED, RunState.CANCELLED)
-    reason, message = o.status.reason or why.reason, o.status.message or why.message
-    verdict = ConditionSummary(reason, message, stalled=bad, reconciling=is_active(o))
+def _with_conditions(o: RunObservation, row: RunStateRow) -> TrainingRunStatus:
+    problem = row.reason(o)
+    failed = o.state in (RunState.FAILED, RunState.CANCELLED)
+    reason, message = o.status.reason or problem.reason, o.status.message or problem.message
+    summary = ConditionSummary(reason, message, stalled=failed, reconciling=is_active(o))
     generation = o.run.generation
-    told = build_conditions(o.status.conditions, verdict, None, generation=generation, now=o.now)
-    return o.with_status(conditions=told, observed_generation=generation).status
+    conditions = build_conditions(o.status.conditions, summary, None, generation=generation, now=o.now)
+    return o.with_status(conditions=conditions, observed_generation=generation).status

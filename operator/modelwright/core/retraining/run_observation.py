@@ -21,7 +21,7 @@ STAGES_BY_STATE: Mapping[RunState, StageName] = {
     RunState.TRAINING: "train",
     RunState.EVALUATING: "evaluate",
 }
-"""States in which an object of the user's works, and the stage that it does."""
+"""States in which an object of the user runs, with the stage that it performs."""
 
 
 DataRole = Literal["dataset", "holdout"]
@@ -29,7 +29,7 @@ DataRole = Literal["dataset", "holdout"]
 
 @dataclass(frozen=True, slots=True)
 class ResolvedData:
-    """The digest of data, when it is known; `problem` says why it can't be found out."""
+    """The digest of data, once it is known; `problem`: why it can't be resolved."""
 
     digest: str | None = None
     problem: Problem | None = None
@@ -37,7 +37,7 @@ class ResolvedData:
 
 @dataclass(frozen=True, slots=True)
 class ChildRef:
-    """The live object that does a stage."""
+    """The live object that performs a stage."""
 
     name: str
     uid: str
@@ -46,15 +46,16 @@ class ChildRef:
 
 @dataclass(frozen=True, slots=True)
 class RunObservation:
-    """The whole input of `decide`.
+    """The whole input of `decide_run`.
 
-    `run`: its status is where it stands. `policy`: the snapshot in status.policy once that is there, else the live one;
-    name and generation are the live one's. `problem`: why the run can't go on; a stalled one ends it unless an object
-    of a stage is at work. `before`: older runs of the policy that have not ended. `serving`: the version that serves.
-    `stage` and `child`: of the stage that `present` names, also after the run's end; None when its object is not there.
-    `last_inputs`: inputsHash of the last run that succeeded. `registered`: whether the ModelVersion is there, or why it
-    can't be made. `cancelled_by`: a newer run that takes this one's place. `kept_running`: the stage is over, and its
-    Job goes on, since a container of others keeps its pod from ending.
+    `run`: its status is the record. `policy`: the snapshot in status.policy once there is one, else the live one; name
+    and generation are the live one's. `problem`: why the run can't continue; a stalled one ends it unless an object of
+    a stage is running. `earlier_runs`: names of older runs of the policy that have not ended. `serving`: name of the
+    serving version. `stage` and `child`: of the stage that `current_stage` returns, also after the end of the run; None
+    without its object. `last_inputs`: inputsHash of the last run that succeeded. `registered`: whether the ModelVersion
+    exists, or why it can't be created. `version_outcome`: outcome of that version in its rollout. `cancelled_by`: name
+    of a newer run that replaces this one. `kept_running`: the stage has ended, but its Job runs on, because a container
+    injected by others keeps its pod from ending.
     """
 
     now: datetime
@@ -82,21 +83,21 @@ class RunObservation:
 
     @property
     def state(self) -> RunState:
-        """Where the run stands; one that nobody has looked at yet is Pending."""
+        """The state; Pending before the first reconciliation."""
         return RunState(self.status.state) if self.status.state is not None else RunState.PENDING
 
     @property
     def template(self) -> RunTemplate:
-        """What the run does."""
-        assert self.policy is not None  # noqa: S101 - rows that come after "the policy can't be read" have one
+        """The policy's template of the run."""
+        assert self.policy is not None  # noqa: S101 - earlier rows apply without a policy
         return self.policy.run
 
     def with_status(self, **changes: Any) -> RunObservation:
-        """This picture with some members of the record changed."""
+        """Return this observation with some members of the record changed."""
         status = self.status.model_copy(update=changes)
         return replace(self, run=self.run.model_copy(update={"status": status}))
 
 
 def current_stage(status: TrainingRunStatus) -> StageStatus | None:
-    """The stage whose object matters now: the one that goes on, or of a run that has ended the last one."""
+    """Return the entry of the stage in progress, or of the last one if the run has ended."""
     return status.stages[-1] if status.stages else None

@@ -40,17 +40,15 @@ def is_in_stage(o: RunObservation) -> bool:
 
 
 def stage_work(o: RunObservation) -> Work:
-    template = o.template
-    work = {"dataCheck": template.data_check, "train": template.train, "evaluate": template.evaluate}[
-        STAGES_BY_STATE[o.state]
-    ]
-    assert work is not None  # noqa: S101 - a stage is begun only when the policy has it
+    template, stage = o.template, STAGES_BY_STATE[o.state]
+    work = {"dataCheck": template.data_check, "train": template.train, "evaluate": template.evaluate}[stage]
+    assert work is not None  # noqa: S101 - only stages that the policy has are started
     return work
 
 
 def stage_entry(o: RunObservation) -> StageStatus:
     entry = current_stage(o.status)
-    assert entry is not None  # noqa: S101 - a run gets into the state of a stage with the stage's entry
+    assert entry is not None  # noqa: S101 - the state of a stage is entered together with the stage's entry
     return entry
 
 
@@ -59,7 +57,7 @@ def stage_is_in(o: RunObservation, *states: StageState) -> bool:
 
 
 def is_waiting(o: RunObservation) -> bool:
-    """The object of the stage is held back by a queue or a person: no clock runs."""
+    """Whether the object of the stage is suspended or queued, so that no clock runs."""
     return stage_is_in(o, *WAITING_STAGE_STATES)
 
 
@@ -69,8 +67,11 @@ def update_stage(o: RunObservation, **changes: Any) -> RunObservation:
 
 
 def transition_to(o: RunObservation, state: RunState, reason: str, message: str) -> RunObservation:
-    """The run in this state for this reason. Times move only when the state does, the message only with the reason;
-    the clocks of the run and of the stage stop and start here."""
+    """Put the run into a state for a reason.
+
+    Times change only with the state, the message only with state or reason. The clocks of the run and of the stage
+    start and stop here.
+    """
     status, now = o.status, o.now
     changes: dict[str, Any] = {}
     if (status.state, status.reason) != (state, str(reason)):
@@ -80,22 +81,22 @@ def transition_to(o: RunObservation, state: RunState, reason: str, message: str)
     ended = state in RUN_TERMINAL_STATES
     if ended and status.finished_at is None:
         changes["finished_at"] = now
-    runs = not ended and state not in NOT_STARTED and not is_waiting(o)
-    clock = set_running(status.clock, running=runs, now=now)
+    running = not ended and state not in NOT_STARTED and not is_waiting(o)
+    clock = set_running(status.clock, running=running, now=now)
     if clock != (status.clock or ClockStatus()):
         changes["clock"] = clock
     o = o.with_status(**changes)
     entry = current_stage(o.status)
     if entry is None or entry.finished_at is not None:
         return o
-    clock = set_running(entry.clock, running=runs, now=now)
+    clock = set_running(entry.clock, running=running, now=now)
     if clock != (entry.clock or ClockStatus()):
         o = update_stage(o, clock=clock)
     return update_stage(o, finished_at=now) if ended else o
 
 
 def end_run(o: RunObservation, state: RunState, reason: str, message: str) -> RunObservation:
-    """The run has ended; a stage that goes on has failed with it, for the same reason."""
+    """End the run; a stage in progress fails with it, for the same reason."""
     entry = current_stage(o.status)
     if entry is not None and entry.finished_at is None:
         o = update_stage(o, state=str(StageState.FAILED), reason=str(reason), message=message)
@@ -107,7 +108,7 @@ def fail_run(o: RunObservation, reason: str, message: str) -> RunObservation:
 
 
 def start_stage(o: RunObservation, state: RunState) -> RunObservation:
-    """The run at this stage. What was seen so far was of another object."""
+    """Start the stage of this state. The observed object, if any, was that of the previous stage."""
     entry = StageStatus(name=STAGES_BY_STATE[state], state=str(StageState.PENDING), started_at=o.now)
     o = replace(o.with_status(stages=(*o.status.stages, entry)), stage=None, child=None)
     if state is RunState.EVALUATING:
@@ -116,7 +117,7 @@ def start_stage(o: RunObservation, state: RunState) -> RunObservation:
 
 
 def pass_stage(o: RunObservation, reason: str = "", message: str = "") -> RunObservation:
-    """The present stage has ended well, with something to say or not, and the next one begins."""
+    """End the current stage as succeeded, and start the next one or the registration."""
     clock = set_running(stage_entry(o).clock, running=False, now=o.now)
     o = update_stage(o, state=str(StageState.SUCCEEDED), reason=reason, message=message, finished_at=o.now, clock=clock)
     if o.state is RunState.CHECKING_DATA:

@@ -54,12 +54,8 @@ from modelwright.core.retraining.stage_reading import ENDED_STAGE_STATES, WAITIN
 from modelwright.core.table import POLL_IDLE, StateRow, Transition, requeue_in
 
 RunStateRow = StateRow[RunObservation, RunState | None, RunAction]
-"""A row in which a run stays; without a state of its own it keeps the one that there is."""
-
-
+"""A row in which a run stays; with the state None it keeps its state."""
 RunTransition = Transition[RunObservation, RunObservation]
-
-
 RunRow = RunStateRow | RunTransition
 
 
@@ -99,17 +95,17 @@ def _stage_timed_out(o: RunObservation) -> bool:
 
 
 def _stage_problem(o: RunObservation) -> Problem:
-    name, seen = STAGES_BY_STATE[o.state], o.stage
-    if seen is None:
+    name, reading = STAGES_BY_STATE[o.state], o.stage
+    if reading is None:
         return o.problem or Problem(Reason.STAGE_RUNNING, f"the stage {name} goes on")
-    if seen.state in WAITING_STAGE_STATES:
-        return Problem(Reason.STAGE_QUEUED, f"stage {name}: {seen.message or seen.state}")
-    reason = seen.reason if seen.reason in set(Reason) else Reason.STAGE_RUNNING
-    return Problem(reason, f"stage {name}: {seen.message or seen.state}")
+    message = f"stage {name}: {reading.message or reading.state}"
+    if reading.state in WAITING_STAGE_STATES:
+        return Problem(Reason.STAGE_QUEUED, message)
+    return Problem(reading.reason if reading.reason in set(Reason) else Reason.STAGE_RUNNING, message)
 
 
 def _ensure_stage(o: RunObservation) -> tuple[RunAction, ...]:
-    # An object whose uid is known and that is gone was lost, by a row before.
+    # An earlier row applies to an object with a recorded uid that is gone.
     return (StartStage(STAGES_BY_STATE[o.state]),) if o.child is None else ()
 
 
@@ -122,7 +118,7 @@ def _recorded_problem(o: RunObservation) -> Problem:
 
 
 def _object_outlives_run(o: RunObservation) -> bool:
-    """The run has ended, and the object of its last stage has not."""
+    """Whether the run has ended, but the object of its last stage has not."""
     return (
         not is_active(o)
         and o.child is not None
@@ -140,7 +136,7 @@ def _do_nothing(_: RunObservation) -> tuple[RunAction, ...]:
 
 
 def _requeue_at_limit(o: RunObservation) -> timedelta:
-    """Wait for the deadline of the run or the timeout of the stage, whichever comes first, and not for long."""
+    """Return the time until the deadline of the run or the timeout of the stage, at least 1 s and at most POLL_IDLE."""
     times = [POLL_IDLE]
     if has_started(o) and not is_waiting(o):
         times.append(remaining_time(o.status.clock, o.template.deadline, o.now))

@@ -38,27 +38,27 @@ from modelwright.core.retraining.run_record import (
 from modelwright.net.addresses import redact_uri
 
 _MAX_NAMED_CHECKS = 10
-"""Failed checks that a message names."""
+"""Maximum number of failed checks that a message names."""
 
 
 def fatal_problem(o: RunObservation) -> Problem | None:
-    """Why the run can't go on for good."""
+    """Return the problem because of which the run can never continue; None without one."""
     if not is_active(o):
         return None
     if has_started(o) and o.policy is None:
         return o.problem or Problem(Reason.INVALID_POLICY, "status.policy of the run can't be read", stalled=True)
-    at_work = is_in_stage(o) and (o.child is not None or bool(stage_entry(o).uid))
-    return o.problem if o.problem is not None and o.problem.stalled and not at_work else None
+    has_object = is_in_stage(o) and (o.child is not None or bool(stage_entry(o).uid))
+    return o.problem if o.problem is not None and o.problem.stalled and not has_object else None
 
 
 def fail_fatally(o: RunObservation) -> RunObservation:
     problem = fatal_problem(o)
-    assert problem is not None  # noqa: S101 - the row holds
+    assert problem is not None  # noqa: S101 - the row applies
     return fail_run(o, problem.reason, problem.message)
 
 
 def start_run(o: RunObservation) -> RunObservation:
-    assert o.policy is not None  # noqa: S101 - a row before keeps a run without a policy
+    assert o.policy is not None  # noqa: S101 - an earlier row applies without a policy
     snapshot = PolicySnapshot(
         name=o.policy_name or o.run.spec.policy_ref.name, generation=o.policy_generation, spec=o.policy.wire()
     )
@@ -68,16 +68,16 @@ def start_run(o: RunObservation) -> RunObservation:
 
 def fail_without_data(o: RunObservation) -> RunObservation:
     problem = permanent_data_problem(o)
-    assert problem is not None  # noqa: S101 - the row holds
+    assert problem is not None  # noqa: S101 - the row applies
     return fail_run(o, problem.reason, problem.message)
 
 
 def _record_data(o: RunObservation) -> RunObservation:
-    known = {
-        which: DatasetStatus(uri=redact_uri(uri), digest=seen.digest or "")
-        for which, (uri, seen) in data_by_role(o).items()
+    data = {
+        role: DatasetStatus(uri=redact_uri(uri), digest=resolved.digest or "")
+        for role, (uri, resolved) in data_by_role(o).items()
     }
-    return o.with_status(dataset=known["dataset"], holdout=known.get("holdout"), inputs_hash=current_inputs_hash(o))
+    return o.with_status(dataset=data["dataset"], holdout=data.get("holdout"), inputs_hash=current_inputs_hash(o))
 
 
 def skip_run(o: RunObservation) -> RunObservation:
@@ -91,81 +91,82 @@ def start_first_stage(o: RunObservation) -> RunObservation:
 
 
 def record_child(o: RunObservation) -> RunObservation:
-    assert o.child is not None  # noqa: S101 - the row holds
+    assert o.child is not None  # noqa: S101 - the row applies
     return update_stage(o, child=o.child.name, uid=o.child.uid, kind=o.child.kind)
 
 
 def fail_lost_child(o: RunObservation) -> RunObservation:
     entry = stage_entry(o)
     text = (
-        f"{entry.kind} {entry.child} of the stage {entry.name} is gone, deleted by hand or by its TTL, before its "
-        "result was taken; it is not made again"
+        f"{entry.kind} {entry.child} of the stage {entry.name} is gone, deleted manually or by its TTL, before its "
+        "result was recorded; it is not created again"
     )
-    # An object that has the name by now is another one, and not this run's to end.
+    # An object that has this name now is another one, which this run must not stop.
     return fail_run(replace(o, stage=None, child=None), Reason.CHILD_LOST, text)
 
 
 def fail_stage(o: RunObservation) -> RunObservation:
-    assert o.stage is not None  # noqa: S101 - the row holds
-    reason, said = o.stage.reason, o.stage.message or "it does not say why"
+    assert o.stage is not None  # noqa: S101 - the row applies
+    reason, message = o.stage.reason, o.stage.message or "it does not say why"
     entry = stage_entry(o)
     if reason in set(Reason):
-        return fail_run(o, reason, f"stage {entry.name}: {said}")
-    why = f" ({reason})" if reason else ""
-    return fail_run(o, Reason.STAGE_FAILED, f"stage {entry.name}: {entry.kind} {entry.child} failed{why}: {said}")
+        return fail_run(o, reason, f"stage {entry.name}: {message}")
+    cause = f" ({reason})" if reason else ""
+    return fail_run(o, Reason.STAGE_FAILED, f"stage {entry.name}: {entry.kind} {entry.child} failed{cause}: {message}")
 
 
 def fail_without_report(o: RunObservation) -> RunObservation:
-    assert o.stage is not None  # noqa: S101 - the row holds
+    assert o.stage is not None  # noqa: S101 - the row applies
     entry = stage_entry(o)
-    why = f": {o.stage.problem}" if o.stage.problem else ""
-    text = f"stage {entry.name}: {entry.kind} {entry.child} ended well, but left no report that can be read"
-    return fail_run(o, o.stage.reason or Reason.REPORT_MISSING, text + why)
+    problem = f": {o.stage.problem}" if o.stage.problem else ""
+    text = f"stage {entry.name}: {entry.kind} {entry.child} succeeded, but left no report that can be read"
+    return fail_run(o, o.stage.reason or Reason.REPORT_MISSING, text + problem)
 
 
 def record_report(o: RunObservation) -> RunObservation:
-    """The result into the record, by the write that also ends the stage: its object may be deleted from then on."""
-    assert o.stage is not None and o.stage.report is not None  # noqa: S101, PT018 - the row holds
+    """Put the result into the record, in the write that also ends the stage: its object may be deleted after that."""
+    assert o.stage is not None and o.stage.report is not None  # noqa: S101, PT018 - the row applies
     stage, report = STAGES_BY_STATE[o.state], o.stage.report
     if stage == "dataCheck":
         return _record_checks(o, stage_reports.read_data_check_report(report))
     if stage == "evaluate":
         return _record_evaluation(o, report)
-    assert o.status.dataset is not None  # noqa: S101 - it is written before any stage begins
-    found = stage_reports.read_training_report(
+    assert o.status.dataset is not None  # noqa: S101 - it is recorded before any stage starts
+    result = stage_reports.read_training_report(
         report,
         output_uri=output_uri(o.template, o.run.name),
         dataset_digest=o.status.dataset.digest,
         image=o.stage.image,
     )
-    if isinstance(found, stage_reports.ReportRefused):
-        return fail_run(o, found.reason, f"stage train: {found.message}")
-    return pass_stage(o.with_status(result=found))
+    if isinstance(result, stage_reports.ReportRefused):
+        return fail_run(o, result.reason, f"stage train: {result.message}")
+    return pass_stage(o.with_status(result=result))
 
 
 def _record_checks(
-    o: RunObservation, found: stage_reports.DataCheckResult | stage_reports.ReportRefused
+    o: RunObservation, result: stage_reports.DataCheckResult | stage_reports.ReportRefused
 ) -> RunObservation:
-    if isinstance(found, stage_reports.ReportRefused):
-        return fail_run(o, found.reason, f"stage dataCheck: {found.message}")
-    o = o.with_status(checks=found.checks, profile=dict(found.profile) if found.profile is not None else None)
-    if found.failed:
-        more = f" and {len(found.failed) - _MAX_NAMED_CHECKS} more" if len(found.failed) > _MAX_NAMED_CHECKS else ""
-        text = f"{len(found.failed)} checks of the dataset failed: {', '.join(found.failed[:_MAX_NAMED_CHECKS])}{more}"
+    if isinstance(result, stage_reports.ReportRefused):
+        return fail_run(o, result.reason, f"stage dataCheck: {result.message}")
+    o = o.with_status(checks=result.checks, profile=dict(result.profile) if result.profile is not None else None)
+    if result.failed:
+        count, named = len(result.failed), ", ".join(result.failed[:_MAX_NAMED_CHECKS])
+        more = f" and {count - _MAX_NAMED_CHECKS} more" if count > _MAX_NAMED_CHECKS else ""
+        text = f"{count} checks of the dataset failed: {named}{more}"
         return fail_run(o, Reason.DATA_REJECTED, f"{text}; see status.checks. Nothing was trained")
     return pass_stage(o)
 
 
 def _record_evaluation(o: RunObservation, report: Mapping[str, Any]) -> RunObservation:
     evaluate = o.template.evaluate
-    assert evaluate is not None  # noqa: S101 - the stage is begun only when the policy has it
-    found = stage_reports.read_evaluation_report(report, evaluate.gates, first=o.status.compared_with is None)
-    matrix = dict(found.confusion_matrix) if found.confusion_matrix is not None else None
-    o = o.with_status(figures=found.figures, confusion_matrix=matrix, full_report=found.full_report)
-    text = f"{found.reason}: {found.message}"
-    if found.outcome is Outcome.PASS:
+    assert evaluate is not None  # noqa: S101 - the stage is started only if the policy has it
+    result = stage_reports.read_evaluation_report(report, evaluate.gates, first=o.status.compared_with is None)
+    matrix = dict(result.confusion_matrix) if result.confusion_matrix is not None else None
+    o = o.with_status(figures=result.figures, confusion_matrix=matrix, full_report=result.full_report)
+    text = f"{result.reason}: {result.message}"
+    if result.outcome is Outcome.PASS:
         return pass_stage(o)
-    if found.outcome in (Outcome.FAIL, Outcome.ERROR):
+    if result.outcome in (Outcome.FAIL, Outcome.ERROR):
         return fail_run(o, Reason.GATE_FAILED, text)
     if evaluate.on_inconclusive == "Register":
         return pass_stage(o, Reason.INCONCLUSIVE, f"{text}. The version is registered (onInconclusive: Register)")
@@ -173,13 +174,14 @@ def _record_evaluation(o: RunObservation, report: Mapping[str, Any]) -> RunObser
 
 
 def registration_problem(o: RunObservation) -> Problem | None:
-    found = o.registered if is_in_state(o, RunState.REGISTERING) else None
-    return found if isinstance(found, Problem) else None
+    """Return why the ModelVersion can't be created; None if nothing is known to prevent that."""
+    registered = o.registered if is_in_state(o, RunState.REGISTERING) else None
+    return registered if isinstance(registered, Problem) else None
 
 
 def fail_registration(o: RunObservation) -> RunObservation:
     problem = registration_problem(o)
-    assert problem is not None  # noqa: S101 - the row holds
+    assert problem is not None  # noqa: S101 - the row applies
     return fail_run(o, problem.reason, problem.message)
 
 

@@ -1,4 +1,4 @@
-"""What is known of the object that does a stage of a run, whatever its kind: engines read it, the machine decides."""
+"""The observed state of the object that performs a stage of a run, regardless of its kind. Engines read it."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ WAITING_STAGE_STATES = frozenset({StageState.QUEUED, StageState.SUSPENDED})
 
 @dataclass(frozen=True, slots=True)
 class StageReading:
-    """What the live object says now.
+    """State of the live object.
 
     `report`: the JSON object that a container left as its termination message, or that the object itself gives; None
-    when there is none (yet). `image`: of the container that left it, with its digest where the node has told it.
-    `problem`: the text could not be taken as a report, for people.
+    if there is none yet. `image`: of the container that left it, with its digest if the node has reported it.
+    `problem`: why the text is no valid report, as a message.
     """
 
     state: StageState

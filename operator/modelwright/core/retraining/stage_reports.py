@@ -1,7 +1,6 @@
-"""What the reports of a run's stages come to, by the result contract of training (docs/how-to/training.md).
+"""Validates the reports of a run's stages, by the result contract of training (docs/how-to/training.md).
 
-Reports come from containers of the user: nothing in them is believed before it was looked at, and all that is kept is
-bounded.
+Reports come from containers of the user: every member is checked before use, and everything stored is bounded.
 """
 
 from __future__ import annotations
@@ -29,9 +28,9 @@ from modelwright.net.addresses import redact_uri
 MAX_CHECKS = 128
 MAX_FIGURES = 256
 MAX_LABELS = 64
-"""Classes of a confusion matrix."""
+"""Maximum number of classes of a confusion matrix."""
 MAX_DEPTH = 16
-"""Nesting of what is kept as it is."""
+"""Maximum nesting of values that are stored as they are."""
 
 _MESSAGE_MAX = 1024
 _MAX_DECODINGS = 4
@@ -41,7 +40,7 @@ JsonObject = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class ReportRefused:
-    """A report that can't be taken; `message` names the member and says what is wrong."""
+    """A report that is invalid or not allowed; `message` names the member and the error."""
 
     reason: str
     message: str
@@ -49,7 +48,7 @@ class ReportRefused:
 
 @dataclass(frozen=True, slots=True)
 class DataCheckResult:
-    """What a data check found. `checks`: those that failed first, at most 128; `failed`: the names of all that did."""
+    """Result of a data check. `checks`: failed ones first, at most MAX_CHECKS; `failed`: names of all failed ones."""
 
     checks: tuple[CheckStatus, ...]
     profile: JsonObject | None
@@ -58,7 +57,7 @@ class DataCheckResult:
 
 @dataclass(frozen=True, slots=True)
 class EvaluationResult:
-    """What the evaluation came to: Pass, Fail or Inconclusive; `message` has the numbers."""
+    """Result of an evaluation: Pass, Fail or Inconclusive; `message` has the numbers."""
 
     outcome: Outcome
     reason: str
@@ -104,39 +103,40 @@ class _Training(StatusWire):
 def read_training_report(
     report: Any, *, output_uri: str, dataset_digest: str, image: str | None
 ) -> RunResult | ReportRefused:
-    """The result that a training reported, or why it is refused: ReportInvalid, DatasetChanged or OutputNotAllowed.
+    """Read the result of a training from its report, or why that is refused: ReportInvalid, DatasetChanged or
+    OutputNotAllowed.
 
-    `output_uri`: where it was told to put the artifact; `image`: of its container.
+    `output_uri`: the prefix that the training was given for its artifact; `image`: of its container.
     """
     try:
-        told = _Training.model_validate(report, by_alias=True, by_name=False)
+        training = _Training.model_validate(report, by_alias=True, by_name=False)
     except ValidationError as error:
         return _refuse_report("; ".join(f"{path}: {text}" if path else text for path, text in list_problems(error)))
     metrics = []
-    for name, value in told.metrics.items():
+    for name, value in training.metrics.items():
         number = _format_number(value)
         if number is None:
             return _refuse_report(f"metrics.{name} is {_quote_value(value)}, which is no finite number")
         metrics.append(ResultMetric(name=name, value=number))
-    if told.dataset is not None and told.dataset.digest not in (None, dataset_digest):
-        text = f"dataset.digest is {_quote_value(told.dataset.digest)}, but the run began with {dataset_digest}"
+    if training.dataset is not None and training.dataset.digest not in (None, dataset_digest):
+        text = f"dataset.digest is {_quote_value(training.dataset.digest)}, but the run began with {dataset_digest}"
         return ReportRefused(Reason.DATASET_CHANGED, text)
-    if not is_below_prefix(told.artifact.uri, output_uri):
+    if not is_below_prefix(training.artifact.uri, output_uri):
         text = (
-            f"artifact.uri is {redact_uri(told.artifact.uri)[:256]}; it must be {redact_uri(output_uri)} "
+            f"artifact.uri is {redact_uri(training.artifact.uri)[:256]}; it must be {redact_uri(output_uri)} "
             "or below it (OUTPUT_URI)"
         )
         return ReportRefused(Reason.OUTPUT_NOT_ALLOWED, text)
-    if told.reference is not None and not is_below_prefix(told.reference.uri, output_uri):
+    if training.reference is not None and not is_below_prefix(training.reference.uri, output_uri):
         text = (
-            f"reference.uri is {redact_uri(told.reference.uri)[:256]}; it must be below "
+            f"reference.uri is {redact_uri(training.reference.uri)[:256]}; it must be below "
             f"{redact_uri(output_uri)} (OUTPUT_URI)"
         )
         return ReportRefused(Reason.OUTPUT_NOT_ALLOWED, text)
-    format_, code, reference = told.artifact.format, told.code, told.reference
+    format_, code, reference = training.artifact.format, training.code, training.reference
     return RunResult(
-        uri=told.artifact.uri,
-        digest=told.artifact.digest,
+        uri=training.artifact.uri,
+        digest=training.artifact.digest,
         format=format_.name if format_ is not None else None,
         format_version=format_.version if format_ is not None else None,
         image=image,
@@ -144,13 +144,15 @@ def read_training_report(
         commit=code.commit if code is not None else None,
         reference=DatasetStatus(uri=reference.uri, digest=reference.digest) if reference is not None else None,
         metrics=tuple(metrics),
-        parameters={name: value if isinstance(value, str) else repr(value) for name, value in told.parameters.items()},
+        parameters={
+            name: value if isinstance(value, str) else repr(value) for name, value in training.parameters.items()
+        },
     )
 
 
 def is_below_prefix(uri: str, prefix: str) -> bool:
-    """Whether an address is `prefix` or below it, however it is written: no parent folders, plain or encoded, and no
-    query. Of an image, a tag and a digest may follow."""
+    """Whether a URI is `prefix` or below it in every reading: it has no parent folders, plain or encoded, and no query.
+    In an image reference, a tag and a digest may follow."""
     prefix = prefix.rstrip("/")
     if uri.rstrip("/") == prefix:
         return True
@@ -165,49 +167,51 @@ def is_below_prefix(uri: str, prefix: str) -> bool:
     if unquote(decoded) != decoded or any(char in decoded for char in "\\?#") or not decoded.isprintable():
         return False
     parts = rest.removesuffix("/").split("/")
-    hidden = decoded.removesuffix("/").split("/")
-    return parts[0] == "" and not any(part in ("", ".", "..") for part in (*parts[1:], *hidden[1:]))
+    decoded_parts = decoded.removesuffix("/").split("/")
+    return parts[0] == "" and not any(part in ("", ".", "..") for part in (*parts[1:], *decoded_parts[1:]))
 
 
 def read_data_check_report(report: Any) -> DataCheckResult | ReportRefused:
-    """What a data check reported, or why it is refused (ReportInvalid): at least one check, each with a name of its own
-    and the outcome Pass or Fail."""
+    """Read the result of a data check from its report, or why that is refused (ReportInvalid). It needs at least one
+    check, each with a unique name and the outcome Pass or Fail."""
     if not isinstance(report, Mapping):
         return _refuse_report("it must be a JSON object")
     entries, profile = report.get("checks"), report.get("profile")
     if not isinstance(entries, list) or not entries:
         return _refuse_report('"checks" must be a list of at least one {"name", "outcome", "message"}')
-    found: dict[str, CheckStatus] = {}
+    checks: dict[str, CheckStatus] = {}
     for index, entry in enumerate(entries):
         check = _parse_check(entry)
         if isinstance(check, str):
             return _refuse_report(f"checks[{index}]{check}")
-        if check.name in found:
+        if check.name in checks:
             return _refuse_report(f"checks[{index}].name: {check.name} is there twice")
-        found[check.name] = check
+        checks[check.name] = check
     if profile is not None and not (isinstance(profile, Mapping) and _is_storable(profile)):
         return _refuse_report("profile must be a JSON object, of finite numbers, and not too deep")
-    ordered = sorted(found.values(), key=lambda check: check.outcome != "Fail")
+    ordered = sorted(checks.values(), key=lambda check: check.outcome != "Fail")
     failed = tuple(check.name for check in ordered if check.outcome == "Fail")
     return DataCheckResult(tuple(ordered[:MAX_CHECKS]), profile, failed)
 
 
-def read_evaluation_report(report: Any, gates_: Sequence[EvaluationMetric], *, first: bool) -> EvaluationResult:
-    """What an evaluation's report comes to by the policy's gates, as the evaluation gate of a rollout has it.
+def read_evaluation_report(report: Any, metrics: Sequence[EvaluationMetric], *, first: bool) -> EvaluationResult:
+    """Evaluate an evaluation's report by the policy's gates, as the evaluation gate of a rollout does.
 
-    `first`: nothing serves yet. A confusion matrix that can't be read is left out, and the message says so.
+    `first`: no version serves yet. An invalid confusion matrix is left out, with a note in the message.
     """
     if not isinstance(report, Mapping):
         return EvaluationResult(Outcome.FAIL, Reason.REPORT_INVALID, "the report must be a JSON object")
-    judged = evaluation_gate.evaluate_report(gates_, report, first=first)
-    figures = tuple(_build_figure_status(figure) for figure in judged.figures[:MAX_FIGURES])
+    result = evaluation_gate.evaluate_report(metrics, report, first=first)
+    figures = tuple(_build_figure_status(figure) for figure in result.figures[:MAX_FIGURES])
     matrix = report.get("confusionMatrix")
     problem = _matrix_problem(matrix) if matrix is not None else None
-    message = judged.message if problem is None else f"{judged.message}; confusionMatrix was left out: {problem}"
-    kept = {"labels": matrix["labels"], "counts": matrix["counts"]} if matrix is not None and problem is None else None
-    full = judged.full_report
-    elsewhere = ReportStatus(uri=full.uri, digest=full.digest) if full is not None else None
-    return EvaluationResult(judged.outcome, judged.reason, message, figures, kept, elsewhere)
+    message = result.message if problem is None else f"{result.message}; confusionMatrix was left out: {problem}"
+    stored_matrix = (
+        {"labels": matrix["labels"], "counts": matrix["counts"]} if matrix is not None and problem is None else None
+    )
+    reference = result.full_report
+    full_report = ReportStatus(uri=reference.uri, digest=reference.digest) if reference is not None else None
+    return EvaluationResult(result.outcome, result.reason, message, figures, stored_matrix, full_report)
 
 
 def _refuse_report(text: str) -> ReportRefused:
@@ -215,7 +219,7 @@ def _refuse_report(text: str) -> ReportRefused:
 
 
 def _parse_check(entry: Any) -> CheckStatus | str:
-    """A check, or what is wrong with it."""
+    """Parse a check; return a text if it is invalid."""
     if not isinstance(entry, Mapping):
         return ' must be {"name", "outcome", "message"}'
     name, outcome, message = entry.get("name"), entry.get("outcome"), entry.get("message")
@@ -243,7 +247,7 @@ def _build_figure_status(figure: Figure) -> FigureStatus:
 
 
 def _drop_negative(count: int | None) -> int | None:
-    """A count as a status takes it: a report may have one below 0."""
+    """Drop a negative count of a report, which a status can't hold."""
     return count if count is not None and count >= 0 else None
 
 
@@ -267,7 +271,8 @@ def _row_width(row: Any) -> int:
 
 
 def _is_storable(value: Any, depth: int = 0) -> bool:
-    """Whether a JSON value can be kept as it is: finite numbers that every reader keeps exactly, texts of Unicode."""
+    """Whether a JSON value can be stored as it is: it has only finite numbers that every reader keeps exactly, and
+    valid Unicode."""
     if isinstance(value, str):
         return not any("\ud800" <= char <= "\udfff" for char in value)
     if isinstance(value, bool) or value is None:
@@ -286,7 +291,7 @@ def _is_storable(value: Any, depth: int = 0) -> bool:
 
 
 def _format_number(value: Any) -> str | None:
-    """A finite number as text; None when it is none. A number in quotes is none."""
+    """Format a finite number; None if the value is no such number. A number in quotes is none."""
     number = report_numbers.parse_number(value) if not isinstance(value, str) else None
     text = repr(value)
     return None if number is None else text if len(text) <= report_numbers.MAX_KEPT_CHARACTERS else f"{number:.17g}"
@@ -308,7 +313,7 @@ def _format_decimal(value: Decimal | None) -> str | None:
 
 
 def _bound_text(text: str) -> str:
-    """A text from outside as a status takes it."""
+    """Limit a text from outside to the length that a status can hold, and replace invalid Unicode."""
     clean = text[: 2 * _MESSAGE_MAX].encode("utf-8", "replace").decode()
     return clean if len(clean) <= _MESSAGE_MAX else clean[: _MESSAGE_MAX - 1] + "…"
 

@@ -1,4 +1,4 @@
-"""What makes triggers of a RetrainingPolicy fire. Each firing has an identity, and there is one run for each."""
+"""Triggers of a RetrainingPolicy and their firings. Each firing has an identity, for which there is one run."""
 
 from __future__ import annotations
 
@@ -26,20 +26,23 @@ from modelwright.core.retraining import schedule
 from modelwright.net import addresses
 
 BODY_BOUNDS = untrusted_json.JsonLimits(1 << 20)
-"""What is read of a webhook's body."""
+"""Bounds of the body of a webhook's request."""
 IDENTITY_MAX = 253
 MESSAGE_MAX = 1024
 MAX_ALERTS = 100
-"""Alerts of one request that are taken up; Alertmanager sends the others again."""
+"""Maximum number of alerts of one request that are accepted; Alertmanager repeats the others."""
 
 _RFC3339 = "%Y-%m-%dT%H:%M:%SZ"
 
 
 @dataclass(frozen=True, slots=True)
 class Firing:
-    """A trigger that fires. `identity`: what for, so that the same cause fires once; `at`: when, UTC; `message`: why,
-    for people; `fingerprint`: of the data, when it is data that changed; `waits`: it is not let go when the queue of
-    runs is full, but comes again, as times of a schedule do that catches up all."""
+    """A firing of a trigger.
+
+    `identity`: identifies the cause, so that the same cause fires once. `at`: time of the firing, UTC. `message`: the
+    cause as text. `fingerprint`: of the data, if that has changed. `waits`: the firing is not suppressed when the queue
+    of runs is full, but comes again, like the times of a schedule with catchUp All.
+    """
 
     trigger: str
     kind: str
@@ -51,27 +54,28 @@ class Firing:
 
 
 class InvalidEventError(ValueError):
-    """A request of a webhook that is not what it should be; the text says what is wrong and where."""
+    """Raised for an invalid request of a webhook; the text names the member and the error."""
 
 
 def fire_schedules(
     spec: RetrainingPolicySpec, status: RetrainingPolicyStatus, created: datetime, now: datetime
 ) -> tuple[Firing, ...]:
-    """Schedule triggers that are due, in the order of their times. The identity is the time, in RFC 3339.
+    """List the firings of schedule triggers that are due, in the order of their times.
 
-    Times count from the one that the trigger's status has as handled, without that from `at` of the status, and without
-    a status from `created`, when the policy was made: a policy that was restored catches nothing up from before.
+    The identity is the time, in RFC 3339. Times count from the one that the trigger's status has as handled, otherwise
+    from `at` of the status, and without a status from `created`, the creation of the policy: a restored policy catches
+    up nothing from before.
     """
     entries = {entry.name: entry for entry in status.triggers}
-    found = []
+    firings = []
     for trigger in spec.triggers:
         if trigger.schedule is None:
             continue
         for time in schedule.list_due_times(trigger.schedule, _handled_until(entries.get(trigger.name), created), now):
             identity = time.strftime(_RFC3339)
             text, waits = f"the schedule's time {identity} has come", trigger.schedule.catch_up == "All"
-            found.append(Firing(trigger.name, "schedule", identity, time, text, waits=waits))
-    return tuple(sorted(found, key=lambda firing: firing.at))
+            firings.append(Firing(trigger.name, "schedule", identity, time, text, waits=waits))
+    return tuple(sorted(firings, key=lambda firing: firing.at))
 
 
 def fire_ages(
@@ -81,75 +85,81 @@ def fire_ages(
     serving_since: datetime | None,
     now: datetime,
 ) -> tuple[Firing, ...]:
-    """Age triggers whose time has passed once more since `serving_version` began to serve.
+    """List the firings of age triggers whose span has passed once more since `serving_version` started to serve.
 
-    The identity is "<version>/<since>/<n>", n the whole spans that have passed; of several that passed while nobody
-    looked, the last one fires. A clock that goes back fires nothing again.
+    The identity is "<version>/<since>/<n>", n being the number of whole spans that have passed. Of several spans since
+    the last reconciliation only the last one fires. A clock that is set back repeats no firing.
     """
     if serving_version is None or serving_since is None:
         return ()
     entries = {entry.name: entry.identity for entry in status.triggers}
-    found = []
+    firings = []
     for trigger in spec.triggers:
         if trigger.age is None:
             continue
         count = _count_spans(trigger.age, serving_since, now)
-        which = _bound_identity(
+        prefix = _bound_identity(
             f"{serving_version}/{serving_since.astimezone(UTC).strftime(_RFC3339)}", IDENTITY_MAX - 12
         )
-        if count < 1 or count <= _parse_age_count(entries.get(trigger.name), which):
+        if count < 1 or count <= _parse_age_count(entries.get(trigger.name), prefix):
             continue
         text = f"version {serving_version} has served for {count} times {trigger.age.after}"
         at = serving_since + count * timedelta(seconds=parse_duration(trigger.age.after))
-        found.append(Firing(trigger.name, "age", f"{which}/{count}", at, text[:MESSAGE_MAX]))
-    return tuple(found)
+        firings.append(Firing(trigger.name, "age", f"{prefix}/{count}", at, text[:MESSAGE_MAX]))
+    return tuple(firings)
 
 
-def update_breach_streak(trigger: PrometheusTrigger, row: int, value: float | None) -> int:
-    """Looks in a row beyond the limit, after one that gave `value` (None or NaN: no answer) when there were `row`."""
+def update_breach_streak(trigger: PrometheusTrigger, streak: int, value: float | None) -> int:
+    """Return the number of consecutive values beyond the limit after `value`, which is None or NaN without an answer.
+
+    `streak`: the number before.
+    """
     if value is None or math.isnan(value):
         return 0
     if trigger.above is not None:
         beyond = _exact_decimal(value) > Decimal(trigger.above)
     else:
         beyond = trigger.below is not None and _exact_decimal(value) < Decimal(trigger.below)
-    return row + 1 if beyond else 0
+    return streak + 1 if beyond else 0
 
 
-def is_breached(trigger: PrometheusTrigger, row: int) -> bool:
-    """Whether so many looks in a row fire the trigger. The row begins anew, at 0, after it has fired."""
-    return row >= trigger.consecutive
+def is_breached(trigger: PrometheusTrigger, streak: int) -> bool:
+    """Whether this number of consecutive values fires the trigger, after which the count restarts at 0."""
+    return streak >= trigger.consecutive
 
 
 def fire_breach(trigger_name: str, trigger: PrometheusTrigger, value: float, count: int, now: datetime) -> Firing:
-    """The firing of a trigger that was breached, `count` being its firings so far and this one: its identity."""
+    """Build the firing of a breached trigger. `count`: number of its firings including this one, the identity."""
     limit = f"above {trigger.above}" if trigger.above is not None else f"below {trigger.below}"
-    text = f"the query gave {value:.6g}, {limit}, at {trigger.consecutive} looks in a row"
+    text = f"the query returned {value:.6g}, {limit}, {trigger.consecutive} consecutive times"
     return Firing(trigger_name, "prometheus", str(count), now, text)
 
 
 def fire_data_change(
     name: str, trigger: DataTrigger, fingerprint: str, last: TriggerStatus | None, at: datetime
 ) -> Firing | None:
-    """The firing for data whose fingerprint is not the one that was handled last; the first one ever only tells how
-    the data was. The identity is the change, by what was handled before and when: data that changes and comes back is
-    another cause each time."""
+    """Build the firing for data whose fingerprint differs from the last handled one. The first fingerprint of all does
+    not fire: it is the state to compare with.
+
+    The identity is the change, from the last handled fingerprint and its time: data that changes back and forth is
+    another cause each time.
+    """
     fingerprint = _bound_identity(fingerprint, IDENTITY_MAX)
     if last is None or last.identity is None or last.identity == fingerprint:
         return None
-    before = short_hash(f"{last.identity} {last.at.isoformat() if last.at is not None else ''}")
+    previous = short_hash(f"{last.identity} {last.at.isoformat() if last.at is not None else ''}")
     text = f"{trigger.changed} of {addresses.redact_uri(trigger.uri)} has changed"
     return Firing(
-        name, "data", _bound_identity(f"{before}/{fingerprint}", IDENTITY_MAX), at, text[:MESSAGE_MAX], fingerprint
+        name, "data", _bound_identity(f"{previous}/{fingerprint}", IDENTITY_MAX), at, text[:MESSAGE_MAX], fingerprint
     )
 
 
 def parse_alerts(name: str, trigger: WebhookTrigger, body: Any) -> tuple[tuple[str, str], ...]:
-    """(identity, message) of each alert in a request of Alertmanager (webhook, version 4) that fires and has the labels
-    that the trigger asks for; at most 100.
+    """Parse a request of Alertmanager (webhook, version 4): (identity, message) of each firing alert with the trigger's
+    labels, at most MAX_ALERTS.
 
-    An alert is the same one whenever fingerprint and startsAt are: Alertmanager repeats it, from each replica.
-    Raises BadEvent.
+    The identity is made of fingerprint and startsAt, since Alertmanager repeats alerts, from each replica. Raises
+    InvalidEventError.
     """
     body = _require_object("the body", body)
     if body.get("version") != "4":
@@ -159,7 +169,7 @@ def parse_alerts(name: str, trigger: WebhookTrigger, body: Any) -> tuple[tuple[s
     entries = body.get("alerts")
     if not isinstance(entries, list):
         raise InvalidEventError('"alerts" of the body must be a list')
-    found: dict[str, str] = {}
+    alerts: dict[str, str] = {}
     for index, raw in enumerate(entries):
         alert = _require_object(f"alerts[{index}]", raw)
         labels = _require_object(f"alerts[{index}].labels", alert.get("labels"))
@@ -167,36 +177,40 @@ def parse_alerts(name: str, trigger: WebhookTrigger, body: Any) -> tuple[tuple[s
             raise InvalidEventError(
                 f'alerts[{index}].status is {_quote_value(alert.get("status"))}; it must be "firing" or "resolved"'
             )
-        began = _parse_utc_time(_require_text(f"alerts[{index}].startsAt", alert.get("startsAt")))
-        if began is None:
+        started = _parse_utc_time(_require_text(f"alerts[{index}].startsAt", alert.get("startsAt")))
+        if started is None:
             raise InvalidEventError(f"alerts[{index}].startsAt must be a time in RFC 3339")
         fingerprint = _require_text(f"alerts[{index}].fingerprint", alert.get("fingerprint"))
-        if alert["status"] != "firing" or not _labels_match(trigger, labels) or len(found) == MAX_ALERTS:
+        if alert["status"] != "firing" or not _labels_match(trigger, labels) or len(alerts) == MAX_ALERTS:
             continue
         annotations = alert.get("annotations")
         summary = annotations.get("summary", "") if isinstance(annotations, Mapping) else ""
-        text = f"alert {labels.get('alertname', '')} fires since {began.strftime(_RFC3339)} (trigger {name}): {summary}"
-        found.setdefault(_build_identity(fingerprint, began.isoformat()), _clean_message(text))
-    return tuple(found.items())
+        text = (
+            f"alert {labels.get('alertname', '')} fires since {started.strftime(_RFC3339)} (trigger {name}): {summary}"
+        )
+        alerts.setdefault(_build_identity(fingerprint, started.isoformat()), _clean_message(text))
+    return tuple(alerts.items())
 
 
 def parse_cloud_event(
     name: str, trigger: WebhookTrigger, headers: Mapping[str, str], body: bytes
 ) -> tuple[tuple[str, str], ...]:
-    """(identity, message) of a CloudEvent 1.0 that has the attributes that the trigger asks for, in a tuple that is
-    empty when it hasn't. `body`: the bytes of the request. In structured mode they are the event, as JSON; in binary
-    mode (headers ce-*) they are not read.
+    """Parse a CloudEvent 1.0: a tuple with its (identity, message), which is empty unless it has the trigger's labels
+    as attributes.
 
-    An event is the same one whenever source and id are. Raises BadEvent.
+    `body`: of the request. In structured mode it is the event, as JSON; in binary mode (headers ce-*) it is not read.
+    The identity is made of source and id. Raises InvalidEventError.
     """
-    known = {str(key).lower(): str(value) for key, value in headers.items()}
-    media = known.get("content-type", "").partition(";")[0].strip().lower()
+    lowered = {str(key).lower(): str(value) for key, value in headers.items()}
+    media = lowered.get("content-type", "").partition(";")[0].strip().lower()
     if media.startswith("application/cloudevents-batch"):
         raise InvalidEventError("batches of CloudEvents are not taken: send one event a request")
     if media == "application/cloudevents+json":
         attributes = _require_object("the body", _parse_body(body))
-    elif "ce-specversion" in known:
-        attributes = {key.removeprefix("ce-"): unquote(value) for key, value in known.items() if key.startswith("ce-")}
+    elif "ce-specversion" in lowered:
+        attributes = {
+            key.removeprefix("ce-"): unquote(value) for key, value in lowered.items() if key.startswith("ce-")
+        }
     else:
         raise InvalidEventError("no CloudEvent: it needs headers ce-*, or Content-Type: application/cloudevents+json")
     if attributes.get("specversion") != "1.0":
@@ -214,7 +228,7 @@ def next_firing_time(
     created: datetime,
     now: datetime,
 ) -> datetime | None:
-    """The next moment at which a schedule or age trigger can fire by itself, UTC; None without such triggers."""
+    """Find the next time at which a schedule or age trigger can fire, in UTC; None without such triggers."""
     return min(_iterate_firing_times(spec, status, serving_since, created, now), default=None)
 
 
@@ -228,7 +242,7 @@ def _iterate_firing_times(
     entries = {entry.name: entry for entry in status.triggers}
     for trigger in spec.triggers:
         if trigger.schedule is not None:
-            # Times that were handled don't come again when the clock goes back.
+            # Handled times are not repeated when the clock is set back.
             handled = _handled_until(entries.get(trigger.name), created)
             time = schedule.next_time(trigger.schedule, max(now, handled))
             if time is not None:
@@ -241,10 +255,11 @@ def _iterate_firing_times(
 def anchor_schedules(
     spec: RetrainingPolicySpec, status: RetrainingPolicyStatus, since: datetime, now: datetime
 ) -> RetrainingPolicyStatus:
-    """The status, with the time from which each schedule counts: one that is added or edited has missed nothing, and
-    neither has one whose trigger was of another type. What a schedule did counts for nothing once it is none.
+    """Record in the status the time from which each schedule counts: one that is added or edited has missed nothing,
+    nor has one whose trigger had another type. The entry of a former schedule is reset once its trigger has another
+    type.
 
-    `since`: from when schedules count that the status doesn't know.
+    `since`: time from which schedules without a status count.
     """
     entries = {entry.name: entry for entry in status.triggers}
     for trigger in spec.triggers:
@@ -257,7 +272,7 @@ def anchor_schedules(
         if entry is None:
             entries[trigger.name] = TriggerStatus(name=trigger.name, at=since, schedule=text)
         elif entry.schedule != text:
-            # A status of an operator that recorded no schedule says nothing about edits, but has a time.
+            # An older operator recorded no schedule: its status shows no edit, but has a time.
             timed = _parse_utc_time(entry.identity) if entry.identity is not None else entry.at
             edited = entry.since if entry.schedule is None and timed is not None else now
             entries[trigger.name] = entry.model_copy(update={"schedule": text, "since": edited})
@@ -265,7 +280,7 @@ def anchor_schedules(
 
 
 def _handled_until(entry: TriggerStatus | None, created: datetime) -> datetime:
-    """Up to when the times of a schedule were dealt with."""
+    """Return the time up to which the times of a schedule were handled."""
     handled = (_parse_utc_time(entry.identity) or entry.at) if entry is not None else None
     since = entry.since if entry is not None else None
     return max(filter(None, (created, handled, since)))
@@ -275,19 +290,19 @@ def _count_spans(trigger: AgeTrigger, since: datetime, now: datetime) -> int:
     return (now - since) // timedelta(seconds=parse_duration(trigger.after))
 
 
-def _parse_age_count(identity: str | None, which: str) -> int:
-    """n of an age trigger's identity, when it is of this version and time."""
+def _parse_age_count(identity: str | None, prefix: str) -> int:
+    """Parse n of an age trigger's identity; 0 if it is of another version or time."""
     head, _, tail = (identity or "").rpartition("/")
-    return int(tail) if head == which and tail.isascii() and tail.isdigit() else 0
+    return int(tail) if head == prefix and tail.isascii() and tail.isdigit() else 0
 
 
 def _exact_decimal(value: float) -> Decimal:
-    """As it is written: 0.2 is not above "0.2"."""
+    """Convert to the decimal that is displayed: 0.2 is not above "0.2"."""
     return Decimal(repr(value))
 
 
 def _parse_utc_time(text: str | None) -> datetime | None:
-    """A time in RFC 3339, UTC; None when `text` is none."""
+    """Parse a time in RFC 3339, to UTC; None if `text` is no such time."""
     if text is None or "T" not in text:
         return None
     try:
@@ -321,14 +336,14 @@ def _labels_match(trigger: WebhookTrigger, values: Mapping[str, Any]) -> bool:
 
 
 def _canonical_attribute(value: Any) -> str | None:
-    """The canonical text of an attribute (CloudEvents 1.0, section 3: type system)."""
+    """Return the canonical text of an attribute (CloudEvents 1.0, section 3: type system)."""
     if isinstance(value, bool):
         return str(value).lower()
     return str(value) if isinstance(value, str) or (isinstance(value, int) and abs(value) < 2**31) else None
 
 
 def _build_identity(*parts: str) -> str:
-    """An identity that differs whenever the parts do, readable where they are short."""
+    """Build an identity that is unique for the parts, and readable if they are short."""
     plain = " ".join(parts)
     if len(plain) <= IDENTITY_MAX and not any(" " in part for part in parts):
         return plain
@@ -340,7 +355,7 @@ def _bound_identity(text: str, limit: int) -> str:
 
 
 def _clean_message(text: str) -> str:
-    """A text from outside as a message: one line, of bounded length."""
+    """Clean a text from outside for a message: one line of bounded length."""
     line = "".join(char if char.isprintable() else " " for char in text[: 2 * MESSAGE_MAX]).strip(" :")
     return line[:MESSAGE_MAX] or "-"
 

@@ -143,7 +143,7 @@ def test_the_firing_of_a_query_says_value_and_limit_and_is_counted() -> None:
     assert [triggers.is_breached(trigger, row) for row in (0, 1, 2, 3)] == [False, False, True, True]
     firing = triggers.fire_breach("drift", trigger, 0.31, 4, NOW)
     assert (firing.identity, firing.kind) == ("4", "prometheus")
-    assert firing.message == "the query gave 0.31, above 0.2, at 2 looks in a row"
+    assert firing.message == "the query returned 0.31, above 0.2, 2 consecutive times"
 
 
 def test_the_first_fingerprint_is_how_the_data_was_and_another_one_fires() -> None:

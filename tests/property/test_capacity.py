@@ -88,7 +88,7 @@ def assert_taken_from_what_no_weight_is_on(world: World, planned: CapacityPlan) 
 
 
 @given(budgets, wishes, st.sampled_from(WAYS), st.integers(0, 1))
-def test_with_pods_that_start_every_wish_is_reached_within_the_budget_and_nobody_is_short(
+def test_every_wish_is_reached_within_the_budget(
     budget: tuple[int, int], wished: list[int], weighted_by: WeightedBy, least: int
 ) -> None:
     world = start(*budget, weighted_by, least if weighted_by == "gateway" else 0)
@@ -118,7 +118,7 @@ def test_with_pods_that_start_every_wish_is_reached_within_the_budget_and_nobody
 @given(
     budgets, st.sampled_from(WAYS), st.lists(st.tuples(*(st.integers(0, 100), *(st.integers(0, 80),) * 2)), max_size=20)
 )
-def test_whatever_pods_fail_the_budget_holds_and_weight_only_goes_where_pods_answer(
+def test_failing_pods_never_exceed_budget_nor_get_weight(
     budget: tuple[int, int], weighted_by: WeightedBy, moves: list[tuple[int, int, int]]
 ) -> None:
     world = start(*budget, weighted_by)
@@ -138,9 +138,7 @@ def test_whatever_pods_fail_the_budget_holds_and_weight_only_goes_where_pods_ans
 
 
 @given(budgets, st.integers(1, 100))
-def test_going_back_follows_the_pods_of_a_serving_revision_that_was_scaled_down(
-    budget: tuple[int, int], weight: int
-) -> None:
+def test_return_follows_the_pods_of_the_scaled_down_revision(budget: tuple[int, int], weight: int) -> None:
     total, surge = budget
     world = World(total, surge, "gateway", PodCounts(total, total), PodCounts(0, 0), 100)
     planned = world.plan(0)

@@ -81,7 +81,7 @@ class Stream:
         failures, last = throttle.count_failures(list(self.runs.values()))
         until = throttle.compute_retry_time(self.rules.backoff, failures, last)
         before = list(self.runs.values())
-        found = throttle.judge_firings(
+        result = throttle.judge_firings(
             firings,
             self.rules,
             before,
@@ -91,12 +91,12 @@ class Stream:
             now=self.now,
             retry_at=until,
         )
-        dealt_with = {id(one.firing) for one in found}
+        dealt_with = {id(one.firing) for one in result}
         left = [firing for firing in firings if id(firing) not in dealt_with]
-        assert len(dealt_with) == len(found)
+        assert len(dealt_with) == len(result)
         assert not left or (self.rules.concurrency == "Queue" and all(firing.waits for firing in left))
-        assert [one.firing.at for one in found] == sorted(one.firing.at for one in found)
-        for one in found:
+        assert [one.firing.at for one in result] == sorted(one.firing.at for one in result)
+        for one in result:
             place = (one.firing.trigger, one.firing.identity)
             if isinstance(one, SuppressFiring):
                 assert one.reason in REASONS
@@ -146,12 +146,12 @@ edits = st.lists(st.tuples(st.none() | st.sampled_from(KINDS), st.integers(0, 30
 @given(edits)
 @settings(deadline=None)
 def test_no_edit_of_a_trigger_brings_a_time_from_before_it(
-    told: list[tuple[dict[str, Any] | None, int, str | None]],
+    raw: list[tuple[dict[str, Any] | None, int, str | None]],
 ) -> None:
     """Nobody who edits a policy, in whatever way, starts a run for a time that had passed when they did."""
     now, edited, before = NOW, NOW, {"": ""}
     status = RetrainingPolicyStatus()
-    for kind, minutes, identity in told:
+    for kind, minutes, identity in raw:
         schedule = {key: value for key, value in (kind or {}).get("schedule", {}).items() if key != "catchUp"}
         if schedule != before:
             edited, before = now, schedule
@@ -160,10 +160,10 @@ def test_no_edit_of_a_trigger_brings_a_time_from_before_it(
         for later in (0, minutes):
             now += timedelta(minutes=later)
             status = triggers.anchor_schedules(spec, status, now, now)
-            found = triggers.fire_schedules(spec, status, NOW - timedelta(days=400), now)
-            assert all(edited < firing.at <= now for firing in found), (edited, found)
+            result = triggers.fire_schedules(spec, status, NOW - timedelta(days=400), now)
+            assert all(edited < firing.at <= now for firing in result), (edited, result)
             entries = {entry.name: entry for entry in status.triggers if kind is not None}
-            for firing in found:
+            for firing in result:
                 entries["a"] = entries["a"].model_copy(update={"identity": firing.identity, "at": firing.at})
             if identity is not None and kind is not None and not schedule:
                 # As data whose first state is known, and others that have fired.
@@ -174,9 +174,9 @@ def test_no_edit_of_a_trigger_brings_a_time_from_before_it(
 
 @given(guards, steps)
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_guards_hold_over_any_stream_of_triggers(rules: Guard, told: list[dict[str, Any]]) -> None:
+def test_guards_hold_over_any_stream_of_triggers(rules: Guard, raw: list[dict[str, Any]]) -> None:
     stream = Stream(rules)
-    for number, step in enumerate(told):
+    for number, step in enumerate(raw):
         stream.now += timedelta(minutes=step["minutes"])
         if step["ends"] is not None and stream.active():
             stream.end(stream.active()[0].name, step["ends"])

@@ -24,7 +24,7 @@ VERSIONS = ["one", "two", "three"]
 
 
 @dataclass
-class World:
+class SimulatedModel:
     """What the API server and the pods would hold."""
 
     now: datetime = datetime(2026, 11, 1, tzinfo=UTC)
@@ -42,34 +42,34 @@ class Rollouts(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.world = World()
+        self.model = SimulatedModel()
         self.removed_last: list[str] = []
 
     @initialize(version=st.sampled_from(VERSIONS))
     def ask_for_a_first_version(self, version: str) -> None:
-        self.world.target = Revision(version, version)
+        self.model.target = Revision(version, version)
 
     @rule(version=st.sampled_from(VERSIONS))
     def ask_for_a_version(self, version: str) -> None:
-        self.world.target = Revision(version, version)
+        self.model.target = Revision(version, version)
 
     @rule()
     def delete_the_wanted_version(self) -> None:
-        self.world.target = None
+        self.model.target = None
 
     @rule(replicas=st.integers(0, 3))
     def scale(self, replicas: int) -> None:
-        self.world.replicas = replicas
+        self.model.replicas = replicas
 
     @rule(version=st.sampled_from(VERSIONS), broken=st.booleans())
     def break_or_mend(self, version: str, broken: bool) -> None:
-        self.world.broken = self.world.broken | {version} if broken else self.world.broken - {version}
+        self.model.broken = self.model.broken | {version} if broken else self.model.broken - {version}
 
     @rule()
     def pods_start(self) -> None:
-        for key, view in self.world.views.items():
-            good = key not in self.world.broken
-            self.world.views[key] = replace(
+        for key, view in self.model.views.items():
+            good = key not in self.model.broken
+            self.model.views[key] = replace(
                 view,
                 ready=(view.replicas or 0) if good else 0,
                 available=(view.replicas or 0) if good else 0,
@@ -79,16 +79,16 @@ class Rollouts(RuleBasedStateMachine):
 
     @rule(version=st.sampled_from(VERSIONS))
     def pods_die(self, version: str) -> None:
-        if version in self.world.views:
-            self.world.views[version] = replace(self.world.views[version], ready=0, available=0)
+        if version in self.model.views:
+            self.model.views[version] = replace(self.model.views[version], ready=0, available=0)
 
     @rule()
     def gateway_follows(self) -> None:
-        self.world.followed = self.world.named
+        self.model.followed = self.model.named
 
     @rule(seconds=st.integers(1, 30))
     def time_passes(self, seconds: int) -> None:
-        self.world.now += timedelta(seconds=seconds)
+        self.model.now += timedelta(seconds=seconds)
 
     @rule(write=st.integers(0, 4))
     def a_pass_that_crashes_after_some_writes(self, write: int) -> None:
@@ -98,20 +98,20 @@ class Rollouts(RuleBasedStateMachine):
     def a_pass(self) -> None:
         self.one_pass()
 
-    @precondition(lambda self: self.world.serving is not None)
+    @precondition(lambda self: self.model.serving is not None)
     @rule()
     def status_is_lost(self) -> None:
-        self.world.serving = None
+        self.model.serving = None
 
     def observed(self) -> Observation:
-        world = self.world
+        model = self.model
         picture = Observation(
-            now=world.now,
-            target=world.target,
-            replicas=world.replicas,
-            revisions=dict(world.views),
-            traffic=TrafficView(world.named, confirmed=bool(world.named) and world.followed == world.named),
-            serving=world.serving,
+            now=model.now,
+            target=model.target,
+            replicas=model.replicas,
+            revisions=dict(model.views),
+            traffic=TrafficView(model.named, confirmed=bool(model.named) and model.followed == model.named),
+            serving=model.serving,
         )
         return replace(picture, serving=confirm_serving(picture, picture.record))
 
@@ -123,38 +123,38 @@ class Rollouts(RuleBasedStateMachine):
             if count == crash_after:
                 return
             self.carry_out(action, before)
-        self.world.serving = before.serving
+        self.model.serving = before.serving
 
     def carry_out(self, action: EnsureRevision | SetTraffic | RemoveRevision, before: Observation) -> None:
         revision = action.split.shares[0].revision if isinstance(action, SetTraffic) else action.revision
-        world, key = self.world, revision.hash
+        model, key = self.model, revision.hash
         if isinstance(action, EnsureRevision):
-            view = world.views.get(key, RevisionView(action.revision, started=world.now, current=False))
-            if view.replicas != world.replicas:
+            view = model.views.get(key, RevisionView(action.revision, started=model.now, current=False))
+            if view.replicas != model.replicas:
                 view = replace(
-                    view, replicas=world.replicas, current=False, available=min(view.available, world.replicas)
+                    view, replicas=model.replicas, current=False, available=min(view.available, model.replicas)
                 )
-            world.views[key] = view
+            model.views[key] = view
         elif isinstance(action, SetTraffic):
-            others = [view for other, view in world.views.items() if other != key]
-            if key not in world.named and any(v.available for v in others if v.revision.hash in world.named):
-                assert before.revisions[key].available >= world.replicas, (
+            others = [view for other, view in model.views.items() if other != key]
+            if key not in model.named and any(v.available for v in others if v.revision.hash in model.named):
+                assert before.revisions[key].available >= model.replicas, (
                     "traffic left pods that answer for pods that don't"
                 )
-            world.named = frozenset({key})
+            model.named = frozenset({key})
         else:
-            assert key not in world.named, "a revision was removed that traffic names"
-            assert world.target is None or key != world.target.hash, "the wanted revision was removed"
+            assert key not in model.named, "a revision was removed that traffic names"
+            assert model.target is None or key != model.target.hash, "the wanted revision was removed"
             if before.serving is not None:
-                waited = world.now - before.serving.since
-                assert waited >= before.settle_time or key not in world.followed, "removed before traffic had settled"
-            del world.views[key]
-            world.followed -= {key}
+                waited = model.now - before.serving.since
+                assert waited >= before.settle_time or key not in model.followed, "removed before traffic had settled"
+            del model.views[key]
+            model.followed -= {key}
 
     @invariant()
     def traffic_names_at_most_one_revision_and_it_exists(self) -> None:
-        assert len(self.world.named) <= 1
-        assert self.world.named <= self.world.views.keys()
+        assert len(self.model.named) <= 1
+        assert self.model.named <= self.model.views.keys()
 
     @invariant()
     def looking_changes_nothing(self) -> None:
@@ -164,17 +164,17 @@ class Rollouts(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """When everything stands still and works, the wanted version serves alone within a few passes."""
-        if self.world.target is None:
+        if self.model.target is None:
             return
-        self.world.broken = frozenset()
+        self.model.broken = frozenset()
         for _ in range(12):
             self.pods_start()
             self.gateway_follows()
-            self.world.now += timedelta(seconds=10)
+            self.model.now += timedelta(seconds=10)
             self.one_pass()
         end = self.observed()
         assert determine_state(end).state is RolloutState.SUCCEEDED
-        assert set(self.world.views) == {self.world.target.hash} == self.world.named
+        assert set(self.model.views) == {self.model.target.hash} == self.model.named
 
 
 Rollouts.TestCase.settings = settings(max_examples=300, stateful_step_count=40, deadline=None)

@@ -39,7 +39,7 @@ def policy(gates: dict[str, Any], undecided: str) -> RolloutPolicySpec:
 
 
 @st.composite
-def pictures(draw: st.DrawFn, state: State, outcome: str, *, late: bool | None = None) -> Observation:
+def observations(draw: st.DrawFn, state: State, outcome: str, *, late: bool | None = None) -> Observation:
     """A Model whose rollout waits at its first gate, which has come to `outcome`. `late`: the deadline has passed."""
     gates = draw(st.sampled_from(GATES))
     rules = policy(gates, draw(st.sampled_from(["Hold", "Rollback"])))
@@ -106,7 +106,7 @@ def with_record(observed: Observation, record: RolloutRecord) -> Observation:
 def test_a_gate_that_decides_nothing_puts_nothing_in_quarantine(
     state: State, outcome: str, data: st.DataObject
 ) -> None:
-    record = settled(data.draw(pictures(state, outcome)))
+    record = settled(data.draw(observations(state, outcome)))
     if record.is_active:
         assert record.state is State.HOLDING
         return
@@ -122,7 +122,7 @@ def test_a_gate_that_decides_nothing_puts_nothing_in_quarantine(
 def test_it_ends_at_the_deadline_and_is_not_begun_again_by_itself(
     state: State, outcome: str, data: st.DataObject
 ) -> None:
-    observed = data.draw(pictures(state, outcome, late=True))
+    observed = data.draw(observations(state, outcome, late=True))
     record = settled(observed)
     assert record.state in TERMINAL_STATES
     decision = machine.decide_actions(with_record(observed, record))
@@ -137,7 +137,7 @@ def test_it_ends_at_the_deadline_and_is_not_begun_again_by_itself(
 @settings(max_examples=50, deadline=None)
 @given(data=st.data())
 def test_a_gate_that_refuses_does(state: State, data: st.DataObject) -> None:
-    record = settled(data.draw(pictures(state, "Fail", late=False)))
+    record = settled(data.draw(observations(state, "Fail", late=False)))
     if record.state is State.HOLDING:
         return
     assert record.state is State.ROLLED_BACK

@@ -119,14 +119,14 @@ def _look(world: RolloutHarness) -> None:
 
 
 def _picture(world: RolloutHarness) -> str:
-    found = []
+    result = []
     for (kind, _, name), obj in sorted(world.api.objects.items(), key=lambda item: (item[0][0].kind, item[0][2])):
         if kind in CHILDREN:
             plain = copy.deepcopy({key: value for key, value in obj.items() if key != "status"})
             plain["metadata"] = {k: v for k, v in plain["metadata"].items() if k not in NO_IDENTITY}
-            found.append((kind.kind, name, plain))
+            result.append((kind.kind, name, plain))
     status = world.model["status"]
     told = [(c["type"], c["status"], c["reason"], c["message"]) for c in status["conditions"]]
     said = {key: status.get(key) for key in ("url", "target", "runtime", "replicas", "readyReplicas")}
     serving = {key: value for key, value in status["serving"].items() if key != "since"}
-    return json.dumps([found, told, said, serving, status["traffic"]], indent=1, sort_keys=True)
+    return json.dumps([result, told, said, serving, status["traffic"]], indent=1, sort_keys=True)

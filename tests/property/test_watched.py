@@ -54,7 +54,7 @@ POLICIES = policies()
 
 
 @dataclass(frozen=True)
-class Picture:
+class DrawnObservation:
     """What is observed, and what was drawn for it."""
 
     observed: Observation
@@ -67,14 +67,14 @@ class Picture:
 
 
 @st.composite
-def pictures(
+def observations(
     draw: st.DrawFn,
     state: State,
     *,
     exposed: bool = False,
     dead: bool = False,
     outcomes: Sequence[Outcome | None] = ALL,
-) -> Picture:
+) -> DrawnObservation:
     """A Model in the middle of a rollout. `exposed`: requests reach the candidate. `dead`: it has no ready pod, and
     what serves has. `outcomes`: what the metrics come to."""
     policy = draw(st.sampled_from(POLICIES))
@@ -162,7 +162,7 @@ def pictures(
         serving=ServingRevision(OLD, NOW - timedelta(days=1)),
         rollout=rolling,
     )
-    return Picture(observed, weight)
+    return DrawnObservation(observed, weight)
 
 
 def share_after(observed: Observation) -> int | None:
@@ -178,9 +178,9 @@ def share_after(observed: Observation) -> int | None:
 @pytest.mark.parametrize("state", LIVE)
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
-def test_a_candidate_with_requests_and_without_pods_is_turned_back(state: State, data: st.DataObject) -> None:
-    picture = data.draw(pictures(state, exposed=True, dead=True))
-    after = machine.apply_transitions(picture.observed)
+def test_candidate_with_requests_but_no_pods_is_rolled_back(state: State, data: st.DataObject) -> None:
+    observation = data.draw(observations(state, exposed=True, dead=True))
+    after = machine.apply_transitions(observation.observed)
     assert after.record is not None
     assert after.record.state is State.ROLLING_BACK or share_after(after) == 0
 
@@ -189,39 +189,39 @@ def test_a_candidate_with_requests_and_without_pods_is_turned_back(state: State,
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
 def test_a_metric_that_fails_turns_it_back_or_holds_it(state: State, data: st.DataObject) -> None:
-    picture = data.draw(pictures(state, exposed=True, outcomes=[Outcome.FAIL]))
-    rolling = picture.observed.rollout
+    observation = data.draw(observations(state, exposed=True, outcomes=[Outcome.FAIL]))
+    rolling = observation.observed.rollout
     assert rolling is not None
-    after = machine.apply_transitions(picture.observed)
+    after = machine.apply_transitions(observation.observed)
     assert after.record is not None
     if rolling.policy.on_failure == "Rollback":
         assert after.record.state is State.ROLLING_BACK
         return
     assert after.record.state is not State.PROMOTING
-    assert after.record.step_index == picture.record.step_index, "it goes no step further"
+    assert after.record.step_index == observation.record.step_index, "it goes no step further"
 
 
 @pytest.mark.parametrize("state", STEPPED)
 @settings(max_examples=100, deadline=None)
 @given(data=st.data())
 def test_evidence_is_measured_whenever_requests_reach_it(state: State, data: st.DataObject) -> None:
-    picture = data.draw(pictures(state, exposed=True))
-    rolling = picture.observed.rollout
+    observation = data.draw(observations(state, exposed=True))
+    rolling = observation.observed.rollout
     assert rolling is not None
-    found = select_measured_step(picture.record, rolling.steps, exposed=True)
-    assert found is not None
-    entry = picture.record.step_status
+    result = select_measured_step(observation.record, rolling.steps, exposed=True)
+    assert result is not None
+    entry = observation.record.step_status
     assert entry is not None
-    assert found.is_current == (state is not State.PROMOTING and entry.confirmed_at is not None)
-    assert found.is_current or found.step.weight or found.step.match or found.early
+    assert result.is_current == (state is not State.PROMOTING and entry.confirmed_at is not None)
+    assert result.is_current or result.step.weight or result.step.match or result.early
 
 
 @pytest.mark.parametrize("state", sorted(DEADLINE_STATES))
 @settings(max_examples=100, deadline=None)
 @given(data=st.data())
 def test_the_deadline_turns_it_back(state: State, data: st.DataObject) -> None:
-    picture = data.draw(pictures(state, exposed=True))
-    late = replace(picture.observed, now=NOW + timedelta(hours=2))
+    observation = data.draw(observations(state, exposed=True))
+    late = replace(observation.observed, now=NOW + timedelta(hours=2))
     after = machine.apply_transitions(late)
     assert after.record is not None
     assert after.record.state is State.ROLLING_BACK
@@ -232,18 +232,18 @@ def test_the_deadline_turns_it_back(state: State, data: st.DataObject) -> None:
 @given(data=st.data())
 def test_nothing_is_promoted_and_no_share_grows_without_a_pass(state: State, data: st.DataObject) -> None:
     outcomes = [outcome for outcome in ALL if outcome is not Outcome.PASS]
-    picture = data.draw(pictures(state, outcomes=outcomes))
-    rolling = picture.observed.rollout
+    observation = data.draw(observations(state, outcomes=outcomes))
+    rolling = observation.observed.rollout
     assert rolling is not None
-    after = machine.apply_transitions(picture.observed)
+    after = machine.apply_transitions(observation.observed)
     assert after.record is not None
-    step = rolling.steps[picture.record.step_index]
+    step = rolling.steps[observation.record.step_index]
     if rolling.outcome is not None:
         assert after.record.state is not State.PROMOTING or step.is_promotion
     share = share_after(after)
     if (
         share is not None
-        and after.record.step_index == picture.record.step_index
+        and after.record.step_index == observation.record.step_index
         and after.record.state in STEPPED[:-1]
     ):
-        assert share <= max(picture.weight, step.weight, 1 if step.match else 0)
+        assert share <= max(observation.weight, step.weight, 1 if step.match else 0)

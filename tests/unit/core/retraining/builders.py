@@ -33,21 +33,23 @@ def policy(
     """A policy with the stages that are asked for; `run` adds to spec.run, but `guard` to spec, and a dictionary as
     `evaluate` to that stage."""
     job = {"job": {"template": {}}, "timeout": "1h"}
-    told: dict[str, Any] = {
+    template: dict[str, Any] = {
         "dataset": {"uri": "s3://data/digits/"},
         "train": job,
         "output": {"uri": "s3://models/digits", "format": {"name": "sklearn"}},
         "deadline": "2h",
     }
     if check:
-        told["dataCheck"] = job
+        template["dataCheck"] = job
     if evaluate is not False:
         gates = [{"name": "accuracy", "min": "0.9", "minDelta": "-0.01"}]
-        told["evaluate"] = {**job, "gates": gates, **(evaluate if isinstance(evaluate, dict) else {})}
+        template["evaluate"] = {**job, "gates": gates, **(evaluate if isinstance(evaluate, dict) else {})}
     if holdout:
-        told["holdout"] = {"uri": "s3://data/holdout/"}
+        template["holdout"] = {"uri": "s3://data/holdout/"}
     guard = run.pop("guard", {})
-    return RetrainingPolicySpec.model_validate({"modelRef": {"name": "digits"}, "guard": guard, "run": {**told, **run}})
+    return RetrainingPolicySpec.model_validate(
+        {"modelRef": {"name": "digits"}, "guard": guard, "run": {**template, **run}}
+    )
 
 
 def run(*, manual: bool = False, **status: Any) -> TrainingRun:
@@ -57,16 +59,16 @@ def run(*, manual: bool = False, **status: Any) -> TrainingRun:
         if manual
         else {"trigger": {"name": "weekly", "identity": "1"}}
     )
-    found = TrainingRun.parse(
+    result = TrainingRun.parse(
         {
             "metadata": {"name": "run-1", "namespace": "ml", "uid": "u1", "generation": 1},
             "spec": {"policyRef": {"name": "digits"}, **asked},
         }
     )
-    return found.model_copy(update={"status": TrainingRunStatus.model_validate(status)})
+    return result.model_copy(update={"status": TrainingRunStatus.model_validate(status)})
 
 
-def picture(**changes: Any) -> RunObservation:
+def observation(**changes: Any) -> RunObservation:
     """A run that nobody has looked at yet, of a policy with all stages, its data resolved."""
     known: dict[str, Any] = {
         "now": NOW,
@@ -85,7 +87,7 @@ def after(observed: RunObservation, decision: RunDecision | None = None, **chang
     return replace(observed, run=observed.run.model_copy(update={"status": decision.status}), **changes)
 
 
-def seen(stage: str, state: StageState = StageState.SUCCEEDED, **reading: Any) -> dict[str, Any]:
+def stage_reading(stage: str, state: StageState = StageState.SUCCEEDED, **reading: Any) -> dict[str, Any]:
     """What is seen of the object of a stage; one that has succeeded has left a good report."""
     if state is StageState.SUCCEEDED and "report" not in reading:
         reading["report"] = REPORTS[stage]
@@ -94,12 +96,12 @@ def seen(stage: str, state: StageState = StageState.SUCCEEDED, **reading: Any) -
 
 def during(stage: str, *, known: bool = True, **changes: Any) -> RunObservation:
     """A picture in the midst of a stage, all before it having passed; its object runs, or isn't there yet."""
-    found = after(picture(**changes))
+    result = after(observation(**changes))
     for before in ("dataCheck", "train", "evaluate"):
         if before == stage:
             break
-        found = after(replace(found, **seen(before)), child=None, stage=None)
-    return after(replace(found, **seen(stage, StageState.RUNNING))) if known else found
+        result = after(replace(result, **stage_reading(before)), child=None, stage=None)
+    return after(replace(result, **stage_reading(stage, StageState.RUNNING))) if known else result
 
 
 def later(observed: RunObservation, **spans: float) -> RunObservation:

@@ -42,14 +42,14 @@ def active(name: str, **more: Any) -> PolicyRun:
 
 
 def judged(
-    firings: list[Firing], runs: list[PolicyRun], told: dict[str, Any] | None = None, **more: Any
+    firings: list[Firing], runs: list[PolicyRun], overrides: dict[str, Any] | None = None, **more: Any
 ) -> list[FiringDecision]:
     known = {"policy": "digits", "policy_uid": "u1", "suspended": False, "now": NOW, **more}
-    return list(throttle.judge_firings(firings, Guard.model_validate({**OPEN, **(told or {})}), runs, **known))
+    return list(throttle.judge_firings(firings, Guard.model_validate({**OPEN, **(overrides or {})}), runs, **known))
 
 
-def told(found: list[FiringDecision]) -> list[str]:
-    return [str(one.reason) if isinstance(one, SuppressFiring) else type(one).__name__ for one in found]
+def outcomes(result: list[FiringDecision]) -> list[str]:
+    return [str(one.reason) if isinstance(one, SuppressFiring) else type(one).__name__ for one in result]
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def told(found: list[FiringDecision]) -> list[str]:
         ({"concurrency": "Queue"}, [active("a"), run("b", RunState.QUEUED)], {}, "QueueFull"),
         ({"concurrency": "Replace"}, [active("a")], {}, "StartRun"),
         ({"concurrency": "Replace"}, [active("a", manual=True)], {}, "RunActive"),
-        # What comes first in the order is what is told.
+        # What comes first in the order is the reported reason.
         ({"cooldown": "24h"}, [active("a", ago=1)], {"suspended": True, "retry_at": NOW + HOUR}, "Suspended"),
         ({"cooldown": "24h"}, [active("a", ago=1)], {"retry_at": NOW + HOUR}, "BackingOff"),
         ({"cooldown": "24h", "maxRuns": {"count": 1, "per": "24h"}}, [run("a", ago=1)], {}, "Cooldown"),
@@ -86,14 +86,14 @@ def told(found: list[FiringDecision]) -> list[str]:
 def test_a_firing_starts_a_run_unless_something_holds_it_back(
     guards: dict[str, Any], runs: list[PolicyRun], more: dict[str, Any], result: str
 ) -> None:
-    assert told(judged([firing()], runs, guards, **more)) == [result]
+    assert outcomes(judged([firing()], runs, guards, **more)) == [result]
 
 
 def test_a_firing_whose_run_exists_is_known_whatever_holds_back() -> None:
     name = build_run_name("digits", "u1", "weekly", "1")
-    (found,) = judged([firing()], [run(name, ago=1)], {"cooldown": "24h"}, suspended=True)
-    assert found == AlreadyStarted(firing(), name)
-    assert told(judged([firing(), firing()], [])) == ["StartRun", "AlreadyStarted"]
+    (result,) = judged([firing()], [run(name, ago=1)], {"cooldown": "24h"}, suspended=True)
+    assert result == AlreadyStarted(firing(), name)
+    assert outcomes(judged([firing(), firing()], [])) == ["StartRun", "AlreadyStarted"]
 
 
 @pytest.mark.parametrize(
@@ -106,26 +106,24 @@ def test_a_firing_whose_run_exists_is_known_whatever_holds_back() -> None:
         ({"concurrency": "Replace", "maxRuns": {"count": 2, "per": "24h"}}, ["StartRun", "StartRun", "MaxRuns"]),
     ],
 )
-def test_firings_that_come_together_are_judged_in_their_order_each_after_those_before(
-    guards: dict[str, Any], results: list[str]
-) -> None:
+def test_simultaneous_firings_are_judged_in_order(guards: dict[str, Any], results: list[str]) -> None:
     three = [firing("c"), firing("a", ago=2 * HOUR), firing("b", ago=HOUR)]
-    found = judged(three, [], guards)
-    assert [one.firing.identity for one in found] == ["a", "b", "c"]
-    assert told(found) == results
+    result = judged(three, [], guards)
+    assert [one.firing.identity for one in result] == ["a", "b", "c"]
+    assert outcomes(result) == results
 
 
-def test_a_time_that_is_to_be_caught_up_waits_for_a_place_in_the_queue_and_for_nothing_else() -> None:
+def test_caught_up_time_waits_only_for_a_place_in_the_queue() -> None:
     times = [replace(firing(name, ago=ago * HOUR), waits=True) for name, ago in (("a", 3), ("b", 2), ("c", 1))]
     first, second = judged(times, [])
     assert [first.firing.identity, second.firing.identity] == ["a", "b"]
     assert judged(times[2:], [active("x"), run("y", RunState.QUEUED)]) == []
-    assert told(judged(times[2:], [active("x")])) == ["StartRun"]
-    assert told(judged(times, [active("x")], {"concurrency": "Forbid"})) == ["RunActive"] * 3
-    assert told(judged(times, [], {"cooldown": "1h"})) == ["StartRun", "Cooldown", "Cooldown"]
+    assert outcomes(judged(times[2:], [active("x")])) == ["StartRun"]
+    assert outcomes(judged(times, [active("x")], {"concurrency": "Forbid"})) == ["RunActive"] * 3
+    assert outcomes(judged(times, [], {"cooldown": "1h"})) == ["StartRun", "Cooldown", "Cooldown"]
 
 
-def test_replace_names_the_runs_that_go_on_also_those_of_the_same_pass() -> None:
+def test_replace_names_active_runs_of_the_same_pass_too() -> None:
     first, second = judged([firing("a", ago=HOUR), firing("b")], [active("x"), run("y")], {"concurrency": "Replace"})
     assert isinstance(first, StartRun)
     assert isinstance(second, StartRun)
@@ -133,9 +131,9 @@ def test_replace_names_the_runs_that_go_on_also_those_of_the_same_pass() -> None
 
 
 def test_the_message_says_what_holds_back() -> None:
-    (found,) = judged([firing()], [run("digits-weekly-abc", ago=1)], {"cooldown": "24h"})
-    assert isinstance(found, SuppressFiring)
-    assert found.message == "digits-weekly-abc began at 2026-11-04T11:00:00Z, less than 24h ago"
+    (result,) = judged([firing()], [run("digits-weekly-abc", ago=1)], {"cooldown": "24h"})
+    assert isinstance(result, SuppressFiring)
+    assert result.message == "digits-weekly-abc began at 2026-11-04T11:00:00Z, less than 24h ago"
 
 
 @pytest.mark.parametrize(
@@ -159,7 +157,7 @@ def test_the_message_says_what_holds_back() -> None:
         ([run("a", RunState.FAILED), run("b", ago=2)], 4, "a", 0, None),
     ],
 )
-def test_failures_in_a_row_are_counted_from_the_newest_end_to_a_success(
+def test_consecutive_failures_are_counted_back_to_a_success(
     runs: list[PolicyRun], kept: int, last_run: str | None, count: int, last: datetime | None
 ) -> None:
     assert throttle.count_failures(runs, kept, last_run) == (count, last)
@@ -168,7 +166,7 @@ def test_failures_in_a_row_are_counted_from_the_newest_end_to_a_success(
 @pytest.mark.parametrize(
     ("failures", "minutes"), [(0, None), (1, 10), (2, 20), (3, 40), (7, 640), (8, 1280), (9, 1440), (10**6, 1440)]
 )
-def test_triggers_wait_twice_as_long_after_each_further_failure_up_to_max(failures: int, minutes: int | None) -> None:
+def test_backoff_doubles_after_each_failure_up_to_max(failures: int, minutes: int | None) -> None:
     backoff = Backoff.model_validate({"initial": "10m", "max": "24h"})
     expected = NOW + timedelta(minutes=minutes) if minutes is not None else None
     assert throttle.compute_retry_time(backoff, failures, NOW) == expected
@@ -196,7 +194,7 @@ def test_names_of_runs_fit_and_differ_whenever_the_cause_does() -> None:
         ("d" * 40, "u1", "w" * 63, "1" * 252),
         ("a.b", "u1", "weekly", "1"),
     ]
-    found = [build_run_name(*cause) for cause in causes]
-    assert len(set(found)) == len(causes)
-    assert all(len(name) <= 52 and "." not in name for name in found)
-    assert found[0].startswith("digits-weekly-")
+    result = [build_run_name(*cause) for cause in causes]
+    assert len(set(result)) == len(causes)
+    assert all(len(name) <= 52 and "." not in name for name in result)
+    assert result[0].startswith("digits-weekly-")

@@ -17,7 +17,18 @@ from modelwright.core.retraining.run_machine import decide_run
 from modelwright.core.retraining.run_observation import ChildRef, ResolvedData
 from modelwright.core.retraining.run_table import RUN_TABLE
 from modelwright.core.retraining.stage_reading import StageReading
-from tests.unit.core.retraining.builders import DIGEST, NOW, OUTPUT, after, during, later, picture, policy, run, seen
+from tests.unit.core.retraining.builders import (
+    DIGEST,
+    NOW,
+    OUTPUT,
+    after,
+    during,
+    later,
+    observation,
+    policy,
+    run,
+    stage_reading,
+)
 
 STAGES = ("dataCheck", "train", "evaluate")
 
@@ -28,19 +39,19 @@ def ended(decision: RunDecision) -> tuple[str | None, str | None]:
 
 def ready(decision: RunDecision) -> tuple[str, str, str]:
     """Status of Ready, Reconciling and Stalled."""
-    found = [find_condition(decision.status.conditions, kind) for kind in ("Ready", "Reconciling", "Stalled")]
-    return tuple(condition.status if condition is not None else "" for condition in found)  # type: ignore[return-value]
+    result = [find_condition(decision.status.conditions, kind) for kind in ("Ready", "Reconciling", "Stalled")]
+    return tuple(condition.status if condition is not None else "" for condition in result)  # type: ignore[return-value]
 
 
-def test_a_run_goes_through_all_its_stages_and_each_is_written_down_before_its_object_is_made() -> None:
-    observed, states, actions = picture(), [], []
+def test_each_stage_is_recorded_before_its_object_is_created() -> None:
+    observed, states, actions = observation(), [], []
     for stage in STAGES:
         decision = decide_run(observed)
         states.append(decision.status.state)
         actions += decision.actions
-        observed = after(replace(after(observed, decision), **seen(stage, StageState.RUNNING)))
+        observed = after(replace(after(observed, decision), **stage_reading(stage, StageState.RUNNING)))
         assert decide_run(observed).actions == ()
-        observed = replace(observed, **seen(stage))
+        observed = replace(observed, **stage_reading(stage))
     decision = decide_run(observed)
     assert decision.actions == (RegisterVersion("run-1"),)
     done = decide_run(after(observed, decision, registered=True))
@@ -67,9 +78,9 @@ def test_a_run_goes_through_all_its_stages_and_each_is_written_down_before_its_o
 
 
 def test_stages_that_the_policy_has_not_are_left_out() -> None:
-    decision = decide_run(picture(policy=policy(check=False, evaluate=False)))
+    decision = decide_run(observation(policy=policy(check=False, evaluate=False)))
     assert decision.actions == (StartStage("train"),)
-    observed = after(replace(after(picture(policy=policy(check=False, evaluate=False))), **seen("train")))
+    observed = after(replace(after(observation(policy=policy(check=False, evaluate=False))), **stage_reading("train")))
     assert observed.state is RunState.REGISTERING
 
 
@@ -88,10 +99,10 @@ def test_stages_that_the_policy_has_not_are_left_out() -> None:
         ({"cancelled_by": "run-2", "earlier_runs": ("run-0",)}, "Cancelled", "Replaced", ("False", "False", "True")),
     ],
 )
-def test_a_run_that_cannot_begin_waits_or_ends_and_makes_nothing(
+def test_run_that_cannot_start_waits_or_ends_without_objects(
     changes: dict[str, Any], state: str, reason: str, conditions: tuple[str, str, str]
 ) -> None:
-    decision = decide_run(picture(**changes))
+    decision = decide_run(observation(**changes))
     assert ended(decision) == (state, reason)
     assert ready(decision) == conditions
     assert decision.actions == ()
@@ -99,8 +110,8 @@ def test_a_run_that_cannot_begin_waits_or_ends_and_makes_nothing(
     assert decision.status.started_at is None
 
 
-def test_a_run_begins_when_the_one_before_it_has_ended_and_its_clock_from_then() -> None:
-    waiting = after(picture(earlier_runs=("run-0",)))
+def test_run_and_its_clock_start_when_the_earlier_run_ends() -> None:
+    waiting = after(observation(earlier_runs=("run-0",)))
     begun = decide_run(replace(later(waiting, hours=9), earlier_runs=()))
     assert begun.status.state == "CheckingData"
     assert stopwatch.elapsed_time(begun.status.clock, NOW + timedelta(hours=10)) == timedelta(hours=1)
@@ -122,7 +133,7 @@ def test_a_run_begins_when_the_one_before_it_has_ended_and_its_clock_from_then()
     ],
 )
 def test_digests_that_are_not_known_are_found_out_first(changes: dict[str, Any], which: list[str]) -> None:
-    decision = decide_run(picture(**changes))
+    decision = decide_run(observation(**changes))
     assert decision.status.state == "Resolving"
     assert [action.which for action in decision.actions if isinstance(action, ResolveData)] == which
     assert decision.status.dataset is None
@@ -131,7 +142,7 @@ def test_digests_that_are_not_known_are_found_out_first(changes: dict[str, Any],
 @pytest.mark.parametrize("reason", ["ArtifactNotFound", "AccessDenied", "DigestMismatch", "InvalidURI"])
 def test_data_that_cannot_be_had_ends_the_run(reason: str) -> None:
     decision = decide_run(
-        picture(dataset=ResolvedData(problem=Problem(reason, "spec.run.dataset.uri: no", stalled=True)))
+        observation(dataset=ResolvedData(problem=Problem(reason, "spec.run.dataset.uri: no", stalled=True)))
     )
     assert ended(decision) == ("Failed", reason)
     assert decision.actions == ()
@@ -151,11 +162,9 @@ def test_data_that_cannot_be_had_ends_the_run(reason: str) -> None:
         ({"policy": policy(dataset={"uri": "s3://elsewhere/digits/"})}, True),
     ],
 )
-def test_a_run_with_the_inputs_of_the_last_good_one_is_skipped_unless_a_person_asks(
-    changes: dict[str, Any], skipped: bool
-) -> None:
-    last = decide_run(picture()).status.inputs_hash
-    decision = decide_run(picture(last_inputs=last, **changes))
+def test_run_with_unchanged_inputs_is_skipped_unless_manual(changes: dict[str, Any], skipped: bool) -> None:
+    last = decide_run(observation()).status.inputs_hash
+    decision = decide_run(observation(last_inputs=last, **changes))
     assert ended(decision) == (("Skipped", "Unchanged") if skipped else ("CheckingData", "StageRunning"))
     assert bool(decision.actions) is not skipped
 
@@ -166,7 +175,7 @@ def test_parameters_of_a_person_take_the_place_of_the_policys() -> None:
     assert merge_parameters(run(), template) == {"C": "1", "depth": "3"}
 
 
-def test_the_hash_of_inputs_does_not_depend_on_the_order_of_parameters() -> None:
+def test_inputs_hash_ignores_the_order_of_parameters() -> None:
     template = policy().run
     assert hash_inputs(template, DIGEST, None, {"a": "1", "b": "2"}) == hash_inputs(
         template, DIGEST, None, {"b": "2", "a": "1"}
@@ -175,7 +184,7 @@ def test_the_hash_of_inputs_does_not_depend_on_the_order_of_parameters() -> None
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_stage_that_was_begun_and_has_no_object_gets_it_also_after_a_crash(stage: str) -> None:
+def test_started_stage_gets_its_object_also_after_a_crash(stage: str) -> None:
     observed = during(stage, known=False)
     assert decide_run(observed).actions == (StartStage(stage),)  # type: ignore[arg-type]
     assert decide_run(later(observed, minutes=5)).actions == (StartStage(stage),)  # type: ignore[arg-type]
@@ -213,7 +222,7 @@ def test_an_object_that_is_gone_is_never_made_again(stage: str, child: ChildRef 
         (StageReading(StageState.SUCCEEDED, report={}), None, ""),
     ],
 )
-def test_a_stage_that_fails_or_leaves_no_good_report_fails_the_run(
+def test_run_fails_when_a_stage_fails_or_has_no_good_report(
     stage: str, reading: StageReading, reason: str | None, said: str
 ) -> None:
     decision = decide_run(replace(during(stage), stage=reading))
@@ -228,7 +237,7 @@ def test_a_stage_that_fails_or_leaves_no_good_report_fails_the_run(
 
 def test_failed_checks_are_listed_and_nothing_is_trained() -> None:
     checks = [{"name": "rows", "outcome": "Pass"}, {"name": "nulls:age", "outcome": "Fail", "message": "12 nulls"}]
-    decision = decide_run(replace(during("dataCheck"), **seen("dataCheck", report={"checks": checks})))
+    decision = decide_run(replace(during("dataCheck"), **stage_reading("dataCheck", report={"checks": checks})))
     assert ended(decision) == ("Failed", "DataRejected")
     assert decision.status.message == (
         "1 checks of the dataset failed: nulls:age; see status.checks. Nothing was trained"
@@ -245,10 +254,8 @@ def test_failed_checks_are_listed_and_nothing_is_trained() -> None:
         ({"artifact": {"uri": OUTPUT, "digest": DIGEST}, "metrics": {"loss": float("nan")}}, "ReportInvalid"),
     ],
 )
-def test_a_result_that_must_not_be_taken_ends_the_run_before_its_evaluation(
-    report: dict[str, Any], reason: str
-) -> None:
-    decision = decide_run(replace(during("train"), **seen("train", report=report)))
+def test_refused_result_ends_the_run_before_its_evaluation(report: dict[str, Any], reason: str) -> None:
+    decision = decide_run(replace(during("train"), **stage_reading("train", report=report)))
     assert ended(decision) == ("Failed", reason)
     assert decision.status.result is None
 
@@ -256,7 +263,7 @@ def test_a_result_that_must_not_be_taken_ends_the_run_before_its_evaluation(
 def test_a_version_that_does_not_pass_the_gates_is_not_registered() -> None:
     figure = {"name": "accuracy", "candidate": 0.8, "serving": 0.94, "n": 2000, "better": 0, "worse": 280}
     report = {"metrics": [figure]}
-    decision = decide_run(replace(during("evaluate"), **seen("evaluate", report=report)))
+    decision = decide_run(replace(during("evaluate"), **stage_reading("evaluate", report=report)))
     assert ended(decision) == ("Failed", "GateFailed")
     assert "MetricOutOfLimits: accuracy is 0.8, below min 0.9" in (decision.status.message or "")
     assert decision.status.figures[0].candidate == "0.8"
@@ -267,14 +274,12 @@ def test_a_version_that_does_not_pass_the_gates_is_not_registered() -> None:
     ("wish", "state", "reason"),
     [({}, "Failed", "Inconclusive"), ({"onInconclusive": "Register"}, "Registering", "RegisteringVersion")],
 )
-def test_an_evaluation_that_proves_nothing_is_no_success_unless_the_policy_leaves_it_to_the_rollout(
-    wish: dict[str, str], state: str, reason: str
-) -> None:
+def test_inconclusive_evaluation_fails_unless_registering(wish: dict[str, str], state: str, reason: str) -> None:
     # What reports said before they had to say how sure they are.
     figure = {"name": "accuracy", "candidate": 0.95, "serving": 0.94, "n": 2000}
     observed = replace(
         during("evaluate", policy=policy(evaluate={"gates": [{"name": "accuracy", "minDelta": "-0.01"}], **wish})),
-        **seen("evaluate", report={"metrics": [figure]}),
+        **stage_reading("evaluate", report={"metrics": [figure]}),
     )
     decision = decide_run(observed)
     assert (decision.status.state, decision.status.reason) == (state, reason)
@@ -288,14 +293,14 @@ def test_the_evaluation_compares_with_what_served_when_it_began() -> None:
     observed = replace(during("evaluate"), serving="digits-2")
     assert decide_run(observed).status.compared_with == "digits-1"
     report = {"metrics": [{"name": "accuracy", "candidate": 0.95, "n": 2000}]}
-    first = replace(during("evaluate", serving=None), **seen("evaluate", report=report))
+    first = replace(during("evaluate", serving=None), **stage_reading("evaluate", report=report))
     assert decide_run(replace(first, serving="digits-2")).status.state == "Registering"
 
 
 @pytest.mark.parametrize("state", [StageState.PENDING, StageState.RUNNING, StageState.UNKNOWN])
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_that_does_not_end_in_time_is_stopped(stage: str, state: StageState) -> None:
-    observed = after(replace(during(stage), **seen(stage, state, message="still at it")))
+    observed = after(replace(during(stage), **stage_reading(stage, state, message="still at it")))
     assert decide_run(later(observed, minutes=59)).actions == ()
     decision = decide_run(later(observed, minutes=60))
     assert ended(decision) == ("Failed", "StageTimeout")
@@ -304,40 +309,45 @@ def test_a_stage_that_does_not_end_in_time_is_stopped(stage: str, state: StageSt
 
 
 def test_unknown_is_never_success_and_a_report_of_it_is_not_taken() -> None:
-    observed = replace(during("train"), **seen("train", StageState.UNKNOWN, report={"artifact": {"uri": "x"}}))
+    observed = replace(during("train"), **stage_reading("train", StageState.UNKNOWN, report={"artifact": {"uri": "x"}}))
     assert decide_run(observed).status.state == "Training"
 
 
 @pytest.mark.parametrize("state", [StageState.QUEUED, StageState.SUSPENDED])
 def test_no_clock_runs_while_the_object_is_queued_or_suspended(state: StageState) -> None:
-    observed = after(replace(later(during("train"), minutes=30), **seen("train", state, message="waits for quota")))
+    observed = after(
+        replace(later(during("train"), minutes=30), **stage_reading("train", state, message="waits for quota"))
+    )
     assert (observed.status.reason, observed.status.message) == ("StageQueued", "stage train: waits for quota")
-    observed = after(replace(observed, **seen("train", state, message="waits for quota: preempted")))
+    observed = after(replace(observed, **stage_reading("train", state, message="waits for quota: preempted")))
     assert observed.status.message == "stage train: waits for quota: preempted"
     waited = after(later(observed, hours=100))
     assert waited.state is RunState.TRAINING
     assert decide_run(waited).requeue_after == timedelta(seconds=30)
-    resumed = after(replace(waited, **seen("train", StageState.RUNNING)))
+    resumed = after(replace(waited, **stage_reading("train", StageState.RUNNING)))
     assert decide_run(later(resumed, minutes=29)).status.state == "Training"
     assert ended(decide_run(later(resumed, minutes=30))) == ("Failed", "StageTimeout")
 
 
 def test_the_message_follows_the_object_but_not_each_word_of_it() -> None:
-    observed = after(replace(during("train"), **seen("train", StageState.PENDING, message="no pod yet")))
+    observed = after(replace(during("train"), **stage_reading("train", StageState.PENDING, message="no pod yet")))
     assert observed.status.message == "stage train: no pod yet"
-    observed = after(replace(observed, **seen("train", StageState.RUNNING, message="pod a runs")))
+    observed = after(replace(observed, **stage_reading("train", StageState.RUNNING, message="pod a runs")))
     assert observed.status.message == "stage train: pod a runs"
-    assert after(replace(observed, **seen("train", StageState.RUNNING, message="pod b runs"))).status == observed.status
-    waiting = after(picture(earlier_runs=("run-0", "run-x")))
+    assert (
+        after(replace(observed, **stage_reading("train", StageState.RUNNING, message="pod b runs"))).status
+        == observed.status
+    )
+    waiting = after(observation(earlier_runs=("run-0", "run-x")))
     assert decide_run(replace(waiting, earlier_runs=("run-0",))).status.message == "waits for the end of run-0"
 
 
 def test_the_deadline_counts_all_stages() -> None:
     observed = during("dataCheck")
     for stage in STAGES[:2]:
-        observed = after(replace(later(observed, minutes=50), **seen(stage)), child=None, stage=None)
+        observed = after(replace(later(observed, minutes=50), **stage_reading(stage)), child=None, stage=None)
     assert observed.state is RunState.EVALUATING
-    observed = after(replace(observed, **seen("evaluate", StageState.RUNNING)))
+    observed = after(replace(observed, **stage_reading("evaluate", StageState.RUNNING)))
     assert decide_run(later(observed, minutes=19)).actions == ()
     decision = decide_run(later(observed, minutes=20))
     assert ended(decision) == ("Failed", "DeadlineExceeded")
@@ -345,12 +355,12 @@ def test_the_deadline_counts_all_stages() -> None:
 
 
 def test_a_digest_that_is_never_found_out_ends_by_the_deadline() -> None:
-    observed = after(picture(dataset=None))
+    observed = after(observation(dataset=None))
     assert ended(decide_run(later(observed, hours=2))) == ("Failed", "DeadlineExceeded")
 
 
 def test_a_result_that_is_there_is_taken_though_its_time_is_up() -> None:
-    decision = decide_run(replace(later(during("train"), minutes=90), **seen("train")))
+    decision = decide_run(replace(later(during("train"), minutes=90), **stage_reading("train")))
     assert decision.status.state == "Evaluating"
     assert decision.status.result is not None
 
@@ -367,22 +377,22 @@ def test_a_newer_run_ends_this_one_and_its_object(stage: str) -> None:
 
 
 def test_a_run_that_registers_its_version_is_not_replaced() -> None:
-    observed = after(replace(during("evaluate"), **seen("evaluate"), cancelled_by=None))
+    observed = after(replace(during("evaluate"), **stage_reading("evaluate"), cancelled_by=None))
     assert decide_run(replace(observed, cancelled_by="run-2")).actions == (RegisterVersion("run-1"),)
 
 
 @pytest.mark.parametrize("state", [StageState.PENDING, StageState.RUNNING, StageState.UNKNOWN, StageState.SUSPENDED])
-def test_the_object_of_a_run_that_has_ended_is_stopped_until_it_has_ended(state: StageState) -> None:
+def test_object_of_an_ended_run_is_stopped_until_it_ends(state: StageState) -> None:
     failed = after(later(during("train"), minutes=60))
-    again = decide_run(replace(failed, **seen("train", state)))
+    again = decide_run(replace(failed, **stage_reading("train", state)))
     assert again.actions == (StopStage("train"),)
     assert again.status == failed.status
     for end in (StageState.FAILED, StageState.SUCCEEDED):
-        assert decide_run(replace(failed, **seen("train", end))) == RunDecision(failed.status)
+        assert decide_run(replace(failed, **stage_reading("train", end))) == RunDecision(failed.status)
     assert decide_run(replace(failed, child=None, stage=None)) == RunDecision(failed.status)
 
 
-def test_what_can_not_be_made_ends_the_run_and_what_is_at_work_goes_on() -> None:
+def test_stalled_problem_ends_the_run_unless_an_object_runs() -> None:
     problem = Problem("InvalidPodTemplate", "spec.run.train.job.template: no containers", stalled=True)
     assert ended(decide_run(replace(during("train", known=False), problem=problem))) == ("Failed", "InvalidPodTemplate")
     assert decide_run(replace(during("train"), problem=problem)).status.state == "Training"
@@ -398,18 +408,18 @@ def test_what_can_not_be_made_ends_the_run_and_what_is_at_work_goes_on() -> None
     ],
 )
 def test_a_run_succeeds_when_its_version_is_there(registered: bool | Problem, state: str, reason: str) -> None:
-    observed = replace(during("evaluate"), **seen("evaluate"), registered=registered)
+    observed = replace(during("evaluate"), **stage_reading("evaluate"), registered=registered)
     assert ended(decide_run(observed)) == (state, reason)
 
 
-def test_a_version_that_is_there_counts_though_the_deadline_has_passed() -> None:
-    observed = after(replace(during("evaluate"), **seen("evaluate")))
+def test_existing_version_counts_after_the_deadline() -> None:
+    observed = after(replace(during("evaluate"), **stage_reading("evaluate")))
     assert ended(decide_run(replace(later(observed, hours=9), registered=True))) == ("Succeeded", "VersionRegistered")
     assert ended(decide_run(later(observed, hours=9))) == ("Failed", "DeadlineExceeded")
 
 
 def test_after_success_only_the_outcome_changes() -> None:
-    done = after(replace(during("evaluate"), **seen("evaluate"), registered=True), child=None, stage=None)
+    done = after(replace(during("evaluate"), **stage_reading("evaluate"), registered=True), child=None, stage=None)
     wild = replace(
         later(done, hours=99),
         problem=Problem("InvalidPolicy", "bad", stalled=True),
@@ -425,7 +435,7 @@ def test_after_success_only_the_outcome_changes() -> None:
 
 
 def test_a_state_of_a_newer_operator_is_left_alone() -> None:
-    observed = picture(run=run(state="Polishing"))
+    observed = observation(run=run(state="Polishing"))
     assert decide_run(observed) == RunDecision(observed.status)
 
 
@@ -447,10 +457,10 @@ def test_every_row_of_the_table_has_a_name_of_its_own() -> None:
 
 def test_every_reason_that_rows_give_is_documented() -> None:
     for observed in (
-        picture(),
-        picture(earlier_runs=("x",)),
-        picture(policy=None),
-        picture(dataset=None),
+        observation(),
+        observation(earlier_runs=("x",)),
+        observation(policy=None),
+        observation(dataset=None),
         during("train"),
     ):
         assert decide_run(observed).status.reason in set(Reason)

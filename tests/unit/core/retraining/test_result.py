@@ -35,9 +35,9 @@ def trained(report: Any, output: str = OUTPUT) -> RunResult | ReportRefused:
 
 
 def test_a_whole_report_is_taken() -> None:
-    found = trained(WHOLE)
-    assert isinstance(found, RunResult)
-    assert found.wire() == {
+    result = trained(WHOLE)
+    assert isinstance(result, RunResult)
+    assert result.wire() == {
         "uri": f"{OUTPUT}/model.joblib",
         "digest": DIGEST,
         "format": "sklearn",
@@ -56,9 +56,9 @@ def test_a_whole_report_is_taken() -> None:
 
 
 def test_the_artifact_alone_is_enough() -> None:
-    found = trained({"artifact": {"uri": OUTPUT, "digest": DIGEST}})
-    assert isinstance(found, RunResult)
-    assert (found.uri, found.digest, found.metrics, found.reference) == (OUTPUT, DIGEST, (), None)
+    result = trained({"artifact": {"uri": OUTPUT, "digest": DIGEST}})
+    assert isinstance(result, RunResult)
+    assert (result.uri, result.digest, result.metrics, result.reference) == (OUTPUT, DIGEST, (), None)
 
 
 @pytest.mark.parametrize(
@@ -88,25 +88,25 @@ def test_the_artifact_alone_is_enough() -> None:
         ({"code": {"repository": "r"}}, "code.commit"),
     ],
 )
-def test_a_report_that_breaks_the_contract_is_refused_naming_the_member(change: dict[str, Any], said: str) -> None:
-    found = trained({**WHOLE, **change})
-    assert isinstance(found, ReportRefused)
-    assert found.reason == "ReportInvalid"
-    assert said in found.message
+def test_invalid_report_is_refused_naming_the_member(change: dict[str, Any], said: str) -> None:
+    result = trained({**WHOLE, **change})
+    assert isinstance(result, ReportRefused)
+    assert result.reason == "ReportInvalid"
+    assert said in result.message
 
 
 @pytest.mark.parametrize("report", [None, [], "x", 1])
 def test_what_is_no_object_is_refused(report: Any) -> None:
-    for found in (trained(report), stage_reports.read_data_check_report(report)):
-        assert isinstance(found, ReportRefused)
-        assert found.reason == "ReportInvalid"
+    for result in (trained(report), stage_reports.read_data_check_report(report)):
+        assert isinstance(result, ReportRefused)
+        assert result.reason == "ReportInvalid"
     assert stage_reports.read_evaluation_report(report, [gate(min="0")], first=False).outcome == "Fail"
 
 
 def test_another_dataset_than_was_given_is_refused() -> None:
-    found = trained({**WHOLE, "dataset": {"uri": "s3://data/digits/", "digest": "sha256:" + "2" * 64}})
-    assert isinstance(found, ReportRefused)
-    assert found.reason == "DatasetChanged"
+    result = trained({**WHOLE, "dataset": {"uri": "s3://data/digits/", "digest": "sha256:" + "2" * 64}})
+    assert isinstance(result, ReportRefused)
+    assert result.reason == "DatasetChanged"
 
 
 @pytest.mark.parametrize(
@@ -147,20 +147,20 @@ def test_another_dataset_than_was_given_is_refused() -> None:
 )
 def test_only_what_is_below_the_output_is_taken(uri: str, output: str, allowed: bool) -> None:
     assert stage_reports.is_below_prefix(uri, output) is allowed
-    found = trained({"artifact": {"uri": uri, "digest": DIGEST}}, output)
-    assert isinstance(found, RunResult) is allowed
-    if isinstance(found, ReportRefused):
-        assert found.reason in ("OutputNotAllowed", "ReportInvalid")
+    result = trained({"artifact": {"uri": uri, "digest": DIGEST}}, output)
+    assert isinstance(result, RunResult) is allowed
+    if isinstance(result, ReportRefused):
+        assert result.reason in ("OutputNotAllowed", "ReportInvalid")
 
 
 def test_an_artifact_elsewhere_is_told_so() -> None:
-    found = trained({"artifact": {"uri": "s3://models/digits/run-2", "digest": DIGEST}})
-    assert isinstance(found, ReportRefused)
-    assert found.reason == "OutputNotAllowed"
-    assert found.message == f"artifact.uri is s3://models/digits/run-2; it must be {OUTPUT} or below it (OUTPUT_URI)"
-    found = trained({**WHOLE, "reference": {"uri": "s3://models/digits/run-2", "digest": DIGEST}})
-    assert isinstance(found, ReportRefused)
-    assert found.reason == "OutputNotAllowed"
+    result = trained({"artifact": {"uri": "s3://models/digits/run-2", "digest": DIGEST}})
+    assert isinstance(result, ReportRefused)
+    assert result.reason == "OutputNotAllowed"
+    assert result.message == f"artifact.uri is s3://models/digits/run-2; it must be {OUTPUT} or below it (OUTPUT_URI)"
+    result = trained({**WHOLE, "reference": {"uri": "s3://models/digits/run-2", "digest": DIGEST}})
+    assert isinstance(result, ReportRefused)
+    assert result.reason == "OutputNotAllowed"
 
 
 def check(name: str = "rows", outcome: Any = "Pass", **more: Any) -> dict[str, Any]:
@@ -168,24 +168,24 @@ def check(name: str = "rows", outcome: Any = "Pass", **more: Any) -> dict[str, A
 
 
 def test_failed_checks_come_first_and_are_named() -> None:
-    found = stage_reports.read_data_check_report(
+    result = stage_reports.read_data_check_report(
         {"checks": [check(), check("nulls:age", "Fail", message="12 of 100 are null")], "profile": {"rows": 100}}
     )
-    assert isinstance(found, DataCheckResult)
-    assert [(one.name, one.outcome, one.message) for one in found.checks] == [
+    assert isinstance(result, DataCheckResult)
+    assert [(one.name, one.outcome, one.message) for one in result.checks] == [
         ("nulls:age", "Fail", "12 of 100 are null"),
         ("rows", "Pass", ""),
     ]
-    assert (found.failed, found.profile) == (("nulls:age",), {"rows": 100})
+    assert (result.failed, result.profile) == (("nulls:age",), {"rows": 100})
 
 
 def test_of_many_checks_those_that_failed_are_kept_and_all_count() -> None:
     many = [check(f"a{n}") for n in range(100)] + [check(f"b{n}", "Fail") for n in range(150)]
-    found = stage_reports.read_data_check_report({"checks": many})
-    assert isinstance(found, DataCheckResult)
-    assert len(found.checks) == 128
-    assert {one.outcome for one in found.checks} == {"Fail"}
-    assert len(found.failed) == 150
+    result = stage_reports.read_data_check_report({"checks": many})
+    assert isinstance(result, DataCheckResult)
+    assert len(result.checks) == 128
+    assert {one.outcome for one in result.checks} == {"Fail"}
+    assert len(result.failed) == 150
 
 
 @pytest.mark.parametrize(
@@ -209,10 +209,10 @@ def test_of_many_checks_those_that_failed_are_kept_and_all_count() -> None:
     ],
 )
 def test_a_data_check_without_a_clear_outcome_is_refused(report: dict[str, Any], said: str) -> None:
-    found = stage_reports.read_data_check_report(report)
-    assert isinstance(found, ReportRefused)
-    assert found.reason == "ReportInvalid"
-    assert said in found.message
+    result = stage_reports.read_data_check_report(report)
+    assert isinstance(result, ReportRefused)
+    assert result.reason == "ReportInvalid"
+    assert said in result.message
 
 
 def gate(name: str = "accuracy", **limits: Any) -> EvaluationMetric:
@@ -249,17 +249,17 @@ def figure(candidate: Any = 0.95, serving: Any = 0.94, **more: Any) -> dict[str,
     ],
 )
 def test_gates_judge_the_evaluation(entries: list[Any], first: bool, outcome: str, reason: str) -> None:
-    found = scored(*entries, first=first)
-    assert (found.outcome, found.reason) == (outcome, reason)
+    result = scored(*entries, first=first)
+    assert (result.outcome, result.reason) == (outcome, reason)
 
 
 def test_figures_and_matrix_are_kept() -> None:
     matrix = {"labels": ["cat", "dog"], "counts": [[5, 1], [0, 7]], "note": "x"}
     full = {"uri": "s3://reports/1.json", "digest": "sha256:" + "a" * 64}
-    found = scored(
+    result = scored(
         figure(**SURE, standardError=0.25, candidateStandardError="1e-3"), confusionMatrix=matrix, fullReport=full
     )
-    assert [one.wire() for one in found.figures] == [
+    assert [one.wire() for one in result.figures] == [
         {
             "name": "accuracy",
             "slice": "",
@@ -272,14 +272,14 @@ def test_figures_and_matrix_are_kept() -> None:
             "candidateStandardError": "0.001",
         }
     ]
-    assert found.full_report is not None
-    assert found.full_report.wire() == full
-    assert found.confusion_matrix == {"labels": ["cat", "dog"], "counts": [[5, 1], [0, 7]]}
+    assert result.full_report is not None
+    assert result.full_report.wire() == full
+    assert result.confusion_matrix == {"labels": ["cat", "dog"], "counts": [[5, 1], [0, 7]]}
 
 
 def test_a_figure_with_many_digits_is_kept_as_a_version_takes_it() -> None:
-    found = scored(figure("0." + "9" * 60, "0.9" + "0" * 60), first=False)
-    assert [(one.candidate, one.serving) for one in found.figures] == [("1.0000000000000000", "0.90000000000000000")]
+    result = scored(figure("0." + "9" * 60, "0.9" + "0" * 60), first=False)
+    assert [(one.candidate, one.serving) for one in result.figures] == [("1.0000000000000000", "0.90000000000000000")]
 
 
 @pytest.mark.parametrize(
@@ -296,11 +296,11 @@ def test_a_figure_with_many_digits_is_kept_as_a_version_takes_it() -> None:
         {"labels": [str(n) for n in range(65)], "counts": [[0] * 65] * 65},
     ],
 )
-def test_a_matrix_that_cannot_be_read_is_left_out_and_decides_nothing(matrix: Any) -> None:
-    found = scored(figure(**SURE), confusionMatrix=matrix)
-    assert found.outcome == "Pass"
-    assert found.confusion_matrix is None
-    assert "confusionMatrix was left out" in found.message
+def test_invalid_matrix_is_left_out_and_decides_nothing(matrix: Any) -> None:
+    result = scored(figure(**SURE), confusionMatrix=matrix)
+    assert result.outcome == "Pass"
+    assert result.confusion_matrix is None
+    assert "confusionMatrix was left out" in result.message
 
 
 ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=20)
@@ -329,12 +329,12 @@ def writable(**members: Any) -> None:
 )
 @UNTIMED
 def test_whatever_a_training_reports_is_kept_bounded_or_refused(report: Any) -> None:
-    found = trained(report)
-    if isinstance(found, ReportRefused):
-        assert len(found.message) <= 1024
-        found.message.encode()
+    result = trained(report)
+    if isinstance(result, ReportRefused):
+        assert len(result.message) <= 1024
+        result.message.encode()
     else:
-        writable(result=found)
+        writable(result=result)
 
 
 @given(
@@ -342,24 +342,24 @@ def test_whatever_a_training_reports_is_kept_bounded_or_refused(report: Any) -> 
 )
 @UNTIMED
 def test_whatever_a_data_check_reports_is_kept_bounded_or_refused(report: Any) -> None:
-    found = stage_reports.read_data_check_report(report)
-    if isinstance(found, ReportRefused):
-        found.message.encode()
+    result = stage_reports.read_data_check_report(report)
+    if isinstance(result, ReportRefused):
+        result.message.encode()
     else:
-        writable(checks=found.checks, profile=found.profile)
+        writable(checks=result.checks, profile=result.profile)
 
 
 @given(
     st.one_of(
         JSON,
         st.tuples(st.lists(JSON | almost(figure(n=3)), max_size=4), JSON).map(
-            lambda told: {"metrics": told[0], "confusionMatrix": told[1]}
+            lambda pair: {"metrics": pair[0], "confusionMatrix": pair[1]}
         ),
     ),
     st.booleans(),
 )
 @UNTIMED
 def test_whatever_an_evaluation_reports_is_judged(report: Any, first: bool) -> None:
-    found = stage_reports.read_evaluation_report(report, [gate(min="0.9", minDelta="0", slices=["day"])], first=first)
-    assert found.message
-    writable(figures=found.figures, confusion_matrix=found.confusion_matrix, message=found.message)
+    result = stage_reports.read_evaluation_report(report, [gate(min="0.9", minDelta="0", slices=["day"])], first=first)
+    assert result.message
+    writable(figures=result.figures, confusion_matrix=result.confusion_matrix, message=result.message)

@@ -56,8 +56,8 @@ def test_none_lets_go_what_came_before_the_grace() -> None:
 def test_years_of_minutes_are_caught_up_by_the_newest_hundred() -> None:
     minutes = trigger("* * * * *", catchUp="All")
     now = at("2026-11-01T00:00")
-    found = schedule.list_due_times(minutes, at("2016-11-01T00:00"), now)
-    assert found == tuple(now - timedelta(minutes=99 - n) for n in range(100))
+    result = schedule.list_due_times(minutes, at("2016-11-01T00:00"), now)
+    assert result == tuple(now - timedelta(minutes=99 - n) for n in range(100))
 
 
 def test_a_clock_that_went_back_fires_nothing() -> None:
@@ -85,20 +85,20 @@ def test_a_clock_that_went_back_fires_nothing() -> None:
 def test_a_time_that_is_skipped_or_comes_twice_fires_once(
     zone: str, cron: str, begin: str, end: str, fires: list[str]
 ) -> None:
-    found = schedule.list_due_times(trigger(cron, zone, catchUp="All"), at(begin), at(end))
-    assert listed(found) == fires
+    result = schedule.list_due_times(trigger(cron, zone, catchUp="All"), at(begin), at(end))
+    assert listed(result) == fires
 
 
 @pytest.mark.parametrize(("zone", "change"), [("Europe/Berlin", "2026-10-25"), ("Europe/Berlin", "2026-03-29")])
 @pytest.mark.parametrize("cron", ["30 2 * * *", "0 2,3 * * *", "*/20 2 * * *", "0 */2 * * *", "15 1-4 * * *"])
 def test_looking_often_fires_what_looking_once_fires(zone: str, change: str, cron: str) -> None:
     often, now, end = trigger(cron, zone, catchUp="All"), at(change) - DAY, at(change) + DAY
-    once, found = schedule.list_due_times(often, now, end), []
+    once, result = schedule.list_due_times(often, now, end), []
     while now < end:
-        found += schedule.list_due_times(often, now, now + timedelta(minutes=7))
+        result += schedule.list_due_times(often, now, now + timedelta(minutes=7))
         now += timedelta(minutes=7)
-    assert tuple(time for time in found if time <= end) == once
-    assert len(set(found)) == len(found)
+    assert tuple(time for time in result if time <= end) == once
+    assert len(set(result)) == len(result)
 
 
 @given(
@@ -130,9 +130,9 @@ def test_what_is_due_is_what_follows_step_by_step(cron: str, zone: str, begin: d
 )
 def test_a_schedule_that_never_comes_is_told_and_fires_nothing(cron: str, zone: str, said: str) -> None:
     now = at("2026-11-01T00:00")
-    found = schedule.find_schedule_problem(trigger(cron, zone), now)
-    assert found is not None
-    assert found.startswith(said)
+    result = schedule.find_schedule_problem(trigger(cron, zone), now)
+    assert result is not None
+    assert result.startswith(said)
     assert schedule.list_due_times(trigger(cron, zone), now - DAY, now) == ()
     assert schedule.next_time(trigger(cron, zone), now) is None
 

@@ -25,13 +25,13 @@ HOUR = timedelta(hours=1)
 UNTIMED = settings(deadline=None, max_examples=300)
 
 
-def policy(*told: dict[str, Any]) -> RetrainingPolicySpec:
+def policy(*raw: dict[str, Any]) -> RetrainingPolicySpec:
     run = {
         "dataset": {"uri": "s3://data/digits/"},
         "train": {"job": {"template": {}}},
         "output": {"uri": "s3://models/digits", "format": {"name": "sklearn"}},
     }
-    return RetrainingPolicySpec.model_validate({"modelRef": {"name": "digits"}, "triggers": list(told), "run": run})
+    return RetrainingPolicySpec.model_validate({"modelRef": {"name": "digits"}, "triggers": list(raw), "run": run})
 
 
 def status(*entries: dict[str, Any]) -> RetrainingPolicyStatus:
@@ -60,19 +60,19 @@ def daily(**more: Any) -> dict[str, Any]:
         ({"name": "daily", "identity": "2027-01-01T03:00:00Z"}, NOW - 900 * HOUR, []),
     ],
 )
-def test_times_count_from_the_one_that_was_handled_and_never_from_before_the_policy(
+def test_times_count_from_handled_one_and_policy_creation(
     entry: dict[str, Any] | None, created: datetime, fires: list[str]
 ) -> None:
     known = status(entry) if entry is not None else status()
-    found = triggers.fire_schedules(policy(daily(catchUp="All")), known, created, NOW)
-    assert [firing.identity for firing in found] == fires
-    assert all(firing.at.strftime("%Y-%m-%dT%H:%M:%SZ") == firing.identity and firing.waits for firing in found)
+    result = triggers.fire_schedules(policy(daily(catchUp="All")), known, created, NOW)
+    assert [firing.identity for firing in result] == fires
+    assert all(firing.at.strftime("%Y-%m-%dT%H:%M:%SZ") == firing.identity and firing.waits for firing in result)
 
 
 def test_times_of_several_schedules_come_in_their_order() -> None:
     spec = policy(daily(catchUp="All"), {"name": "hourly", "schedule": {"cron": "0 */12 * * *", "catchUp": "All"}})
-    found = triggers.fire_schedules(spec, status(), NOW - 24 * HOUR, NOW)
-    assert [firing.trigger for firing in found] == ["hourly", "daily", "hourly"]
+    result = triggers.fire_schedules(spec, status(), NOW - 24 * HOUR, NOW)
+    assert [firing.trigger for firing in result] == ["hourly", "daily", "hourly"]
 
 
 @pytest.mark.parametrize(
@@ -96,8 +96,8 @@ def test_age_fires_once_for_each_span_that_the_version_has_served(
     spec = policy({"name": "old", "age": {"after": "10h"}})
     since = datetime(2026, 11, 1, tzinfo=UTC)
     known = status({"name": "old", "identity": identity}) if identity else status()
-    found = triggers.fire_ages(spec, known, "digits-1", since, since + hours * HOUR)
-    assert [firing.identity for firing in found] == ([fires] if fires else [])
+    result = triggers.fire_ages(spec, known, "digits-1", since, since + hours * HOUR)
+    assert [firing.identity for firing in result] == ([fires] if fires else [])
 
 
 def test_without_a_serving_version_nothing_is_old() -> None:
@@ -127,18 +127,18 @@ def test_a_long_name_of_a_version_is_hashed_and_still_counted() -> None:
         ({"below": "0"}, [0.0, -0.0, -1e-300], [0, 0, 1]),
     ],
 )
-def test_looks_in_a_row_are_counted_and_one_without_an_answer_begins_anew(
+def test_value_without_an_answer_restarts_the_breach_streak(
     limit: dict[str, str], values: list[float | None], rows: list[int]
 ) -> None:
     trigger = PrometheusTrigger.model_validate({"query": "drift", **limit})
-    row, found = 0, []
+    row, result = 0, []
     for value in values:
         row = triggers.update_breach_streak(trigger, row, value)
-        found.append(row)
-    assert found == rows
+        result.append(row)
+    assert result == rows
 
 
-def test_the_firing_of_a_query_says_value_and_limit_and_is_counted() -> None:
+def test_firing_of_a_query_has_value_limit_and_count() -> None:
     trigger = PrometheusTrigger.model_validate({"query": "drift", "above": "0.2", "consecutive": 2})
     assert [triggers.is_breached(trigger, row) for row in (0, 1, 2, 3)] == [False, False, True, True]
     firing = triggers.fire_breach("drift", trigger, 0.31, 4, NOW)
@@ -146,7 +146,7 @@ def test_the_firing_of_a_query_says_value_and_limit_and_is_counted() -> None:
     assert firing.message == "the query returned 0.31, above 0.2, 2 consecutive times"
 
 
-def test_the_first_fingerprint_is_how_the_data_was_and_another_one_fires() -> None:
+def test_only_a_fingerprint_after_the_first_fires() -> None:
     trigger = DataTrigger.model_validate({"uri": "s3://data/digits/"})
 
     def last(identity: str | None, at: datetime = NOW) -> TriggerStatus:
@@ -170,7 +170,7 @@ def test_the_first_fingerprint_is_how_the_data_was_and_another_one_fires() -> No
 
 
 @pytest.mark.parametrize(
-    ("told", "now", "then"),
+    ("raw", "now", "then"),
     [
         ([daily()], NOW, datetime(2026, 11, 5, 3, tzinfo=UTC)),
         ([daily(), {"name": "old", "age": {"after": "10h"}}], NOW, datetime(2026, 11, 4, 20, tzinfo=UTC)),
@@ -180,10 +180,10 @@ def test_the_first_fingerprint_is_how_the_data_was_and_another_one_fires() -> No
     ],
 )
 def test_the_next_look_is_the_first_time_that_something_can_fire(
-    told: list[dict[str, Any]], now: datetime, then: datetime | None
+    raw: list[dict[str, Any]], now: datetime, then: datetime | None
 ) -> None:
     since = datetime(2026, 11, 4, 10, tzinfo=UTC)
-    assert triggers.next_firing_time(policy(*told), status(), since, NOW - 900 * HOUR, now) == then
+    assert triggers.next_firing_time(policy(*raw), status(), since, NOW - 900 * HOUR, now) == then
 
 
 def hook(source: str = "Alertmanager", **labels: str) -> WebhookTrigger:
@@ -208,8 +208,8 @@ def body(*entries: Any, **more: Any) -> dict[str, Any]:
 
 def test_an_alert_that_several_replicas_repeat_is_one() -> None:
     again = alert(startsAt="2026-11-04T11:00:00.123456+01:00", annotations={})
-    found = triggers.parse_alerts("drift", hook(), body(alert(), alert(), again))
-    assert found == (
+    result = triggers.parse_alerts("drift", hook(), body(alert(), alert(), again))
+    assert result == (
         (
             "c0ffee 2026-11-04T10:00:00.123456+00:00",
             "alert Drift fires since 2026-11-04T10:00:00Z (trigger drift): inputs have moved",
@@ -232,14 +232,14 @@ def test_alerts_that_fire_and_have_the_labels_are_taken(entry: Any, labels: dict
     assert len(triggers.parse_alerts("drift", hook(**labels), body(entry))) == taken
 
 
-def test_another_beginning_is_another_alert_and_a_hundred_are_taken() -> None:
+def test_other_start_is_another_alert_and_a_hundred_are_accepted() -> None:
     many = [alert(startsAt=f"2026-11-04T10:{n // 60:02}:{n % 60:02}Z") for n in range(150)]
-    found = triggers.parse_alerts("drift", hook(), body(*many))
-    assert len({identity for identity, _ in found}) == len(found) == 100
+    result = triggers.parse_alerts("drift", hook(), body(*many))
+    assert len({identity for identity, _ in result}) == len(result) == 100
 
 
 @pytest.mark.parametrize(
-    ("told", "said"),
+    ("raw", "message"),
     [
         ([], "the body must be a JSON object"),
         ({}, '"version" of the body'),
@@ -255,9 +255,9 @@ def test_another_beginning_is_another_alert_and_a_hundred_are_taken() -> None:
         (body(alert(fingerprint="\ud800")), "alerts[0].fingerprint"),
     ],
 )
-def test_what_is_no_request_of_alertmanager_is_refused_naming_the_member(told: Any, said: str) -> None:
-    with pytest.raises(InvalidEventError, match=said.replace("[", r"\[").replace(".", r"\.")):
-        triggers.parse_alerts("drift", hook(), told)
+def test_invalid_alertmanager_request_is_refused_by_member(raw: Any, message: str) -> None:
+    with pytest.raises(InvalidEventError, match=message.replace("[", r"\[").replace(".", r"\.")):
+        triggers.parse_alerts("drift", hook(), raw)
 
 
 EVENT = {"specversion": "1.0", "id": "7", "source": "/data/digits", "type": "dev.data.landed", "rows": 12, "last": True}
@@ -287,18 +287,18 @@ def test_events_with_the_attributes_are_taken(labels: dict[str, str], taken: int
 
 def test_source_and_id_make_the_identity_however_they_are_cut() -> None:
     pairs = [("a b", "c"), ("a", "b c"), ("a", "b"), ("x" * 300, "1"), ("x" * 300, "2")]
-    found = {
+    result = {
         triggers.parse_cloud_event(
             "e", hook("CloudEvents"), STRUCTURED, json.dumps({**EVENT, "source": s, "id": i}).encode()
         )[0][0]
         for s, i in pairs
     }
-    assert len(found) == len(pairs)
-    assert all(len(identity) <= 253 for identity in found)
+    assert len(result) == len(pairs)
+    assert all(len(identity) <= 253 for identity in result)
 
 
 @pytest.mark.parametrize(
-    ("headers", "told", "said"),
+    ("headers", "raw", "message"),
     [
         ({}, b"{}", "no CloudEvent"),
         (STRUCTURED, b"", "the body is no JSON"),
@@ -312,9 +312,9 @@ def test_source_and_id_make_the_identity_however_they_are_cut() -> None:
         (binary(**{"ce-id": "%00"}), b"", "id must be a text"),
     ],
 )
-def test_what_is_no_event_is_refused_naming_the_attribute(headers: dict[str, str], told: bytes, said: str) -> None:
-    with pytest.raises(InvalidEventError, match=said):
-        triggers.parse_cloud_event("landed", hook("CloudEvents"), headers, told)
+def test_invalid_event_is_refused_naming_the_attribute(headers: dict[str, str], raw: bytes, message: str) -> None:
+    with pytest.raises(InvalidEventError, match=message):
+        triggers.parse_cloud_event("landed", hook("CloudEvents"), headers, raw)
 
 
 ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=20)
@@ -332,30 +332,30 @@ def almost(whole: dict[str, Any]) -> st.SearchStrategy[dict[str, Any]]:
 
 @given(st.one_of(JSON, almost(body(alert())), almost(alert()).map(lambda entry: body(entry))))
 @UNTIMED
-def test_whatever_comes_as_alerts_is_understood_or_refused(told: Any) -> None:
+def test_any_alerts_are_parsed_or_refused(raw: Any) -> None:
     try:
-        found = triggers.parse_alerts("drift", hook(model="digits"), told)
+        result = triggers.parse_alerts("drift", hook(model="digits"), raw)
     except InvalidEventError:
         return
-    sound(found)
+    sound(result)
 
 
 @given(
     st.dictionaries(st.sampled_from(["content-type", *binary()]), ANY_TEXT, max_size=4).map(lambda w: {**binary(), **w})
     | st.just(STRUCTURED),
-    st.binary(max_size=50) | st.one_of(JSON, almost(EVENT)).map(lambda told: json.dumps(told).encode()),
+    st.binary(max_size=50) | st.one_of(JSON, almost(EVENT)).map(lambda raw: json.dumps(raw).encode()),
 )
 @UNTIMED
-def test_whatever_comes_as_an_event_is_understood_or_refused(headers: dict[str, str], told: bytes) -> None:
+def test_any_event_is_parsed_or_refused(headers: dict[str, str], raw: bytes) -> None:
     try:
-        found = triggers.parse_cloud_event("landed", hook("CloudEvents"), headers, told)
+        result = triggers.parse_cloud_event("landed", hook("CloudEvents"), headers, raw)
     except InvalidEventError:
         return
-    sound(found)
+    sound(result)
 
 
-def sound(found: tuple[tuple[str, str], ...]) -> None:
-    for identity, message in found:
+def sound(result: tuple[tuple[str, str], ...]) -> None:
+    for identity, message in result:
         assert 0 < len(identity) <= 253
         assert 0 < len(message) <= 1024
         (identity + message).encode()

@@ -57,7 +57,7 @@ def test_nothing_is_wrong_with(spec: RolloutPolicySpec) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spec", "told"),
+    ("spec", "expected"),
     [
         (policy(freeze=[{"schedule": "0 18 31 2 *", "duration": "1h"}]), "spec.freeze[0].schedule: 0 18 31 2 * is no"),
         (policy(freeze=[{"schedule": "99 18 * * *", "duration": "1h"}]), "spec.freeze[0].schedule"),
@@ -116,8 +116,8 @@ def test_nothing_is_wrong_with(spec: RolloutPolicySpec) -> None:
         (ab_test(ERRORS, QUERY, winner="q", duration="29m", interval="1m"), "29m has fewer than 30 looks"),
     ],
 )
-def test_what_is_wrong_names_its_field(spec: RolloutPolicySpec, told: str) -> None:
-    assert any(told in text for text in find_problems(spec)), find_problems(spec)
+def test_problem_names_its_field(spec: RolloutPolicySpec, expected: str) -> None:
+    assert any(expected in text for text in find_problems(spec)), find_problems(spec)
 
 
 @pytest.mark.parametrize(
@@ -134,14 +134,14 @@ def test_what_is_wrong_names_its_field(spec: RolloutPolicySpec, told: str) -> No
     ],
 )
 def test_the_requests_that_a_policy_takes(spec: RolloutPolicySpec, rate: str) -> None:
-    found = assess_decidability(spec)
-    assert found.rate is not None
-    assert format_rate(found.rate) == rate
-    assert found.decidable == (float(rate) <= 20)
+    result = assess_decidability(spec)
+    assert result.rate is not None
+    assert format_rate(result.rate) == rate
+    assert result.decidable == (float(rate) <= 20)
 
 
 @pytest.mark.parametrize(
-    ("spec", "reason", "told"),
+    ("spec", "reason", "expected"),
     [
         (policy(deadline="4m"), "NeverDecidable", "spec.deadline: the holds together are 4m, and the deadline is 4m"),
         (
@@ -171,16 +171,16 @@ def test_the_requests_that_a_policy_takes(spec: RolloutPolicySpec, rate: str) ->
         ),
     ],
 )
-def test_what_is_not_decided_in_time(spec: RolloutPolicySpec, reason: str, told: str) -> None:
-    found = assess_decidability(spec)
-    assert (found.decidable, found.reason) == (False, reason)
-    assert told in found.message
-    assert (found.rate is None) == (reason == "NeverDecidable")
+def test_policy_not_decided_in_time(spec: RolloutPolicySpec, reason: str, expected: str) -> None:
+    result = assess_decidability(spec)
+    assert (result.decidable, result.reason) == (False, reason)
+    assert expected in result.message
+    assert (result.rate is None) == (reason == "NeverDecidable")
 
 
 def test_the_deadline_that_is_named_is_enough() -> None:
-    found = assess_decidability(policy(ERRORS, SLOW, deadline="7m"))
-    deadline = found.message.split("would have to be ")[1].split(";")[0]
+    result = assess_decidability(policy(ERRORS, SLOW, deadline="7m"))
+    deadline = result.message.split("would have to be ")[1].split(";")[0]
     assert assess_decidability(policy(ERRORS, SLOW, deadline=deadline)).decidable
 
 
@@ -247,8 +247,8 @@ NO_ROOM = [
 
 @pytest.mark.parametrize(("case", "metric", "warned"), NO_ROOM, ids=[case for case, *_ in NO_ROOM])
 def test_a_margin_without_room_for_bursts_is_warned_of(case: str, metric: Object, warned: bool) -> None:
-    found = list(find_warnings(policy(metric)))
-    assert len(found) == warned
-    for text in found:
+    result = list(find_warnings(policy(metric)))
+    assert len(result) == warned
+    for text in result:
         assert text.startswith(f"spec.analysis.metrics[{metric['name']}].margin: {metric['margin']} leaves no room")
         assert "write burst" in text

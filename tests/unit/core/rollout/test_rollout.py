@@ -32,7 +32,7 @@ def up(revision: Revision, pods: int = 1, of: int = 1) -> RevisionView:
     return RevisionView(revision, replicas=of, ready=pods, available=pods, started=NOW - timedelta(minutes=1))
 
 
-def world(
+def observation(
     *views: RevisionView, target: Revision | None = NEW, named: Revision | None = OLD, **more: object
 ) -> Observation:
     base = Observation(
@@ -48,154 +48,154 @@ def world(
 CASES = [
     (
         "a first version: it is run and named at once, since nobody is served by anything else",
-        world(target=NEW, named=None, serving=None, traffic=TrafficView()),
+        observation(target=NEW, named=None, serving=None, traffic=TrafficView()),
         State.PROGRESSING,
         Reason.WAITING_FOR_PODS,
         [EnsureRevision(NEW), SetTraffic(TrafficSplit.all_to(NEW))],
     ),
     (
         "a new version: it comes up beside the old one, which keeps the traffic",
-        world(up(OLD)),
+        observation(up(OLD)),
         State.PROGRESSING,
         Reason.WAITING_FOR_PODS,
         [EnsureRevision(OLD), SetTraffic(TrafficSplit.all_to(OLD)), EnsureRevision(NEW)],
     ),
     (
         "half of the new pods answer: traffic stays",
-        world(up(OLD), up(NEW, 1, 2), replicas=2),
+        observation(up(OLD), up(NEW, 1, 2), replicas=2),
         State.PROGRESSING,
         Reason.WAITING_FOR_PODS,
         [EnsureRevision(OLD), SetTraffic(TrafficSplit.all_to(OLD)), EnsureRevision(NEW)],
     ),
     (
         "the new pods answer: traffic moves",
-        world(up(OLD), up(NEW)),
+        observation(up(OLD), up(NEW)),
         State.PROMOTING,
         Reason.WAITING_FOR_ROUTE,
         [EnsureRevision(OLD), EnsureRevision(NEW), SetTraffic(TrafficSplit.all_to(NEW))],
     ),
     (
         "the gateway lags: the old revision stays",
-        world(up(OLD), up(NEW), named=NEW, traffic=TrafficView(frozenset({"new"}))),
+        observation(up(OLD), up(NEW), named=NEW, traffic=TrafficView(frozenset({"new"}))),
         State.PROMOTING,
         Reason.ROUTE_NOT_PROGRAMMED,
         [EnsureRevision(NEW), SetTraffic(TrafficSplit.all_to(NEW))],
     ),
     (
         "traffic has just moved: the old revision stays for the settle time",
-        world(up(OLD), up(NEW), named=NEW, serving=ServingRevision(NEW, NOW - timedelta(seconds=4))),
+        observation(up(OLD), up(NEW), named=NEW, serving=ServingRevision(NEW, NOW - timedelta(seconds=4))),
         State.SUCCEEDED,
         Reason.SERVING,
         [EnsureRevision(NEW), SetTraffic(TrafficSplit.all_to(NEW))],
     ),
     (
         "traffic has settled: the old revision leaves",
-        world(up(OLD), up(NEW), named=NEW, serving=ServingRevision(NEW, NOW - timedelta(seconds=5))),
+        observation(up(OLD), up(NEW), named=NEW, serving=ServingRevision(NEW, NOW - timedelta(seconds=5))),
         State.SUCCEEDED,
         Reason.SERVING,
         [EnsureRevision(NEW), SetTraffic(TrafficSplit.all_to(NEW)), RemoveRevision(OLD)],
     ),
     (
         "the new version serves alone",
-        world(up(NEW), named=NEW, serving=ServingRevision(NEW, NOW - timedelta(hours=1))),
+        observation(up(NEW), named=NEW, serving=ServingRevision(NEW, NOW - timedelta(hours=1))),
         State.SUCCEEDED,
         Reason.SERVING,
         [EnsureRevision(NEW), SetTraffic(TrafficSplit.all_to(NEW))],
     ),
     (
         "a third version supersedes the second: the second leaves, the first keeps the traffic",
-        world(up(OLD), up(NEW, 0), target=THIRD),
+        observation(up(OLD), up(NEW, 0), target=THIRD),
         State.PROGRESSING,
         Reason.WAITING_FOR_PODS,
         [EnsureRevision(OLD), SetTraffic(TrafficSplit.all_to(OLD)), EnsureRevision(THIRD), RemoveRevision(NEW)],
     ),
     (
         "the wanted version goes back to the one that serves: the candidate leaves",
-        world(up(OLD), up(NEW, 0), target=OLD),
+        observation(up(OLD), up(NEW, 0), target=OLD),
         State.SUCCEEDED,
         Reason.SERVING,
         [EnsureRevision(OLD), SetTraffic(TrafficSplit.all_to(OLD)), RemoveRevision(NEW)],
     ),
     (
         "the version that serves was deleted: its revision goes on serving",
-        world(up(OLD), target=None, problem=Problem(Reason.WAITING_FOR_VERSION, "gone")),
+        observation(up(OLD), target=None, problem=Problem(Reason.WAITING_FOR_VERSION, "gone")),
         State.PENDING,
         Reason.WAITING_FOR_VERSION,
         [EnsureRevision(OLD), SetTraffic(TrafficSplit.all_to(OLD))],
     ),
     (
         "a child's name is taken: what serves is kept, nothing else happens",
-        world(up(OLD), up(NEW), problem=Problem(Reason.NAME_TAKEN, "taken", stalled=True)),
+        observation(up(OLD), up(NEW), problem=Problem(Reason.NAME_TAKEN, "taken", stalled=True)),
         State.PENDING,
         Reason.NAME_TAKEN,
         [EnsureRevision(OLD), SetTraffic(TrafficSplit.all_to(OLD))],
     ),
     (
         "the new pods fail: the rollout stalls with their reason, the old revision keeps the traffic",
-        world(up(OLD), replace(up(NEW, 0), failure=PodFailure(Reason.MODEL_LOAD_FAILED, "exit 1"))),
+        observation(up(OLD), replace(up(NEW, 0), failure=PodFailure(Reason.MODEL_LOAD_FAILED, "exit 1"))),
         State.PROGRESSING,
         Reason.MODEL_LOAD_FAILED,
         [EnsureRevision(OLD), SetTraffic(TrafficSplit.all_to(OLD)), EnsureRevision(NEW)],
     ),
     (
         "the new pods are never ready: the rollout stalls at startTimeout, and they go on trying",
-        world(up(OLD), replace(up(NEW, 0), started=NOW - timedelta(minutes=11))),
+        observation(up(OLD), replace(up(NEW, 0), started=NOW - timedelta(minutes=11))),
         State.PROGRESSING,
         Reason.START_TIMEOUT,
         [EnsureRevision(OLD), SetTraffic(TrafficSplit.all_to(OLD)), EnsureRevision(NEW)],
     ),
     (
         "all pods of what serves are gone: that is an illness, not a rollout",
-        world(up(NEW, 0), named=NEW, serving=ServingRevision(NEW, NOW - timedelta(hours=1))),
+        observation(up(NEW, 0), named=NEW, serving=ServingRevision(NEW, NOW - timedelta(hours=1))),
         State.SUCCEEDED,
         Reason.SERVING,
         [EnsureRevision(NEW), SetTraffic(TrafficSplit.all_to(NEW))],
     ),
     (
         "a first version that never worked gives way to the next at once",
-        world(up(OLD, 0), target=NEW, named=OLD, serving=None),
+        observation(up(OLD, 0), target=NEW, named=OLD, serving=None),
         State.PROGRESSING,
         Reason.WAITING_FOR_PODS,
         [EnsureRevision(NEW), SetTraffic(TrafficSplit.all_to(NEW))],
     ),
     (
         "status was lost in a restore: pods that answer keep the traffic",
-        world(up(OLD), up(NEW, 0), named=OLD, serving=None),
+        observation(up(OLD), up(NEW, 0), named=OLD, serving=None),
         State.PROGRESSING,
         Reason.WAITING_FOR_PODS,
         [EnsureRevision(OLD), EnsureRevision(NEW)],
     ),
     (
         "the way to what serves is lost while a candidate comes up: it is made again",
-        world(up(OLD), up(NEW, 0), named=None),
+        observation(up(OLD), up(NEW, 0), named=None),
         State.PROGRESSING,
         Reason.WAITING_FOR_PODS,
         [EnsureRevision(OLD), SetTraffic(TrafficSplit.all_to(OLD)), EnsureRevision(NEW)],
     ),
     (
         "somebody made traffic name a revision that isn't there: it comes back to what serves",
-        world(up(OLD), up(NEW, 0), named=THIRD),
+        observation(up(OLD), up(NEW, 0), named=THIRD),
         State.PROGRESSING,
         Reason.WAITING_FOR_PODS,
         [EnsureRevision(OLD), SetTraffic(TrafficSplit.all_to(OLD)), EnsureRevision(NEW)],
     ),
     (
         "the new pods die before the gateway was seen to follow: traffic goes back to those that answer",
-        world(up(OLD), up(NEW, 0), named=NEW),
+        observation(up(OLD), up(NEW, 0), named=NEW),
         State.PROGRESSING,
         Reason.WAITING_FOR_PODS,
         [EnsureRevision(OLD), SetTraffic(TrafficSplit.all_to(OLD)), EnsureRevision(NEW)],
     ),
     (
         "nobody answers: traffic isn't moved to and fro",
-        world(up(OLD, 0), up(NEW, 0), named=NEW),
+        observation(up(OLD, 0), up(NEW, 0), named=NEW),
         State.PROGRESSING,
         Reason.WAITING_FOR_PODS,
         [EnsureRevision(NEW)],
     ),
     (
         "the version that serves and the way to it are gone: both are had again",
-        world(
+        observation(
             replace(up(OLD, 0), replicas=None), target=None, named=None, problem=Problem(Reason.WAITING_FOR_VERSION, "")
         ),
         State.PENDING,
@@ -204,14 +204,14 @@ CASES = [
     ),
     (
         "suspended: nothing is done",
-        world(up(OLD), up(NEW), suspended=True),
+        observation(up(OLD), up(NEW), suspended=True),
         State.PROMOTING,
         Reason.WAITING_FOR_ROUTE,
         [],
     ),
     (
         "replicas 0: there is nothing to wait for",
-        world(up(OLD, 0, 0), up(NEW, 0, 0), replicas=0),
+        observation(up(OLD, 0, 0), up(NEW, 0, 0), replicas=0),
         State.PROMOTING,
         Reason.WAITING_FOR_ROUTE,
         [EnsureRevision(OLD), EnsureRevision(NEW), SetTraffic(TrafficSplit.all_to(NEW))],
@@ -231,12 +231,12 @@ def test_every_row_of_the_table_is_reached_by_a_case() -> None:
     assert reached == {rule.name for rule in unmanaged.ROWS}
 
 
-def test_a_revision_serves_only_once_it_is_named_confirmed_and_ready() -> None:
-    ready = world(up(OLD), up(NEW), named=NEW)
+def test_revision_serves_once_named_confirmed_and_ready() -> None:
+    ready = observation(up(OLD), up(NEW), named=NEW)
     assert confirm_serving(ready, None) == ServingRevision(NEW, NOW)
     unconfirmed = replace(ready, traffic=replace(ready.traffic, confirmed=False))
     assert confirm_serving(unconfirmed, None) == ready.serving
-    unready = world(up(OLD), up(NEW, 1, 2), named=NEW, replicas=2)
+    unready = observation(up(OLD), up(NEW, 1, 2), named=NEW, replicas=2)
     assert confirm_serving(unready, None) == unready.serving
 
 

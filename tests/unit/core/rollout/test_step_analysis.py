@@ -24,17 +24,17 @@ def levels(name: str, *metrics: dict[str, Any], **spec: Any) -> tuple[float, flo
     policy = RolloutPolicySpec.model_validate({**wire, **spec})
     steps = compile_steps(policy.strategy)
     asked = step_analysis.metrics_for_step(policy, steps[0])
-    found = step_analysis.error_levels(policy, steps, asked, next(metric for metric in asked if metric.name == name))
-    return found.passes, found.fails
+    result = step_analysis.error_levels(policy, steps, asked, next(metric for metric in asked if metric.name == name))
+    return result.passes, result.fails
 
 
-def test_all_looks_before_the_deadline_share_the_level_of_a_jobs_figure() -> None:
+def test_all_measurements_share_the_level_of_a_job_figure() -> None:
     assert levels("score", SCORE) == pytest.approx((0.05 / 6, 0.05 / 6))
     assert levels("score", SCORE, deadline="2h") == pytest.approx((0.05 / 12, 0.05 / 12))
     assert levels("score", {**SCORE, "confidence": "0.9"}) == pytest.approx((0.1 / 6, 0.1 / 6))
 
 
-def test_a_jobs_figure_shares_the_error_of_a_fail_with_shares_of_requests() -> None:
+def test_job_figure_shares_the_error_level_with_request_shares() -> None:
     alone, together = levels("errors", ERRORS), levels("errors", ERRORS, SCORE)
     assert together == pytest.approx((alone[0], alone[1] / 2))
     assert levels("score", ERRORS, SCORE) == pytest.approx((0.05 / 6, 0.05 / 12))
@@ -44,7 +44,7 @@ def test_a_value_without_error_shares_nothing() -> None:
     assert levels("errors", ERRORS, SIZE) == pytest.approx(levels("errors", ERRORS))
 
 
-def test_a_pass_that_was_written_before_keeps_its_blocks_at_the_transition() -> None:
+def test_recorded_pass_keeps_its_blocks_at_the_transition() -> None:
     begin = datetime(2026, 12, 1, tzinfo=UTC)
     look = begin + timedelta(minutes=1)
     step = StepStatus(index=0, kind="weight", weight=10, started_at=begin, confirmed_at=begin)

@@ -1,1 +1,1 @@
-"""Decisions of retraining: when a run begins, what a run does next, and what its results come to."""
+"""Decisions of retraining: the start of runs, their next state and actions, and their results."""

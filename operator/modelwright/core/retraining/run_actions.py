@@ -1,4 +1,4 @@
-"""Actions on a TrainingRun, as data; `reconcile` carries them out."""
+"""Actions on a TrainingRun, and the decision that holds them, as data; `reconcile` carries them out."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""How a Model moves from the revision that serves to the one that is wanted."""
+"""Decisions of rollouts: the moves of a Model from its serving revision to its target."""

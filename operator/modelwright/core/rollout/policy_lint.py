@@ -100,16 +100,16 @@ def _check_test_duration(analysis: api.Analysis, test: api.ABTest) -> Iterator[s
     nothing."""
     if NEEDED_POINTS * parse_duration(analysis.interval) > parse_duration(test.duration):
         yield (
-            f"spec.strategy.abTest.duration: {test.duration} has fewer than {NEEDED_POINTS} looks, one each "
+            f"spec.strategy.abTest.duration: {test.duration} has fewer than {NEEDED_POINTS} measurements, one each "
             f"{analysis.interval} (spec.analysis.interval), which a query needs to prove a winner"
         )
 
 
 def _check_unused_analysis(policy: api.RolloutPolicySpec, steps: tuple[RolloutStep, ...]) -> Iterator[str]:
-    looked_at = any(
+    is_used = any(
         not m.dry_run for step in steps if not step.is_promotion for m in step_analysis.metrics_for_step(policy, step)
     )
-    if policy.analysis is not None and not looked_at:
+    if policy.analysis is not None and not is_used:
         yield (
             "spec.analysis is never used: in no step does the candidate answer requests that a metric without "
             "dryRun judges; leave it out, or add such a step"
@@ -293,16 +293,16 @@ def _list_requirements(
     stage = _build_stage(policy, step)
     metrics = step_analysis.metrics_for_step(policy, step)
     return [
-        _SampleRequirement(stage, ask, index, metric.name)
+        _SampleRequirement(stage, query, index, metric.name)
         for metric in metrics
         if not metric.dry_run and api.is_share(metric) and metric is not step_analysis.winner_metric(policy)
-        for ask in _build_queries(
+        for query in _build_queries(
             metric,
             step_analysis.error_levels(policy, steps, metrics, metric),
             alone=step.weight == 100,
             mirror=step.mirror > 0,
         )
-        if not ask.versus_serving or stage.serving
+        if not query.versus_serving or stage.serving
     ]
 
 

@@ -1,4 +1,4 @@
-"""Pods and traffic that a step asks for, and whether they are there."""
+"""Pods and traffic that a step requires, and whether they are in place."""
 
 from __future__ import annotations
 

@@ -112,8 +112,8 @@ def test_nothing_is_wrong_with(spec: RolloutPolicySpec) -> None:
             "q can't decide: nothing in its query tells the revisions apart",
         ),
         (ab_test(ERRORS, P95 | {"max": "1"}, winner="p95"), "p95 can't decide"),
-        (ab_test(ERRORS, QUERY, winner="q", duration="14m"), "14m has fewer than 30 looks, one each 30s"),
-        (ab_test(ERRORS, QUERY, winner="q", duration="29m", interval="1m"), "29m has fewer than 30 looks"),
+        (ab_test(ERRORS, QUERY, winner="q", duration="14m"), "14m has fewer than 30 measurements, one each 30s"),
+        (ab_test(ERRORS, QUERY, winner="q", duration="29m", interval="1m"), "29m has fewer than 30 measurements"),
     ],
 )
 def test_problem_names_its_field(spec: RolloutPolicySpec, expected: str) -> None:

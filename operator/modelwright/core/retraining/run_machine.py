@@ -10,11 +10,20 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from modelwright.api.v1alpha1.training import RunState, TrainingRunStatus
-from modelwright.core.retraining.run_actions import RegisterVersion, ResolveData, RunDecision, StartStage, StopStage
-from modelwright.core.retraining.run_inputs import merge_parameters
+from modelwright.core.retraining.run_actions import (
+    RegisterVersion,
+    ResolveData,
+    RunAction,
+    RunDecision,
+    StartStage,
+    StopStage,
+)
+from modelwright.core.retraining.run_inputs import hash_inputs, merge_parameters
 from modelwright.core.retraining.run_observation import (
     RUN_TERMINAL_STATES,
+    STAGES_BY_STATE,
     ChildRef,
+    DataRole,
     ResolvedData,
     RunObservation,
     current_stage,
@@ -35,19 +44,25 @@ from modelwright.core.table import StateRow, trace
 __all__ = [
     "RUN_TABLE",
     "RUN_TERMINAL_STATES",
+    "STAGES_BY_STATE",
     "ChildRef",
+    "DataRole",
     "RegisterVersion",
     "ResolveData",
     "ResolvedData",
+    "RunAction",
+    "RunDecision",
     "RunObservation",
+    "RunStateRow",
     "StartStage",
     "StopStage",
     "current_stage",
     "decide_run",
+    "hash_inputs",
     "merge_parameters",
     "trace_run",
 ]
-"""The interface of the machine for reconcilers."""
+"""The interface of the machine for reconcilers and the generator of the documentation."""
 
 
 def decide_run(observed: RunObservation) -> RunDecision:

@@ -57,7 +57,7 @@ def test_it_becomes_ready_and_writes_nothing_but_its_lease(plane: Server, tmp_pa
     writes = {(e["verb"], e["objectRef"]["resource"]) for e in asked if is_write(e)}
     assert writes == {("create", "leases"), ("update", "leases")}
     assert not [e for e in asked if e["userAgent"].startswith("kopf") and e["verb"] not in ("get", "list", "watch")]
-    assert 'modelwright_sweeps_total{result="ok"}' in metrics
+    assert 'modelwright_resyncs_total{result="ok"}' in metrics
     assert "modelwright_leader 1.0" in metrics
     lines = log_lines(log)
     assert all({"time", "level", "logger", "message"} <= line.keys() for line in lines), "every line is JSON"

@@ -1,4 +1,4 @@
-"""The runbooks, walked through: each command by which a page has somebody look is run as it stands there."""
+"""The runbooks: each command in a page's section Diagnosis runs as it is written there."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ READERS = (("MODEL", "told"), ("OLD", "told-1"), ("NEW", "told-2"), ('"level": "
 
 
 def looks(page: Path) -> list[str]:
-    """Commands of the section Look, but those that name an object which isn't here."""
-    text = page.read_text().partition("## Look\n")[2].partition("\n## ")[0]
+    """Commands of the section Diagnosis, except those that name an object which doesn't exist here."""
+    text = page.read_text().partition("## Diagnosis\n")[2].partition("\n## ")[0]
     return [each for each in re.findall(r"`(kubectl [^`]+)`", text) if "NAME" not in each and "..." not in each]
 
 

@@ -226,11 +226,11 @@ async def watched(folder: Path) -> AsyncIterator[Place]:
             if number == 2:
                 await work()
             await targets.ask(session, 20 * number, f"mlserver-{number}.txt")
-            looks = REGISTRY.get_sample_value("modelwright_look_duration_seconds_count") or 0
+            looks = REGISTRY.get_sample_value("modelwright_measurement_duration_seconds_count") or 0
             await seen("sum(traefik_service_requests_total)", requests_in_all)
             await seen('sum(rest_server_requests_total{path=~".*/infer"})', answers_in_all)
             await seen('sum(modelwright_observed_requests_total{result="observed"})', number)
-            await seen("sum(modelwright_look_duration_seconds_count)", looks)
+            await seen("sum(modelwright_measurement_duration_seconds_count)", looks)
         yield Place(urls[0], urls[1], session)
 
 

@@ -47,8 +47,8 @@ def test_an_alert_says_what_is_the_matter_and_has_a_page_that_says_what_to_do(ru
     assert rule["annotations"].keys() == {"summary", "runbook", "description"}
     page = (ROOT / rule["annotations"]["runbook"]).read_text()
     assert page.startswith(f"# {rule['alert']}\n")
-    assert "## Look" in page
-    assert "## Do" in page
+    assert "## Diagnosis" in page
+    assert "## Resolution" in page
 
 
 def test_there_is_no_page_without_an_alert() -> None:

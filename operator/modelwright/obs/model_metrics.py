@@ -13,19 +13,19 @@ from modelwright.obs.metrics import REGISTRY
 
 ENDED = Counter(
     "modelwright_rollouts_ended_total",
-    "Rollouts that have ended, by outcome (the state they ended in) and reason.",
+    "Rollouts that have ended, by outcome (their final state) and reason.",
     ["outcome", "reason"],
     registry=REGISTRY,
 )
 PROMOTE_SECONDS = Histogram(
-    "modelwright_rollout_promote_seconds",
-    "Time from the begin of a rollout until its candidate serves, waiting for people included.",
+    "modelwright_rollout_promotion_duration_seconds",
+    "Time from the start of a rollout until its candidate serves, including the wait for approvals.",
     buckets=(30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400, 43200, 86400, 259200, 604800),
     registry=REGISTRY,
 )
 ROLLBACK_SECONDS = Histogram(
-    "modelwright_rollout_rollback_seconds",
-    "Time from turning back until what served before has all requests, as written: whole seconds.",
+    "modelwright_rollout_rollback_duration_seconds",
+    "Time from the start of a rollback until the serving revision has all requests, in whole seconds.",
     buckets=(1, 2, 3, 5, 10, 20, 30, 60, 120, 300, 600),
     registry=REGISTRY,
 )
@@ -81,7 +81,7 @@ class ModelCollector(Collector):
         )
         weight = GaugeMetricFamily(
             "modelwright_model_weight",
-            "Percent of the callers' requests that a revision gets, as configured.",
+            "Configured share of the callers' requests for a revision, in percent.",
             labels=[*place, "version", "revision"],
         )
         info = GaugeMetricFamily(
@@ -89,13 +89,13 @@ class ModelCollector(Collector):
         )
         verdict = GaugeMetricFamily(
             "modelwright_rollout_verdict",
-            "Numbers of the last look at a metric of a live rollout: candidate and serving (estimates), low and high "
-            "(interval of what is judged) and limit.",
+            "Numbers of the last measurement of a metric of a live rollout: candidate and serving (estimates), low and "
+            "high (interval of the judged value) and limit.",
             labels=[*place, "metric", "value"],
         )
         outcome = GaugeMetricFamily(
             "modelwright_rollout_outcome",
-            "1 for the outcome of the last look at a metric of a live rollout.",
+            "1 for the outcome of the last measurement of a metric of a live rollout.",
             labels=[*place, "metric", "outcome"],
         )
         for labels, metrics in list(self._models.items()):

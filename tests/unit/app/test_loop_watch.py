@@ -14,7 +14,7 @@ from tests.lib.loops import none_holds_the_loop
 
 
 def longest(clock: str) -> float:
-    return metrics.REGISTRY.get_sample_value("modelwright_event_loop_longest_stand_seconds", {"clock": clock}) or 0.0
+    return metrics.REGISTRY.get_sample_value("modelwright_event_loop_longest_block_seconds", {"clock": clock}) or 0.0
 
 
 async def test_a_stand_is_kept_for_a_minute_or_two_by_wall_and_cpu() -> None:

@@ -46,7 +46,7 @@ def test_a_unit_follows_from_the_name() -> None:
     assert units["modelwright_api_limiter_wait_seconds_total"] == "seconds"
     assert units["modelwright_store_bytes"] == "bytes"
     assert units["modelwright_model_weight"] == "percent"
-    assert units["modelwright_sweeps_total"] == "count"
+    assert units["modelwright_resyncs_total"] == "count"
 
 
 def test_every_metric_has_a_help_text() -> None:

@@ -26,6 +26,15 @@ from modelwright.core.analysis.comparison_summary import (
     RowAgreement,
 )
 
+_LATENCY_METRICS = (
+    ("modelwright_comparer_response_duration_seconds", "Time to a response."),
+    (
+        "modelwright_comparer_answer_seconds",
+        "Former name of modelwright_comparer_response_duration_seconds; the next release removes it.",
+    ),
+)
+"""Queries of policies may use the former name for one more release."""
+
 
 class PairCounts:
     """Counts requests that were bad at both revisions, or at only one of them."""
@@ -148,9 +157,14 @@ class ComparisonStats(Collector):
         answers.add_metric(["agree"], self.agreeing)
         answers.add_metric(["differ"], self.answers - self.agreeing)
         yield answers
-        mismatches = _create_counter("mismatches", "Answers of the candidate that differ as a whole.", "what")
+        # The label `what` is the former name of `type`; queries may use it for one more release.
+        mismatches = CounterMetricFamily(
+            "modelwright_comparer_mismatches",
+            "Responses of the candidate that differ as a whole, by type.",
+            labels=["type", "what"],
+        )
         for name, count in self.mismatches.items():
-            mismatches.add_metric([name], count)
+            mismatches.add_metric([name, name], count)
         yield mismatches
         errors = _create_counter("errors", "Requests that a revision failed to answer.", "revision")
         for side, count in self.errors.items():
@@ -169,12 +183,11 @@ class ComparisonStats(Collector):
             for at, count in _split_paired(paired):
                 slow.add_metric([bound, at], count)
         yield slow
-        latency = HistogramMetricFamily(
-            "modelwright_comparer_answer_seconds", "Time to an answer.", labels=["revision"]
-        )
-        for side, measured in (("serving", summary.latency.serving), ("candidate", summary.latency.candidate)):
-            latency.add_metric([side], list(measured.buckets), measured.sum)
-        yield latency
+        for name, text in _LATENCY_METRICS:
+            latency = HistogramMetricFamily(name, text, labels=["revision"])
+            for side, measured in (("serving", summary.latency.serving), ("candidate", summary.latency.candidate)):
+                latency.add_metric([side], list(measured.buckets), measured.sum)
+            yield latency
         differences = HistogramMetricFamily(
             "modelwright_comparer_difference", "How far apart numbers of the two answers are.", labels=["kind"]
         )

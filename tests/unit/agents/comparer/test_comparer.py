@@ -356,6 +356,7 @@ async def test_metrics_and_probes() -> None:
             text = await response.text()
     assert 'modelwright_comparer_requests_total{result="compared"} 1.0' in text
     assert 'modelwright_comparer_rows_total{result="agree"} 2.0' in text
+    assert 'modelwright_comparer_response_duration_seconds_count{revision="candidate"} 1.0' in text
     assert 'modelwright_comparer_answer_seconds_count{revision="candidate"} 1.0' in text
 
 

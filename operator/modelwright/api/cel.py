@@ -1,4 +1,4 @@
-"""Markers that state a rule once, for pydantic and for the CRD: CEL rules, list types, open objects, cut texts."""
+"""Markers that define a rule once, for pydantic and for the CRD: CEL rules, list types, open objects, cut texts."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ LIST_MAP_KEYS = "x-kubernetes-list-map-keys"
 PRESERVE = "x-kubernetes-preserve-unknown-fields"
 INT_OR_STRING = "x-kubernetes-int-or-string"
 NAMED_OBJECT = "x-modelwright-names"
-"""Mark of a field in a schema of the types; no CRD has it."""
+"""Keyword that marks a field in a type's schema; no CRD has it."""
 
 
 def validation_error(message: str, field_path: str = "") -> PydanticCustomError:
-    """A pydantic error whose text is `message` alone; `field_path` (".metadata.name") says where below the value."""
-    # Braces would be read as places to fill in.
+    """Return a pydantic error with only `message` as text; `field_path` (".metadata.name") is relative to the value."""
+    # Braces in the message would be read as placeholders.
     return PydanticCustomError("rule", "{text}", {"text": message, "field_path": field_path})
 
 
@@ -30,7 +30,7 @@ def validation_error(message: str, field_path: str = "") -> PydanticCustomError:
 class Cel:
     """A CEL rule of the CRD and the same rule in Python.
 
-    `check` gets the parsed value and says whether it is good; a rule that needs `oldSelf` has none.
+    `check` gets the parsed value and returns whether it is valid; a rule that needs `oldSelf` has none.
     """
 
     rule: str
@@ -45,7 +45,7 @@ class Cel:
         return value
 
     def to_rule(self) -> dict[str, str]:
-        """The rule as an entry of x-kubernetes-validations."""
+        """Return the rule as an entry of x-kubernetes-validations."""
         entry = {"rule": self.rule, "message": self.message}
         if self.field_path:
             entry["fieldPath"] = self.field_path
@@ -80,7 +80,7 @@ class ListType:
             return value
         seen: set[Any] = set()
         for index, item in enumerate(value):
-            # On the wire and in Python these keys are spelled the same: none has two words.
+            # These keys have the same spelling in JSON and in Python, because each is one word.
             key = tuple(getattr(item, name) for name in self.keys) if self.keys else item
             if key in seen:
                 raise validation_error("duplicate entry", f"[{index}]")
@@ -100,7 +100,7 @@ class ListType:
 
 @dataclass(frozen=True)
 class Open:
-    """An object whose fields the API server keeps unseen; they are checked when what is rendered from it is applied."""
+    """An object whose fields the API server stores unchecked; it checks them when the rendered objects are applied."""
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         json_schema = {key: value for key, value in handler(schema).items() if key != "additionalProperties"}
@@ -110,12 +110,12 @@ class Open:
 
 @dataclass(frozen=True)
 class NamedObject:
-    """What a field names or holds, so that admission asks its writer's right to it: `crd/rights.py` makes the policies.
+    """The object that a field names or contains; admission checks its author's right to it (`admission_policies.py`).
 
-    `what`: a ServiceAccount, Secret or Claim (PersistentVolumeClaim) by name; an open PodTemplate (its `spec` is
-    one of a pod), PodSpec, Container, list of Volumes, or Manifest of another kind; Nothing, where the name of a
+    `kind`: a ServiceAccount, Secret or Claim (PersistentVolumeClaim) by name; an open PodTemplate (its `spec` is
+    a pod's), PodSpec, Container, list of Volumes, or Manifest of another kind; Nothing, where the name of a
     field suggests more, with `why`. `pvc`: only addresses pvc://<claim>/... name a claim. `beside`: fields that
-    decide where a Secret goes, in the same object or, with "../", in the one above.
+    decide where a Secret is sent, in the same object or, with "../", in the one above.
     """
 
     kind: Literal[
@@ -136,7 +136,7 @@ class Cut:
     limit: int
 
     def cut_text(self, value: str) -> str:
-        """`value`, or its beginning with an ellipsis."""
+        """Return `value`, or its start with an ellipsis."""
         return value if len(value) <= self.limit else value[: self.limit - 1] + "…"
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:

@@ -1,4 +1,4 @@
-"""Base classes and small types that all kinds of the API share, and how an object of the wire is parsed."""
+"""Base classes and small types that all kinds of the API share, and the parser of their objects."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from modelwright.api.cel import VALIDATIONS, Cel, Cut, IntOrString, Open, valida
 from modelwright.api.names import API_VERSION
 
 MAX_OPEN_MEMBERS = 1024
-"""Members that an object of another API may have."""
+"""Largest number of members of an object of another API."""
 DNS_LABEL = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 DNS_SUBDOMAIN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
 HOSTNAME = r"^(\*\.)?[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
@@ -43,7 +43,7 @@ RFC3339 = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})
 
 
 def pattern_rule(pattern: str, message: str) -> Cel:
-    """A rule that the whole text matches `pattern` (the common part of RE2 and Python), refused with `message`."""
+    """Return a rule that the whole text matches `pattern` (in the common syntax of RE2 and Python), or `message`."""
     compiled = re.compile(pattern.removeprefix("^").removesuffix("$"))
     return Cel(f"self.matches(r'{pattern}')", message, lambda value: compiled.fullmatch(value) is not None)
 
@@ -75,7 +75,7 @@ class Wire(BaseModel):
         return json_schema
 
     def wire(self) -> dict[str, Any]:
-        """This object as it stands on the wire: camelCase keys, no absent members, defaults written out."""
+        """Return this object in JSON form: camelCase keys, no absent members, defaults written out."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
@@ -86,7 +86,7 @@ class OpenWire(Wire):
 
 
 class StatusWire(Wire):
-    """A part of a status. A newer operator may have written it: what is unknown is dropped, never refused.
+    """A part of a status. A newer operator may have written it: unknown members are dropped, never refused.
 
     `Resource.parse` also drops the members of a status that are not understood.
     """
@@ -142,27 +142,27 @@ Quantity = Annotated[
 Port = Annotated[int, Strict(), Field(ge=1, le=65535)]
 
 StatusText = Annotated[str, Cut(4096)]
-"""A text of a status for people."""
+"""A long text of a status."""
 ShortStatusText = Annotated[str, Cut(253)]
-"""A name or word of a status."""
+"""A name or short value of a status."""
 StatusInt = Annotated[int, Field(ge=0, le=2**31 - 1)]
 
 MAX_AUTHORS = 16
-"""So many people are named as authors of one object at most."""
+"""Largest number of authors named for one object."""
 _CHANGED_BY_DESCRIPTION = (
-    "Who answers for the content as it stands, as the API server knows them. Admission demands the writer's own name "
-    "whenever this or {what} changes, unless the writer has the verb `attribute` on the object. Needed only where a "
-    "RolloutPolicy asks for approval: without it the author is unknown, and nobody is a second person."
+    "Who is responsible for the current content, as the API server knows them. Admission demands the writer's own "
+    "name whenever this or {what} changes, unless the writer has the verb `attribute` on the object. Needed only where "
+    "a RolloutPolicy requires approval: without it the author is unknown, and no approval counts."
 )
 
 
 def changed_by_field(what: str) -> Any:
-    """spec.changedBy of a kind; `what` names the content that it is about."""
+    """Build spec.changedBy of a kind; `what` names the content that it covers."""
     return Field(default=None, description=_CHANGED_BY_DESCRIPTION.format(what=what))
 
 
 MAX_POLICY_BYTES = 128 << 10
-"""What the spec of a policy may have as compact JSON: each rollout and each run keeps a copy."""
+"""Largest spec of a policy in bytes of compact JSON: each rollout and each run keeps a copy."""
 
 INT64_MAX = 2**53
 """Bound of 64-bit integers: the largest that every JSON reader keeps exactly."""
@@ -172,7 +172,7 @@ _DURATION_PART = re.compile(r"([0-9]+)(ms|h|m|s)")
 
 
 def parse_duration(duration: str) -> float:
-    """Seconds of a duration such as "10m" or "1h30m"; ValueError when it is none."""
+    """Return the seconds of a duration such as "10m" or "1h30m"; ValueError when it is none."""
     if not re.fullmatch(DURATION.removeprefix("^").removesuffix("$"), duration):
         raise ValueError(f'"{duration}" is not a duration such as 10m or 1h30m (units h, m, s, ms)')
     return sum(int(number) * _UNIT_SECONDS[unit] for number, unit in _DURATION_PART.findall(duration))
@@ -185,7 +185,7 @@ class LocalObjectReference(Wire):
 
 
 class OwnerReference(BaseModel):
-    """The members of metadata.ownerReferences that are looked at."""
+    """The members of metadata.ownerReferences that the operator uses."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", alias_generator=to_camel, validate_by_name=True)
     api_version: str = ""
@@ -196,7 +196,7 @@ class OwnerReference(BaseModel):
 
 
 class ObjectMeta(BaseModel):
-    """The members of metadata that are looked at. The API server has checked them; they are not checked again."""
+    """The members of metadata that the operator uses. The API server has checked them; they are not checked again."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", alias_generator=to_camel, validate_by_name=True)
     name: str
@@ -212,11 +212,11 @@ class ObjectMeta(BaseModel):
 
 
 TOO_LARGE_KEY = "tooLarge"
-"""Member of an object that was not read whole, beside metadata and status: why not."""
+"""Member that says why an object was not read whole, beside metadata and status."""
 
 
 class InvalidObject(ValueError):
-    """An object of the wire that its type refuses; the text names the object, each field and what is wrong."""
+    """An object that its type refuses; the text names the object, each field and its problem."""
 
     def __init__(self, name: str, problems: tuple[tuple[str, str], ...]) -> None:
         self.name = name
@@ -225,7 +225,7 @@ class InvalidObject(ValueError):
 
     @property
     def message(self) -> str:
-        """The fields and what is wrong with each, without the object's name."""
+        """The fields and their problems, without the object's name."""
         return "; ".join(f"{path}: {text}" if path else text for path, text in self.problems)
 
 
@@ -235,16 +235,16 @@ def _format_path(location: tuple[int | str, ...], below: str) -> str:
 
 
 def list_problems(error: ValidationError) -> tuple[tuple[str, str], ...]:
-    """(path on the wire, what is wrong) of each error that pydantic found."""
-    found = []
+    """Return (JSON path, problem) of each error that pydantic found."""
+    entries = []
     for entry in error.errors(include_url=False):
         context = entry.get("ctx") or {}
-        found.append((_format_path(entry["loc"], str(context.get("field_path", ""))), entry["msg"]))
-    return tuple(found)
+        entries.append((_format_path(entry["loc"], str(context.get("field_path", ""))), entry["msg"]))
+    return tuple(entries)
 
 
 def _drop_bad_status(obj: Mapping[str, Any], error: ValidationError) -> Mapping[str, Any]:
-    """`obj` without the members of its status that `error` is about."""
+    """Return `obj` without the members of its status that `error` is about."""
     status = obj.get("status")
     if not isinstance(status, Mapping):
         return obj
@@ -254,7 +254,7 @@ def _drop_bad_status(obj: Mapping[str, Any], error: ValidationError) -> Mapping[
 
 
 def _size_problem(obj: Mapping[str, Any], spec_bytes: int | None) -> tuple[str, str] | None:
-    """(path, what is wrong) of an object that is too large to be read."""
+    """Return (path, problem) of an object that is too large to be read."""
     if TOO_LARGE_KEY in obj:
         return "", str(obj[TOO_LARGE_KEY])
     if spec_bytes is None:
@@ -271,20 +271,20 @@ def _format_object_name(kind: str, obj: Mapping[str, Any]) -> str:
 
 
 class Resource(Wire):
-    """An object of our API with metadata; its spec and status are added by each kind."""
+    """An object of the API with metadata; each kind adds its spec and status."""
 
     model_config = ConfigDict(extra="ignore")
     __spec_bytes__: ClassVar[int | None] = None
-    """How many bytes the spec may have as compact JSON; None where only what etcd takes bounds it."""
+    """Largest spec in bytes of compact JSON; None where only etcd's limit bounds it."""
     api_version: str = API_VERSION
     kind: str = ""
     metadata: ObjectMeta
 
     @classmethod
     def parse(cls, obj: Mapping[str, Any]) -> Self:
-        """The typed form of an object as the API server gives it; InvalidObject when its spec is refused.
+        """Parse an object as the API server gives it; InvalidObject when its spec is refused.
 
-        Members of the status that are not understood are left out: a newer operator may have written them.
+        Members of the status that cannot be parsed are left out: a newer operator may have written them.
         """
         if (why := _size_problem(obj, cls.__spec_bytes__)) is not None:
             raise InvalidObject(_format_object_name(cls.__name__, obj), (why,))

@@ -1,4 +1,4 @@
-"""The Condition type, and the pure rule by which conditions are set."""
+"""The Condition type and the pure functions that read and set conditions."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class ConditionType(StrEnum):
     STALLED = "Stalled"
     AVAILABLE = "Available"
     MONITORED = "Monitored"
-    """Of a Model with spec.monitoring: whether its requests are watched for drift."""
+    """Of a Model with spec.monitoring: whether its requests are monitored for drift."""
     VERIFIED = "Verified"
     """Of a ModelVersion whose Model has spec.signatures: whether a key of the Model has signed it."""
     DECIDABLE = "Decidable"
-    """Of a RolloutPolicy: whether the requests that are to be expected decide it in time."""
+    """Of a RolloutPolicy: whether the expected requests decide it in time."""
     EVIDENCE_ASKED = "EvidenceAsked"
-    """Of a RolloutPolicy, and of a Model and a ModelRollout that go by one: whether anything but time decides."""
+    """Of a RolloutPolicy, and of its Models and ModelRollouts: whether anything other than time decides."""
     ENDPOINT_APPLIED = "EndpointApplied"
     """Of a Model with requestTimeout or filters of spec.endpoint: whether its route has them."""
 
@@ -41,10 +41,10 @@ class Condition(StatusWire):
     )
     status: Annotated[str, Cut(7)] = Field(description="True, False or Unknown.")
     reason: Annotated[str, Cut(63)] = Field(description="Why, as one of the documented reasons.")
-    message: StatusText = Field(default="", description="Why, for people; names the field or object concerned.")
+    message: StatusText = Field(default="", description="Why, as text; names the field or object concerned.")
     last_transition_time: Timestamp = Field(description="When status last changed, UTC.")
     observed_generation: int = Field(
-        default=0, ge=0, le=INT64_MAX, description="metadata.generation of the object this was said about."
+        default=0, ge=0, le=INT64_MAX, description="metadata.generation that this is about."
     )
 
 
@@ -52,12 +52,12 @@ Conditions = Annotated[tuple[Condition, ...], Field(max_length=16), ListType("ma
 
 
 def find_condition(conditions: Iterable[Condition], type_: str) -> Condition | None:
-    """The condition of this type, if there is one."""
+    """Return the condition of this type, if there is one."""
     return next((condition for condition in conditions if condition.type == type_), None)
 
 
 def is_true(conditions: Iterable[Condition], type_: str) -> bool:
-    """True when the condition of this type is there and its status is True."""
+    """Return whether the condition of this type exists and its status is True."""
     condition = find_condition(conditions, type_)
     return condition is not None and condition.status == "True"
 
@@ -72,18 +72,18 @@ def with_condition(
     generation: int,
     now: datetime,
 ) -> tuple[Condition, ...]:
-    """`conditions` with this one set in its place; `status` None is Unknown, `now` must have a time zone.
+    """Return `conditions` with this one set in its place; `status` None is Unknown, `now` must have a time zone.
 
-    lastTransitionTime is `now` only when the status differs from what it was; otherwise it stays.
+    lastTransitionTime is `now` only when the status changes; otherwise it is kept.
     """
-    word = "Unknown" if status is None else str(status)
+    new_status = "Unknown" if status is None else str(status)
     old = find_condition(conditions, type_)
     new = Condition(
         type=type_,
-        status=word,
+        status=new_status,
         reason=str(reason),
         message=message,
-        last_transition_time=old.last_transition_time if old is not None and old.status == word else now,
+        last_transition_time=old.last_transition_time if old is not None and old.status == new_status else now,
         observed_generation=generation,
     )
     if old is None:

@@ -1,4 +1,4 @@
-"""What a kind says about its CustomResourceDefinition beside its fields."""
+"""Metadata of a kind's CustomResourceDefinition: names, columns and subresources."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Column:
     wide: bool = False
 
     def to_printer_column(self) -> dict[str, str | int]:
-        """The column as an entry of additionalPrinterColumns."""
+        """Return the column as an entry of additionalPrinterColumns."""
         entry: dict[str, str | int] = {
             "name": self.name,
             "type": self.type,
@@ -30,7 +30,7 @@ class Column:
 
 
 READY_COLUMN = Column(
-    "Ready", '.status.conditions[?(@.type=="Ready")].status', "Whether what is wanted is what there is."
+    "Ready", '.status.conditions[?(@.type=="Ready")].status', "Whether the actual state matches the spec."
 )
 REASON_COLUMN = Column("Reason", '.status.conditions[?(@.type=="Ready")].reason', "Why it is ready or not.", wide=True)
 AGE_COLUMN = Column("Age", ".metadata.creationTimestamp", "Time since it was created.", type="date")
@@ -38,14 +38,14 @@ AGE_COLUMN = Column("Age", ".metadata.creationTimestamp", "Time since it was cre
 
 @dataclass(frozen=True)
 class Scale:
-    """Fields behind the /scale subresource: by them `kubectl scale` and autoscalers know any kind."""
+    """Fields of the /scale subresource, which `kubectl scale` and autoscalers use for any kind."""
 
     spec_replicas: str
     status_replicas: str
     selector: str
 
     def to_subresource(self) -> dict[str, str]:
-        """The entry of a CRD's subresources."""
+        """Return the entry of a CRD's subresources."""
         return {
             "specReplicasPath": self.spec_replicas,
             "statusReplicasPath": self.status_replicas,

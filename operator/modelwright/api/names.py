@@ -1,4 +1,4 @@
-"""Names, labels, annotations and field managers that Modelwright puts on objects, and the pure rules that make them."""
+"""Names, labels, annotations and field managers of Modelwright's objects, and the pure functions that build them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LABEL_SHARD: Final = f"{GROUP}/shard"
 """On a Namespace: the shard whose operator works there. On a Lease: the shard that its holder leads."""
 LABEL_TRIGGER: Final = f"{GROUP}/trigger"
 LABEL_DATA_POLL: Final = f"{GROUP}/look"
-"""Name of the CronJob whose pod looks at data, on that pod."""
+"""On the pod of a data trigger: the name of its CronJob."""
 ROLE_SERVING: Final = "serving"
 ROLE_RESOLVE: Final = "resolve"
 ROLE_COMPARER: Final = "comparer"
@@ -38,26 +38,26 @@ ROLE_TRAINING: Final = "training"
 ROLE_DATA_POLL: Final = "look"
 ROLE_CLAIM: Final = "claim"
 ROLE_POLICY: Final = "policy"
-"""Of a ControllerRevision that holds the policy of rollouts or runs."""
+"""Role of a ControllerRevision that holds the policy of rollouts or runs."""
 REPORTING_ROLES: Final = (ROLE_RESOLVE, ROLE_TRAINING, ROLE_DATA_POLL)
-"""Roles of pods whose termination message is a result: they are watched."""
+"""Roles of pods whose termination message is a result; the operator watches these pods."""
 MANAGED_SELECTOR: Final = f"{LABEL_MANAGED_BY}={MANAGED_BY}"
 """Label selector that finds every child object of the operator."""
 
 COPY_TOKEN_HEADER: Final = "Modelwright-Copy-Token"  # noqa: S105 - a name
-"""Header that a route sets on the requests that it copies, so that the comparer and the observer know them."""
+"""Header that a route sets on copied requests, by which the comparer and the observer recognise them."""
 ANNOTATION_VERSION_NAME: Final = f"{GROUP}/version-name"
 """Full name of the ModelVersion, because a label value holds at most 63 characters."""
 ANNOTATION_INSTALL: Final = f"{GROUP}/install"
 """On the claim of a namespace: which install works there."""
 ANNOTATION_CONTENDER: Final = f"{GROUP}/asked-by"
-"""On the claim of a namespace: which other install asks whether that one is still there."""
+"""On the claim of a namespace: another install that checks whether the first still works there."""
 ANNOTATION_INPUTS: Final = f"{GROUP}/inputs"
 """On the pods of a TrainingRun: inputs.json, which the downward API puts into a file."""
 ANNOTATION_VERIFIED: Final = f"{GROUP}/verified"
 """On a shipped runtime: "true" when the project's tests run it, "false" when only its schema was checked."""
 ANNOTATION_HELPER_PODS: Final = f"{GROUP}/helper-pods"
-"""On what makes pods beside serving ones: a hash of how the administrator places and sizes them."""
+"""On controllers of helper pods: a hash of the administrator's placement and sizes."""
 
 MODEL_NAME_MAX: Final = 50
 """Longest Model name: leaves room for "-<revision hash>" within the 63 characters of a Service name."""
@@ -74,12 +74,12 @@ MODEL_CONTAINER: Final = "model"
 
 
 def short_hash(text: str, length: int = HASH_LENGTH) -> str:
-    """Lower-case base32 of the sha256 of `text`, cut to `length` characters (5 bits each, at most 52)."""
+    """Return the lower-case base32 of the sha256 of `text`, cut to `length` characters (5 bits each, at most 52)."""
     return base64.b32encode(hashlib.sha256(text.encode()).digest()).decode().lower()[:length]
 
 
 def content_hash(value: Any, length: int = HASH_LENGTH) -> str:
-    """Hash of a JSON value that does not depend on the order of keys.
+    """Hash a JSON value, independent of the order of keys.
 
     Raises TypeError when `value` holds something JSON has no form for, and ValueError for NaN or infinity.
     """
@@ -88,9 +88,9 @@ def content_hash(value: Any, length: int = HASH_LENGTH) -> str:
 
 
 def label_value(name: str) -> str:
-    """`name` as a label value: itself up to 63 characters, else its beginning, an underscore and a hash.
+    """Return `name` as a label value: itself up to 63 characters, else its start, an underscore and a hash.
 
-    No Kubernetes object name holds an underscore, so a cut value never equals another object's uncut one.
+    No Kubernetes object name contains an underscore, so a cut value never equals another object's uncut one.
     """
     if len(name) <= LABEL_VALUE_MAX:
         return name
@@ -107,33 +107,33 @@ def cut_with_hash(prefix: str, limit: int, *identity: str, length: int = HASH_LE
 
 
 def revision_name(model: str, revision: str) -> str:
-    """Name of everything that belongs to one revision: ControllerRevision, Deployment, Service, PDB, HPA."""
+    """Return the name of everything that belongs to one revision: ControllerRevision, Deployment, Service, PDB, HPA."""
     return f"{model}-{revision}"
 
 
 def comparer_name(model: str) -> str:
-    """Name of the Deployment and Service that compare the answers of two revisions while a rollout mirrors requests."""
+    """Return the name of the Deployment and Service of the comparer, which runs during mirror steps."""
     return f"{model}-comparer"
 
 
 def observer_name(model: str) -> str:
-    """Name of the Deployment and Service that count what a Model is asked and answers, beside a reference sample."""
+    """Return the name of the Deployment and Service of the observer, which measures drift."""
     return f"{model}-observer"
 
 
 def stamped_version_name(model: str, content: Any) -> str:
-    """Name of the ModelVersion stamped from `spec.version.template`: the Model's name and a hash of `content`."""
+    """Return the name of the ModelVersion created from `spec.version.template`: the Model's name and a content hash."""
     return f"{model}-{content_hash(content)}"
 
 
 def resolve_pod_name(version: str, uid: str) -> str:
-    """Name of the pod that resolves the digest of the ModelVersion `version` with this uid; at most 57 characters."""
+    """Return the name of the pod that resolves the digest of this ModelVersion; at most 57 characters."""
     kept = version.replace(".", "-")[:40].rstrip("-")
     return f"{kept}-resolve-{short_hash(f'{version}{chr(0)}{uid}', 8)}"
 
 
 def child_labels(*, role: str, model: str, version: str, revision: str | None = None) -> dict[str, str]:
-    """Labels of a child object; `version` is the full name of the ModelVersion and is cut here."""
+    """Return the labels of a child object; `version` is the full name of the ModelVersion and is cut here."""
     labels = {
         LABEL_MANAGED_BY: MANAGED_BY,
         LABEL_MODEL: label_value(model),
@@ -146,10 +146,10 @@ def child_labels(*, role: str, model: str, version: str, revision: str | None = 
 
 
 def model_labels(model: str) -> dict[str, str]:
-    """Labels of a child that belongs to the Model as a whole, whatever revision serves: its Service and its route."""
+    """Return the labels of a child of the whole Model, independent of revisions: its Service and its route."""
     return {LABEL_MANAGED_BY: MANAGED_BY, LABEL_MODEL: label_value(model)}
 
 
 def revision_selector(model: str, revision: str) -> dict[str, str]:
-    """Labels that select the pods of one revision and no others."""
+    """Return the labels that select exactly the pods of one revision."""
     return {LABEL_MODEL: label_value(model), LABEL_REVISION: revision}

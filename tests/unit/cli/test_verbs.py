@@ -132,7 +132,7 @@ def test_a_reason_is_explained_without_a_cluster(
 ) -> None:
     monkeypatch.setenv("KUBECTL", "/nowhere/kubectl")
     assert plugin.main(["explain", "waitingforpods"]) == 0
-    assert capsys.readouterr().out == "WaitingForPods: The pods of the wanted revision are starting.\n"
+    assert capsys.readouterr().out == "WaitingForPods: The pods of the target revision are starting.\n"
     assert plugin.main(["explain", "WaitingForPod"]) == 1
     assert "Did you mean WaitingForPods" in capsys.readouterr().err
     assert plugin.main(["explain", "-o", "json"]) == 0

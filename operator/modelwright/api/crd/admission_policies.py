@@ -1,11 +1,11 @@
-"""The admission policies that ask a writer's right to what an object names and has made, from the marks in the types.
+"""Admission policies that check an author's rights to the objects named in a spec, built from the marks in the types.
 
-Pure: gives the objects of `manifests/policies/rights.yaml`. Two policies, because the API server bounds what one may
-cost to 28 questions about rights, and an expression to two (1.32: 10,000,000 and 1,000,000, at 350,000 for a question).
+Pure: builds the objects of `manifests/policies/rights.yaml`. There are two policies, because the API server bounds the
+cost of one to 28 checks of rights, and of an expression to two (1.32: 10,000,000 and 1,000,000, at 350,000 a check).
 
-A name in an open object (a pod template) is read as text: lists of lists can't be flattened in CEL of 1.32, joined
-texts can. Lines are `<field> <name>[ <address>]`. Names and addresses of objects that exist hold neither blanks nor
-line ends, and what has another type than the field of core/v1 is skipped: no pod can be made of it.
+A name in an open object (a pod template) is read as text: CEL of 1.32 can't flatten lists of lists, but can join
+texts. Lines are `<field> <name>[ <address>]`. Names and addresses of existing objects contain neither blanks nor
+line ends, and a value of another type than the field of core/v1 is skipped: no pod can be created from it.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ Path = tuple[str, ...]
 
 MAX_ACCOUNTS = 6
 MAX_OTHER_NAMES = 7
-"""Different names that are asked one by one, of ServiceAccounts and of each other kind."""
+"""Largest number of different names that are checked one by one, of ServiceAccounts and of each other kind."""
 POLICY_NAMES = "modelwright-names"
 POLICY_MAKES = "modelwright-makes"
 _RETRAINING_PLURAL = "retrainingpolicies"
 _MALFORMED_MESSAGE = ": apiVersion, kind and a ServiceAccount must be texts, and spec an object"
 _FORBIDDEN_GROUPS = ("", GROUP, "rbac.authorization.k8s.io", "admissionregistration.k8s.io", "apiextensions.k8s.io")
 MAX_PARTS = 1000
-"""Containers, variables, volumes and their sources that are read in all pod templates of an object together: beyond it
-the API server takes seconds for one request."""
+"""Largest number of containers, variables, volumes and their sources in all pod templates of an object together:
+with more, one request takes the API server seconds."""
 _CONTAINER_LISTS = "['containers', 'initContainers', 'ephemeralContainers', 'container']"
 """Lists of containers in a pod spec; the last one stands for the container of a runtime."""
 
@@ -47,19 +47,20 @@ class MarkedField:
 
     @property
     def field(self) -> str:
-        """The path as people write it, from spec."""
+        """The path from spec in the usual notation."""
         return ".".join(("spec", *self.path)).replace(".[]", "[]")
 
 
 @cache
 def list_marked_fields() -> tuple[MarkedField, ...]:
-    """Every marked field below spec of every kind; those that name nothing too."""
-    found = []
+    """List every marked field below spec of every kind, including those that name nothing."""
+    fields = []
     for kind in KINDS:
         source = kind.model_fields["spec"].annotation.model_json_schema(by_alias=True, mode="validation")
         definitions = source.get("$defs", {})
-        found += [MarkedField(kind.__crd__.plural, path, names) for path, names in _find_marks(source, definitions, ())]
-    return tuple(found)
+        marks = _find_marks(source, definitions, ())
+        fields += [MarkedField(kind.__crd__.plural, path, target) for path, target in marks]
+    return tuple(fields)
 
 
 def _find_marks(
@@ -78,17 +79,17 @@ def _find_marks(
         yield from _find_marks(node["items"], definitions, (*path, "[]"))
 
 
-def _drop_duplicates(found: Iterator[MarkedField]) -> list[MarkedField]:
-    """Each path once: the kinds have no path in common that means another thing."""
-    return list({(mark.path, mark.target): mark for mark in found}.values())
+def _drop_duplicates(fields: Iterator[MarkedField]) -> list[MarkedField]:
+    """Keep each path once: a path that several kinds share means the same in all of them."""
+    return list({(field.path, field.target): field for field in fields}.values())
 
 
-def _fields_naming(*what: str) -> list[MarkedField]:
-    return _drop_duplicates(mark for mark in list_marked_fields() if mark.target.kind in what)
+def _fields_naming(*kinds: str) -> list[MarkedField]:
+    return _drop_duplicates(field for field in list_marked_fields() if field.target.kind in kinds)
 
 
 def build_policies() -> list[Json]:
-    """Both policies with their bindings, in the order of applying."""
+    """Build both policies with their bindings, in the order of applying."""
     return [
         _build_policy(
             POLICY_NAMES,
@@ -112,11 +113,10 @@ def _policy_metadata(name: str) -> Json:
     }
 
 
-def _build_policy(name: str, about: list[MarkedField], rules: Json) -> Json:
+def _build_policy(name: str, fields: list[MarkedField], rules: Json) -> Json:
     plurals = [kind.__crd__.plural for kind in KINDS]
-    asked = {mark.plural for mark in list_marked_fields()} & {
-        mark.plural for mark in list_marked_fields() if mark.target in {m.target for m in about}
-    }
+    targets = {field.target for field in fields}
+    checked = {field.plural for field in list_marked_fields() if field.target in targets}
     return {
         "apiVersion": "admissionregistration.k8s.io/v1",
         "kind": "ValidatingAdmissionPolicy",
@@ -129,8 +129,8 @@ def _build_policy(name: str, about: list[MarkedField], rules: Json) -> Json:
                         "apiGroups": [GROUP],
                         "apiVersions": ["*"],
                         "operations": ["CREATE", "UPDATE"],
-                        "resources": [plural for plural in plurals if plural in asked],
-                        # The server's default, written out: else every kubectl apply would report a change.
+                        "resources": [plural for plural in plurals if plural in checked],
+                        # The server's default, written out: otherwise every kubectl apply would report a change.
                         "scope": "*",
                     }
                 ]
@@ -153,10 +153,10 @@ def _build_binding(name: str) -> Json:
 
 
 def _items_expression(root: str, path: Path) -> tuple[str, str, str]:
-    """(an expression that lists what is at `path`, below `root`; the name of its variable; its field as an expression).
+    """Return an expression that lists the values at `path` below `root`, the name of its variable, and its field.
 
-    At most one list is on the way, of entries with a `name`. Everything above the last part is in the CRD's schema, so
-    that it has the type it should have.
+    The path has at most one list, of entries with a `name`. Everything above the last part is in the CRD's schema, so
+    its type is known.
     """
     if "[]" not in path:
         return f"[?{root}{''.join(f'.?{part}' for part in path)}]", "x", _quote_text(".".join(("spec", *path)))
@@ -175,7 +175,7 @@ def _quote_text(value: str) -> str:
 
 
 def _pod_specs_expression(root: str) -> str:
-    """Pod specs, and what stands for one, as {field, spec}."""
+    """Return an expression for all pod specs and their equivalents, as {field, spec}."""
     parts = []
     for mark in _fields_naming("PodTemplate", "PodSpec", "Container", "Volumes", "Manifest"):
         tail: Path = {"PodTemplate": ("spec",), "Manifest": ("spec",)}.get(mark.target.kind, ())
@@ -184,7 +184,7 @@ def _pod_specs_expression(root: str) -> str:
         spec = {
             "Container": "{'container': dyn([x])}",
             "Volumes": "{'volumes': x}",
-            # Of an object of another kind the ServiceAccount alone is read: the right to make it bounds the rest.
+            # Of an object of another kind only the ServiceAccount is read: the right to create it bounds the rest.
             "Manifest": "x.filter(k, k == 'serviceAccountName').size() > 0 ? dyn({'serviceAccountName': "
             "x.serviceAccountName}) : dyn({})",
         }.get(mark.target.kind, "x")
@@ -201,12 +201,12 @@ def _pod_specs_expression(root: str) -> str:
 
 
 def _list_or_empty(of: str, key: str) -> str:
-    """The list `of[key]`, empty when it is none."""
+    """Return an expression for the list `of[key]`, empty when it is none."""
     return f"({_quote_text(key)} in {of} && type({of}.{key}) == list ? {of}.{key} : [])"
 
 
 def _count_parts(pods: str) -> str:
-    """How many containers, variables, volumes and sources of volumes there are; of too long a list its length alone."""
+    """Return an expression that counts containers, variables, volumes and their sources; of a long list its length."""
 
     def counted(listed: str, item: str, each: str) -> str:
         long, of = f"{listed}.size() > {MAX_PARTS}", f"{listed}.filter({item}, type({item}) == map)"
@@ -226,7 +226,7 @@ def _count_parts(pods: str) -> str:
 
 
 def _has_named_member(of: str, key: str, name: str) -> str:
-    """Whether `of[key]` is an object whose `name` is a text."""
+    """Return the condition that `of[key]` is an object whose `name` is a text."""
     inner = f"{of}.{key}"
     return (
         f"{_quote_text(key)} in {of} && type({inner}) == map && {_quote_text(name)} in {inner} && "
@@ -292,7 +292,7 @@ def _pod_secret_lines(pods: str) -> str:
 
 
 def _schema_field_lines(root: str, what: str) -> str:
-    """Lines of the fields of the schema that name `what`; empty texts where they are absent."""
+    """Return an expression for the lines of schema fields that name an object of this kind; empty where absent."""
     parts = []
     for mark in _fields_naming(what):
         above, name = mark.path[:-1], mark.path[-1]
@@ -341,7 +341,8 @@ _IS_OPERATOR = (
     "&& authorizer.group('apps').resource('deployments').namespace(request.?namespace.orValue(''))"
     ".check('create').allowed()"
 )
-"""Who writes statuses and makes Deployments can have all of this in a pod already. Two questions."""
+"""Condition for the operator: a user who may write statuses and create Deployments can mount all of this anyway.
+Costs two checks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -350,7 +351,7 @@ class _RightCheck:
     variable: str
     resource: str
     verbs: tuple[str, ...]
-    """The first is asked for; another is as good for all of them."""
+    """The first is required; another one also suffices on all objects."""
     limit: int
     purpose: str
 
@@ -376,7 +377,7 @@ def _cel_variable(name: str, expression: str) -> Json:
 
 
 def _shared_variables() -> list[Json]:
-    """Variables that both policies begin with."""
+    """Return the variables that both policies start with."""
     idle = (
         f"request.resource.resource == '{_RETRAINING_PLURAL}' && request.operation == 'UPDATE'\n"
         "&& dyn(object).spec.run == dyn(oldObject).spec.run\n"
@@ -472,7 +473,7 @@ def _build_names_rules() -> Json:
 
 
 def _code_expression(pods: str) -> str:
-    """What runs in a pod: {field, code}, of those that say anything of it."""
+    """Return an expression for the code that runs in each pod, as {field, code}; pods without any are left out."""
     key = "k in c && (k in ['image', 'command', 'args', 'lifecycle']\n|| (type(c[k]) == map && 'exec' in c[k]))"
     keys = "['image', 'command', 'args', 'lifecycle', 'livenessProbe', 'readinessProbe', 'startupProbe']"
     return (

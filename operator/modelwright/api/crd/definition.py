@@ -29,11 +29,11 @@ from modelwright.api.v1alpha1 import (
 )
 
 MAX_CRD_BYTES = 100_000
-"""Largest CRD in bytes, so that client-side apply, which keeps a copy in an annotation, has room."""
+"""Largest CRD in bytes: leaves room for the copy that client-side apply keeps in an annotation."""
 
 
 class CustomResourceKind(Protocol):
-    """What a kind must bring to be turned into a CRD; the classes of `api.v1alpha1` do."""
+    """Attributes that the CRD of a kind is built from; the classes of `api.v1alpha1` have them."""
 
     __name__: str
     __crd__: CrdInfo
@@ -56,7 +56,7 @@ KINDS: Sequence[Any] = (
 
 
 def crd_file_name(kind: Any) -> str:
-    """Name of the file that holds the CRD of `kind`."""
+    """Return the name of the file with the CRD of `kind`."""
     return f"{kind.__crd__.plural}.yaml"
 
 
@@ -69,7 +69,7 @@ def _member_schema(kind: Any, name: str) -> dict[str, Any] | None:
 
 
 def build_schema(kind: Any) -> dict[str, Any]:
-    """The whole structural schema of `kind`: metadata, spec and, where it has one, status."""
+    """Build the structural schema of `kind`: metadata, spec and, if the kind has one, status."""
     info: CrdInfo = kind.__crd__
     metadata: dict[str, Any] = {"type": "object"}
     if info.name_max is not None:
@@ -82,9 +82,9 @@ def build_schema(kind: Any) -> dict[str, Any]:
     for name in ("spec", "status"):
         member = _member_schema(kind, name)
         if member is not None:
-            # What a status does not say is not known, and must not read as if it were: no defaults there.
-            told = with_defaults_described(member) if name == "spec" else without_defaults(member)
-            properties[name] = without_entry_defaults(told)
+            # A status has no defaults: an absent member is unknown, and a default would claim a value.
+            complete = with_defaults_described(member) if name == "spec" else without_defaults(member)
+            properties[name] = without_entry_defaults(complete)
     whole: dict[str, Any] = {
         "type": "object",
         "description": info.description,
@@ -97,7 +97,7 @@ def build_schema(kind: Any) -> dict[str, Any]:
 
 
 def build_crd(kind: Any) -> dict[str, Any]:
-    """The CustomResourceDefinition of `kind`; NotStructural when its types have no form in one."""
+    """Build the CustomResourceDefinition of `kind`; NotStructural when its types have no form in one."""
     info: CrdInfo = kind.__crd__
     version: dict[str, Any] = {
         "name": VERSION,

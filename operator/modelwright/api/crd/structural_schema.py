@@ -27,7 +27,7 @@ SHARED_KEYWORDS = (
     "maxProperties",
     "required",
 )
-"""What JSON Schema and the structural schema say in the same words."""
+"""Keywords that JSON Schema and the structural schema share."""
 _KEPT_KEYWORDS = (
     "type",
     "format",
@@ -53,11 +53,11 @@ _INT32_MAX = 2**31 - 1
 
 
 class NotStructural(ValueError):
-    """A type that has no form in a CRD, or lacks what every node must say; the text names the node."""
+    """A type that has no form in a CRD, or lacks a required keyword; the text names the node."""
 
 
 def build_structural_schema(model: type[BaseModel]) -> Schema:
-    """The structural schema of `model`: references inlined, no null, and every node complete.
+    """Build the structural schema of `model`: references inlined, no null, and every node complete.
 
     Raises NotStructural for a recursive type, a union, a tuple of fixed length, and for a node without type,
     description or bound.
@@ -70,7 +70,7 @@ def build_structural_schema(model: type[BaseModel]) -> Schema:
 
 
 def _drop_empty_properties(node: Any) -> Any:
-    """`node` without maps of no properties: the API server drops them, and `kubectl apply` would see a change."""
+    """Return `node` without empty `properties`: the API server drops them, and `kubectl apply` would see a change."""
     if isinstance(node, list):
         return [_drop_empty_properties(item) for item in node]
     if not isinstance(node, Mapping):
@@ -84,10 +84,10 @@ def _to_structural(
     if "$ref" in node:
         name = node["$ref"].rsplit("/", 1)[-1]
         if name in open_refs:
-            raise NotStructural(f"{path}: {name} refers to itself, which no CRD can say")
+            raise NotStructural(f"{path}: {name} refers to itself, which no CRD can express")
         target = dict(definitions[name])
         rules = [*target.get(VALIDATIONS, []), *node.get(VALIDATIONS, [])]
-        # What is said of the field goes before what is said of its type.
+        # Keywords of the field override those of its type.
         target.update({key: value for key, value in node.items() if key != "$ref"})
         if rules:
             target[VALIDATIONS] = rules
@@ -121,7 +121,7 @@ def _to_structural(
 
 
 def _set_default(schema: Schema) -> None:
-    """Keep a default of the schema only where it says something: empty lists and maps are the same as absent ones."""
+    """Drop a default that has no effect: empty lists and maps are the same as absent ones."""
     default = schema["default"]
     if isinstance(default, Mapping) and "properties" in schema:
         # The members have defaults of their own, which the API server fills in.
@@ -131,7 +131,7 @@ def _set_default(schema: Schema) -> None:
 
 
 def _without_null(node: Mapping[str, Any], path: str) -> Schema:
-    """`X or null` as X: an optional member of a CRD is left out, never null."""
+    """Return `X or null` as X: an optional member of a CRD is left out, never null."""
     members = [member for member in node["anyOf"] if member.get("type") != "null"]
     if len(members) != 1:
         raise NotStructural(f"{path}: a union has no form in a CRD; use members and a rule 'exactly one of'")
@@ -139,7 +139,7 @@ def _without_null(node: Mapping[str, Any], path: str) -> Schema:
 
 
 def _require_complete(node: Schema, path: str, *, described: bool = True) -> None:
-    """Refuse a node that leaves something open; `described` is False for entries of lists and maps."""
+    """Refuse a node without type, bound or description; `described` is False for entries of lists and maps."""
     if node.get(INT_OR_STRING):
         return
     kind = node.get("type")
@@ -171,22 +171,23 @@ def _require_complete(node: Schema, path: str, *, described: bool = True) -> Non
 
 
 def with_defaults_described(node: Schema) -> Schema:
-    """`node` with the default of each field added to its description, for readers of `kubectl explain`."""
-    told = dict(node)
-    default = told.get("default", ...)
-    if isinstance(default, str | int) and "description" in told:
+    """Return `node` with the default of each field added to its description, for `kubectl explain`."""
+    described = dict(node)
+    default = described.get("default", ...)
+    if isinstance(default, str | int) and "description" in described:
         text = str(default).lower() if isinstance(default, bool) else str(default)
-        told["description"] = f"{told['description']} Default: {text or 'empty'}."
-    if "properties" in told:
-        told["properties"] = {name: with_defaults_described(child) for name, child in told["properties"].items()}
+        described["description"] = f"{described['description']} Default: {text or 'empty'}."
+    if "properties" in described:
+        members = described["properties"].items()
+        described["properties"] = {name: with_defaults_described(child) for name, child in members}
     for key in ("items", "additionalProperties"):
-        if isinstance(told.get(key), dict):
-            told[key] = with_defaults_described(told[key])
-    return told
+        if isinstance(described.get(key), dict):
+            described[key] = with_defaults_described(described[key])
+    return described
 
 
 def without_defaults(node: Schema) -> Schema:
-    """`node` with no default anywhere."""
+    """Return `node` without any default."""
     bare = {key: value for key, value in node.items() if key != "default"}
     if "properties" in bare:
         bare["properties"] = {name: without_defaults(child) for name, child in bare["properties"].items()}
@@ -197,15 +198,15 @@ def without_defaults(node: Schema) -> Schema:
 
 
 def without_entry_defaults(node: Schema) -> Schema:
-    """`node` with no default inside of lists and maps.
+    """Return `node` without defaults inside lists and maps.
 
-    kubectl apply and Argo CD compare lists of custom resources as a whole: what the API server filled in there would
-    be a difference for ever. The types know these defaults, and the descriptions tell them.
+    kubectl apply and Argo CD compare lists of custom resources as a whole: a default that the API server filled in
+    there would be a permanent difference. The types apply these defaults, and the descriptions name them.
     """
-    kept = dict(node)
-    if "properties" in kept:
-        kept["properties"] = {name: without_entry_defaults(child) for name, child in kept["properties"].items()}
+    bare = dict(node)
+    if "properties" in bare:
+        bare["properties"] = {name: without_entry_defaults(child) for name, child in bare["properties"].items()}
     for key in ("items", "additionalProperties"):
-        if isinstance(kept.get(key), dict):
-            kept[key] = without_defaults(kept[key])
-    return kept
+        if isinstance(bare.get(key), dict):
+            bare[key] = without_defaults(bare[key])
+    return bare

@@ -1,4 +1,4 @@
-"""Approval: a person's word, for or against, on one rollout and on exactly the content it is about."""
+"""Approval: a person's decision for or against one rollout and exactly the content it moves to."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class ApprovedRollout(Wire):
 
     name: Subdomain = Field(description="Name of the ModelRollout.")
     uid: Text63 = Field(
-        description="Its metadata.uid, so that the word does not pass to a later rollout of the same name."
+        description="Its metadata.uid, so that the decision does not apply to a later rollout of the same name."
     )
 
 
@@ -66,7 +66,7 @@ class ApprovalSpec(Wire):
     __cel__: ClassVar[tuple[Cel, ...]] = (
         Cel(
             "self == oldSelf",
-            "spec of an Approval is immutable: whoever has changed their mind makes another one with decision Reject",
+            "spec of an Approval is immutable: to withdraw it, create another Approval with decision Reject",
         ),
         Cel(
             "self.decision == 'Approve' || !has(self.expiresAt)",
@@ -79,7 +79,7 @@ class ApprovalSpec(Wire):
     model_ref: LocalObjectReference = Field(description="The Model. Admission demands the verb `approve` on it.")
     rollout: ApprovedRollout = Field(description="The ModelRollout that is approved or rejected.")
     content_hash: Text63 = Field(
-        description="status.contentHash of the ModelRollout: the content that was looked at. With another one the "
+        description="status.contentHash of the ModelRollout: the content that was reviewed. If the hash differs, the "
         "Approval does not count."
     )
     decision: Decision = Field(description="Approve, or Reject: ends the rollout.")
@@ -96,12 +96,12 @@ class ApprovalSpec(Wire):
 
 
 class Approval(Resource):
-    """A person's word on one rollout."""
+    """A person's decision on one rollout."""
 
     __crd__: ClassVar[CrdInfo] = CrdInfo(
         plural="approvals",
         short_name="apv",
-        description="An Approval is a person's word, for or against, on one ModelRollout. It is bound to the uid of "
+        description="An Approval is a person's decision for or against one ModelRollout. It is bound to the uid of "
         "the rollout and to the content that it moves to; admission checks who writes it.",
         columns=(
             Column("Model", ".spec.modelRef.name", "The Model."),

@@ -1,4 +1,4 @@
-"""Where pods beside the serving ones run, and how large they are."""
+"""Placement and size of all pods other than serving pods."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ FETCH_VARIABLES = frozenset(
         "VERIFY_CACHE",
     )
 )
-"""What fetch reads; a name beside them would be a limit that is not kept."""
+"""Variables that fetch reads; it would ignore any other."""
 
 ROLE_SCAN: Final = "scan"
 ROLE_EVALUATION: Final = "evaluation"
@@ -61,7 +61,7 @@ _Quantities = Annotated[dict[str, Quantity], Field(max_length=16)]
 
 
 def variable_problem(name: str) -> str | None:
-    """Why fetch can't be given the environment variable `name`; None when it can."""
+    """Return why fetch can't be given the environment variable `name`; None when it can."""
     if not _VARIABLE_NAME.fullmatch(name):
         return f"{name!r} is no name of an environment variable"
     if name == "HOME" or (name.startswith(FETCH_PREFIX) and name not in FETCH_VARIABLES):
@@ -70,14 +70,14 @@ def variable_problem(name: str) -> str | None:
 
 
 class HelperResources(Wire):
-    """Compute resources of a container, as in a Pod. What is not named stays as it is."""
+    """Compute resources of a container, as in a Pod. Resources that are not named stay unchanged."""
 
-    requests: _Quantities = Field(default_factory=dict, description="What a node must have free, by resource.")
-    limits: _Quantities = Field(default_factory=dict, description="What the container may use at most, by resource.")
+    requests: _Quantities = Field(default_factory=dict, description="Free resources that a node must have.")
+    limits: _Quantities = Field(default_factory=dict, description="The most that the container may use, by resource.")
 
 
 class HelperPlacement(Wire):
-    """Where pods run, how large they are, and what their metadata says; most members are those of a PodSpec."""
+    """Placement, size and metadata of pods; most members are those of a PodSpec."""
 
     labels: Annotated[dict[str, LabelValue], Field(max_length=16), _METADATA_KEYS_RULE] = Field(
         default_factory=dict, description="Labels of the pods, such as one that keeps a sidecar out."
@@ -111,21 +111,21 @@ class HelperPlacement(Wire):
     ] = Field(default_factory=dict, description="Environment of the containers that fetch, such as HTTPS_PROXY.")
 
     def to_pod_members(self) -> dict[str, Any]:
-        """What is said, in the names of the wire; empty when nothing is."""
+        """Return the members that are set, by their JSON names; empty when none is."""
         said = self.model_dump(mode="json", by_alias=True, exclude_none=True, exclude={"roles"})
         optional = {"nodeSelector", "tolerations", "affinity"}
         return {key: value for key, value in said.items() if value or key in optional}
 
 
 class AdminHelperPlacement(HelperPlacement):
-    """The same of the administrator, who may name Secrets in all namespaces."""
+    """The administrator's placement, which may name Secrets in all namespaces."""
 
     image_pull_secrets: Annotated[tuple[LocalObjectReference, ...], Field(max_length=16)] = Field(
         default=(), description="Secrets with credentials for the images, in the namespace of the pods."
     )
 
     def overridden_by(self, other: HelperPlacement) -> AdminHelperPlacement:
-        """What holds where `other` is said as well: its members win, and maps and resources are merged by key."""
+        """Return this placement with the members of `other` over it; maps and resources are merged by key."""
         ours, theirs = self.to_pod_members(), other.to_pod_members()
         merged = {**ours, **theirs}
         for member in ("labels", "annotations", "env"):
@@ -140,13 +140,13 @@ class AdminHelperPlacement(HelperPlacement):
 
 
 class HelperRoles(Wire):
-    """What holds for the pods of one role, over what holds for all."""
+    """Placement by role; it overrides the placement for all pods."""
 
     resolve: AdminHelperPlacement = Field(
-        default_factory=AdminHelperPlacement, description="Find out digests of artifacts and data."
+        default_factory=AdminHelperPlacement, description="Determine digests of artifacts and data."
     )
     look: AdminHelperPlacement = Field(
-        default_factory=AdminHelperPlacement, description="Look whether data has changed."
+        default_factory=AdminHelperPlacement, description="Check whether data has changed."
     )
     scan: AdminHelperPlacement = Field(default_factory=AdminHelperPlacement, description="The scan gate's.")
     evaluation: AdminHelperPlacement = Field(default_factory=AdminHelperPlacement, description="The evaluation gate's.")
@@ -162,28 +162,28 @@ class HelperRoles(Wire):
 
 
 class HelperPods(AdminHelperPlacement):
-    """What holds for all pods that Modelwright makes beside serving pods, and for each role of them."""
+    """Placement of all pods that Modelwright makes other than serving pods, and of each role of them."""
 
     roles: HelperRoles = Field(default_factory=HelperRoles)
 
     @functools.cached_property
     def by_role(self) -> dict[str, AdminHelperPlacement]:
-        """What holds for the pods of each role."""
+        """Placement of the pods of each role."""
         return {name: self.overridden_by(role) for name, role in self.roles}
 
     def for_role(self, role: str) -> AdminHelperPlacement:
-        """What holds for the pods of `role`, a member of HelperRoles."""
+        """Return the placement of the pods of `role`, a member of HelperRoles."""
         return self.by_role[role]
 
     def with_placement(self, place: HelperPlacement) -> HelperPods:
-        """The same where the author of a Model has said `place`, which wins over what is said for all and for roles."""
+        """Return these placements with a Model's `place` over them; it wins over those for all pods and for roles."""
         return HelperPods.model_validate(
             {"roles": {name: pods.overridden_by(place).to_pod_members() for name, pods in self.by_role.items()}}
         )
 
 
 PLAINTEXT_PROXIES = frozenset({"HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"})
-"""Proxies that see plain HTTP. Who names one reads what goes through it, and may answer in the server's place."""
+"""Proxies that see plain HTTP. An author who names one can read the traffic and answer in the server's place."""
 PROXY_VARIABLES = PLAINTEXT_PROXIES | {"HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy"}
 AUTHOR_VARIABLES = (
     "HTTP_PROXY",
@@ -196,13 +196,13 @@ AUTHOR_VARIABLES = (
     "no_proxy",
     *sorted(FETCH_VARIABLES - {f"{FETCH_PREFIX}FETCH_INSTANCE_CREDENTIALS", f"{FETCH_PREFIX}FETCH_VERIFY_CACHE"}),
 )
-"""What the author of a Model may set for whatever fetches beside its serving pods. Others, such as PYTHONPATH, would
-change what a resolve pod says of a signature."""
+"""Variables that the author of a Model may set for fetching outside its serving pods. Others, such as PYTHONPATH, would
+change what a resolve pod reports of a signature."""
 
 
 class ModelHelperPods(HelperPlacement):
-    """Where the pods beside the serving ones run, and how large they are: those that resolve, look, gate, train,
-    compare and observe. It wins over what the administrator says of them."""
+    """Placement and size of a Model's pods that resolve, poll data, gate, train, compare and observe. It overrides the
+    administrator's placement."""
 
     env: Annotated[
         dict[str, Annotated[str, StringConstraints(strict=True, max_length=4096)]],

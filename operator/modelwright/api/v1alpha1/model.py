@@ -63,7 +63,7 @@ Duration = Annotated[
 
 
 class VersionTemplate(VersionContent):
-    """A version written inside the Model; it is stamped as a ModelVersion named by its content."""
+    """A version defined in the Model; the operator creates a ModelVersion from it, named by its content."""
 
 
 class LabelSelector(Wire):
@@ -83,10 +83,10 @@ class LabelSelector(Wire):
 
 
 class Follow(Wire):
-    """Take the highest version there is, whenever there is a higher one."""
+    """Always serve the highest version."""
 
     order: Literal["Created"] = Field(
-        default="Created", description="What makes a version higher: Created takes the youngest, ties by name."
+        default="Created", description="The order of versions: Created puts the youngest highest, ties by name."
     )
     selector: LabelSelector | None = Field(
         default=None, description="Which of this Model's versions to consider. When absent, all."
@@ -110,9 +110,9 @@ class VersionSource(Wire):
     )
     template: VersionTemplate | None = Field(
         default=None,
-        description="The version itself; stamped as an immutable ModelVersion named after the Model and the content.",
+        description="The version itself; becomes an immutable ModelVersion named after the Model and the content.",
     )
-    follow: Follow | None = Field(default=None, description="Take the highest version there is.")
+    follow: Follow | None = Field(default=None, description="Always serve the highest version.")
 
 
 class RuntimeRef(Wire):
@@ -128,7 +128,7 @@ class MetricSpec(OpenWire):
     """A metric of autoscaling/v2."""
 
     type: Literal["ContainerResource", "External", "Object", "Pods", "Resource"] = Field(
-        description="Type of the metric; the member of that name (in camelCase) says the rest, as in autoscaling/v2."
+        description="Type of the metric; the member of that name (in camelCase) defines it, as in autoscaling/v2."
     )
 
 
@@ -136,9 +136,9 @@ class ScalingPolicy(Wire):
     """How much an autoscaler may change at a time, as in autoscaling/v2."""
 
     type: Literal["Pods", "Percent"] = Field(description="Whether value is a number of pods or a percentage of them.")
-    value: Annotated[int, Field(strict=True, ge=1, le=100_000)] = Field(description="The most it may change.")
+    value: Annotated[int, Field(strict=True, ge=1, le=100_000)] = Field(description="Largest change.")
     period_seconds: Annotated[int, Field(strict=True, ge=1, le=1800)] = Field(
-        description="Within how many seconds, 1 to 1800."
+        description="Period of the change in seconds, 1 to 1800."
     )
 
 
@@ -150,13 +150,13 @@ class ScalingRules(Wire):
 
     stabilization_window_seconds: Annotated[int, Field(strict=True, ge=0, le=3600)] | None = Field(
         default=None,
-        description="For how many seconds earlier recommendations count, 0 to 3600. When absent, 0 up and 300 down.",
+        description="Seconds for which earlier recommendations count, 0 to 3600. When absent, 0 up and 300 down.",
     )
     select_policy: Literal["Max", "Min", "Disabled"] | None = Field(
         default=None, description="Which of the policies counts. Disabled: never in this direction. When absent, Max."
     )
     policies: Annotated[tuple[ScalingPolicy, ...], Field(min_length=1, max_length=8), ListType("atomic")] | None = (
-        Field(default=None, description="What it may change at a time, 1 to 8. When absent, Kubernetes' defaults.")
+        Field(default=None, description="Limits on a single change, 1 to 8. When absent, Kubernetes' defaults.")
     )
 
 
@@ -170,11 +170,11 @@ class ScalingBehavior(Wire):
 
 
 class ExternalAutoscaling(Wire):
-    """Leaves the number of pods to an autoscaler that is not the operator's."""
+    """Leaves the number of pods to another autoscaler."""
 
 
 class Autoscaling(Wire):
-    """Who chooses the number of replicas: a HorizontalPodAutoscaler of the operator, or somebody else's autoscaler."""
+    """The autoscaler that sets the number of replicas: the operator's HorizontalPodAutoscaler, or another one."""
 
     __cel__: ClassVar[tuple[Cel, ...]] = (
         Cel(
@@ -212,12 +212,12 @@ class Autoscaling(Wire):
         NamedObject("Nothing", why="metrics of autoscaling/v2"),
     ] = Field(default=(), description="Metrics of autoscaling/v2, at most 16. When empty, CPU at 80 % of the requests.")
     behavior: ScalingBehavior | None = Field(
-        default=None, description="How fast it scales up and down. When absent, as Kubernetes does by default."
+        default=None, description="Speed of scaling up and down. When absent, Kubernetes' defaults."
     )
     external: ExternalAutoscaling | None = Field(
         default=None,
         description="Another autoscaler sets the replicas of the Deployments (KEDA, an HPA of yours): once a revision "
-        "serves, the operator does not write them. One that scales the Model itself needs this not.",
+        "serves, the operator does not write them. Not needed for one that scales the Model itself.",
     )
 
     @property
@@ -235,28 +235,29 @@ class Resources(Wire):
     requests: Quantities = Field(
         default_factory=dict, description="What a node must have free, by resource: cpu, memory, nvidia.com/gpu, ..."
     )
-    limits: Quantities = Field(default_factory=dict, description="What the container may use at most, by resource.")
+    limits: Quantities = Field(default_factory=dict, description="The most that the container may use, by resource.")
 
 
 class PodTemplatePatch(Wire):
     """A strategic merge patch on the rendered pod template."""
 
     metadata: Annotated[OpenObject, NamedObject("Nothing", why="labels and annotations")] | None = Field(
-        default=None, description="Labels and annotations to add; null takes one away. Modelwright's own labels stay."
+        default=None, description="Labels and annotations to add; null removes one. Modelwright's own labels stay."
     )
     spec: Annotated[OpenObject, NamedObject("PodSpec")] | None = Field(
         default=None,
         description="A partial PodSpec, merged as the API server would (containers by name; the model's is `model`); "
-        "null takes a field away (apply with --server-side: a plain kubectl apply drops nulls before they are sent). "
-        "Unknown fields are refused before anything is changed.",
+        "null removes a field (apply with --server-side: a plain kubectl apply drops nulls before sending them). "
+        "Unknown fields are refused before any change.",
     )
 
 
 class Cache(Wire):
-    """A volume where fetched artifacts stay, so that a pod starts while the store is down."""
+    """A volume that keeps fetched artifacts, so that a pod starts while the store is down."""
 
     persistent_volume_claim: Annotated[Subdomain, NamedObject("Claim")] = Field(
-        description="PersistentVolumeClaim in the same namespace, by digest and shared by all Models that name it; "
+        description="PersistentVolumeClaim in the same namespace, ordered by digest and shared by all Models that "
+        "name it; "
         "ReadWriteMany when pods run on several nodes."
     )
 
@@ -285,7 +286,7 @@ class Serving(Wire):
     )
     replicas: Annotated[int, Field(strict=True, ge=0, le=1000)] | None = Field(
         default=None,
-        description="Number of pods, 0 to 1000; what kubectl scale, and an autoscaler of the Model, set. When absent, "
+        description="Number of pods, 0 to 1000; kubectl scale and an autoscaler of the Model set it. When absent, "
         "and without autoscaling, 1.",
     )
     autoscaling: Autoscaling | None = Field(
@@ -302,20 +303,21 @@ class Serving(Wire):
     )
     service_account_name: AccountName | None = Field(
         default=None,
-        description="ServiceAccount of the pods that serve, and of the rollout's evaluation; they never fetch. Pods of "
-        "their own bring artifacts into the cache, as the artifact's serviceAccountName. Needs cache. When absent, one "
-        "pod fetches and serves, as the artifact's.",
+        description="ServiceAccount of the pods that serve, and of the rollout's evaluation; they never fetch. "
+        "Separate "
+        "pods fill the cache, as the artifact's serviceAccountName. Needs cache. When absent, one pod fetches and "
+        "serves, as the artifact's.",
     )
     allow_implementation: Bool = Field(
         default=False,
         description="Whether a model server may load code that the artifact names or brings, such as the "
         "implementation of MLServer's model-settings.json. The runtime gets MODEL_ALLOW_IMPLEMENTATION=true; of the "
-        "shipped ones mlserver goes by it.",
+        "shipped runtimes only mlserver uses it.",
     )
     start_timeout: Duration = Field(
         default="10m",
-        description="Time in which a revision must become ready, 1s to 24h; after it the Model is Stalled, while "
-        "its pods go on trying.",
+        description="Time in which a revision must become ready, 1s to 24h; then the Model is Stalled, but its pods "
+        "keep trying.",
     )
     restarted_at: (
         Annotated[
@@ -326,21 +328,21 @@ class Serving(Wire):
         | None
     ) = Field(
         default=None,
-        description="A time (RFC 3339); another value makes a new revision of the same version from the present "
+        description="A time (RFC 3339); another value makes a new revision of the same version from the current "
         "runtime and images.",
     )
     drain_seconds: Annotated[int, Field(strict=True, ge=0, le=3600)] = Field(
-        default=15, description="Seconds that a pod which leaves goes on answering new requests, 0 to 3600."
+        default=15, description="Seconds that a terminating pod still answers new requests, 0 to 3600."
     )
     max_request_seconds: Annotated[int, Field(strict=True, ge=1, le=86400)] = Field(
         default=60,
-        description="Seconds that the longest request may take, 1 to 86400; a pod which leaves has as long, and no "
-        "step of a rollout with metrics passes before.",
+        description="Seconds that the longest request may take, 1 to 86400; a terminating pod has as long, and no "
+        "step of a rollout with metrics passes earlier.",
     )
 
     @property
     def scaled_externally(self) -> bool:
-        """Whether the replicas of what serves are not the operator's to write."""
+        """Whether another autoscaler writes the replicas of the serving revision."""
         return self.autoscaling is not None and self.autoscaling.external is not None
 
     @property
@@ -365,8 +367,8 @@ def _are_distinct(refs: tuple[ParentRef, ...]) -> bool:
 
 
 ROUTE_HEADERS = re.compile(r"(?i)(modelwright-.*|set-cookie|connection|content-length|transfer-encoding)")
-"""Headers on a route that filters must not touch: mark, token and cookie of sticky callers, which are the operator's;
-and what says where a message ends, which may belong to several callers behind one connection."""
+"""Headers on a route that filters must not touch: the operator's own (mark, token and cookie of sticky callers), and
+those that say where a message ends, because several callers may share one connection."""
 RouteHeader = Annotated[
     str,
     StringConstraints(strict=True, min_length=1, max_length=256, pattern=r"^[A-Za-z0-9!#$%&'*+.^_|~-]+$"),
@@ -397,7 +399,7 @@ class HeaderChanges(Wire):
     set: HeaderValues = Field(default=(), description="Headers to set, over what is there. At most 16.")
     add: HeaderValues = Field(default=(), description="Headers to add to what is there. At most 16.")
     remove: Annotated[tuple[RouteHeader, ...], Field(max_length=16), ListType("set")] = Field(
-        default=(), description="Names of headers to take away. At most 16."
+        default=(), description="Names of headers to remove. At most 16."
     )
 
 
@@ -421,7 +423,7 @@ class Cors(Wire):
 
 
 class ExtensionRef(Wire):
-    """An object of the gateway's own that filters requests, such as a Middleware of Traefik."""
+    """A gateway-specific object that filters requests, such as a Middleware of Traefik."""
 
     group: Annotated[
         Subdomain, Cel("self.contains('.')", "must be the API group of a custom resource", lambda value: "." in value)
@@ -457,7 +459,7 @@ class RouteFilter(Wire):
     )
 
     type: Literal["RequestHeaderModifier", "ResponseHeaderModifier", "CORS", "ExtensionRef"] = Field(
-        description="Type of the filter; the member of that name says the rest."
+        description="Type of the filter; the member of that name defines it."
     )
     request_header_modifier: HeaderChanges | None = Field(default=None, description="Changes to requests.")
     response_header_modifier: HeaderChanges | None = Field(
@@ -468,7 +470,7 @@ class RouteFilter(Wire):
         default=None, description="Answers to browsers' preflight requests. The class must list HTTPRouteCORS."
     )
     extension_ref: ExtensionRef | None = Field(
-        default=None, description="An object of the gateway's own, in the Model's namespace."
+        default=None, description="A gateway-specific object in the Model's namespace."
     )
 
 
@@ -478,7 +480,7 @@ def _filters_are_unique(filters: tuple[RouteFilter, ...]) -> bool:
 
 
 class Endpoint(Wire):
-    """Where the Model is reached from outside of the cluster, through the Gateway API."""
+    """How the Model is reached from outside the cluster, through the Gateway API."""
 
     __cel__: ClassVar[tuple[Cel, ...]] = (
         Cel(
@@ -532,12 +534,12 @@ class Endpoint(Wire):
         default="/", description="Beginning of the path that leads to this Model, so that teams can share a hostname."
     )
     strip_path_prefix: Bool = Field(
-        default=True, description="Whether pathPrefix is taken off before the runtime sees the path."
+        default=True, description="Whether pathPrefix is removed before the runtime sees the path."
     )
     proof: Literal["Probe", "Status"] = Field(
         default="Probe",
-        description="How the operator knows that the gateway follows the route. Probe: by a request through it. "
-        "Status: by the route's status alone, for gateways that ask every caller to sign in.",
+        description="How the operator confirms that the gateway follows the route. Probe: by a request through it. "
+        "Status: by the route's status alone, for gateways that require every caller to sign in.",
     )
     request_timeout: Duration | None = Field(
         default=None,
@@ -556,8 +558,8 @@ class Endpoint(Wire):
         ),
     ] = Field(
         default=(),
-        description="Filters on every rule of the route, at most 8: changes to headers, CORS, and objects of the "
-        "gateway's own. Redirects, rewrites and mirrors are the operator's.",
+        description="Filters on every rule of the route, at most 8: changes to headers, CORS, and gateway-specific "
+        "objects. The operator alone sets redirects, rewrites and mirrors.",
     )
 
     @property
@@ -582,7 +584,7 @@ class NumbersComparison(Wire):
     )
     floor: DriftFloor | None = Field(
         default=None,
-        description="Least distance that is called drift, at any number of rows. When absent, 0.05 for "
+        description="Least distance that counts as drift, at any number of rows. When absent, 0.05 for "
         "KolmogorovSmirnov and JensenShannon, 0.1 for the others.",
     )
 
@@ -597,18 +599,18 @@ class CategoriesComparison(Wire):
     )
     floor: DriftFloor | None = Field(
         default=None,
-        description="Least distance that is called drift, at any number of rows. When absent, 0.05 for JensenShannon "
+        description="Least distance that counts as drift, at any number of rows. When absent, 0.05 for JensenShannon "
         "and 0.1 for the others.",
     )
 
 
 class Monitoring(Wire):
-    """How the requests that are really served are watched for drift."""
+    """How served requests are monitored for drift."""
 
     mirror_percent: Annotated[int, Field(strict=True, ge=1, le=100)] = Field(
         default=10,
-        description="Share of the requests that is copied to the observer, 1 to 100. The serving revision is asked "
-        "once more for each, when the reference has predictions.",
+        description="Share of the requests that is copied to the observer, 1 to 100 percent. If the reference has "
+        "predictions, each copy is also sent to the serving revision.",
     )
     window: Annotated[
         str,
@@ -621,7 +623,7 @@ class Monitoring(Wire):
         ),
     ] = Field(
         default="10m",
-        description="The figures are about the rows of this last time, 10s to 24h, and about 10,000 rows at most.",
+        description="The figures cover the rows of this period, 10s to 24h, and at most about 10,000 rows.",
     )
     long_window: Annotated[
         str,
@@ -634,16 +636,16 @@ class Monitoring(Wire):
         ),
     ] = Field(
         default="24h",
-        description="A second window that is watched beside it, at most 168h: it finds smaller changes, later. There "
-        "is none when it is not longer than window, such as 0s.",
+        description="A second, longer window, at most 168h: it finds smaller changes, later. A value not longer than "
+        "window, such as 0s, disables it.",
     )
     min_samples: Annotated[int, Field(strict=True, ge=20, le=10_000)] = Field(
         default=200, description="Rows below which a window has no figure, 20 to 10,000."
     )
     rows_per_request: Annotated[int, Field(strict=True, ge=1, le=1000)] = Field(
         default=1,
-        description="Rows of one request that are counted, drawn at random, 1 to 1000. More than 1 only where the rows "
-        "of a request don't resemble each other: limits are for rows that don't.",
+        description="Rows counted per request, drawn at random, 1 to 1000. Use more than 1 only where the rows of a "
+        "request are independent: the limits assume that.",
     )
     numbers: NumbersComparison = Field(
         default_factory=NumbersComparison, description="How features with numbers are compared with the reference."
@@ -653,20 +655,20 @@ class Monitoring(Wire):
     )
     share_floor: DriftFloor = Field(
         default="0.01",
-        description="Least difference of the share of missing or unknown values that is called drift.",
+        description="Least difference of the share of missing or unknown values that counts as drift.",
     )
     correction: Literal["Bonferroni", "BenjaminiHochberg"] = Field(
         default="Bonferroni",
-        description="What the error rate of 5 % is about when there are many features. Bonferroni: the chance that any "
-        "one is called drift by chance. BenjaminiHochberg: the share of those called drift that are so by chance; it "
-        "finds more of many.",
+        description="What the error rate of 5 % bounds when there are many features. Bonferroni: the chance of any "
+        "false alarm. BenjaminiHochberg: the share of false alarms among the features called drifted; it finds more "
+        "drifted features.",
     )
 
 
 class PublicKey(Wire):
-    """A key whose signatures are believed."""
+    """A trusted key."""
 
-    name: Label = Field(description="Name of the key, told in the status of what it has signed.")
+    name: Label = Field(description="Name of the key, shown in the status of versions it has signed.")
     pem: Annotated[
         str,
         StringConstraints(strict=True, min_length=1, max_length=1024),
@@ -678,27 +680,27 @@ class PublicKey(Wire):
 
 
 class Signatures(Wire):
-    """Whose signatures the versions of the Model must carry."""
+    """Signatures that the versions of the Model must carry."""
 
     mode: Literal["Enforce", "Warn"] = Field(
         default="Enforce",
-        description="Enforce: a version without a valid signature never begins to serve. Warn: it does, and its "
-        "condition Verified says what is wrong.",
+        description="Enforce: a version without a valid signature never starts to serve. Warn: it serves, and its "
+        "condition Verified names the problem.",
     )
     public_keys: Annotated[tuple[PublicKey, ...], Field(min_length=1, max_length=8), ListType("map", ("name",))] = (
-        Field(description="Keys of which one must have signed the artifact, 1 to 8.")
+        Field(description="Keys, one of which must have signed the artifact, 1 to 8.")
     )
 
 
 class Owner(Wire):
-    """Who looks after the Model."""
+    """Owner of the Model."""
 
     team: Text253 | None = Field(default=None, description="Team.")
     contact: Text253 | None = Field(default=None, description="Where to ask, such as a channel or an address.")
 
 
 class ModelSpec(Wire):
-    """What is wanted."""
+    """Desired state."""
 
     __cel__: ClassVar[tuple[Cel, ...]] = (
         Cel(
@@ -713,31 +715,32 @@ class ModelSpec(Wire):
     serving: Serving = Field(default=Serving(), description="How it is served.")
     endpoint: Endpoint | None = Field(
         default=None,
-        description="Where it is reached from outside, through the Gateway API. When absent, the Service only.",
+        description="How it is reached from outside, through the Gateway API. When absent, by its Service only.",
     )
     rollout_policy_ref: LocalObjectReference | None = Field(
         default=None,
-        description="RolloutPolicy in the same namespace by which the Model moves to another revision. When absent, "
-        "all at once as soon as its pods are ready.",
+        description="RolloutPolicy in the same namespace for moves to another revision. When absent, all traffic moves "
+        "as soon as the new pods are ready.",
     )
     monitoring: Monitoring | None = Field(
         default=None,
-        description="Watch requests and answers for drift from the reference sample of the version that serves (its "
+        description="Monitors requests and responses for drift from the reference sample of the serving version (its "
         "spec.reference). When absent, nothing is copied. Needs endpoint.",
     )
     helper_pods: ModelHelperPods | None = Field(
         default=None,
-        description="Where pods of this Model beside its serving ones run, and how large they are. serving.podTemplate "
-        "is for the serving ones.",
+        description="Placement and size of this Model's pods other than its serving ones, which serving.podTemplate "
+        "is for.",
     )
     signatures: Signatures | None = Field(
         default=None,
-        description="Have the signature of each version's artifact verified before it serves. When absent, none is "
-        "looked at. What serves already goes on serving.",
+        description="Verifies the signature of each version's artifact before it serves. When absent, none is "
+        "verified. A version that already serves keeps serving.",
     )
-    owner: Owner | None = Field(default=None, description="Who looks after it.")
+    owner: Owner | None = Field(default=None, description="Owner of the Model.")
     suspend: Bool = Field(
-        default=False, description="Change nothing while true: what serves goes on serving. Deleting still works."
+        default=False,
+        description="Freezes the Model while true: the serving version keeps serving. Deletion still works.",
     )
     changed_by: Text253 | None = changed_by_field(
         "what shapes the pods (serving but for replicas, autoscaling and startTimeout), signatures or rolloutPolicyRef"
@@ -753,7 +756,7 @@ class ServingStatus(StatusWire):
 
 
 class TargetStatus(StatusWire):
-    """The revision that is wanted."""
+    """The target revision."""
 
     version: ShortStatusText = Field(description="Name of the ModelVersion.")
     revision: ShortStatusText | None = Field(
@@ -762,7 +765,7 @@ class TargetStatus(StatusWire):
 
 
 class RolloutStatus(StatusWire):
-    """The move to the wanted revision."""
+    """The move to the target revision."""
 
     name: ShortStatusText | None = Field(
         default=None, description="Name of the ModelRollout; absent when the Model moves without a policy."
@@ -772,7 +775,7 @@ class RolloutStatus(StatusWire):
         "RolledBack, Aborted or Superseded."
     )
     reason: Annotated[str, Cut(63)] | None = Field(default=None, description="Why, as one of the documented reasons.")
-    message: StatusText | None = Field(default=None, description="Why, for people.")
+    message: StatusText | None = Field(default=None, description="Why, as text.")
     since: Timestamp | None = Field(default=None, description="When this state began, UTC.")
 
 
@@ -784,29 +787,29 @@ class TrafficStatus(StatusWire):
     weight: Annotated[int, Field(ge=0, le=100)] = Field(description="Share of the requests, in percent.")
     observed_weight: Annotated[int, Field(ge=0, le=100)] | None = Field(
         default=None,
-        description="Share that it was seen to have since the step began, in percent; absent below 100 requests.",
+        description="Observed share since the step began, in percent; absent below 100 requests.",
     )
     ready: bool = Field(default=False, description="Whether it has at least one ready pod.")
 
 
 class RuntimeStatus(StatusWire):
-    """The runtime of the wanted revision."""
+    """The runtime of the target revision."""
 
     kind: Annotated[str, Cut(63)] = Field(description="ModelRuntime or ClusterModelRuntime.")
     name: ShortStatusText = Field(description="Name of the runtime.")
-    reason: StatusText = Field(default="", description="Why this one, and which others would have done.")
+    reason: StatusText = Field(default="", description="Why this one, and which others would fit.")
     code: bool | None = Field(
         default=None,
-        description="Whether loading the artifact can run code that it holds, as the runtime says of its format. When "
-        "absent, the runtime doesn't say, and it counts as code.",
+        description="Whether loading the artifact can run code in it, according to the runtime's entry for its format. "
+        "When absent, it is unknown and counts as code.",
     )
 
 
 class FailureStatus(StatusWire):
-    """Why the wanted revision does not serve."""
+    """Why the target revision does not serve."""
 
     reason: Annotated[str, Cut(63)] = Field(description="One of the documented reasons.")
-    message: StatusText = Field(default="", description="What went wrong and what to do, for people.")
+    message: StatusText = Field(default="", description="The problem and its remedy, as text.")
     exit_code: Annotated[int, Field(ge=-(2**31), le=2**31 - 1)] | None = Field(
         default=None, description="Exit code of the container that failed."
     )
@@ -823,9 +826,9 @@ class ServedStatus(StatusWire):
 
 
 class AnnouncedStatus(StatusWire):
-    """A version that a training has made, and that this Model, which names its version itself, does not take up."""
+    """A newly trained version that this Model does not use, because it is pinned."""
 
-    version: ShortStatusText = Field(description="Name of the ModelVersion: what spec.version.name would be.")
+    version: ShortStatusText = Field(description="Name of the ModelVersion, for spec.version.name.")
     training_run: ShortStatusText = Field(description="Name of the TrainingRun that made it.")
 
 
@@ -834,43 +837,43 @@ class DriftFigure(StatusWire):
 
     kind: Annotated[str, Cut(63)] = Field(description="input or prediction.")
     feature: ShortStatusText = Field(
-        description="Its name in the reference, in the model server's metadata or in the request, else its place in a "
+        description="Its name in the reference, the model server's metadata or the request, else its place in a "
         "row, from 0; output for predictions."
     )
     drifted: bool = Field(
-        description="Whether it has drifted: from a value beyond the limit on, until it is below 0.8 of that."
+        description="Whether it has drifted: from a value beyond the limit until one below 0.8 of it."
     )
     aspect: Annotated[str, Cut(63)] = Field(
-        description="What of it is compared: distance, missing or unknown (shares of values)."
+        description="What is compared: distance, missing or unknown (shares of values)."
     )
     method: Annotated[str, Cut(63)] | None = Field(
-        default=None, description="How the distance is measured; absent for shares."
+        default=None, description="Method of the distance; absent for shares."
     )
     value: Annotated[str, Cut(63)] = Field(
-        description="The distance, or the difference of the shares: positive for more now."
+        description="The distance, or the difference of the shares: positive for more than in the reference."
     )
     limit: Annotated[str, Cut(63)] = Field(
-        description="Value beyond which it is drift: the larger of the floor and of what chance alone passes."
+        description="Value beyond which it is drift: the larger of the floor and the limit of chance."
     )
-    floor: Annotated[str, Cut(63)] = Field(description="Least value that spec.monitoring calls drift.")
+    floor: Annotated[str, Cut(63)] = Field(description="Least value that counts as drift, from spec.monitoring.")
     window: Annotated[str, Cut(63)] = Field(
-        description="The window in which it is furthest off: spec.monitoring.window or longWindow."
+        description="The window in which it differs most: spec.monitoring.window or longWindow."
     )
     rows: StatusInt = Field(description="Rows in that window.")
 
 
 class UnwatchedFeature(StatusWire):
-    """A feature that is not watched for drift, since it is free text."""
+    """A feature that is not monitored, because it is free text."""
 
     kind: Annotated[str, Cut(63)] = Field(description="input or prediction.")
     feature: ShortStatusText = Field(description="Its name, as in worst.")
 
 
 class DriftStatus(StatusWire):
-    """What the observer has found, with the numbers of when it was written: when a feature begins or ceases to drift,
-    or with another change of the status. The present figures are in the observer's metrics."""
+    """Findings of the observer. The numbers are those of the last write: when a feature starts or stops drifting, or
+    with another change of the status. The observer's metrics have the current ones."""
 
-    version: ShortStatusText = Field(description="Name of the ModelVersion whose reference sample is compared with.")
+    version: ShortStatusText = Field(description="Name of the ModelVersion with the reference sample.")
     drifted: bool = Field(description="Whether any feature has drifted.")
     at: Timestamp = Field(description="When the numbers were read, UTC.")
     worst: Annotated[tuple[DriftFigure, ...], Field(max_length=3), ListType("map", ("kind", "feature"))] = Field(
@@ -882,35 +885,35 @@ class DriftStatus(StatusWire):
 
 
 class ChangeStatus(StatusWire):
-    """Who has changed one of the objects that a revision is made of, since the serving revision was made of it."""
+    """Authors of changes to an object that revisions are made from, since the serving revision was made from it."""
 
     kind: Annotated[str, Cut(63)] = Field(
         description="Model, ModelVersion, ModelRuntime, ClusterModelRuntime or RolloutPolicy."
     )
     name: ShortStatusText = Field(description="Name of the object.")
-    content: ShortStatusText = Field(description="Hash of what approvals are about, as it is now.")
+    content: ShortStatusText = Field(description="Hash of its current content, to which approvals refer.")
     base: ShortStatusText | None = Field(
-        default=None, description="The same of what serves; absent when it is not known, or nothing serves."
+        default=None, description="The same for the serving revision; absent when unknown, or when nothing serves."
     )
     by: Annotated[tuple[ShortStatusText, ...], Field(max_length=MAX_AUTHORS), ListType("set")] = Field(
         default=(), description=f"Who has changed it since. At most {MAX_AUTHORS}."
     )
-    unknown: bool = Field(default=False, description="Whether somebody has whose name is not known.")
+    unknown: bool = Field(default=False, description="Whether someone unknown has changed it.")
 
 
 class ModelStatus(StatusWire):
-    """What is true."""
+    """Observed state."""
 
     observed_generation: int | None = Field(
         default=None, ge=0, le=INT64_MAX, description="metadata.generation that this status is about."
     )
     url: Annotated[str, Cut(2048)] | None = Field(
         default=None,
-        description="Where the Model is reached: through the endpoint when it is programmed, else in the cluster.",
+        description="Address of the Model: through the endpoint when it is programmed, else in the cluster.",
     )
     serving: ServingStatus | None = Field(default=None, description="The revision that has the traffic.")
-    target: TargetStatus | None = Field(default=None, description="The revision that is wanted.")
-    rollout: RolloutStatus | None = Field(default=None, description="The move to the wanted revision.")
+    target: TargetStatus | None = Field(default=None, description="The target revision.")
+    rollout: RolloutStatus | None = Field(default=None, description="The move to the target revision.")
     traffic: Annotated[tuple[TrafficStatus, ...], Field(max_length=32), ListType("map", ("revision",))] = Field(
         default=(), description="The share of each revision that takes requests. At most 32."
     )
@@ -918,7 +921,7 @@ class ModelStatus(StatusWire):
         default=(), description="Revisions that served before, the latest first. At most 10."
     )
     runtime: RuntimeStatus | None = Field(
-        default=None, description="The runtime of the wanted revision, and why this one."
+        default=None, description="The runtime of the target revision, and why it was chosen."
     )
     replicas: StatusInt | None = Field(default=None, description="Number of pods of the revision that serves.")
     ready_replicas: StatusInt | None = Field(
@@ -930,26 +933,26 @@ class ModelStatus(StatusWire):
         "spec.serving.replicas.",
     )
     failure: FailureStatus | None = Field(
-        default=None, description="Why the wanted revision does not serve; absent when it does."
+        default=None, description="Why the target revision does not serve; absent when it does."
     )
     announced: AnnouncedStatus | None = Field(
         default=None,
-        description="The newest version that a training has made since the wanted one; absent when there is none, and "
-        "on a Model that follows.",
+        description="The newest version trained since the target version; absent when there is none, and on a Model "
+        "that follows.",
     )
     outdated: StatusText | None = Field(
         default=None,
-        description="What has changed since the serving revision was rendered (runtime, images), taken by the next "
-        "revision; spec.serving.restartedAt asks for one. Absent when nothing has.",
+        description="Changes since the serving revision was rendered (runtime, images), used by the next revision; "
+        "spec.serving.restartedAt requests one. Absent when nothing has changed.",
     )
     changes: Annotated[tuple[ChangeStatus, ...], Field(max_length=8), ListType("map", ("kind",))] = Field(
         default=(),
-        description="Who has changed what the wanted revision is made of since what serves was made: authors, whose "
-        "approvals do not count. Kept only with a RolloutPolicy that asks for approval. At most 8.",
+        description="Authors of changes to the objects of the target revision since the serving one was made; their "
+        "approvals do not count. Kept only with a RolloutPolicy that requires approval. At most 8.",
     )
     drift: DriftStatus | None = Field(
         default=None,
-        description="How far requests and answers are from the reference sample, with spec.monitoring; absent before "
+        description="Distance of requests and responses from the reference sample, with spec.monitoring; absent until "
         "the observer has enough rows.",
     )
     conditions: Conditions = Field(
@@ -966,15 +969,15 @@ class Model(Resource):
     __crd__: ClassVar[CrdInfo] = CrdInfo(
         plural="models",
         short_name="mdl",
-        description="A Model is a stable endpoint: which version it should serve, and how.",
+        description="A Model is a stable endpoint that serves one version of a machine-learning model.",
         columns=(
             READY_COLUMN,
             Column("Serving", ".status.serving.version", "ModelVersion that has the traffic."),
-            Column("Target", ".status.target.version", "ModelVersion that is wanted."),
-            Column("State", ".status.rollout.state", "Where the move to the wanted revision stands."),
-            Column("URL", ".status.url", "Where the Model is reached."),
-            Column("Runtime", ".status.runtime.name", "Runtime of the wanted revision.", wide=True),
-            Column("Announced", ".status.announced.version", "A newer version that a training has made.", wide=True),
+            Column("Target", ".status.target.version", "ModelVersion that spec.version selects."),
+            Column("State", ".status.rollout.state", "State of the move to the target revision."),
+            Column("URL", ".status.url", "Address of the Model."),
+            Column("Runtime", ".status.runtime.name", "Runtime of the target revision.", wide=True),
+            Column("Announced", ".status.announced.version", "Newly trained version that is not used yet.", wide=True),
             REASON_COLUMN,
             AGE_COLUMN,
         ),
@@ -996,21 +999,21 @@ class Model(Resource):
     )
 
     kind: str = "Model"
-    spec: ModelSpec = Field(description="What is wanted.")
+    spec: ModelSpec = Field(description="Desired state.")
     status: ModelStatus = Field(
-        default_factory=ModelStatus, description="What is true, and why it differs from the spec."
+        default_factory=ModelStatus, description="Observed state, and why it differs from the spec."
     )
 
 
 def initial_replicas(serving: Serving) -> int:
-    """Number of pods a new revision starts with: replicas, else minReplicas, else 1."""
+    """Return the number of pods a new revision starts with: replicas, else minReplicas, else 1."""
     if serving.autoscaling is not None:
         return serving.autoscaling.min_replicas
     return 1 if serving.replicas is None else serving.replicas
 
 
 def pod_shape(serving: Serving) -> dict[str, Any]:
-    """What of spec.serving shapes the pods: not how many there are, nor how long they are waited for."""
+    """Return the part of spec.serving that shapes pods: neither their number nor the time to wait for them."""
     how_many = {"replicas", "autoscaling", "start_timeout", "pod_template"}
     shape = serving.model_dump(mode="json", by_alias=True, exclude=how_many, exclude_defaults=True)
     if patch := pod_template_patch(serving):
@@ -1019,7 +1022,7 @@ def pod_shape(serving: Serving) -> dict[str, Any]:
 
 
 def pod_template_patch(serving: Serving) -> dict[str, Any]:
-    """The strategic merge patch of spec.serving.podTemplate as it stands on the wire; empty when there is none."""
+    """Return spec.serving.podTemplate as a strategic merge patch in JSON form; empty when there is none."""
     patch = serving.pod_template
     if patch is None:
         return {}

@@ -109,7 +109,7 @@ Headers = Annotated[tuple[HeaderMatch, ...], Field(min_length=1, max_length=16),
 
 
 class MirrorStep(Wire):
-    """Copies of requests go to the candidate; callers are answered by the serving revision only."""
+    """Copies of requests go to the candidate; only the serving revision answers callers."""
 
     percent: Annotated[int, Field(strict=True, ge=1, le=100)] = Field(
         default=100, description="Share of the requests that is copied, 1 to 100 percent."
@@ -118,14 +118,14 @@ class MirrorStep(Wire):
 
 
 class MatchStep(Wire):
-    """Requests with these headers, and no others, are answered by the candidate."""
+    """Only requests with these headers go to the candidate."""
 
     headers: Headers = Field(description="Headers, all of which a request must carry, 1 to 16.")
     hold: Hold = Field(default="1m", description="Shortest time at this step, 0s to 720h.")
 
 
 class ApprovalStep(Wire):
-    """Wait for people; metrics go on being watched meanwhile."""
+    """Wait for approvals; metrics are still evaluated meanwhile."""
 
     required: Annotated[int, Field(strict=True, ge=1, le=10)] = Field(
         default=1, description="Number of different people who must approve, 1 to 10."
@@ -135,8 +135,9 @@ class ApprovalStep(Wire):
     )
     service_accounts: Annotated[Bool, NamedObject("Nothing", why="who counts as a person")] = Field(
         default=False,
-        description="Whether ServiceAccounts count as people. When false, their approvals do not count, and the author "
-        "of what one has made is unknown: whoever may use a ServiceAccount writes in its name.",
+        description="Whether ServiceAccounts count as approvers. When false, their approvals do not count, and the "
+        "author "
+        "of what one has made is unknown: anyone who may use a ServiceAccount writes in its name.",
     )
 
 
@@ -164,10 +165,10 @@ class Step(Wire):
     weight: Annotated[int, Field(strict=True, ge=0, le=100)] | None = Field(
         default=None,
         description="Share of the callers' requests that the candidate answers, in percent, 0 to 100. 0, as the first "
-        "step, runs it at full size without callers, to be looked at under status.preview.",
+        "step, runs it at full size without callers, for inspection at status.preview.",
     )
     match: MatchStep | None = Field(default=None, description="Send only requests with certain headers.")
-    approval: ApprovalStep | None = Field(default=None, description="Wait for people.")
+    approval: ApprovalStep | None = Field(default=None, description="Wait for approvals.")
     hold: Hold | None = Field(
         default=None,
         description="Shortest time at the weight, or, alone, at what the step before has set; 0s to 720h. The step "
@@ -180,7 +181,7 @@ def _is_hold_only(step: Step) -> bool:
 
 
 class Winner(Wire):
-    """What decides an A/B test at its end."""
+    """The metric that decides an A/B test at its end."""
 
     metric: Label = Field(
         description="Name of a metric of spec.analysis.metrics: a counted share of requests (error-rate, latency-over, "
@@ -211,10 +212,10 @@ class ABTest(Wire):
         default=None, description="Only requests with these headers go to the candidate, instead of a share."
     )
     sticky: Bool = Field(default=True, description="Whether a caller stays with the revision it was given.")
-    duration: Wait = Field(description="When the test ends after its start, 1s to 720h. Never earlier but for harm.")
-    winner: Winner = Field(description="What decides at the end. Without proof that the candidate wins, it loses.")
+    duration: Wait = Field(description="Length of the test, 1s to 720h. It ends earlier only when a metric fails.")
+    winner: Winner = Field(description="The deciding metric. Without proof that the candidate wins, it loses.")
     loser: Literal["Remove", "Keep"] = Field(
-        default="Remove", description="What becomes of the loser's pods: Remove at once, or Keep for keepPrevious."
+        default="Remove", description="Fate of the loser's pods: Remove at once, or Keep for keepPrevious."
     )
 
 
@@ -291,10 +292,12 @@ class Strategy(Wire):
 
 
 class LatencyBudget(Wire):
-    """How fast answers must be."""
+    """Limit on response times."""
 
-    percentile: Probability = Field(default="0.95", description='Which share of the answers, such as "0.95".')
-    max: Threshold = Field(description="Time within which they must come, 1ms to 1h.")
+    percentile: Probability = Field(
+        default="0.95", description='Share of the responses that must meet it, such as "0.95".'
+    )
+    max: Threshold = Field(description="Longest response time, 1ms to 1h.")
 
 
 class InfraGate(Wire):
@@ -420,7 +423,7 @@ AllowedFile = Annotated[str, StringConstraints(strict=True, min_length=1, max_le
 
 
 class ScanAllow(Wire):
-    """What may be in an artifact beside what is known to run nothing."""
+    """Exceptions: code and files that an artifact may contain."""
 
     globals: Annotated[tuple[AllowedGlobal, ...], Field(max_length=64), ListType("set")] = Field(
         default=(),
@@ -429,26 +432,26 @@ class ScanAllow(Wire):
     )
     files: Annotated[tuple[AllowedFile, ...], Field(max_length=64), ListType("set")] = Field(
         default=(),
-        description="Files that are let through unread, at most 64: paths within the artifact, with * for any "
-        "characters. What is packed in a file is named after it and an exclamation mark.",
+        description="Files that pass unread, at most 64: paths within the artifact, with * for any "
+        "characters. A member of an archive is named <archive>!<member>.",
     )
 
 
 class ScanGate(Wire):
-    """The artifact must hold no code but what is allowed, before anything loads it."""
+    """The artifact must contain only allowed code; it is checked before anything loads it."""
 
-    allow: ScanAllow = Field(default_factory=ScanAllow, description="What may be in the artifact.")
+    allow: ScanAllow = Field(default_factory=ScanAllow, description="Exceptions: allowed code and files.")
     timeout: Wait = Field(default="30m", description="Time for fetching and reading the artifact, 1s to 720h.")
 
 
 class Gates(Wire):
-    """What must pass before any caller's request reaches the candidate; in this order: scan, evaluation, infra,
+    """Checks that must pass before any caller's request reaches the candidate, in this order: scan, evaluation, infra,
     approval."""
 
-    scan: ScanGate | None = Field(default=None, description="Holds no code but what is allowed.")
-    evaluation: EvaluationGate | None = Field(default=None, description="Scores on data held out.")
-    infra: InfraGate | None = Field(default=None, description="Loads and answers its samples.")
-    approval: ApprovalStep | None = Field(default=None, description="People agree.")
+    scan: ScanGate | None = Field(default=None, description="Allows no code except what `allow` lists.")
+    evaluation: EvaluationGate | None = Field(default=None, description="Scores both versions on held-out data.")
+    infra: InfraGate | None = Field(default=None, description="Loads the candidate and sends it the version's samples.")
+    approval: ApprovalStep | None = Field(default=None, description="Requires approvals.")
 
 
 MAX_BRACKETS = 32
@@ -511,7 +514,7 @@ class HttpMetric(Wire):
 
 
 class JobMetric(Wire):
-    """A number that a Job reports; it runs once at each look."""
+    """A number that a Job reports; the Job runs once for each measurement."""
 
     template: Annotated[OpenObject, NamedObject("PodTemplate")] = Field(
         description="Pod template of the Job (spec.template of batch/v1)."
@@ -684,11 +687,14 @@ class Metric(Wire):
     )
     margin: Decimal | None = Field(
         default=None,
-        description='How much worse than the serving revision is tolerated, in the unit of the metric, such as "0.02" '
+        description="How much worse than the serving revision the candidate may be, in the unit of the metric, such "
+        'as "0.02" '
         "for two more errors in 100 requests.",
     )
-    max: Decimal | None = Field(default=None, description="Largest value, whatever the serving revision has.")
-    min: Decimal | None = Field(default=None, description="Smallest value, whatever the serving revision has.")
+    max: Decimal | None = Field(default=None, description="Largest allowed value, independent of the serving revision.")
+    min: Decimal | None = Field(
+        default=None, description="Smallest allowed value, independent of the serving revision."
+    )
     min_samples: Annotated[int, Field(strict=True, ge=1, le=10000000)] | None = Field(
         default=None,
         description="Requests that each revision must have answered in the step, 1 to 10000000; of agreement, answers "
@@ -696,8 +702,9 @@ class Metric(Wire):
     )
     confidence: Probability | None = Field(
         default=None,
-        description="Confidence of the decision over the whole rollout, however often it is looked; of a query, that "
-        "the winner of an A/B test is better; of a Job's figure with its error, that of the rollout, at all looks. "
+        description="Confidence of the decision over the whole rollout, however often it is measured. For a query: "
+        "that "
+        "the winner of an A/B test is better. For a Job's figure with its error: over all measurements of the rollout. "
         'When absent, "0.95".',
     )
     burst: Annotated[int, Field(strict=True, ge=1, le=1000)] | None = Field(
@@ -707,15 +714,15 @@ class Metric(Wire):
     )
     failure_limit: Annotated[int, Field(strict=True, ge=0, le=100)] | None = Field(
         default=None,
-        description="Looks with a value outside of the limits that are let pass in a step, 0 to 100. When absent, 0.",
+        description="Measurements outside the limits that are tolerated in a step, 0 to 100. When absent, 0.",
     )
-    dry_run: Bool = Field(default=False, description="Whether it is only reported and decides nothing.")
+    dry_run: Bool = Field(default=False, description="Whether the metric is reported but decides nothing.")
 
 
 class Analysis(Wire):
-    """Which evidence is looked at, at each step and while approvals are awaited."""
+    """The evidence that is evaluated at each step and while approvals are awaited."""
 
-    interval: Interval = Field(default="30s", description="Time between two looks, 1s to 1h.")
+    interval: Interval = Field(default="30s", description="Time between two measurements, 1s to 1h.")
     baseline: Literal["Serving", "Fresh"] = Field(
         default="Serving",
         description="What margins compare with during weights: Serving is all of the serving revision. Fresh is new "
@@ -728,7 +735,7 @@ class Analysis(Wire):
 
 
 class Surge(Wire):
-    """What a rollout may use beside what the serving revision uses."""
+    """Pods and resources that a rollout may use in addition to the serving revision."""
 
     pods: Annotated[int, Field(strict=True, ge=0, le=1000)] | None = Field(
         default=None, description="Pods beyond those of the serving revision, 0 to 1000. When absent, no bound."
@@ -763,10 +770,10 @@ TimeZone = Annotated[
 
 
 class Freeze(Wire):
-    """A time in which no rollout starts or goes on. Rolling back and aborting are never held up."""
+    """A time window in which no rollout starts or proceeds. Rollbacks and aborts are never held up."""
 
-    schedule: Cron = Field(description='When it begins, as a cron schedule of five fields, such as "0 18 * * 5".')
-    duration: Annotated[str, *duration_between("1m", "744h")] = Field(description="How long it lasts, 1m to 744h.")
+    schedule: Cron = Field(description='Start of the window, as a cron schedule of five fields, such as "0 18 * * 5".')
+    duration: Annotated[str, *duration_between("1m", "744h")] = Field(description="Length of the window, 1m to 744h.")
     time_zone: TimeZone = Field(
         default="UTC", description="Time zone of the schedule, by its IANA name, such as Europe/Berlin."
     )
@@ -796,7 +803,7 @@ def _confidence_has_effect(spec: RolloutPolicySpec) -> bool:
 
 
 class RolloutPolicySpec(Wire):
-    """How, on what evidence, and what on failure."""
+    """Strategy, gates, evidence, and the reaction to failure."""
 
     __cel__: ClassVar[tuple[Cel, ...]] = (
         Cel(
@@ -830,19 +837,20 @@ class RolloutPolicySpec(Wire):
     )
 
     strategy: Strategy = Field(description="How traffic moves: exactly one of steps, preset, abTest and recreate.")
-    gates: Gates | None = Field(default=None, description="What must pass before any caller's request.")
+    gates: Gates | None = Field(default=None, description="Checks that must pass before any caller's request.")
     analysis: Analysis | None = Field(
-        default=None, description="The evidence. When absent, none is asked for: steps end with their hold."
+        default=None, description="The evidence. When absent, none is required: steps end with their hold."
     )
     on_inconclusive: Literal["Hold", "Rollback"] = Field(
         default="Hold",
-        description="When the hold has passed and the evidence decides nothing: Hold waits on until the deadline, "
-        "Rollback ends the rollout then. Either way it ends as Aborted: the serving revision gets all traffic again, "
-        "and the version is not in quarantine.",
+        description="Reaction when the hold has passed and the evidence is inconclusive: Hold waits until the "
+        "deadline, "
+        "Rollback ends the rollout at once. Either way it ends as Aborted: the serving revision gets all traffic "
+        "again, and the version is not quarantined.",
     )
     on_failure: Literal["Rollback", "Hold"] = Field(
         default="Rollback",
-        description="When a metric fails: Rollback, or Hold for a person until the deadline.",
+        description="Reaction when a metric fails: Rollback, or Hold for a person until the deadline.",
     )
     deadline: Deadline = Field(
         default="1h",
@@ -860,9 +868,11 @@ class RolloutPolicySpec(Wire):
         description="Going back to one of this many revisions that served before skips steps, gates and analysis, "
         "0 to 10.",
     )
-    surge: Surge | None = Field(default=None, description="Bound on what a rollout uses. When absent, none.")
+    surge: Surge | None = Field(
+        default=None, description="Limit on the extra pods and resources of a rollout. When absent, none."
+    )
     freeze: Annotated[tuple[Freeze, ...], Field(max_length=16), ListType("atomic")] = Field(
-        default=(), description="Times in which no rollout starts or goes on, at most 16."
+        default=(), description="Windows in which no rollout starts or proceeds, at most 16."
     )
     history_limit: Annotated[int, Field(strict=True, ge=1, le=100)] = Field(
         default=10, description="Ended ModelRollouts kept of each Model, 1 to 100."
@@ -874,7 +884,7 @@ class RolloutPolicySpec(Wire):
 
 
 class RolloutPolicyStatus(StatusWire):
-    """What can be said of a policy before a Model follows it."""
+    """Findings about a policy that do not depend on a Model."""
 
     observed_generation: int | None = Field(
         default=None, ge=0, le=INT64_MAX, description="metadata.generation that this status is about."
@@ -919,7 +929,7 @@ class RolloutPolicy(Resource):
     )
 
     kind: str = "RolloutPolicy"
-    spec: RolloutPolicySpec = Field(description="How, on what evidence, and what on failure.")
+    spec: RolloutPolicySpec = Field(description="Strategy, gates, evidence, and the reaction to failure.")
     status: RolloutPolicyStatus = Field(
-        default_factory=RolloutPolicyStatus, description="What the operator says of the policy by itself."
+        default_factory=RolloutPolicyStatus, description="Findings about the policy alone, before a Model uses it."
     )

@@ -1,4 +1,4 @@
-"""RetrainingPolicy: when a Model is trained anew, what holds that back, and what a run does."""
+"""RetrainingPolicy: when a Model is retrained, the limits on that, and the stages of a run."""
 
 from __future__ import annotations
 
@@ -54,26 +54,26 @@ from modelwright.api.v1alpha1.version import (
 )
 
 PROFILES = ("TrainJob", "JobSet", "RayJob", "Workflow", "SparkApplication")
-"""Kinds whose states the `resource` engine knows by itself."""
+"""Kinds whose states the `resource` engine can read without expressions."""
 
 Profile = Literal["TrainJob", "JobSet", "RayJob", "Workflow", "SparkApplication"]
 Expression = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=1024)]
 
 
 class ScheduleTrigger(Wire):
-    """At the times of a cron schedule."""
+    """Fires at the times of a cron schedule."""
 
     cron: Cron = Field(description='Five fields, such as "0 3 * * 1".')
     time_zone: TimeZone = Field(default="UTC", description="Its time zone, by IANA name, such as Europe/Berlin.")
     catch_up: Literal["None", "Latest", "All"] = Field(
         default="Latest",
-        description="Times that passed while the operator was down: None lets them go, Latest takes up the last one, "
-        "All takes up each, at most 100, in their order.",
+        description="Times missed while the operator was down: None skips them, Latest starts a run for the last one, "
+        "All for each, at most 100, in order.",
     )
 
 
 class PrometheusTrigger(Wire):
-    """When a query is beyond a limit for some looks in a row."""
+    """Fires when a query is beyond a limit in several consecutive measurements."""
 
     __cel__: ClassVar[tuple[Cel, ...]] = (
         Cel(
@@ -92,16 +92,16 @@ class PrometheusTrigger(Wire):
     below: Decimal | None = Field(default=None, description="It fires when the value is below this.")
     consecutive: Annotated[int, Field(strict=True, ge=1, le=100)] = Field(
         default=3,
-        description="Looks in a row, 1 to 100. A look without an answer (no data, NaN, an error) counts for nothing "
-        "and begins the row anew.",
+        description="Consecutive measurements beyond the limit, 1 to 100. One without a value (no data, NaN, an error) "
+        "does not count and resets the count.",
     )
     interval: Annotated[str, *duration_between("5s", "24h")] = Field(
-        default="5m", description="Time between looks, 5s to 24h."
+        default="5m", description="Time between measurements, 5s to 24h."
     )
 
 
 class DataTrigger(Wire):
-    """When data at an address has changed. A CronJob looks, under the ServiceAccount that is named here."""
+    """Fires when data at an address has changed. A CronJob checks it under the ServiceAccount named here."""
 
     uri: ArtifactUri = Field(description="Address of a file or prefix: s3, gs, az, http(s) or pvc.")
     changed: Literal["ETag", "Digest", "Count"] = Field(
@@ -111,11 +111,12 @@ class DataTrigger(Wire):
     )
     every: Annotated[str, *duration_between("1m", "24h")] = Field(
         default="10m",
-        description="Time between looks: 1, 2, 3, 4, 5, 6, 10, 12, 15, 20 or 30 minutes, or 1, 2, 3, 4, 6, 8, 12 or 24 "
+        description="Time between checks: 1, 2, 3, 4, 5, 6, 10, 12, 15, 20 or 30 minutes, or 1, 2, 3, 4, 6, 8, 12 or "
+        "24 "
         "hours.",
     )
     service_account_name: AccountName | None = Field(
-        default=None, description="ServiceAccount of the pod that looks. When absent, `default`."
+        default=None, description="ServiceAccount of the pod that checks. When absent, `default`."
     )
     credentials_secret_ref: StoreSecretRef | None = Field(
         default=None, description="Secret with the credentials of the store, as for a ModelVersion's artifact."
@@ -123,8 +124,8 @@ class DataTrigger(Wire):
 
 
 class WebhookTrigger(Wire):
-    """When another system says so: POST /triggers/<namespace>/<policy>/<trigger> of the operator's Service, with a
-    token of a ServiceAccount or user that has the verb `trigger` on this RetrainingPolicy."""
+    """Fires when another system reports it: POST /triggers/<namespace>/<policy>/<trigger> of the operator's Service,
+    with a token of a ServiceAccount or user that has the verb `trigger` on this RetrainingPolicy."""
 
     source: Literal["Alertmanager", "CloudEvents"] = Field(
         description="Alertmanager: firing alerts, one run for each alert and the time it began. CloudEvents: one run "
@@ -139,7 +140,7 @@ class WebhookTrigger(Wire):
 
 
 class AgeTrigger(Wire):
-    """When the serving version has served for some time."""
+    """Fires when the serving version has served for some time."""
 
     after: Annotated[str, *duration_between("1m", "17520h")] = Field(
         description="Time since it began to serve, 1m to 17520h; fires again after each such time."
@@ -167,12 +168,12 @@ class Trigger(Wire):
     schedule: ScheduleTrigger | None = Field(default=None, description="At the times of a cron schedule.")
     prometheus: PrometheusTrigger | None = Field(default=None, description="When a query is beyond a limit.")
     data: DataTrigger | None = Field(default=None, description="When data has changed.")
-    webhook: WebhookTrigger | None = Field(default=None, description="When another system says so.")
+    webhook: WebhookTrigger | None = Field(default=None, description="When another system reports it.")
     age: AgeTrigger | None = Field(default=None, description="When the serving version has grown old.")
 
 
 class MaxRuns(Wire):
-    """At most so many runs in a span of time."""
+    """Limit on the runs in a span of time."""
 
     count: Annotated[int, Field(strict=True, ge=1, le=1000)] = Field(description="Runs, 1 to 1000.")
     per: Annotated[str, *duration_between("1m", "8760h")] = Field(
@@ -181,7 +182,7 @@ class MaxRuns(Wire):
 
 
 class Backoff(Wire):
-    """How long triggers wait after failures in a row: initial, then twice as long after each further one."""
+    """How long triggers wait after consecutive failures: initial, then twice as long after each further one."""
 
     initial: Annotated[str, *duration_between("1s", "720h")] = Field(
         default="10m", description="After the first failure, 1s to 720h."
@@ -192,20 +193,22 @@ class Backoff(Wire):
 
 
 class Guard(Wire):
-    """What holds triggers back. Runs that a person asks for wait for their turn, and for nothing else."""
+    """Limits on triggers. A run that a person requests waits only for its turn."""
 
     cooldown: Annotated[str, *duration_between("0s", "8760h")] = Field(
         default="24h", description="Shortest time from the start of a run to the start of the next, 0s to 8760h."
     )
-    max_runs: MaxRuns | None = Field(default=None, description="Bound on runs in a span of time. When absent, none.")
+    max_runs: MaxRuns | None = Field(
+        default=None, description="Limit on the runs in a span of time. When absent, none."
+    )
     concurrency: Literal["Forbid", "Queue", "Replace"] = Field(
         default="Forbid",
-        description="While a run goes on: Forbid lets a trigger go, Queue lets one wait for its end, Replace ends the "
-        "run that goes on.",
+        description="While a run is active: Forbid suppresses a trigger, Queue lets one wait for the end of the run, "
+        "Replace ends the active run.",
     )
     backoff: Backoff = Field(
         default_factory=Backoff,
-        description="Wait after runs in a row that failed, or whose version was refused or not promoted.",
+        description="Wait after consecutive runs that failed, or whose version was refused or not promoted.",
     )
     skip_unchanged: Bool = Field(
         default=True,
@@ -220,11 +223,11 @@ class DatasetSource(Wire):
     uri: ArtifactUri = Field(description="Address of a file or prefix, by the schemes of artifacts.")
     digest: Digest | None = Field(
         default=None,
-        description="Digest that it must have. When absent, it is found out at the beginning of each run, and the "
-        "content must not change until its end.",
+        description="Digest that it must have. When absent, it is determined at the start of each run, and the "
+        "content must not change until the run ends.",
     )
     service_account_name: AccountName | None = Field(
-        default=None, description="ServiceAccount of the pod that finds out the digest. When absent, `default`."
+        default=None, description="ServiceAccount of the pod that determines the digest. When absent, `default`."
     )
     credentials_secret_ref: StoreSecretRef | None = Field(
         default=None, description="Secret with the credentials of the store, as for a ModelVersion's artifact."
@@ -303,7 +306,7 @@ class ResourceWork(Wire):
 
 
 class Work(Wire):
-    """What does a stage: exactly one of job and resource."""
+    """The object that runs a stage: exactly one of job and resource."""
 
     __cel__: ClassVar[tuple[Cel, ...]] = (
         Cel(
@@ -321,13 +324,13 @@ class Work(Wire):
 
 
 class DataCheck(Work):
-    """Looks at the dataset before anything is trained."""
+    """Checks the dataset before training."""
 
     data_schema: Annotated[OpenObject, NamedObject("Nothing", why="what data is like")] | None = Field(
         default=None,
         alias="schema",
-        description="What the dataset must be like, handed to the check as it is; the shipped image's form is in the "
-        "how-to on training.",
+        description="Schema of the dataset, passed to the check unchanged; the how-to on training describes the form "
+        "that the shipped image reads.",
     )
 
 
@@ -344,8 +347,8 @@ class Evaluate(Work):
     )
     on_inconclusive: Literal["Fail", "Register"] = Field(
         default="Fail",
-        description="When the figures prove neither that the limits hold nor that they do not: Fail, so that the run "
-        "ends without a version; or Register the version nevertheless, so that the RolloutPolicy of the Model decides.",
+        description="Reaction when the figures prove neither that the limits hold nor that they do not: Fail ends the "
+        "run without a version, Register registers the version and leaves the decision to the Model's RolloutPolicy.",
     )
 
 
@@ -388,7 +391,7 @@ _NO_TRACKING = (
 
 
 class TrainedVersionTemplate(Wire):
-    """What a ModelVersion of a run has beside its result."""
+    """Fields of a run's ModelVersion that do not come from its result."""
 
     labels: Annotated[
         dict[str, LabelValue],
@@ -407,17 +410,17 @@ class TrainedVersionTemplate(Wire):
     samples: Annotated[tuple[Sample, ...], Field(max_length=16), ListType("atomic")] = Field(
         default=(), description="Requests for the infra gate of its rollout, at most 16."
     )
-    card: Card | None = Field(default=None, description="What people should know before they use it.")
+    card: Card | None = Field(default=None, description="Model card of the version.")
     code: Code | None = Field(default=None, description="The code that trains it, unless the result says so.")
 
 
 class RunTemplate(Wire):
-    """What a run does: data check, training, evaluation, registration."""
+    """Stages of a run: data check, training, evaluation, registration."""
 
-    dataset: DatasetSource = Field(description="What is trained on.")
+    dataset: DatasetSource = Field(description="Training data.")
     holdout: DatasetSource | None = Field(
         default=None,
-        description="What is evaluated on. When absent, the dataset, of which the training holds back some.",
+        description="Evaluation data. When absent, the dataset, of which the training holds back a part.",
     )
     parameters: Parameters = Field(
         default_factory=dict, description="Handed to each stage. At most 128, of 1024 characters."
@@ -425,14 +428,15 @@ class RunTemplate(Wire):
     seed: Annotated[int, Field(strict=True, ge=0, le=4294967295)] = Field(
         default=0, description="Handed to each stage, for all that is random."
     )
-    data_check: DataCheck | None = Field(default=None, description="Looks at the dataset first.")
-    train: Work = Field(description="Trains, and puts the artifact where it is told to.")
+    data_check: DataCheck | None = Field(default=None, description="Checks the dataset first.")
+    train: Work = Field(description="Trains the model and writes the artifact below output.uri.")
     evaluate: Evaluate | None = Field(
         default=None, description="Decides whether the new version is registered. When absent, it always is."
     )
     output: Output = Field(description="Where the artifact goes.")
     version: TrainedVersionTemplate = Field(
-        default_factory=TrainedVersionTemplate, description="What the ModelVersion has beside the result."
+        default_factory=TrainedVersionTemplate,
+        description="Fields of the ModelVersion that do not come from the result.",
     )
     deadline: Deadline = Field(
         default="24h", description="Time for the whole run, 1s to 720h; what is suspended or queued doesn't count."
@@ -440,15 +444,15 @@ class RunTemplate(Wire):
 
 
 class RetrainingPolicySpec(Wire):
-    """When, what holds it back, and what a run does."""
+    """Triggers, limits on them, and the stages of a run."""
 
-    model_ref: LocalObjectReference = Field(description="The Model that is trained anew.")
-    suspend: Bool = Field(default=False, description="Whether triggers are let go. A run that goes on is not touched.")
+    model_ref: LocalObjectReference = Field(description="The Model to retrain.")
+    suspend: Bool = Field(default=False, description="Suspends all triggers; an active run is not affected.")
     triggers: Annotated[tuple[Trigger, ...], Field(max_length=16), ListType("map", ("name",))] = Field(
-        default=(), description="Reasons to train, at most 16. When absent, people ask for runs."
+        default=(), description="Reasons to train, at most 16. When absent, runs start only on request."
     )
-    guard: Guard = Field(default_factory=Guard, description="What holds triggers back.")
-    run: RunTemplate = Field(description="What a run does.")
+    guard: Guard = Field(default_factory=Guard, description="Limits on triggers.")
+    run: RunTemplate = Field(description="Stages of a run.")
     history_limit: Annotated[int, Field(strict=True, ge=1, le=100)] = Field(
         default=10, description="Ended TrainingRuns kept, 1 to 100."
     )
@@ -459,12 +463,12 @@ class RetrainingPolicySpec(Wire):
 
 
 class TriggerStatus(StatusWire):
-    """What a trigger last did."""
+    """The last event of a trigger."""
 
     name: ShortStatusText = Field(description="Name of the trigger.")
     identity: ShortStatusText | None = Field(
         default=None,
-        description="What it last fired for: the time of a schedule, the state of the data, an alert, a number.",
+        description="Identity of the last event: the time of a schedule, the state of the data, an alert, a number.",
     )
     at: Timestamp | None = Field(default=None, description="When it last fired, UTC.")
     outcome: Annotated[str, Cut(63)] | None = Field(
@@ -472,7 +476,7 @@ class TriggerStatus(StatusWire):
     )
     run: ShortStatusText | None = Field(default=None, description="The run it started.")
     schedule: ShortStatusText | None = Field(
-        default=None, description="Cron and time zone of a schedule, to see when somebody edits them."
+        default=None, description="Cron and time zone of a schedule, to detect edits."
     )
     since: Timestamp | None = Field(
         default=None, description="When the schedule was added or edited, UTC: earlier times are not caught up."
@@ -485,46 +489,47 @@ class SuppressedStatus(StatusWire):
     trigger: ShortStatusText = Field(description="Name of the trigger.")
     reason: Annotated[str, Cut(63)] = Field(description="Why, as one of the documented reasons.")
     count: StatusInt = Field(description="How often.")
-    last_at: Timestamp = Field(description="When it last was, UTC.")
-    message: StatusText = Field(default="", description="Why it last was, for people.")
+    last_at: Timestamp = Field(description="When it was last suppressed, UTC.")
+    message: StatusText = Field(default="", description="Why, as text; of the last time.")
 
 
 class RetrainingPolicyStatus(StatusWire):
-    """What triggers and runs have come to."""
+    """State of triggers and runs."""
 
     observed_generation: int | None = Field(
         default=None, ge=0, le=INT64_MAX, description="metadata.generation that this status is about."
     )
     triggers: Annotated[tuple[TriggerStatus, ...], Field(max_length=16), ListType("map", ("name",))] = Field(
-        default=(), description="What each trigger last did. At most 16."
+        default=(), description="Last event of each trigger. At most 16."
     )
     suppressed: Annotated[
         tuple[SuppressedStatus, ...], Field(max_length=128), ListType("map", ("trigger", "reason"))
     ] = Field(default=(), description="Triggers that started no run, by reason. At most 128.")
-    active_run: ShortStatusText | None = Field(default=None, description="The run that goes on.")
+    active_run: ShortStatusText | None = Field(default=None, description="The active run.")
     last_run: ShortStatusText | None = Field(default=None, description="The run that ended last.")
     last_version: ShortStatusText | None = Field(default=None, description="The ModelVersion that was registered last.")
-    failures: StatusInt | None = Field(default=None, description="Runs in a row that came to nothing.")
+    failures: StatusInt | None = Field(default=None, description="Consecutive failed runs.")
     retry_at: Timestamp | None = Field(default=None, description="Until when triggers wait because of them, UTC.")
     conditions: Conditions = Field(default=(), description="Ready, Reconciling and Stalled, as kstatus defines them.")
 
 
 class RetrainingPolicy(Resource):
-    """When a Model is trained anew, and how."""
+    """When and how a Model is retrained."""
 
     __spec_bytes__: ClassVar[int | None] = MAX_POLICY_BYTES
     __crd__: ClassVar[CrdInfo] = CrdInfo(
         plural="retrainingpolicies",
         short_name="rtp",
-        description="A RetrainingPolicy says when a Model is trained anew (schedule, drift, new data, alerts, age), "
-        "what holds that back, and what a run does: check the data, train, evaluate, register a ModelVersion.",
+        description="A RetrainingPolicy defines when a Model is retrained (schedule, drift, new data, alerts, age), "
+        "the "
+        "limits on that, and the stages of a run: check the data, train, evaluate, register a ModelVersion.",
         columns=(
-            Column("Model", ".spec.modelRef.name", "The Model that is trained anew."),
-            Column("Suspended", ".spec.suspend", "Whether triggers are let go.", type="boolean", wide=True),
-            Column("Active", ".status.activeRun", "The run that goes on."),
+            Column("Model", ".spec.modelRef.name", "The Model to retrain."),
+            Column("Suspended", ".spec.suspend", "Whether triggers are suspended.", type="boolean", wide=True),
+            Column("Active", ".status.activeRun", "The active run."),
             Column("Last", ".status.lastRun", "The run that ended last."),
             Column("Version", ".status.lastVersion", "The ModelVersion that was registered last."),
-            Column("Failures", ".status.failures", "Runs in a row that came to nothing.", type="integer"),
+            Column("Failures", ".status.failures", "Consecutive failed runs.", type="integer"),
             READY_COLUMN,
             REASON_COLUMN,
             AGE_COLUMN,
@@ -534,7 +539,7 @@ class RetrainingPolicy(Resource):
     )
 
     kind: str = "RetrainingPolicy"
-    spec: RetrainingPolicySpec = Field(description="When, what holds it back, and what a run does.")
+    spec: RetrainingPolicySpec = Field(description="Triggers, limits on them, and the stages of a run.")
     status: RetrainingPolicyStatus = Field(
-        default_factory=RetrainingPolicyStatus, description="What triggers and runs have come to."
+        default_factory=RetrainingPolicyStatus, description="State of triggers and runs."
     )

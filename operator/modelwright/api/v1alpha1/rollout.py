@@ -1,4 +1,4 @@
-"""ModelRollout: the record of one attempt to move a Model to a revision, and where people give their commands."""
+"""ModelRollout: the record of one attempt to move a Model to a revision, and the place for commands to it."""
 
 from __future__ import annotations
 
@@ -48,19 +48,19 @@ class Rollback(Wire):
 
 
 class Command(Wire):
-    """What a person wants of this rollout."""
+    """A person's command to this rollout."""
 
     name: CommandName = Field(
-        description="pause, resume; promote: go to the end without further evidence; abort: go back; retry: try a "
-        "rolled-back revision again; release: end the hold of a rollback by hand."
+        description="pause, resume; promote: finish without further evidence; abort: go back; retry: try a "
+        "rolled-back revision again; release: end the hold of a manual rollback."
     )
-    token: Text63 = Field(description="Any text; a command is carried out once for each token.")
+    token: Text63 = Field(description="Any text; each token is executed once.")
     by: Text253 = Field(description="Who, as the API server knows them; admission demands the writer's own name.")
     reason: Text1024 = Field(description="Why.")
 
 
 class ModelRolloutSpec(Wire):
-    """What is attempted. Immutable, but for the command."""
+    """The attempted move. Immutable, except for the command."""
 
     __cel__: ClassVar[tuple[Cel, ...]] = (
         Cel(
@@ -86,9 +86,9 @@ class ModelRolloutSpec(Wire):
     )
     target: RolloutTarget = Field(description="The revision to move to.")
     rollback: Rollback | None = Field(
-        default=None, description="Makes this a rollback by hand: at once, without gates, steps and freezes."
+        default=None, description="Makes this a manual rollback: at once, without gates, steps and freezes."
     )
-    command: Command | None = Field(default=None, description="What a person wants of this rollout.")
+    command: Command | None = Field(default=None, description="A person's command to this rollout.")
 
 
 class RolloutState(StrEnum):
@@ -133,27 +133,27 @@ class PolicySnapshot(StatusWire):
 
 
 class StepStatus(StatusWire):
-    """One step that was begun."""
+    """One step that has started."""
 
     index: StatusInt = Field(description="Place in the list of steps, from 0.")
     kind: Annotated[str, Cut(63)] = Field(description="mirror, weight, match, approval, hold or abTest.")
     weight: Annotated[int, Field(ge=0, le=100)] | None = Field(
         default=None, description="Share of the callers' requests for the candidate, in percent."
     )
-    started_at: Timestamp = Field(description="When it was begun, UTC.")
+    started_at: Timestamp = Field(description="When it started, UTC.")
     confirmed_at: Timestamp | None = Field(
-        default=None, description="When traffic was seen to be as the step wants it; hold and evidence count from here."
+        default=None, description="When the traffic was confirmed to match the step; hold and evidence count from here."
     )
     finished_at: Timestamp | None = Field(default=None, description="When it ended, UTC.")
     outcome: Annotated[str, Cut(63)] | None = Field(
         default=None,
-        description="Pass, Fail (it turned the rollout back, or a person promoted the candidate all the same), "
-        "Skipped, Ended; absent while it goes on.",
+        description="Pass, Fail (the rollout went back, or a person promoted the candidate nevertheless), "
+        "Skipped, Ended; absent while it is active.",
     )
 
 
 class VerdictStatus(StatusWire):
-    """What one metric came to in one step: the latest, and at the end the deciding one."""
+    """Verdict of one metric in one step: the latest, and at the end the deciding one."""
 
     step: StatusInt = Field(description="Index of the step.")
     metric: ShortStatusText = Field(description="Name of the metric.")
@@ -169,15 +169,16 @@ class VerdictStatus(StatusWire):
     serving_samples: int | None = Field(
         default=None, ge=0, le=INT64_MAX, description="Requests of the serving revision."
     )
-    failures: StatusInt | None = Field(default=None, description="Looks with a value outside of the limits.")
+    failures: StatusInt | None = Field(default=None, description="Measurements outside the limits.")
     dry_run: bool | None = Field(default=None, description="True when it decides nothing.")
-    query: StatusText | None = Field(default=None, description="What was asked.")
+    query: StatusText | None = Field(default=None, description="The query that was sent.")
     blocks: StatusText | None = Field(
         default=None,
-        description="What decided, by at most 64 blocks of time, written when the step has ended: end in unix seconds, "
+        description="The deciding counts in at most 64 blocks of time, written when the step has ended: end in unix "
+        "seconds, "
         "bad/all requests of the candidate, bad/all of the serving revision; separated by commas.",
     )
-    at: Timestamp | None = Field(default=None, description="When this was last looked at and written, UTC.")
+    at: Timestamp | None = Field(default=None, description="When this was last measured and written, UTC.")
 
 
 class ReportStatus(StatusWire):
@@ -188,7 +189,7 @@ class ReportStatus(StatusWire):
 
 
 class GateStatus(StatusWire):
-    """What a gate came to."""
+    """Result of a gate."""
 
     name: Annotated[str, Cut(63)] = Field(description="scan, evaluation, infra or approval.")
     outcome: Annotated[str, Cut(63)] = Field(description="Running, Pass, Fail, Inconclusive or Error.")
@@ -201,19 +202,19 @@ class GateStatus(StatusWire):
 
 
 class CommandStatus(StatusWire):
-    """A command, and what became of it."""
+    """A command and its result."""
 
     name: Annotated[str, Cut(63)] = Field(description="Which command.")
     token: Annotated[str, Cut(63)] = Field(description="Its token.")
     by: ShortStatusText = Field(description="Who gave it.")
     reason: StatusText = Field(default="", description="Why, in their words.")
-    at: Timestamp = Field(description="When it was taken up, UTC.")
-    accepted: bool = Field(default=True, description="Whether it was carried out.")
-    message: StatusText = Field(default="", description="What it did, or why it was refused.")
+    at: Timestamp = Field(description="When it was accepted or refused, UTC.")
+    accepted: bool = Field(default=True, description="Whether it was executed.")
+    message: StatusText = Field(default="", description="Its effect, or why it was refused.")
 
 
 class ApprovalRecord(StatusWire):
-    """A person's word that counted."""
+    """An Approval that counted."""
 
     name: ShortStatusText = Field(description="Name of the Approval.")
     approver: ShortStatusText = Field(description="Who.")
@@ -233,17 +234,18 @@ class AuthorsStatus(StatusWire):
     content: ShortStatusText = Field(description="Hash of what approvals are about.")
     by: Annotated[tuple[ShortStatusText, ...], Field(max_length=MAX_AUTHORS), ListType("set")] = Field(
         default=(),
-        description="Who has changed it since what served was made of it. Empty when it is as it was, or when only "
-        f"unknown people have. At most {MAX_AUTHORS}.",
+        description="Who has changed it since the serving revision was made from it. Empty when it is unchanged, or "
+        "when "
+        f"all who changed it are unknown. At most {MAX_AUTHORS}.",
     )
-    unknown: bool = Field(default=False, description="Whether somebody has whose name is not known.")
+    unknown: bool = Field(default=False, description="Whether someone unknown has changed it.")
 
 
 class ClockStatus(StatusWire):
-    """The clock of the deadline: it stands still while approvals, freezes or a pause are waited for."""
+    """The clock of the deadline: it stops during approvals, freezes and pauses."""
 
     elapsed_seconds: StatusInt = Field(default=0, description="Seconds counted until runningSince.")
-    running_since: Timestamp | None = Field(default=None, description="Since when it runs; absent while it stands.")
+    running_since: Timestamp | None = Field(default=None, description="Since when it runs; absent while it is stopped.")
 
 
 class ModelRolloutStatus(StatusWire):
@@ -258,7 +260,7 @@ class ModelRolloutStatus(StatusWire):
         "RolledBack, Aborted or Superseded.",
     )
     reason: Annotated[str, Cut(63)] | None = Field(default=None, description="Why, as one of the documented reasons.")
-    message: StatusText | None = Field(default=None, description="Why, for people.")
+    message: StatusText | None = Field(default=None, description="Why, as text.")
     since: Timestamp | None = Field(default=None, description="When this state began, UTC.")
     from_: RevisionRef | None = Field(
         default=None, alias="from", description="The revision that served when it began; absent for a first one."
@@ -266,8 +268,9 @@ class ModelRolloutStatus(StatusWire):
     to: RevisionRef | None = Field(default=None, description="The revision it moves to: the candidate.")
     held_from: ShortStatusText | None = Field(
         default=None,
-        description="Of a rollback by hand: a hash of the Model's spec.version when it began; when that changes, the "
-        "hold ends.",
+        description="Set for manual rollbacks: a hash of the Model's spec.version at the start; when spec.version "
+        "changes, "
+        "the hold ends.",
     )
     content_hash: ShortStatusText | None = Field(
         default=None,
@@ -278,18 +281,16 @@ class ModelRolloutStatus(StatusWire):
         description="The state in which it will end once traffic is back: RolledBack, Aborted, Superseded.",
     )
     policy: PolicySnapshot | None = Field(default=None, description="The policy as it was at the start.")
-    step: StatusInt | None = Field(default=None, description="Index of the present step, from 0.")
-    progress: ShortStatusText | None = Field(default=None, description="Present step and number of steps, such as 2/3.")
+    step: StatusInt | None = Field(default=None, description="Index of the current step, from 0.")
+    progress: ShortStatusText | None = Field(default=None, description="Current step and number of steps, such as 2/3.")
     weight: Annotated[int, Field(ge=0, le=100)] | None = Field(
         default=None, description="Share of the callers' requests that the candidate is to have, in percent."
     )
     observed_weight: Annotated[int, Field(ge=0, le=100)] | None = Field(
         default=None,
-        description="Share that it was seen to have since the step began; absent below 100 requests.",
+        description="Observed share since the step began; absent below 100 requests.",
     )
-    verdict: Annotated[str, Cut(63)] | None = Field(
-        default=None, description="What the metrics of the present step come to."
-    )
+    verdict: Annotated[str, Cut(63)] | None = Field(default=None, description="Verdict of the current step.")
     preview: Annotated[str, Cut(2048)] | None = Field(
         default=None, description="Where the candidate can be reached inside the cluster, apart from callers."
     )
@@ -298,27 +299,27 @@ class ModelRolloutStatus(StatusWire):
     clock: ClockStatus | None = Field(default=None, description="The clock of the deadline.")
     paused: bool | None = Field(default=None, description="Whether a person has paused it.")
     freeze_overridden: bool | None = Field(
-        default=None, description="Whether a person let it go on in spite of spec.freeze of the policy."
+        default=None, description="Whether a person let it proceed in spite of the policy's spec.freeze."
     )
     without_evidence: bool | None = Field(
         default=None, description="Whether a person promoted it without the evidence that the policy asks for."
     )
-    released: bool | None = Field(default=None, description="Whether the hold of a rollback by hand has ended.")
-    retried: bool | None = Field(default=None, description="Whether a person let this revision be tried again.")
+    released: bool | None = Field(default=None, description="Whether the hold of a manual rollback has ended.")
+    retried: bool | None = Field(default=None, description="Whether a person allowed this revision to be tried again.")
     lapsed: bool | None = Field(
-        default=None, description="Whether the Model has wanted another revision since this one was taken back."
+        default=None, description="Whether the Model has targeted another revision since this one was rolled back."
     )
     steps: Annotated[tuple[StepStatus, ...], Field(max_length=32), ListType("map", ("index",))] = Field(
-        default=(), description="Steps that were begun. At most 32."
+        default=(), description="Steps that have started. At most 32."
     )
     gates: Annotated[tuple[GateStatus, ...], Field(max_length=8), ListType("map", ("name",))] = Field(
-        default=(), description="Gates and what they came to. At most 8."
+        default=(), description="Gates and their results. At most 8."
     )
     verdicts: Annotated[tuple[VerdictStatus, ...], Field(max_length=512), ListType("map", ("step", "metric"))] = Field(
         default=(), description="Per step and metric the latest, then the deciding verdict. At most 512."
     )
     commands: Annotated[tuple[CommandStatus, ...], Field(max_length=64), ListType("map", ("token",))] = Field(
-        default=(), description="Commands that people gave, and what became of them. At most 64."
+        default=(), description="Commands and their results. At most 64."
     )
     authors: Annotated[tuple[AuthorsStatus, ...], Field(max_length=8), ListType("map", ("kind",))] = Field(
         default=(),
@@ -340,15 +341,15 @@ class ModelRollout(Resource):
         plural="modelrollouts",
         short_name="mro",
         description="A ModelRollout is the record of one attempt to move a Model to a revision: policy, steps, "
-        "evidence, decision, people. The operator makes them; a person may make one to go back at once.",
+        "evidence, decision, approvals. The operator creates them; a person may create one to go back at once.",
         columns=(
             Column("Model", ".spec.modelRef.name", "The Model."),
             Column("From", ".status.from.version", "ModelVersion that served."),
             Column("To", ".spec.target.version", "ModelVersion it moves to."),
             Column("State", ".status.state", "Where it stands."),
-            Column("Step", ".status.progress", "Present step and number of steps."),
+            Column("Step", ".status.progress", "Current step and number of steps."),
             Column("Weight", ".status.weight", "Share of the requests for the candidate, in percent.", type="integer"),
-            Column("Verdict", ".status.verdict", "What the metrics of the present step come to."),
+            Column("Verdict", ".status.verdict", "Verdict of the current step."),
             Column("Reason", ".status.reason", "Why it is in this state."),
             AGE_COLUMN,
         ),
@@ -356,5 +357,5 @@ class ModelRollout(Resource):
     )
 
     kind: str = "ModelRollout"
-    spec: ModelRolloutSpec = Field(description="What is attempted. Immutable, but for the command.")
+    spec: ModelRolloutSpec = Field(description="The attempted move. Immutable, except for the command.")
     status: ModelRolloutStatus = Field(default_factory=ModelRolloutStatus, description="The record.")

@@ -52,7 +52,7 @@ class SupportedFormat(Wire):
     code: Bool | None = Field(
         default=None,
         description="Whether loading an artifact of this format can run code that the artifact holds, as a pickle "
-        "does. When absent, nobody has said so, and it counts as code.",
+        "does. When absent, it is unknown and counts as code.",
     )
     env: Annotated[tuple[EnvVar, ...], Field(max_length=64), ListType("map", ("name",))] = Field(
         default=(),
@@ -95,7 +95,7 @@ class RuntimeContainer(OpenWire):
     )
     readiness_probe: OpenObject | None = Field(
         default=None,
-        description="A probe of core/v1 that tells whether the model is loaded. Not together with spec.readiness.",
+        description="A probe of core/v1 that passes once the model is loaded. Not together with spec.readiness.",
     )
 
 
@@ -111,20 +111,20 @@ class HttpGet(Wire):
 
 
 class Readiness(Wire):
-    """How to ask whether the model is loaded and answers."""
+    """How to check that the model is loaded and answers."""
 
     http_get: HttpGet = Field(description="A request that is answered with 200 to 399 once the model is loaded.")
     period_seconds: Annotated[int, Field(strict=True, ge=1, le=3600)] = Field(
-        default=2, description="Seconds between two questions, 1 to 3600."
+        default=2, description="Seconds between two checks, 1 to 3600."
     )
     timeout_seconds: Annotated[int, Field(strict=True, ge=1, le=3600)] = Field(
-        default=2, description="Seconds after which a question counts as not answered, 1 to 3600."
+        default=2, description="Seconds after which a check fails without an answer, 1 to 3600."
     )
     failure_threshold: Annotated[int, Field(strict=True, ge=1, le=1000)] = Field(
         # 20 s. A server that is busy answers late too, and taking it away leaves its requests to the others, which are
         # then no less busy. A container that has ended is unready at once.
         default=10,
-        description="Questions in a row without a good answer until a pod gets no requests, 1 to 1000.",
+        description="Consecutive failed checks until a pod gets no requests, 1 to 1000.",
     )
 
 
@@ -153,8 +153,8 @@ class RuntimeMetrics(Wire):
     )
     in_flight: CounterSelector | None = Field(
         default=None,
-        description="Gauges of the requests that have not ended yet. Verdicts tell their sum; it decides nothing. When "
-        "absent, they are left out.",
+        description="Gauges of the requests in flight. Verdicts show their sum; it decides nothing. When "
+        "absent, verdicts leave it out.",
     )
 
 
@@ -202,15 +202,15 @@ class RuntimeSpec(Wire):
         Field(description="Formats it serves, each once, 1 to 32.")
     )
     disabled: Bool = Field(
-        default=False, description="Whether new revisions may not use it; what runs is left running."
+        default=False, description="Whether new revisions must not use it; running ones are not affected."
     )
     protocol: RuntimeProtocol = Field(
-        description="What it speaks: V2 (Open Inference Protocol), TensorFlow (REST of TensorFlow Serving), OpenAI, "
+        description="Protocol: V2 (Open Inference Protocol), TensorFlow (REST of TensorFlow Serving), OpenAI, "
         "or Custom."
     )
     version_report: VersionReport = Field(
         default="none",
-        description="How an answer says which version gave it: header (modelwright-version), field (model_version of "
+        description="How a response names its version: header (modelwright-version), field (model_version of "
         "V2), or none.",
     )
     ports: Ports = Field(description="Ports on which the model server listens.")
@@ -235,7 +235,7 @@ class RuntimeSpec(Wire):
     ] = Field(default=(), description="Further volumes of the pod, of core/v1, at most 16.")
     readiness: Readiness | None = Field(
         default=None,
-        description="How to ask whether the model is loaded. When absent, with V2: "
+        description="How to check that the model is loaded. When absent, with V2: "
         "/v2/models/$(MODEL_NAME)/ready on http.",
     )
     metrics: RuntimeMetrics | None = Field(
@@ -266,8 +266,8 @@ class RuntimeSpec(Wire):
 
 _COLUMNS = (
     Column("Format", ".spec.formats[0].name", "The first of the formats it serves."),
-    Column("Protocol", ".spec.protocol", "What it speaks."),
-    Column("Disabled", ".spec.disabled", "Whether new revisions may not use it.", type="boolean"),
+    Column("Protocol", ".spec.protocol", "Protocol of the server."),
+    Column("Disabled", ".spec.disabled", "Whether new revisions must not use it.", type="boolean"),
     Column("Image", ".spec.container.image", "Image of the model server.", wide=True),
     AGE_COLUMN,
 )
@@ -279,7 +279,7 @@ class ModelRuntime(Resource):
     __crd__: ClassVar[CrdInfo] = CrdInfo(
         plural="modelruntimes",
         short_name="mrt",
-        description="A ModelRuntime says how models of a format are served in its namespace: container, protocol, "
+        description="A ModelRuntime defines how models of a format are served in its namespace: container, protocol, "
         "ports, probe.",
         columns=_COLUMNS,
     )
@@ -294,8 +294,8 @@ class ClusterModelRuntime(Resource):
     __crd__: ClassVar[CrdInfo] = CrdInfo(
         plural="clustermodelruntimes",
         short_name="cmrt",
-        description="A ClusterModelRuntime says how models of a format are served in every namespace: container, "
-        "protocol, ports, probe. A ModelRuntime of a namespace comes before it.",
+        description="A ClusterModelRuntime defines how models of a format are served in every namespace: container, "
+        "protocol, ports, probe. A ModelRuntime of the namespace takes precedence.",
         columns=_COLUMNS,
         namespaced=False,
     )

@@ -1,4 +1,4 @@
-"""TrainingRun: the record of one training: what asked for it, what each stage came to, and the version it made."""
+"""TrainingRun: the record of one training: its cause, the result of each stage, and the version it made."""
 
 from __future__ import annotations
 
@@ -29,25 +29,25 @@ from modelwright.api.v1alpha1.version import Parameters
 
 
 class RunTrigger(Wire):
-    """What started the run; written by the operator."""
+    """The event that started the run; written by the operator."""
 
     name: Text63 = Field(description="Name of the trigger in the policy.")
-    identity: Text253 = Field(description="What it fired for; there is one run for each.")
-    message: Text1024 = Field(default="-", description="Why it fired, for people.")
+    identity: Text253 = Field(description="Identity of the event; each has one run.")
+    message: Text1024 = Field(default="-", description="Why it fired, as text.")
 
 
 class ManualRun(Wire):
-    """A person wants a run now."""
+    """A person's request for a run."""
 
     by: Text253 = Field(description="Who, as the API server knows them; admission demands the writer's own name.")
     reason: Text1024 = Field(description="Why.")
     parameters: Parameters = Field(
-        default_factory=dict, description="Parameters that take the place of the policy's, for this run."
+        default_factory=dict, description="Parameters that replace the policy's in this run."
     )
 
 
 class TrainingRunSpec(Wire):
-    """What asked for the run. Immutable."""
+    """The cause of the run. Immutable."""
 
     __cel__: ClassVar[tuple[Cel, ...]] = (
         Cel("self == oldSelf", "spec of a TrainingRun is immutable: delete the run to cancel it, create another one"),
@@ -61,12 +61,12 @@ class TrainingRunSpec(Wire):
 
     policy_ref: LocalObjectReference = Field(description="The RetrainingPolicy whose run this is.")
     policy_uid: Text63 | None = Field(default=None, description="uid of the policy; set by the operator.")
-    trigger: RunTrigger | None = Field(default=None, description="What started it; set by the operator.")
-    manual: ManualRun | None = Field(default=None, description="Makes this a run that a person asks for.")
+    trigger: RunTrigger | None = Field(default=None, description="The event that started it; set by the operator.")
+    manual: ManualRun | None = Field(default=None, description="Makes this a run that a person requests.")
 
 
 class RunState(StrEnum):
-    """Where a run stands."""
+    """State of a run."""
 
     PENDING = "Pending"
     QUEUED = "Queued"
@@ -82,7 +82,7 @@ class RunState(StrEnum):
 
 
 class StageState(StrEnum):
-    """Where the object of a stage stands, whatever its kind."""
+    """State of the object of a stage, of any kind."""
 
     PENDING = "Pending"
     QUEUED = "Queued"
@@ -104,23 +104,23 @@ class DatasetStatus(StatusWire):
 
 
 class StageStatus(StatusWire):
-    """One stage that was begun."""
+    """One stage that has started."""
 
     name: Annotated[str, Cut(63)] = Field(description="dataCheck, train or evaluate.")
     state: Annotated[str, Cut(63)] = Field(
         description="Pending, Queued, Running, Suspended, Succeeded, Failed or Unknown."
     )
     reason: Annotated[str, Cut(63)] = Field(default="", description="Why, as one of the documented reasons.")
-    message: StatusText = Field(default="", description="Why, for people.")
-    kind: Annotated[str, Cut(63)] = Field(default="Job", description="Kind of the object that does it.")
-    child: ShortStatusText = Field(default="", description="Name of the object that does it.")
+    message: StatusText = Field(default="", description="Why, as text.")
+    kind: Annotated[str, Cut(63)] = Field(default="Job", description="Kind of the object that runs it.")
+    child: ShortStatusText = Field(default="", description="Name of the object that runs it.")
     uid: ShortStatusText = Field(
-        default="", description="Its uid: a stage is done by one object, and never made again."
+        default="", description="Its uid: each stage has one object, which is never created again."
     )
-    started_at: Timestamp = Field(description="When it was begun, UTC.")
+    started_at: Timestamp = Field(description="When it started, UTC.")
     finished_at: Timestamp | None = Field(default=None, description="When it ended, UTC.")
     clock: ClockStatus | None = Field(
-        default=None, description="The clock of its timeout: it stands still while the object is suspended or queued."
+        default=None, description="The clock of its timeout: it stops while the object is suspended or queued."
     )
 
 
@@ -139,7 +139,7 @@ class FigureStatus(StatusWire):
     slice: Annotated[str, Cut(63)] = Field(description="Part of the data; empty for all of it.")
     candidate: ShortStatusText = Field(description="The new version's figure.")
     serving: ShortStatusText | None = Field(default=None, description="The serving version's figure.")
-    examples: int | None = Field(default=None, ge=0, le=INT64_MAX, description="How many examples it is from.")
+    examples: int | None = Field(default=None, ge=0, le=INT64_MAX, description="Number of examples.")
     better: int | None = Field(
         default=None, ge=0, le=INT64_MAX, description="Examples for which only the new version is right."
     )
@@ -162,7 +162,7 @@ class ResultMetric(StatusWire):
 
 
 class RunResult(StatusWire):
-    """What the training reported."""
+    """The report of the training."""
 
     uri: Annotated[str, Cut(2048)] = Field(description="Address of the artifact.")
     digest: ShortStatusText | None = Field(default=None, description="Digest of the artifact, if it was reported.")
@@ -194,15 +194,15 @@ class TrainingRunStatus(StatusWire):
         "Failed or Cancelled.",
     )
     reason: Annotated[str, Cut(63)] | None = Field(default=None, description="Why, as one of the documented reasons.")
-    message: StatusText | None = Field(default=None, description="Why, for people.")
+    message: StatusText | None = Field(default=None, description="Why, as text.")
     since: Timestamp | None = Field(default=None, description="When this state began, UTC.")
-    model: ShortStatusText | None = Field(default=None, description="The Model that is trained anew.")
+    model: ShortStatusText | None = Field(default=None, description="The Model that is retrained.")
     policy: PolicySnapshot | None = Field(default=None, description="The policy as it was at the start.")
     started_at: Timestamp | None = Field(default=None, description="When it began, UTC.")
     finished_at: Timestamp | None = Field(default=None, description="When it ended, UTC.")
     clock: ClockStatus | None = Field(default=None, description="The clock of the deadline.")
-    dataset: DatasetStatus | None = Field(default=None, description="What is trained on.")
-    holdout: DatasetStatus | None = Field(default=None, description="What is evaluated on.")
+    dataset: DatasetStatus | None = Field(default=None, description="Training data.")
+    holdout: DatasetStatus | None = Field(default=None, description="Evaluation data.")
     inputs_hash: ShortStatusText | None = Field(
         default=None, description="Hash of data, parameters, seed and templates: two runs with the same one are equal."
     )
@@ -210,15 +210,15 @@ class TrainingRunStatus(StatusWire):
         default=None, description="The serving ModelVersion that the evaluation compares with."
     )
     stages: Annotated[tuple[StageStatus, ...], Field(max_length=8), ListType("map", ("name",))] = Field(
-        default=(), description="Stages that were begun. At most 8."
+        default=(), description="Stages that have started. At most 8."
     )
     checks: Annotated[tuple[CheckStatus, ...], Field(max_length=128), ListType("map", ("name",))] = Field(
         default=(), description="Checks of the data; those that failed first. At most 128."
     )
     profile: OpenObject | None = Field(
-        default=None, description="What the data check says of the dataset, for the check of the next run."
+        default=None, description="Profile of the dataset by the data check, for the check of the next run."
     )
-    result: RunResult | None = Field(default=None, description="What the training reported.")
+    result: RunResult | None = Field(default=None, description="The report of the training.")
     figures: Annotated[tuple[FigureStatus, ...], Field(max_length=256), ListType("map", ("name", "slice"))] = Field(
         default=(), description="Figures of the evaluation. At most 256."
     )
@@ -231,8 +231,8 @@ class TrainingRunStatus(StatusWire):
     version: ShortStatusText | None = Field(default=None, description="The ModelVersion that it made.")
     outcome: Annotated[str, Cut(63)] | None = Field(
         default=None,
-        description="What became of the version: Announced (the Model is pinned to another), RollingOut, Serving, "
-        "Undecided (a rollout to it ended, and nothing was found against it), "
+        description="Fate of the version: Announced (the Model is pinned to another), RollingOut, Serving, "
+        "Undecided (a rollout to it ended without a finding against it), "
         "RolledBack or Superseded.",
     )
     conditions: Conditions = Field(default=(), description="Ready, Reconciling and Stalled, as kstatus defines them.")
@@ -244,17 +244,18 @@ class TrainingRun(Resource):
     __crd__: ClassVar[CrdInfo] = CrdInfo(
         plural="trainingruns",
         short_name="trn",
-        description="A TrainingRun is the record of one training: what asked for it, what each stage came to, and the "
-        "ModelVersion it made. The operator makes them by a RetrainingPolicy; a person may make one to train now.",
+        description="A TrainingRun is the record of one training: its cause, the result of each stage, and the "
+        "ModelVersion it made. The operator creates them from a RetrainingPolicy; a person may create one to "
+        "train now.",
         columns=(
             Column("Policy", ".spec.policyRef.name", "The RetrainingPolicy."),
-            Column("Model", ".status.model", "The Model that is trained anew.", wide=True),
-            Column("Trigger", ".spec.trigger.name", "What started it."),
-            Column("By", ".spec.manual.by", "Who asked for it.", wide=True),
-            Column("State", ".status.state", "Where it stands."),
+            Column("Model", ".status.model", "The Model that is retrained.", wide=True),
+            Column("Trigger", ".spec.trigger.name", "The trigger that started it."),
+            Column("By", ".spec.manual.by", "Who requested it.", wide=True),
+            Column("State", ".status.state", "State of the run."),
             Column("Reason", ".status.reason", "Why it is in this state."),
             Column("Version", ".status.version", "The ModelVersion that it made."),
-            Column("Outcome", ".status.outcome", "What became of that version."),
+            Column("Outcome", ".status.outcome", "Fate of that version."),
             AGE_COLUMN,
         ),
         selectable_fields=(".spec.policyRef.name", ".status.state"),
@@ -262,5 +263,5 @@ class TrainingRun(Resource):
     )
 
     kind: str = "TrainingRun"
-    spec: TrainingRunSpec = Field(description="What asked for the run. Immutable.")
+    spec: TrainingRunSpec = Field(description="The cause of the run. Immutable.")
     status: TrainingRunStatus = Field(default_factory=TrainingRunStatus, description="The record.")

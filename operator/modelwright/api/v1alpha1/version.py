@@ -144,7 +144,7 @@ StoreSecretRef = Annotated[LocalObjectReference, NamedObject("Secret", beside=("
 
 
 class ModelFormat(Wire):
-    """What kind of model the artifact is; runtimes are chosen by it."""
+    """Format of the model; runtimes are chosen by it."""
 
     name: FormatName = Field(description="Format as runtimes list it: sklearn, xgboost, lightgbm, onnx, ...")
     version: FormatVersion | None = Field(
@@ -154,7 +154,7 @@ class ModelFormat(Wire):
 
 
 class Artifact(Wire):
-    """Where the content of the version is, and which content it must be."""
+    """Address and digest of the version's content."""
 
     uri: ArtifactUri = Field(
         description="Address of the file, archive, prefix, image or repository. Schemes: " + ", ".join(SCHEMES) + "."
@@ -162,7 +162,7 @@ class Artifact(Wire):
     digest: Digest | None = Field(
         default=None,
         description="Digest of the content, checked at every start: sha256:<64 hex> or git:<40 hex>. When absent, it "
-        "is found out once and pinned in status.artifact.digest before any pod serves.",
+        "is determined once and pinned in status.artifact.digest before any pod serves.",
     )
     path: ArtifactPath | None = Field(
         default=None,
@@ -231,10 +231,10 @@ class Lineage(Wire):
 
 
 class Card(Wire):
-    """What people should know before they use a version. It may be changed at any time."""
+    """Model card: purpose and limits of a version. It may be changed at any time."""
 
     summary: Text4096 | None = Field(default=None, description="What the model does.")
-    intended_use: Text4096 | None = Field(default=None, description="What it is meant for.")
+    intended_use: Text4096 | None = Field(default=None, description="Intended purpose.")
     limitations: Text4096 | None = Field(default=None, description="What it must not be used for, and known faults.")
     license: Text253 | None = Field(default=None, description="Licence, best as an SPDX identifier.")
 
@@ -259,13 +259,13 @@ class Sample(Wire):
     )
     expect: Annotated[OpenObject, NamedObject("Nothing", why="compared with an answer")] | None = Field(
         default=None,
-        description="What the answer must hold: each member that is given here, numbers to one part in a thousand. "
+        description="Members that the response must contain, numbers to one part in a thousand. "
         "When absent, any answer with status 200 will do.",
     )
 
 
 class ReferenceSample(Wire):
-    """What a version was made with, to compare requests with: one JSON file."""
+    """Reference sample that requests are compared with: one JSON file."""
 
     uri: ArtifactUri = Field(
         description='Address of the file, {"inputs": [[...], ...], "predictions": [...]}, at most 16 MiB; it is '
@@ -273,14 +273,14 @@ class ReferenceSample(Wire):
     )
     digest: Digest | None = Field(
         default=None,
-        description="Digest of the file, checked when it is fetched. When absent, what is there is taken.",
+        description="Digest of the file, checked when it is fetched. When absent, it is not checked.",
     )
 
 
 class VersionContent(Wire):
-    """What a version is, wherever it is written down."""
+    """Content of a version, in a ModelVersion or in a template of a Model."""
 
-    artifact: Artifact = Field(description="Where the content is, and which content it must be.")
+    artifact: Artifact = Field(description="Address and digest of the content.")
     parameters: Parameters = Field(
         default_factory=dict, description="Hyperparameters it was trained with. At most 128, of 1024 characters."
     )
@@ -295,7 +295,7 @@ class VersionContent(Wire):
         description="Sample of inputs and predictions that spec.monitoring of a Model measures drift from. Immutable.",
     )
     lineage: Lineage | None = Field(default=None, description="Where it comes from.")
-    card: Card | None = Field(default=None, description="What people should know before they use it.")
+    card: Card | None = Field(default=None, description="Model card: its purpose and limits.")
 
 
 def _immutable_rule(field: str, *, optional: bool) -> Cel:
@@ -308,7 +308,7 @@ def _immutable_rule(field: str, *, optional: bool) -> Cel:
 
 
 class ModelVersionSpec(VersionContent):
-    """What the version is. Immutable, but for the card, and metrics, which may only be added to."""
+    """Content of the version. Immutable, except for the card and added metrics."""
 
     __cel__: ClassVar[tuple[Cel, ...]] = (
         _immutable_rule("modelRef", optional=False),
@@ -335,19 +335,19 @@ class ModelVersionSpec(VersionContent):
     )
     authors: Annotated[tuple[Text253, ...], Field(max_length=MAX_AUTHORS - 1), ListType("set")] = Field(
         default=(),
-        description="Who else has made it, such as those who have changed the training; the operator names them of "
-        f"what it trains. Admission demands the same as of author. Immutable. At most {MAX_AUTHORS - 1}.",
+        description="Further authors, such as those who have changed the training; the operator sets them for the "
+        f"versions it trains. Admission demands the same as for author. Immutable. At most {MAX_AUTHORS - 1}.",
     )
 
     @property
     def all_authors(self) -> tuple[str, ...]:
-        """Everybody that author and authors name, each once."""
+        """All names in author and authors, each once."""
         return tuple(dict.fromkeys((*([self.author] if self.author is not None else []), *self.authors)))
 
 
 class Stage(StrEnum):
-    """What a rollout found out about a version. Who serves is in the status of the Model: a version that only takes
-    its place there, or leaves it, costs no write."""
+    """Finding of a rollout about a version. The Model's status says which version serves, so that a version that starts
+    or stops serving needs no write."""
 
     REJECTED = "Rejected"
     QUARANTINED = "Quarantined"
@@ -361,17 +361,17 @@ class ArtifactStatus(StatusWire):
     tree: ShortStatusText | None = Field(
         default=None,
         description="Digest of the files that a pod gets, where `digest` is of something else: an archive, a manifest, "
-        "a commit. Found out only for a Model whose shared cache is verified in full.",
+        "a commit. Determined only for a Model whose shared cache is verified in full.",
     )
     cached: ShortStatusText | None = Field(
         default=None,
-        description="Claim of the shared cache that a pod of its own has brought it into last; absent unless the Model "
+        description="Claim of the shared cache that a separate pod last copied it to; absent unless the Model "
         "has spec.serving.serviceAccountName.",
     )
 
 
 class SignatureStatus(StatusWire):
-    """What was found out about the signature of the content."""
+    """Result of the signature check of the content."""
 
     digest: ShortStatusText = Field(description="Digest of the content that this is about.")
     keys: ShortStatusText = Field(
@@ -379,18 +379,18 @@ class SignatureStatus(StatusWire):
     )
     verified: bool = Field(description="Whether one of the Model's keys has signed exactly this content.")
     reason: Annotated[str, Cut(63)] = Field(description="SignatureVerified, SignatureMissing or SignatureInvalid.")
-    message: StatusText = Field(default="", description="What was found, for people.")
+    message: StatusText = Field(default="", description="The result, as text.")
 
 
 class VersionFailure(StatusWire):
     """Why the version cannot be used."""
 
     reason: Annotated[str, Cut(63)] = Field(description="One of the documented reasons.")
-    message: StatusText = Field(default="", description="What went wrong and what to do, for people.")
+    message: StatusText = Field(default="", description="The problem and its remedy, as text.")
 
 
 class ModelVersionStatus(StatusWire):
-    """What is known about the version."""
+    """Observed state of the version."""
 
     observed_generation: int | None = Field(
         default=None, ge=0, le=INT64_MAX, description="metadata.generation that this status is about."
@@ -398,7 +398,7 @@ class ModelVersionStatus(StatusWire):
     artifact: ArtifactStatus | None = Field(default=None, description="The content this version is pinned to.")
     signature: SignatureStatus | None = Field(
         default=None,
-        description="What was found out about its signature; absent unless the Model has spec.signatures.",
+        description="Result of the signature check; absent unless the Model has spec.signatures.",
     )
     stage: Annotated[str, Cut(63)] | None = Field(
         default=None,
@@ -435,5 +435,7 @@ class ModelVersion(Resource):
     )
 
     kind: str = "ModelVersion"
-    spec: ModelVersionSpec = Field(description="What the version is. Immutable, but for card and added metrics.")
-    status: ModelVersionStatus = Field(default_factory=ModelVersionStatus, description="What is known about it.")
+    spec: ModelVersionSpec = Field(
+        description="Content of the version. Immutable, except for the card and added metrics."
+    )
+    status: ModelVersionStatus = Field(default_factory=ModelVersionStatus, description="Observed state.")

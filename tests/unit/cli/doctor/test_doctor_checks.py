@@ -482,7 +482,7 @@ SEEDED: dict[str, Row] = {
         WARNING,
         "ModelRollout vision/digits-1",
         "NoData",
-        "have Prometheus scrape",
+        "make Prometheus scrape",
     ),
     "a Secret that is not there": (
         lambda: but({f"secrets/{NS}": []}),

@@ -267,7 +267,7 @@ def test_reasons_that_stall_have_a_cure() -> None:
     text = Path(cluster.ROOT / "operator/modelwright/api/reasons.py").read_text()
     names = [
         line.split()[0]
-        for line in text[text.index("# What is asked for cannot be done") :].splitlines()
+        for line in text[text.index("# The spec cannot be fulfilled") :].splitlines()
         if line.startswith("    ") and line.strip().isascii() and " = " in line
     ]
     stalling = {Reason[name] for name in names if name.isupper()} | FETCH_REASONS

@@ -168,7 +168,7 @@ def tried(server: Server, obj: Object, user: str | None) -> str:
 def test_nobody_makes_what_passes_for_the_operators(crd_server: Server, obj: Object) -> None:
     said = tried(crd_server, obj, EVE)
     assert "ValidatingAdmissionPolicy 'modelwright-children'" in said
-    assert "would pass for one of Modelwright" in said
+    assert "would imitate one of Modelwright" in said
     assert 'you are "eve"' in said
     assert tried(crd_server, obj, None) == "", "who may patch modelrollouts/status is taken for the operator"
 
@@ -242,7 +242,7 @@ TAKEN: dict[str, tuple[str, ...]] = {
 def test_nobody_changes_what_runs_or_who_is_sent_requests(crd_server: Server, line: tuple[str, ...]) -> None:
     answer = crd_server.run(*line, "-n", NAMESPACE, user=EVE)
     assert answer.returncode != 0
-    assert "would pass for one of Modelwright" in answer.stderr
+    assert "would imitate one of Modelwright" in answer.stderr
 
 
 @pytest.mark.usefixtures("made")

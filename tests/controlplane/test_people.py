@@ -175,7 +175,7 @@ def test_each_command_is_given_by_who_has_its_verb(crd_server: Server, record: O
         ("sven", {"command": command("abort", "sven", "1")}, 'spec.command.token "1" was used before'),
         ("sven", {"command": command("abort", "sven", "0")}, 'spec.command.token "0" was used before'),
         ("sven", {"command": {"reason": "reworded"}}, 'spec.command.token "1" was used before'),
-        ("sven", {"command": None}, "spec.command is what somebody has asked for"),
+        ("sven", {"command": None}, "spec.command is a person's request"),
         ("sven", {"target": {"version": "fraud-v9"}}, "spec of a ModelRollout is immutable, but for spec.command"),
         (OPERATOR, {"command": command("abort", OPERATOR, "2")}, 'cannot patch resource "modelrollouts"'),
         ("eve", {"command": command("abort", "eve", "2")}, 'cannot patch resource "modelrollouts"'),
@@ -200,7 +200,7 @@ def test_only_who_may_delete_a_record_may_have_it_collected(crd_server: Server, 
     owner = {"apiVersion": "v1", "kind": "ConfigMap", "name": "gone", "uid": "gone"}
     for metadata in ({"ownerReferences": [owner]}, {"finalizers": ["example.com/never"]}):
         said = patched(crd_server, {"metadata": metadata}, "sven")
-        assert "only who may delete this ModelRollout" in said
+        assert "only users who may delete this ModelRollout" in said
     assert patched(crd_server, {"metadata": {"labels": {"mine": "yes"}}}, "sven") == ""
     assert patched(crd_server, {"metadata": {"ownerReferences": [owner]}}, None) == ""
 

@@ -111,7 +111,7 @@ def users(crd_server: Server) -> None:
     # Policies come into force a moment after they are written.
     for obj, refusal in (
         (policy(train=resource("v1", "Secret")), "never made for anybody"),
-        (run(**by(FORGED)), "nobody trains in the name of others"),
+        (run(**by(FORGED)), "a training is possible only in your own name"),
     ):
         end = time.monotonic() + IN_FORCE_SECONDS
         while refusal not in (said := tried(crd_server, obj, None)):
@@ -185,30 +185,29 @@ def test_who_may_make_all_of_it_may_write_a_policy(crd_server: Server, user: str
         (
             "nojobs",
             policy(dataCheck=JOB),
-            'spec.run.dataCheck.job, spec.run.train.job: to have Jobs made, you ("nojobs") need the verb "create" on '
+            'spec.run.dataCheck.job, spec.run.train.job: to create Jobs, you ("nojobs") need the verb "create" on '
             "jobs.batch",
         ),
         (
             "nojobs",
             policy(train=JOBSET, triggers=[look("new")]),
-            "spec.triggers[new].data: to have Jobs made",
+            "spec.triggers[new].data: to create Jobs",
         ),
         (
             "nocrons",
             policy(triggers=[look("new")]),
-            'spec.triggers[new].data: a CronJob looks at data: you ("nocrons") need the verb "create" on '
-            "cronjobs.batch",
+            'spec.triggers[new].data: a CronJob polls data: you ("nocrons") need the verb "create" on cronjobs.batch',
         ),
         (
             "nocrons",
             policy(train=JOBSET),
-            'spec.run.train.resource.manifest: to have a JobSet made, you ("nocrons") need the verb "create" on '
+            'spec.run.train.resource.manifest: to create a JobSet, you ("nocrons") need the verb "create" on '
             "jobsets.jobset.x-k8s.io",
         ),
         (
             "alice",
             policy(dataCheck=JOBSET, train=JOBSET, evaluate=evaluated(resource("argoproj.io/v1alpha1", "Workflow"))),
-            "spec.run.evaluate.resource.manifest: to have a Workflow made",
+            "spec.run.evaluate.resource.manifest: to create a Workflow",
         ),
         (
             "noversions",
@@ -256,16 +255,17 @@ def test_who_may_make_all_of_it_may_write_a_policy(crd_server: Server, user: str
         (
             "alice",
             policy(triggers=[*ACCOUNTS, look("late", "root")]),
-            "who may not use all serviceaccounts of the namespace names at most 6 different ones in an object",
+            "without the right to use all serviceaccounts of the namespace, an object may name at most 6 different "
+            "ones",
         ),
         ("alice", policy(train=resource("v1", "Secret")), "spec.run.train.resource.manifest: Secret of v1 is never"),
-        (None, policy(train=resource("v1", "Secret")), "Secret of v1 is never made for anybody"),
+        (None, policy(train=resource("v1", "Secret")), "Secret of v1 is never created"),
         (None, policy(dataCheck=resource(f"{RBAC}/v1", "RoleBinding")), "RoleBinding of"),
         (None, policy(train=resource(API_VERSION, "Approval")), "Approval of modelwright.dev/v1alpha1 is never"),
         (
             None,
             policy(train=resource("admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicyBinding")),
-            "is never made for anybody",
+            "is never created",
         ),
         (None, policy(train=resource("apiextensions.k8s.io/v1", "CustomResourceDefinition")), "is never made"),
         (None, policy(train=resource(None, "JobSet")), "spec.run.train.resource.manifest: apiVersion and kind are"),
@@ -367,7 +367,7 @@ TRIGGER = {"trigger": {"name": "nightly", "identity": "2026-11-26T03:00:00Z"}, "
         (
             "tom",
             run(**by("alice")),
-            'spec.manual.by is "alice", but you are "tom": nobody trains in the name of others',
+            'spec.manual.by is "alice", but you are "tom": a training is possible only in your own name',
         ),
         (None, run(**by("tom")), 'spec.manual.by is "tom", but you are "admin"'),
         (OPERATOR, run(**by(FORGED)), f'spec.manual.by is "{FORGED}", but you are "{OPERATOR}"'),
@@ -404,7 +404,7 @@ def test_only_who_may_delete_a_run_may_have_it_collected(crd_server: Server) -> 
 
     try:
         for metadata in ({"ownerReferences": [owner]}, {"finalizers": ["example.com/never"]}):
-            assert "only who may delete this TrainingRun" in said(metadata, "tom")
+            assert "only users who may delete this TrainingRun" in said(metadata, "tom")
             assert said(metadata, None) == ""
         assert said({"labels": {"seen": "yes"}}, "tom") == ""
     finally:

@@ -24,8 +24,8 @@ WRITES = {"apiGroups": ["modelwright.dev"], "resources": KINDS, "verbs": ["creat
 NO_SECRET = 'to hand the Secret "store" to pods, you ("runs") need the verb "get" on it'
 NO_ACCOUNT = 'to have pods run as the ServiceAccount "trainer", you ("runs") need the verb "use" on it'
 NO_CLAIM = 'to mount the PersistentVolumeClaim "data", you ("runs") need the verb "get" on it'
-NO_IMAGE = 'to say which image or command runs in Deployments, you ("plain") need the verb "create" on deployments.apps'
-NO_JOB = 'to have Jobs made, you ("plain") need the verb "create" on jobs.batch'
+NO_IMAGE = 'to choose the image or command of Deployments, you ("plain") need the verb "create" on deployments.apps'
+NO_JOB = 'to create Jobs, you ("plain") need the verb "create" on jobs.batch'
 
 
 def rule(group: str, resource: str, verb: str, *names: str) -> Object:

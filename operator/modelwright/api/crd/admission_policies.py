@@ -414,46 +414,47 @@ def _parts_limit_rule() -> Json:
 
 def _build_names_rules() -> Json:
     variables, validations = _shared_variables(), [_parts_limit_rule()]
-    for question in _RIGHT_CHECKS:
-        name, many = question.variable, f"{question.variable}s"
-        others = " && l.split(' ')[1] != 'default'" if question.kind == "ServiceAccount" else ""
+    for check in _RIGHT_CHECKS:
+        name, many = check.variable, f"{check.variable}s"
+        others = " && l.split(' ')[1] != 'default'" if check.kind == "ServiceAccount" else ""
         variables += [
-            _cel_variable(f"{many}Before", _name_lines(question.kind, "variables.podsBefore", "variables.old")),
-            _cel_variable(f"{many}Now", _name_lines(question.kind, "variables.pods", "variables.spec")),
+            _cel_variable(f"{many}Before", _name_lines(check.kind, "variables.podsBefore", "variables.old")),
+            _cel_variable(f"{many}Now", _name_lines(check.kind, "variables.pods", "variables.spec")),
             _cel_variable(f"{many}0", f"variables.{many}Now.filter(l, !(l in variables.{many}Before){others})"),
         ]
         every = "\n|| ".join(
-            f"authorizer.group('').resource('{question.resource}').namespace(variables.place).check('{verb}').allowed()"
-            for verb in question.verbs
+            f"authorizer.group('').resource('{check.resource}').namespace(variables.place).check('{verb}').allowed()"
+            for verb in check.verbs
         )
         variables.append(_cel_variable(f"every{name.capitalize()}", every))
-        for number in range(1, question.limit + 1):
+        for number in range(1, check.limit + 1):
             rest = f"variables.{many}{number - 1}"
             variables += [
                 _cel_variable(f"{name}{number}", f"{rest}.size() > 0 ? {rest}[0].split(' ')[1] : ''"),
                 _cel_variable(f"{many}{number}", f"{rest}.filter(l, l.split(' ')[1] != variables.{name}{number})"),
             ]
         free = f"variables.every{name.capitalize()}"
-        last = f"variables.{many}{question.limit}"
+        last = f"variables.{many}{check.limit}"
         validations.append(
             {
                 "expression": f"{last}.size() == 0 || {free}",
                 "reason": "Invalid",
-                "messageExpression": f"{last}[0].split(' ')[0] + ': who may not {question.verbs[0]} all "
-                f"{question.resource} of the namespace names at most {question.limit} different ones in an object'",
+                "messageExpression": f"{last}[0].split(' ')[0] + ': without the right to "
+                f"{check.verbs[0]} all {check.resource} of the namespace, an object may name at most {check.limit} "
+                "different ones'",
             }
         )
-        for number in range(1, question.limit + 1):
+        for number in range(1, check.limit + 1):
             asked = f"variables.{name}{number}"
             validations.append(
                 {
-                    "expression": f"{asked} == '' || {free}\n|| authorizer.group('').resource('{question.resource}')"
-                    f".namespace(variables.place).name({asked}).check('{question.verbs[0]}').allowed()",
+                    "expression": f"{asked} == '' || {free}\n|| authorizer.group('').resource('{check.resource}')"
+                    f".namespace(variables.place).name({asked}).check('{check.verbs[0]}').allowed()",
                     "reason": "Forbidden",
                     "messageExpression": f"variables.{many}{number - 1}.filter(l, l.split(' ')[1] == {asked})"
-                    f".map(l, l.split(' ')[0]).join(', ')\n+ ': {question.purpose} \"' + {asked} + "
-                    f"'\"{' to pods' if question.kind == 'Secret' else ''}, you (\"' + request.userInfo.username\n"
-                    f'+ \'") need the verb "{question.verbs[0]}" on it\'',
+                    f".map(l, l.split(' ')[0]).join(', ')\n+ ': {check.purpose} \"' + {asked} + "
+                    f"'\"{' to pods' if check.kind == 'Secret' else ''}, you (\"' + request.userInfo.username\n"
+                    f'+ \'") need the verb "{check.verbs[0]}" on it\'',
                 }
             )
     return {
@@ -579,7 +580,7 @@ def _build_makes_rules() -> Json:
             "expression": "variables.refused.size() == 0",
             "reason": "Forbidden",
             "messageExpression": "variables.refused.map(made, made.field + ': ' + made.kind + ' of ' + "
-            "made.apiVersion).join(', ')\n+ ' is never made for anybody: neither Secrets and other core kinds, nor "
+            "made.apiVersion).join(', ')\n+ ' is never created: neither Secrets and other core kinds, nor "
             "rights, admission, definitions of kinds, nor the kinds of modelwright.dev'",
         },
         {
@@ -598,20 +599,20 @@ def _build_makes_rules() -> Json:
             "reason": "Forbidden",
             "messageExpression": _denial_message(
                 "variables.deployed.join(', ')",
-                "to say which image or command runs in Deployments",
+                "to choose the image or command of Deployments",
                 "deployments.apps",
             ),
         },
         {
             "expression": f"variables.jobs.size() == 0 || {_may_create(_quote_text('batch'), _quote_text('jobs'))}",
             "reason": "Forbidden",
-            "messageExpression": _denial_message("variables.jobs.join(', ')", "to have Jobs made", "jobs.batch"),
+            "messageExpression": _denial_message("variables.jobs.join(', ')", "to create Jobs", "jobs.batch"),
         },
         {
             "expression": f"variables.data.size() == 0 || {_may_create(_quote_text('batch'), _quote_text('cronjobs'))}",
             "reason": "Forbidden",
             "messageExpression": _denial_message(
-                "variables.data.join(', ')", "a CronJob looks at data", "cronjobs.batch"
+                "variables.data.join(', ')", "a CronJob polls data", "cronjobs.batch"
             ).replace("data, you", "data: you"),
         },
     ]
@@ -622,7 +623,7 @@ def _build_makes_rules() -> Json:
                 "expression": f"variables.kinds.size() < {number + 1}\n"
                 f"|| {_may_create(f'{kind}.group', f'{kind}.resource')}",
                 "reason": "Forbidden",
-                "messageExpression": f"{kind}.field + ': to have a ' + {kind}.kind + ' made, you (\"' + "
+                "messageExpression": f"{kind}.field + ': to create a ' + {kind}.kind + ', you (\"' + "
                 f"request.userInfo.username\n+ '\") need the verb \"create\" on ' + {kind}.resource + '.' + "
                 f"{kind}.group",
             }

@@ -110,7 +110,7 @@ def users(crd_server: Server) -> None:
     )
     # Policies come into force a moment after they are written.
     for obj, refusal in (
-        (policy(train=resource("v1", "Secret")), "never made for anybody"),
+        (policy(train=resource("v1", "Secret")), "never created"),
         (run(**by(FORGED)), "a training is possible only in your own name"),
     ):
         end = time.monotonic() + IN_FORCE_SECONDS

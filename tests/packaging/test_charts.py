@@ -246,7 +246,7 @@ def test_the_operator_is_told_the_kinds_that_it_gets_the_rights_for() -> None:
 def test_kinds_that_no_training_has_made_are_refused(group: str, kind: str, rbac: bool) -> None:
     made = {"group": group, "version": "v1", "kind": kind, "plural": kind.lower() + "s"}
     for watched in ([], ["vision"]):
-        with pytest.raises(Refused, match=f"training.kinds: {kind} of .* is never made for anybody"):
+        with pytest.raises(Refused, match=f"training.kinds: {kind} of .* is never created"):
             template(training={"kinds": [JOBSET, made]}, watchNamespaces=watched, rbac={"create": rbac})
 
 

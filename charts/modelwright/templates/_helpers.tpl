@@ -59,11 +59,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 - apiGroups: [modelwright.dev]
   resources: [retrainingpolicies, trainingruns]
   verbs: [get, list, watch]
-# The version a Model writes inline (spec.version.template), and the one that a run has trained.
+# The version that a Model defines inline (spec.version.template), and the version of a training run.
 - apiGroups: [modelwright.dev]
   resources: [modelversions]
   verbs: [create]
-# The author of a version that was trained is who asked for the run, or the run itself.
+# The author of a trained version is the person who requested the run, or the run itself.
 - apiGroups: [modelwright.dev]
   resources: [models]
   verbs: [attribute]
@@ -73,15 +73,15 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 - apiGroups: [modelwright.dev]
   resources: [retrainingpolicies/status, trainingruns/status]
   verbs: [patch]
-# The record of each move to another revision; ended ones are removed in time.
+# The record of each move to another revision; ended ones are removed later.
 - apiGroups: [modelwright.dev]
   resources: [modelrollouts]
   verbs: [create, delete]
-# The record of each training; ended ones are removed in time.
+# The record of each training; ended ones are removed later.
 - apiGroups: [modelwright.dev]
   resources: [trainingruns]
   verbs: [create, delete]
-# Only as a dry run, to see that a forged one is refused: it has no verb `approve`, so admission lets none of it pass.
+# Only as a dry run, to check that a forged one is refused: the operator lacks the verb `approve`, so all are refused.
 - apiGroups: [modelwright.dev]
   resources: [approvals]
   verbs: [create]
@@ -117,15 +117,15 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 - apiGroups: [batch]
   resources: [jobs]
   verbs: [get, list, watch, create, delete]
-# They look whether data has changed.
+# CronJobs of data triggers.
 - apiGroups: [batch]
   resources: [cronjobs]
   verbs: [get, list, watch, create, patch, delete]
-# Why something is queued, in Kueue's words.
+# Kueue's reasons why a stage is queued.
 - apiGroups: [kueue.x-k8s.io]
   resources: [workloads]
   verbs: [list]
-# Pods are made only to resolve a digest; those of models belong to their Deployments.
+# The operator creates pods only to resolve digests; those of models belong to their Deployments.
 - apiGroups: [""]
   resources: [pods]
   verbs: [get, list, watch, create, delete]
@@ -143,7 +143,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- if has .group $never }}
 {{- $why := "core kinds, rights, admission, definitions of kinds and the kinds of modelwright.dev are not allowed" }}
 {{- $group := default "the core group" .group }}
-{{- fail (printf "training.kinds: %s of %s is never made for anybody: %s" .kind $group $why) }}
+{{- fail (printf "training.kinds: %s of %s is never created: %s" .kind $group $why) }}
 {{- end }}
 {{- end }}
 {{- toJson .Values.training.kinds -}}
@@ -152,14 +152,14 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{/* The rights for them. */}}
 {{- define "modelwright.trainingRules" -}}
 {{- range include "modelwright.trainingKinds" . | fromJsonArray }}
-# A training may have it made (training.kinds).
+# A training may create it (training.kinds).
 - apiGroups: [{{ .group }}]
   resources: [{{ .plural }}]
   verbs: [get, list, watch, create, patch, delete]
 {{- end }}
 {{- end }}
 
-{{- /* The name in the certificate by which a standby knows the leader. */ -}}
+{{- /* The name in the leader's certificate, which a standby verifies. */ -}}
 {{- define "modelwright.tlsName" -}}
 {{ .Values.tls.serverName | default (printf "%s.%s.svc" (include "modelwright.name" .) .Release.Namespace) }}
 {{- end }}
@@ -176,7 +176,7 @@ authorization:
 {{- else if eq .monitor "ServiceMonitor" }}
 bearerTokenFile: /var/run/secrets/kubernetes.io/serviceaccount/token
 {{- else }}
-{{- fail "metrics.podMonitor needs metrics.tokenSecret, a Secret with the token of somebody who may read /metrics; or metrics.authentication: Off" }}
+{{- fail "metrics.podMonitor needs metrics.tokenSecret, a Secret with the token of a user who may read /metrics; or metrics.authentication: Off" }}
 {{- end }}
 {{- end }}
 {{- with $values.tls.secretName }}

@@ -150,15 +150,15 @@ StatusInt = Annotated[int, Field(ge=0, le=2**31 - 1)]
 MAX_AUTHORS = 16
 """Largest number of authors named for one object."""
 _CHANGED_BY_DESCRIPTION = (
-    "Who is responsible for the current content, as the API server knows them. Admission demands the writer's own "
-    "name whenever this or {what} changes, unless the writer has the verb `attribute` on the object. Needed only where "
-    "a RolloutPolicy requires approval: without it the author is unknown, and no approval counts."
+    "Who is responsible for the current content, as the API server knows them. Admission demands the writer's own name "
+    "whenever this or {content} changes, unless the writer has the verb `attribute` on the object. Needed only where a "
+    "RolloutPolicy requires approval: without it the author is unknown, and no approval counts."
 )
 
 
-def changed_by_field(what: str) -> Any:
-    """Build spec.changedBy of a kind; `what` names the content that it covers."""
-    return Field(default=None, description=_CHANGED_BY_DESCRIPTION.format(what=what))
+def changed_by_field(content: str) -> Any:
+    """Build spec.changedBy of a kind; `content` names the fields that it covers."""
+    return Field(default=None, description=_CHANGED_BY_DESCRIPTION.format(content=content))
 
 
 MAX_POLICY_BYTES = 128 << 10

@@ -288,7 +288,7 @@ def _read_kind(where: str, entry: Any) -> Kind:
         raise ValueError(f"{where}: needs group, version, kind and plural, and nothing else")
     if isinstance(entry["group"], str) and entry["group"] in FORBIDDEN_GROUPS:
         raise ValueError(
-            f"{where}: {entry['kind']} of {entry['group'] or 'the core group'} is never made for anybody: core kinds, "
+            f"{where}: {entry['kind']} of {entry['group'] or 'the core group'} is never created: core kinds, "
             "rights, admission, definitions of kinds and the kinds of modelwright.dev are not allowed"
         )
     for name, pattern in _KIND_PATTERNS.items():

@@ -1,5 +1,5 @@
 -- Health by the conditions that kstatus defines. One script for all kinds: scripts/argocd.py copies it.
--- Suspended: people, or a freeze, hold it back.
+-- Suspended: a person or a freeze holds it.
 local held = {
   AwaitingApproval = true,
   FreezeWindow = true,
@@ -11,30 +11,30 @@ local status = obj.status
 if status == nil and obj.kind == "ModelVersion" then
   for _, owner in ipairs(obj.metadata.ownerReferences or {}) do
     if owner.kind == "Model" and owner.controller then
-      return {status = "Healthy", message = "made by its Model, whose status reports on it"}
+      return {status = "Healthy", message = "created by its Model, whose status has its state"}
     end
   end
 end
 if status == nil or status.conditions == nil then
-  return {status = "Progressing", message = "the operator has not looked at it yet"}
+  return {status = "Progressing", message = "the operator has not observed it yet"}
 end
 if status.observedGeneration ~= obj.metadata.generation then
-  return {status = "Progressing", message = "the operator has not seen the last change yet"}
+  return {status = "Progressing", message = "the operator has not observed the last change yet"}
 end
-local told = {}
+local conditions = {}
 for _, condition in ipairs(status.conditions) do
   if condition.status == "True" then
-    told[condition.type] = condition
+    conditions[condition.type] = condition
   end
 end
-local health, why = "Progressing", told.Reconciling
-if told.Stalled ~= nil then
-  health, why = "Degraded", told.Stalled
-elseif told.Reconciling == nil and told.Ready ~= nil then
-  health, why = "Healthy", told.Ready
+local health, why = "Progressing", conditions.Reconciling
+if conditions.Stalled ~= nil then
+  health, why = "Degraded", conditions.Stalled
+elseif conditions.Reconciling == nil and conditions.Ready ~= nil then
+  health, why = "Healthy", conditions.Ready
 end
 if why == nil then
-  return {status = "Progressing", message = "its conditions say nothing"}
+  return {status = "Progressing", message = "it has no conclusive condition"}
 end
 if held[why.reason] then
   health = "Suspended"

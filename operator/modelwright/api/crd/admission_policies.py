@@ -291,15 +291,15 @@ def _pod_secret_lines(pods: str) -> str:
     return f"{pods}.map(p, {containers}\n+ '\\n' + {volumes}\n+ '\\n' + {pulls}).join('\\n')"
 
 
-def _schema_field_lines(root: str, what: str) -> str:
+def _schema_field_lines(root: str, kind: str) -> str:
     """Return an expression for the lines of schema fields that name an object of this kind; empty where absent."""
     parts = []
-    for mark in _fields_naming(what):
+    for mark in _fields_naming(kind):
         above, name = mark.path[:-1], mark.path[-1]
         listed, item, field = _items_expression(root, above)
         parent = "x" if item == "x" else item
         where = f"{field} + {_quote_text('.' + name + ' ')}"
-        # The address is where the Secret goes, so another one is asked for like another Secret.
+        # The Secret is sent to the address, so a new address is checked like a new Secret.
         beside = "".join(f" + ' ' + {_companion_value(root, mark.path, other)}" for other in mark.target.beside)
         if item != "x":
             assert len(above) - above.index("[]") == 2, mark  # noqa: S101
@@ -307,7 +307,7 @@ def _schema_field_lines(root: str, what: str) -> str:
             beside = beside.replace("x.?", f"{parent}.?")
         variable = "x" if item == "x" else "i"
         value = f"{parent}.{name}"
-        if what == "Secret":
+        if kind == "Secret":
             has, value = f"has({value})", f"{value}.name"
         elif mark.target.pvc:
             has, value = f"{value}.startsWith('pvc://')", f"{value}.substring(6).split('/')[0]"
@@ -328,12 +328,12 @@ def _companion_value(root: str, path: Path, other: str) -> str:
     return f"string(x.?{other}.orValue(''))"
 
 
-def _name_lines(what: str, pods: str, root: str) -> str:
-    text = {"ServiceAccount": _pod_account_lines, "Secret": _pod_secret_lines, "Claim": _pod_claim_lines}[what](pods)
-    return f"{_schema_field_lines(root, what)}\n+ ({text}).split('\\n').filter(l, l.contains(' '))"
+def _name_lines(kind: str, pods: str, root: str) -> str:
+    text = {"ServiceAccount": _pod_account_lines, "Secret": _pod_secret_lines, "Claim": _pod_claim_lines}[kind](pods)
+    return f"{_schema_field_lines(root, kind)}\n+ ({text}).split('\\n').filter(l, l.contains(' '))"
 
 
-# --- Who may name what ---
+# --- Rights to named objects ---
 
 _IS_OPERATOR = (
     f"authorizer.group('{GROUP}').resource('modelrollouts').subresource('status')"
@@ -386,7 +386,7 @@ def _shared_variables() -> list[Json]:
     )
     return [
         _cel_variable("place", "request.?namespace.orValue('')"),
-        # Guards, suspend and history of a RetrainingPolicy make nothing. Any other edit is asked about all of it.
+        # Guards, suspend and history of a RetrainingPolicy create nothing. Any other edit is checked completely.
         _cel_variable("spec", f"({idle})\n? dyn({{}}) : dyn(object).spec"),
         _cel_variable(
             "old",
@@ -445,14 +445,14 @@ def _build_names_rules() -> Json:
             }
         )
         for number in range(1, check.limit + 1):
-            asked = f"variables.{name}{number}"
+            requested = f"variables.{name}{number}"
             validations.append(
                 {
-                    "expression": f"{asked} == '' || {free}\n|| authorizer.group('').resource('{check.resource}')"
-                    f".namespace(variables.place).name({asked}).check('{check.verbs[0]}').allowed()",
+                    "expression": f"{requested} == '' || {free}\n|| authorizer.group('').resource('{check.resource}')"
+                    f".namespace(variables.place).name({requested}).check('{check.verbs[0]}').allowed()",
                     "reason": "Forbidden",
-                    "messageExpression": f"variables.{many}{number - 1}.filter(l, l.split(' ')[1] == {asked})"
-                    f".map(l, l.split(' ')[0]).join(', ')\n+ ': {check.purpose} \"' + {asked} + "
+                    "messageExpression": f"variables.{many}{number - 1}.filter(l, l.split(' ')[1] == {requested})"
+                    f".map(l, l.split(' ')[0]).join(', ')\n+ ': {check.purpose} \"' + {requested} + "
                     f"'\"{' to pods' if check.kind == 'Secret' else ''}, you (\"' + request.userInfo.username\n"
                     f'+ \'") need the verb "{check.verbs[0]}" on it\'',
                 }
@@ -462,7 +462,7 @@ def _build_names_rules() -> Json:
             _cel_variable(
                 "changes-the-spec", "request.operation == 'CREATE' || dyn(object).spec != dyn(oldObject).spec"
             ),
-            # Its versions name what their writers have named before.
+            # Its versions name objects whose rights were checked in a Model or a policy.
             _cel_variable("is-not-the-operator", f"!({_IS_OPERATOR})"),
         ],
         "variables": variables,
@@ -470,7 +470,7 @@ def _build_names_rules() -> Json:
     }
 
 
-# --- Who may have what made ---
+# --- Rights to created objects ---
 
 
 def _code_expression(pods: str) -> str:

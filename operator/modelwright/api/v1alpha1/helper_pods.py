@@ -112,9 +112,9 @@ class HelperPlacement(Wire):
 
     def to_pod_members(self) -> dict[str, Any]:
         """Return the members that are set, by their JSON names; empty when none is."""
-        said = self.model_dump(mode="json", by_alias=True, exclude_none=True, exclude={"roles"})
+        members = self.model_dump(mode="json", by_alias=True, exclude_none=True, exclude={"roles"})
         optional = {"nodeSelector", "tolerations", "affinity"}
-        return {key: value for key, value in said.items() if value or key in optional}
+        return {key: value for key, value in members.items() if value or key in optional}
 
 
 class AdminHelperPlacement(HelperPlacement):

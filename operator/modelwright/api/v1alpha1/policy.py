@@ -44,15 +44,15 @@ Builtin = Literal[
     "relative-difference",
 ]
 SHADOW_BUILTINS = ("agreement", "absolute-difference", "relative-difference")
-"""Measured by comparing answers, so only in mirror steps."""
+"""Builtins that compare responses, so they exist only in mirror steps."""
 SHARE_BUILTINS = ("error-rate", "latency-over", "latency-percentile", "agreement")
-"""Judged as shares of requests, by the sequential test."""
+"""Builtins judged as shares of requests, by the sequential test."""
 REVISION_PLACEHOLDERS = ("VERSION", "REVISION", "PODS")
 """Placeholders of a query whose values differ from revision to revision."""
 
 
 def duration_between(low: str, high: str) -> tuple[object, ...]:
-    """What makes a text a duration from `low` to `high`, for Annotated."""
+    """Return the constraints of a duration from `low` to `high`, for Annotated."""
     least, most = parse_duration(low), parse_duration(high)
     return (
         StringConstraints(strict=True, min_length=1, max_length=32),
@@ -67,7 +67,7 @@ def duration_between(low: str, high: str) -> tuple[object, ...]:
 
 
 def _is_ordered(low: str | None, high: str | None) -> bool:
-    """Whether both are finite and the first is not above the second; true when one is absent."""
+    """Return whether both are finite and the first is not above the second; true when one is absent."""
     return low is None or high is None or (math.isfinite(float(low)) and float(low) <= float(high) < math.inf)
 
 
@@ -143,8 +143,8 @@ class ApprovalStep(Wire):
 
 def _has_one_step_kind(step: Step) -> bool:
     kinds = [step.mirror, step.weight, step.match, step.approval]
-    given = sum(kind is not None for kind in kinds)
-    return given == 1 or (given == 0 and step.hold is not None)
+    count = sum(kind is not None for kind in kinds)
+    return count == 1 or (count == 0 and step.hold is not None)
 
 
 class Step(Wire):
@@ -369,14 +369,14 @@ class EvaluationMetric(Wire):
 
 
 MAX_FIGURES = 32
-"""Figures that gates ask for, each metric's slices counted: they must fit into a termination message."""
+"""Largest number of figures of a gate, each metric's slices counted: they must fit into a termination message."""
 
 
 def max_figures_rule(field: str) -> Cel:
-    """The rule that bounds the figures of a list of metrics."""
+    """Return the rule that bounds the figures of a list of metrics."""
     return Cel(
         f"self.{field}.map(m, has(m.slices) ? m.slices.size() + 1 : 1).sum() <= {MAX_FIGURES}",
-        f"asks for more than {MAX_FIGURES} figures, a metric for all data and for each of its slices: a report has no "
+        f"has more than {MAX_FIGURES} figures, a metric for all data and for each of its slices: a report has no "
         "room for them",
         lambda self: sum(1 + len(metric.slices) for metric in getattr(self, field)) <= MAX_FIGURES,
         f".{field}",
@@ -455,10 +455,10 @@ class Gates(Wire):
 
 
 MAX_BRACKETS = 32
-"""Brackets of a query in each other. Its reader takes time that grows with their third power."""
+"""Largest nesting of brackets in a query: the parser's time grows with its third power."""
 MAX_SIGNS = 8
-"""Signs of a query in a row."""
-# Brackets with words between them are counted by the operator: no pattern can.
+"""Largest number of consecutive signs in a query."""
+# The operator counts brackets with text between them, which no pattern can.
 _RUN = rf"([(]\s*){{{MAX_BRACKETS + 1}}}|([-+]\s*){{{MAX_SIGNS + 1}}}"
 _LONG_RUN = re.compile(_RUN)
 
@@ -528,7 +528,7 @@ def _has_one_source(metric: Metric) -> bool:
 
 
 def is_share(metric: Metric) -> bool:
-    """Whether it is judged as a share of requests, by the sequential test; else as a value."""
+    """Return whether it is judged as a share of requests, by the sequential test; otherwise as a value."""
     if metric.builtin is not None:
         return metric.builtin in SHARE_BUILTINS
     return metric.prometheus is not None and metric.prometheus.query is None
@@ -541,7 +541,7 @@ _IS_SHARE = (
 
 
 def _is_counted(metric: Metric) -> bool:
-    """Whether its unit is a share of requests; the unit of a percentile is seconds, though it is judged as a share."""
+    """Return whether its unit is a share of requests; a percentile is in seconds, though judged as a share."""
     return is_share(metric) and metric.builtin != "latency-percentile"
 
 

@@ -300,9 +300,9 @@ class ResourceWork(Wire):
 
     @property
     def expressions(self) -> tuple[str, ...]:
-        """Those that are given."""
-        given = (self.success, self.failure, self.suspended, self.message, self.outputs)
-        return tuple(text for text in given if text is not None)
+        """The expressions that are set."""
+        expressions = (self.success, self.failure, self.suspended, self.message, self.outputs)
+        return tuple(expression for expression in expressions if expression is not None)
 
 
 class Work(Wire):
@@ -326,7 +326,7 @@ class Work(Wire):
 class DataCheck(Work):
     """Checks the dataset before training."""
 
-    data_schema: Annotated[OpenObject, NamedObject("Nothing", why="what data is like")] | None = Field(
+    data_schema: Annotated[OpenObject, NamedObject("Nothing", why="the schema of data")] | None = Field(
         default=None,
         alias="schema",
         description="Schema of the dataset, passed to the check unchanged; the how-to on training describes the form "

@@ -61,9 +61,9 @@ class SupportedFormat(Wire):
 
 
 def _ports_differ(ports: Ports) -> bool:
-    given = [port for port in (ports.http, ports.grpc, ports.metrics) if port is not None]
+    numbers = [port for port in (ports.http, ports.grpc, ports.metrics) if port is not None]
     # Metrics may be served beside the model, on the same port.
-    return ports.grpc is None or ports.grpc not in (ports.http, ports.metrics) or len(given) < 2
+    return ports.grpc is None or ports.grpc not in (ports.http, ports.metrics) or len(numbers) < 2
 
 
 class Ports(Wire):
@@ -121,8 +121,8 @@ class Readiness(Wire):
         default=2, description="Seconds after which a check fails without an answer, 1 to 3600."
     )
     failure_threshold: Annotated[int, Field(strict=True, ge=1, le=1000)] = Field(
-        # 20 s. A server that is busy answers late too, and taking it away leaves its requests to the others, which are
-        # then no less busy. A container that has ended is unready at once.
+        # 20 s. A busy server answers late too, and removing it moves its requests to the others, which are then even
+        # busier. A container that has ended is unready at once.
         default=10,
         description="Consecutive failed checks until a pod gets no requests, 1 to 1000.",
     )
@@ -248,17 +248,17 @@ class RuntimeSpec(Wire):
 
     @property
     def effective_readiness(self) -> Readiness | None:
-        """The readiness to probe, with the default of V2; None when the container brings its own probe."""
+        """The readiness to probe, with the default of V2; None when the container has its own probe."""
         if self.readiness is not None or self.container.readiness_probe is not None:
             return self.readiness
         return Readiness(http_get=HttpGet(path="/v2/models/$(MODEL_NAME)/ready"))
 
     def find_format(self, name: str) -> SupportedFormat | None:
-        """The entry for the format `name`, if it is listed."""
+        """Return the entry for the format `name`, if it is listed."""
         return next((entry for entry in self.formats if entry.name == name), None)
 
     def container_manifest(self) -> dict[str, Any]:
-        """The container as it stands on the wire, a Container of core/v1 without its name."""
+        """Return the container in JSON form, a Container of core/v1 without its name."""
         container = self.container.wire()
         container.pop("name", None)
         return container

@@ -59,12 +59,12 @@ _SHAPES = (
 )
 
 
-def _shape_rule(schemes: str, pattern: str, what: str) -> Cel:
-    """A rule that an address with one of these schemes has the shape `pattern`; other schemes pass."""
+def _shape_rule(schemes: str, pattern: str, shape: str) -> Cel:
+    """Return a rule that an address with one of these schemes matches `pattern`; other schemes pass."""
     prefix, whole = re.compile(f"({schemes})://"), re.compile(pattern.removeprefix("^").removesuffix("$"))
     return Cel(
         f"!self.matches(r'^({schemes})://') || self.matches(r'{pattern}')",
-        f"needs {what}",
+        f"needs {shape}",
         lambda value: not prefix.match(value) or whole.fullmatch(value) is not None,
     )
 
@@ -111,10 +111,10 @@ _DOT_SEGMENT = r"(^|/)\.\.?(/|$)"
 _HAS_DOTS = re.compile(_DOT_SEGMENT)
 
 
-def _no_dots_rule(what: str) -> Cel:
+def _no_dots_rule(subject: str) -> Cel:
     return Cel(
         f"!self.matches(r'{_DOT_SEGMENT}')",
-        f"{what} may not hold a segment '.' or '..'",
+        f"{subject} may not hold a segment '.' or '..'",
         lambda value: _HAS_DOTS.search(value) is None,
     )
 
@@ -133,9 +133,9 @@ FilePattern = Annotated[
     StringConstraints(strict=True, min_length=1, max_length=128, pattern=r"^[^/\\\x00-\x1f\x7f][^\\\x00-\x1f\x7f]*$"),
     _no_dots_rule("a pattern"),
 ]
-"""Bounded as fetch bounds it: what a pattern costs grows with its length and that of the file's name."""
+"""Bounded as in fetch: the cost of a pattern grows with its length and that of the file's name."""
 FilePatterns = Annotated[tuple[FilePattern, ...], Field(max_length=MAX_PATTERNS), ListType("atomic")]
-"""Atomic: of a set, the rule that the artifact is immutable would let the order change, which is hashed."""
+"""Atomic: in a set, the rule that the artifact is immutable would allow changes of the order, which is hashed."""
 
 
 AccountName = Annotated[Subdomain, NamedObject("ServiceAccount")]
@@ -299,7 +299,7 @@ class VersionContent(Wire):
 
 
 def _immutable_rule(field: str, *, optional: bool) -> Cel:
-    """A rule that this member of a spec keeps the value it was created with."""
+    """Return a rule that this member of a spec keeps its initial value."""
     same = f"self.{field} == oldSelf.{field}"
     rule = f"has(self.{field}) == has(oldSelf.{field}) && (!has(self.{field}) || {same})" if optional else same
     return Cel(

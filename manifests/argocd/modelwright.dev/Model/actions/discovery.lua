@@ -1,4 +1,4 @@
--- To go back by hand there must be a version that has served before.
+-- A manual rollback needs a version that has served before.
 local status = obj.status or {}
 local serving = status.serving or {}
 local disabled = true

@@ -1,4 +1,4 @@
-"""The alerts of the chart: valid queries over metrics that exist, each with a page that says what to do."""
+"""The alerts of the chart have valid queries over exported metrics, and a runbook each."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ SUFFIXES = ("_bucket", "_sum", "_count", "_total")
 
 
 def exported() -> set[str]:
-    """Names of all metrics, without what the client adds to them."""
-    found = [*metrics_page.operator_metrics(), *metrics_page.observer_metrics(), *metrics_page.comparer_metrics()]
-    return {one.name.removesuffix("_total") for one in found}
+    """Names of all metrics, without the client's suffixes."""
+    metrics = [*metrics_page.operator_metrics(), *metrics_page.observer_metrics(), *metrics_page.comparer_metrics()]
+    return {metric.name.removesuffix("_total") for metric in metrics}
 
 
 def without_suffix(name: str) -> str:
@@ -34,15 +34,15 @@ def without_suffix(name: str) -> str:
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["alert"])
-def test_an_alert_asks_for_metrics_that_exist(rule: dict[str, Any]) -> None:
+def test_every_alert_queries_exported_metrics(rule: dict[str, Any]) -> None:
     promql_parser.parse(rule["expr"])
-    asked = set(re.findall(r"modelwright_[a-z_]+", rule["expr"]))
-    assert asked
-    assert {without_suffix(name) for name in asked} <= exported()
+    names = set(re.findall(r"modelwright_[a-z_]+", rule["expr"]))
+    assert names
+    assert {without_suffix(name) for name in names} <= exported()
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["alert"])
-def test_an_alert_says_what_is_the_matter_and_has_a_page_that_says_what_to_do(rule: dict[str, Any]) -> None:
+def test_every_alert_has_texts_and_a_runbook(rule: dict[str, Any]) -> None:
     assert rule["labels"]["severity"] in ("critical", "warning", "info")
     assert rule["annotations"].keys() == {"summary", "runbook", "description"}
     page = (ROOT / rule["annotations"]["runbook"]).read_text()
@@ -51,12 +51,12 @@ def test_an_alert_says_what_is_the_matter_and_has_a_page_that_says_what_to_do(ru
     assert "## Resolution" in page
 
 
-def test_there_is_no_page_without_an_alert() -> None:
+def test_every_runbook_has_an_alert() -> None:
     assert {path.stem for path in RUNBOOKS.glob("*.md")} - {"README"} == {rule["alert"] for rule in RULES}
 
 
 @pytest.mark.parametrize("page", sorted(RUNBOOKS.glob("Modelwright*.md")), ids=lambda page: page.stem)
-def test_a_page_names_commands_and_metrics_that_exist(page: Path) -> None:
+def test_runbooks_name_existing_commands_and_metrics(page: Path) -> None:
     text = page.read_text()
     commands = plugin.build_commands()
     for line in re.findall(r"`kubectl modelwright ([^`]+)`", text):
@@ -65,7 +65,7 @@ def test_a_page_names_commands_and_metrics_that_exist(page: Path) -> None:
     assert {without_suffix(name) for name in re.findall(r"modelwright_[a-z_]+", text)} <= exported()
 
 
-def test_words_of_an_alert_use_only_labels_that_its_query_leaves() -> None:
+def test_alert_texts_use_only_labels_of_the_result() -> None:
     for rule in RULES:
         used = set(re.findall(r"\$labels\.(\w+)", "".join(rule["annotations"].values())))
         kept = {label for group in re.findall(r"by \(([^)]*)\)", rule["expr"]) for label in re.split(r",\s*", group)}

@@ -63,7 +63,7 @@ def test_a_legend_uses_labels_that_the_query_leaves(query: Query) -> None:
 
 
 @pytest.mark.parametrize("board", BOARDS)
-def test_every_panel_asks_the_chosen_data_source_and_has_a_title_and_a_place_of_its_own(board: str) -> None:
+def test_every_panel_has_data_source_title_and_place(board: str) -> None:
     places = set()
     for panel in panels(board):
         assert panel["title"]
@@ -81,13 +81,13 @@ def test_every_panel_asks_the_chosen_data_source_and_has_a_title_and_a_place_of_
 
 
 @pytest.mark.parametrize("board", BOARDS)
-def test_every_variable_that_is_used_is_there_and_every_one_that_is_there_is_used(board: str) -> None:
+def test_dashboard_variables_are_defined_and_used(board: str) -> None:
     text = " ".join(query.text for query in queries() if query.board == board)
     used = set(re.findall(r"\$([a-z]\w*)", text))
     assert used | {"datasource"} == variables(board).keys()
 
 
-def test_the_errors_of_a_model_are_those_that_builtin_metrics_count() -> None:
+def test_error_panels_count_what_builtin_metrics_count() -> None:
     asked = [query.text for query in queries() if query.board == "model" and "traefik" in query.text]
     assert all(f'code=~"{request_counters.BAD_HTTP_CODES}"' in text for text in asked if "code=" in text)
     assert any("code=" in text for text in asked)
@@ -109,7 +109,7 @@ SERVICES = [
 
 
 @pytest.mark.parametrize(("service", "revision"), SERVICES)
-def test_a_service_of_traefik_is_a_revision_of_this_model_or_none(service: str, revision: str | None) -> None:
+def test_traefik_services_match_only_revisions_of_the_model(service: str, revision: str | None) -> None:
     text = " ".join(query.text for query in queries() if "traefik" in query.text)
     patterns = set(re.findall(r'service=~"([^"]+)"', filled(text, VALUES)))
     assert patterns == set(re.findall(r'service", "([^"]+)"\)', filled(text, VALUES)))
@@ -118,6 +118,6 @@ def test_a_service_of_traefik_is_a_revision_of_this_model_or_none(service: str, 
     assert (found[2] if found else None) == revision
 
 
-def test_identities_of_dashboards_are_their_own() -> None:
+def test_dashboard_identities_are_unique() -> None:
     assert sorted(BOARDS) == ["model", "operator"]
     assert len({board["uid"] for board in BOARDS.values()}) == len(BOARDS)

@@ -60,7 +60,7 @@ def test_no_manifest_is_passed_over(page: Path) -> None:
     assert len(OURS.findall(judged)) == len(OURS.findall(text))
 
 
-def test_the_glossary_has_every_kind_and_is_in_alphabetical_order() -> None:
+def test_glossary_has_every_kind_in_alphabetical_order() -> None:
     words = re.findall(r"^\| ([^|]+) \|", (ROOT / "docs/concepts/glossary.md").read_text(), re.MULTILINE)[1:]
     assert {kind.__name__ for kind in KINDS} <= set(words)
     assert words == sorted(words, key=str.lower)

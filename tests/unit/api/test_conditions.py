@@ -40,7 +40,7 @@ def test_time_moves_only_with_status(changes: list[tuple[str, bool | None, Reaso
     assert len({condition.type for condition in conditions}) == len(conditions)
 
 
-def test_setting_the_same_again_changes_nothing() -> None:
+def test_setting_an_equal_condition_changes_nothing() -> None:
     once = with_condition((), "Ready", True, Reason.SERVING, "x", generation=1, now=NOW)
     again = with_condition(once, "Ready", True, Reason.SERVING, "x", generation=1, now=NOW + timedelta(hours=1))
     assert once == again
@@ -57,7 +57,7 @@ def test_order_is_kept() -> None:
     assert not is_true(changed, "NoSuchType")
 
 
-def test_what_is_written_is_read_back() -> None:
+def test_written_objects_are_read_back() -> None:
     east = NOW.astimezone(timezone(timedelta(hours=5)))
     (condition,) = with_condition((), "Ready", None, Reason.SERVING, "x", generation=3, now=east)
     wire = condition.wire()

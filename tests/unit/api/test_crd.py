@@ -1,4 +1,4 @@
-"""The generator refuses types that a CRD cannot express, and what it makes says everything it must."""
+"""The CRD generator refuses types without a form in a CRD, and its schemas are complete."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ def one_field(annotation: Any, **field: Any) -> type[BaseModel]:
         (Recursive, "Recursive refers to itself"),
     ],
 )
-def test_what_a_crd_cannot_express_is_refused(model: type[BaseModel], message: str) -> None:
+def test_types_without_a_form_in_a_crd_are_refused(model: type[BaseModel], message: str) -> None:
     with pytest.raises(NotStructural, match=message.replace(".", r"\.")):
         build_structural_schema(model)
 
 
-def test_references_are_inlined_and_rules_of_field_and_type_are_both_kept() -> None:
+def test_inlined_references_keep_rules_of_field_and_type() -> None:
     class Ruled(Wire):
         """Ruled."""
 
@@ -135,7 +135,7 @@ def test_generated_files_stay_small_enough_for_client_side_apply() -> None:
             assert text.startswith('{\n "$comment": ' if name.endswith(".json") else "# "), name
 
 
-def test_check_tells_drift_and_generate_mends_it(tmp_path: Any) -> None:
+def test_check_reports_drift_and_generate_removes_it(tmp_path: Any) -> None:
     (tmp_path / "operator/modelwright").mkdir(parents=True)
     assert crd.write_crds(tmp_path)
     assert crd.write_crds(tmp_path) == []
@@ -149,7 +149,7 @@ def test_check_tells_drift_and_generate_mends_it(tmp_path: Any) -> None:
     assert crd.diff_crds(tmp_path) == ""
 
 
-def test_elsewhere_nothing_is_written(tmp_path: Any) -> None:
+def test_generate_writes_nothing_outside_the_repository(tmp_path: Any) -> None:
     with pytest.raises(crd.GenerateError, match="not the root of the repository"):
         crd.write_crds(tmp_path)
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""The types refuse what the tables of tests/expectedfailures say, naming the field."""
+"""The types refuse the objects in tests/expectedfailures, naming the field."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ SKIPPED: dict[str, str] = {
     "ClusterModelRuntime.spec.volumes": "an object of another API",
     "ClusterModelRuntime.spec.volumes[]": "an object of another API",
 }
-"""Fields of specs that nothing bounds, by kind and path: why. To be emptied."""
+"""Unbounded fields of specs, by kind and path, with the reason. The table should become empty."""
 
 
 def places() -> list[tuple[Any, tuple[str, ...], Json]]:
@@ -75,13 +75,13 @@ def path_of(kind: Any, path: tuple[str, ...]) -> str:
 
 
 def open_fields() -> dict[str, str]:
-    found = {}
+    reasons = {}
     for kind, path, node in places():
         try:
             largest.value(node)
         except largest.OpenField as why:
-            found[path_of(kind, path)] = str(why)
-    return found
+            reasons[path_of(kind, path)] = str(why)
+    return reasons
 
 
 def test_the_table_of_open_fields_is_true() -> None:
@@ -89,7 +89,7 @@ def test_the_table_of_open_fields_is_true() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
-def test_the_largest_value_of_each_field_is_handled_at_once(kind: Any) -> None:
+def test_largest_field_values_are_handled_in_time(kind: Any) -> None:
     too_much = []
     for path, node in largest.fields(build_schema(kind)["properties"]["spec"], ("spec",)):
         if path_of(kind, path) in SKIPPED:
@@ -136,10 +136,10 @@ def refused(work: Callable[[], object]) -> Callable[[], object]:
 
 
 def nested(depth: int) -> Any:
-    found: Any = 1
+    value: Any = 1
     for _ in range(depth):
-        found = {"a": found}
-    return found
+        value = {"a": value}
+    return value
 
 
 def wide(part: str) -> bytes:
@@ -188,7 +188,7 @@ PARSERS: dict[str, Callable[[], object]] = {
 
 
 @pytest.mark.parametrize("work", PARSERS.values(), ids=PARSERS)
-def test_the_worst_text_for_each_parser_is_read_or_refused_at_once(work: Callable[[], object]) -> None:
+def test_worst_texts_are_parsed_or_refused_in_time(work: Callable[[], object]) -> None:
     cpu, memory = largest.cost(work)
     assert cpu <= largest.CPU_SECONDS
     assert memory <= largest.MEMORY_BYTES

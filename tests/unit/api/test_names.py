@@ -36,7 +36,7 @@ def test_label_values_are_valid(name: str) -> None:
 
 
 @given(object_names(), object_names())
-def test_cutting_a_label_value_makes_no_two_equal(one: str, other: str) -> None:
+def test_cut_label_values_stay_different(one: str, other: str) -> None:
     assert (names.label_value(one) == names.label_value(other)) == (one == other)
 
 
@@ -102,7 +102,7 @@ def test_content_hash_stays_the_same_between_releases() -> None:
 
 
 @pytest.mark.parametrize("value", [{1, 2}, float("nan"), float("inf"), object()])
-def test_content_hash_refuses_what_is_no_json(value: object) -> None:
+def test_content_hash_refuses_non_json_values(value: object) -> None:
     with pytest.raises((TypeError, ValueError)):
         names.content_hash(value)
 

@@ -61,7 +61,7 @@ AUTOSCALING: list[tuple[str, dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("case", "autoscaling", "says"), AUTOSCALING, ids=[row[0] for row in AUTOSCALING])
-def test_who_scales(case: str, autoscaling: dict[str, Any], says: str) -> None:
+def test_autoscaling_has_exactly_one_scaler(case: str, autoscaling: dict[str, Any], says: str) -> None:
     if not says:
         Model.parse(model(serving={"autoscaling": autoscaling}))
         return
@@ -107,7 +107,7 @@ ENDPOINTS: list[tuple[str, dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("case", "more", "says"), ENDPOINTS, ids=[row[0] for row in ENDPOINTS])
-def test_what_may_be_added_to_a_route(case: str, more: dict[str, Any], says: str) -> None:
+def test_route_filters_are_validated(case: str, more: dict[str, Any], says: str) -> None:
     whole_model = model(endpoint={"parentRefs": [{"name": "g"}], **more})
     if not says:
         Model.parse(whole_model)
@@ -116,12 +116,12 @@ def test_what_may_be_added_to_a_route(case: str, more: dict[str, Any], says: str
         Model.parse(whole_model)
 
 
-def test_python_names_are_no_names_of_the_wire() -> None:
+def test_python_names_are_refused_in_json() -> None:
     with pytest.raises(InvalidObject, match=r"spec\.serving\.start_timeout"):
         Model.parse(model(serving={"start_timeout": "1m"}))
 
 
-def test_a_refusal_names_object_and_every_field() -> None:
+def test_refusals_name_the_object_and_every_field() -> None:
     with pytest.raises(InvalidObject) as refusal:
         Model.parse(model(serving={"replicas": "2"}, suspend=1))
     assert str(refusal.value).startswith("Model vision/digits: spec.serving.replicas: ")
@@ -160,12 +160,12 @@ def test_a_status_of_a_newer_operator_is_read() -> None:
     assert status.failure is None
 
 
-def test_a_status_that_is_no_object_is_refused() -> None:
+def test_status_that_is_not_an_object_is_refused() -> None:
     with pytest.raises(InvalidObject, match="status"):
         Model.parse({**model(), "status": "x"})
 
 
-def test_what_is_written_is_read_back() -> None:
+def test_written_objects_are_read_back() -> None:
     version = ModelVersion.parse(
         {
             "metadata": {"name": "digits-v1", "namespace": "vision"},
@@ -205,7 +205,7 @@ def test_durations(text: str, value: float) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "10", "m", "1d", "-1s", "1h 30m", "1s\n"])
-def test_what_is_no_duration(text: str) -> None:
+def test_invalid_durations_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="is not a duration"):
         parse_duration(text)
 

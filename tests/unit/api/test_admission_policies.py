@@ -1,4 +1,4 @@
-"""Every field that names a ServiceAccount, a Secret, a claim or what runs is covered by the policies that ask."""
+"""The admission policies cover every field that names a ServiceAccount, a Secret, a claim or code."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def fields(node: Mapping[str, Any], path: str) -> Iterator[tuple[str, str, Mappi
 
 
 def uncovered(spec: Mapping[str, Any], plural: str) -> list[str]:
-    """Fields that name something, or are open, and neither are marked nor below a field that is."""
-    found = []
+    """Fields that name something, or are open, and are neither marked nor below a marked field."""
+    unmarked = []
     for path, name, node in fields(spec, "spec"):
         above = [path[: place.start()] for place in re.finditer(r"[.\[]", path)]
         covered = any((plural, place) in MARKS for place in (path, *above))
@@ -51,24 +51,24 @@ def uncovered(spec: Mapping[str, Any], plural: str) -> list[str]:
         items = node.get("items") or {}
         names = SUSPICIOUS.search(name) or PRESERVE in node or PRESERVE in items
         if names and not covered and path not in NOTHING:
-            found.append(path)
-    return found
+            unmarked.append(path)
+    return unmarked
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
-def test_no_field_that_names_or_runs_something_is_left_out(kind: Any) -> None:
+def test_every_field_that_names_or_runs_something_is_marked(kind: Any) -> None:
     assert uncovered(build_schema(kind)["properties"]["spec"], kind.__crd__.plural) == []
 
 
 @pytest.mark.parametrize("name", ["serviceAccountName", "tokenSecretRef", "persistentVolumeClaim", "image", "command"])
-def test_the_walk_finds_a_field_that_none_covers(name: str) -> None:
+def test_unmarked_fields_are_found(name: str) -> None:
     new: Any = {"properties": {"serving": {"properties": {"sidecars": {"items": {"properties": {name: {}}}}}}}}
     assert uncovered(new, "models") == [f"spec.serving.sidecars[].{name}"]
     assert uncovered({"properties": {"extra": {PRESERVE: True}}}, "models") == ["spec.extra"]
 
 
 @pytest.mark.parametrize(("plural", "field"), [key for key, mark in MARKS.items() if mark.target.kind != "Nothing"])
-def test_what_is_marked_is_read_by_a_policy(plural: str, field: str) -> None:
+def test_every_marked_field_is_read_by_a_policy(plural: str, field: str) -> None:
     texts = [
         str(policy)
         for policy in admission_policies.build_policies()
@@ -81,11 +81,11 @@ def test_what_is_marked_is_read_by_a_policy(plural: str, field: str) -> None:
     assert any(all(part in text for part in parts) and last in text for text in texts)
 
 
-def test_what_names_nothing_says_why() -> None:
+def test_fields_that_name_nothing_state_a_reason() -> None:
     assert all(mark.target.why for mark in MARKS.values() if mark.target.kind == "Nothing")
 
 
-def test_no_policy_asks_more_than_the_api_server_lets_it() -> None:
+def test_policies_stay_within_the_cost_limits() -> None:
     for policy in admission_policies.build_policies():
         if policy["kind"] == "ValidatingAdmissionPolicy":
             rules = policy["spec"]["variables"] + policy["spec"]["validations"]
@@ -95,6 +95,6 @@ def test_no_policy_asks_more_than_the_api_server_lets_it() -> None:
             assert sum(c["expression"].count("authorizer") for c in policy["spec"]["matchConditions"]) <= 2
 
 
-def test_the_committed_file_is_what_the_types_say() -> None:
+def test_committed_policies_match_the_types() -> None:
     committed = list(yaml.safe_load_all((ROOT / "manifests/policies/rights.yaml").read_text()))
     assert committed == admission_policies.build_policies()

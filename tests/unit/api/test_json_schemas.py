@@ -1,4 +1,4 @@
-"""The JSON Schemas for editors: they pass what the API takes, find misspelt fields, and samples name them."""
+"""The JSON Schemas for editors accept valid objects, find misspelt fields, and samples name them."""
 
 from __future__ import annotations
 
@@ -47,19 +47,19 @@ def validator(name: str) -> Any:
 
 
 def faults(obj: Any, name: str = COMBINED_FILE) -> list[str]:
-    """What the schema says: path and message."""
-    found = validator(name).iter_errors(obj)
-    return sorted(f"{error.json_path.removeprefix('$.')}: {error.message}" for error in found)
+    """Path and message of each error of the schema."""
+    errors = validator(name).iter_errors(obj)
+    return sorted(f"{error.json_path.removeprefix('$.')}: {error.message}" for error in errors)
 
 
 def texts() -> list[tuple[str, str]]:
-    """(place, YAML) of every object of ours that is meant to be right."""
+    """(place, YAML) of every object in the repository that should be valid."""
     files = [path for folder in ("manifests", "examples", "tests/servers") for path in (ROOT / folder).rglob("*.yaml")]
-    found = [(path.relative_to(ROOT).as_posix(), path.read_text()) for path in files]
+    documents = [(path.relative_to(ROOT).as_posix(), path.read_text()) for path in files]
     for page in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]:
-        found += [(page.relative_to(ROOT).as_posix(), text) for text in BLOCK.findall(page.read_text())]
+        documents += [(page.relative_to(ROOT).as_posix(), text) for text in BLOCK.findall(page.read_text())]
     passed_over = (INCOMPLETE, "testdata/spec-not-readable.yaml", "testdata/refused.yaml")
-    return [(place, text) for place, text in found if OURS.search(text) and not place.endswith(passed_over)]
+    return [(place, text) for place, text in documents if OURS.search(text) and not place.endswith(passed_over)]
 
 
 TEXTS = texts()
@@ -78,13 +78,13 @@ def test_every_object_of_this_repository_passes(place: str, text: str) -> None:
             assert faults(obj, f"{obj['kind'].lower()}_v1alpha1.json") == []
 
 
-def test_objects_of_each_kind_that_people_write_were_among_them() -> None:
+def test_the_repository_has_objects_of_every_user_kind() -> None:
     kinds = {kind for _, text in TEXTS for kind in OURS.findall(text)}
     assert {"Model", "ModelVersion", "RolloutPolicy", "RetrainingPolicy", "ClusterModelRuntime"} <= kinds
 
 
 @pytest.mark.parametrize("case", [case for case in cases() if not case.refused], ids=lambda case: case.name)
-def test_what_the_api_takes_passes(case: Case) -> None:
+def test_objects_that_the_api_accepts_pass(case: Case) -> None:
     assert faults(case.whole) == []
 
 
@@ -102,7 +102,7 @@ def with_spec(obj: dict[str, Any], **spec: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("name", "obj", "said"),
+    ("name", "obj", "message"),
     [
         ("an unknown field", with_spec(MODEL, replicas=2), "spec: Additional properties are not allowed ('replicas'"),
         ("a field that kubectl knows, misspelt", {**MODEL, "metadata": {"name": "x", "lables": {}}}, "'lables' was"),
@@ -122,8 +122,8 @@ def with_spec(obj: dict[str, Any], **spec: Any) -> dict[str, Any]:
         ("a name that is too long", {**MODEL, "metadata": {"name": "x" * 51}}, "metadata.name: "),
     ],
 )
-def test_what_editors_underline(name: str, obj: dict[str, Any], said: str) -> None:
-    assert said in "\n".join(faults(obj))
+def test_invalid_objects_are_reported_with_their_path(name: str, obj: dict[str, Any], message: str) -> None:
+    assert message in "\n".join(faults(obj))
 
 
 def test_a_quantity_may_be_a_number_or_a_text() -> None:
@@ -151,7 +151,7 @@ def test_every_field_has_the_description_of_the_crd() -> None:
         walk(build_json_schemas()[schema_file_name(kind)], "")
 
 
-def test_kubeconform_finds_the_schema_of_each_kind_by_its_template() -> None:
+def test_kubeconform_template_finds_every_schema() -> None:
     template = f"{SCHEMA_FOLDER}/{{kind}}_{{version}}.json"
     for name in NAMES:
         path = ROOT / template.format(kind=name.lower(), version=API_VERSION.partition("/")[2])
@@ -161,7 +161,7 @@ def test_kubeconform_finds_the_schema_of_each_kind_by_its_template() -> None:
 @pytest.mark.parametrize("folder", ["manifests/samples", "manifests/runtimes", "examples"])
 def test_samples_name_the_schema_of_their_kind(folder: str) -> None:
     """Each document of its own: the language server reads the line for one document only."""
-    seen = 0
+    documents = 0
     for path in (ROOT / folder).rglob("*.yaml"):
         if path == ROOT / INCOMPLETE:
             continue
@@ -169,6 +169,6 @@ def test_samples_name_the_schema_of_their_kind(folder: str) -> None:
         lines = [match for match in LINE.findall(text) if match[1] == API_VERSION]
         assert [kind for *_, kind in lines] == OURS.findall(text), path
         for schema, _, kind in lines:
-            seen += 1
+            documents += 1
             assert (path.parent / schema).resolve() == ROOT / SCHEMA_FOLDER / f"{kind.lower()}_v1alpha1.json"
-    assert seen >= 4
+    assert documents >= 4

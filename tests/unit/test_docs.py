@@ -64,3 +64,10 @@ def test_glossary_has_every_kind_in_alphabetical_order() -> None:
     words = re.findall(r"^\| ([^|]+) \|", (ROOT / "docs/concepts/glossary.md").read_text(), re.MULTILINE)[1:]
     assert {kind.__name__ for kind in KINDS} <= set(words)
     assert words == sorted(words, key=str.lower)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if "docs" in page.parts and "adr" not in page.parts], ids=ids)
+def test_modules_that_a_page_names_exist(page: Path) -> None:
+    modules = re.findall(r"`((?:[a-z_]+/)+[a-z_]+\.py)`", page.read_text())
+    folders = (ROOT, ROOT / "operator" / "modelwright", page.parent)
+    assert [module for module in modules if not any((folder / module).exists() for folder in folders)] == []

@@ -69,7 +69,7 @@ def _pass_through(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class ListType:
-    """How the API server merges and compares a list; `set` and `map` refuse duplicates, also in Python."""
+    """List type for merges and comparisons in the API server; `set` and `map` refuse duplicates, also in Python."""
 
     kind: Literal["atomic", "set", "map"]
     keys: tuple[str, ...] = ()

@@ -21,22 +21,22 @@ class ConditionType(StrEnum):
     STALLED = "Stalled"
     AVAILABLE = "Available"
     MONITORED = "Monitored"
-    """Of a Model with spec.monitoring: whether its requests are monitored for drift."""
+    """On a Model with spec.monitoring: True while its requests are monitored for drift."""
     VERIFIED = "Verified"
-    """Of a ModelVersion whose Model has spec.signatures: whether a key of the Model has signed it."""
+    """On a ModelVersion whose Model has spec.signatures: True when a key of the Model has signed it."""
     DECIDABLE = "Decidable"
-    """Of a RolloutPolicy: whether the expected requests decide it in time."""
+    """On a RolloutPolicy: True when the expected requests decide it in time."""
     EVIDENCE_ASKED = "EvidenceAsked"
-    """Of a RolloutPolicy, and of its Models and ModelRollouts: whether anything other than time decides."""
+    """On a RolloutPolicy, its Models and their ModelRollouts: True when anything other than time decides."""
     ENDPOINT_APPLIED = "EndpointApplied"
-    """Of a Model with requestTimeout or filters of spec.endpoint: whether its route has them."""
+    """On a Model with requestTimeout or filters of spec.endpoint: True when its route has them."""
 
 
 class Condition(StatusWire):
     """One aspect of an object's state."""
 
     type: Annotated[str, Cut(63)] = Field(
-        description="Which aspect: Ready, Reconciling, Stalled, Available, Monitored, Verified, Decidable, "
+        description="Aspect: Ready, Reconciling, Stalled, Available, Monitored, Verified, Decidable, "
         "EvidenceAsked or EndpointApplied."
     )
     status: Annotated[str, Cut(7)] = Field(description="True, False or Unknown.")

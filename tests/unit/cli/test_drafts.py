@@ -31,7 +31,7 @@ def test_each_line_of_a_draft_fits_and_has_its_comment_before_it(what: str) -> N
 
 def test_optional_fields_are_named_with_what_they_are() -> None:
     text = render_draft("model", "iris")
-    assert "  # endpoint: How it is reached from outside, through the Gateway API." in text
+    assert "  # endpoint: Access from outside, through the Gateway API." in text
     assert "# author" not in render_draft("version", "iris-1")
 
 

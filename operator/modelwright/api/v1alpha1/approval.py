@@ -61,7 +61,7 @@ class ApprovedRollout(Wire):
 
 
 class ApprovalSpec(Wire):
-    """Who approves or rejects what, and why. Immutable."""
+    """Approver, decision, content and reason. Immutable."""
 
     __cel__: ClassVar[tuple[Cel, ...]] = (
         Cel(
@@ -116,4 +116,4 @@ class Approval(Resource):
     )
 
     kind: str = "Approval"
-    spec: ApprovalSpec = Field(description="Who approves or rejects what, and why. Immutable.")
+    spec: ApprovalSpec = Field(description="Approver, decision, content and reason. Immutable.")

@@ -89,12 +89,12 @@ class Follow(Wire):
         default="Created", description="The order of versions: Created puts the youngest highest, ties by name."
     )
     selector: LabelSelector | None = Field(
-        default=None, description="Which of this Model's versions to consider. When absent, all."
+        default=None, description="Versions of this Model to consider. When absent, all."
     )
 
 
 class VersionSource(Wire):
-    """Which version the Model should serve: exactly one of name, template and follow."""
+    """Source of the version to serve: exactly one of name, template and follow."""
 
     __cel__: ClassVar[tuple[Cel, ...]] = (
         Cel(
@@ -133,7 +133,7 @@ class MetricSpec(OpenWire):
 
 
 class ScalingPolicy(Wire):
-    """How much an autoscaler may change at a time, as in autoscaling/v2."""
+    """Limit on a single change of an autoscaler, as in autoscaling/v2."""
 
     type: Literal["Pods", "Percent"] = Field(description="Whether value is a number of pods or a percentage of them.")
     value: Annotated[int, Field(strict=True, ge=1, le=100_000)] = Field(description="Largest change.")
@@ -146,14 +146,14 @@ ScalingPolicies = Annotated[tuple[ScalingPolicy, ...], Field(min_length=1, max_l
 
 
 class ScalingRules(Wire):
-    """How an autoscaler changes the number of pods in one direction, as in autoscaling/v2."""
+    """Rules for changes of the number of pods in one direction, as in autoscaling/v2."""
 
     stabilization_window_seconds: Annotated[int, Field(strict=True, ge=0, le=3600)] | None = Field(
         default=None,
         description="Seconds for which earlier recommendations count, 0 to 3600. When absent, 0 up and 300 down.",
     )
     select_policy: Literal["Max", "Min", "Disabled"] | None = Field(
-        default=None, description="Which of the policies counts. Disabled: never in this direction. When absent, Max."
+        default=None, description="The policy that counts. Disabled: never in this direction. When absent, Max."
     )
     policies: Annotated[tuple[ScalingPolicy, ...], Field(min_length=1, max_length=8), ListType("atomic")] | None = (
         Field(default=None, description="Limits on a single change, 1 to 8. When absent, Kubernetes' defaults.")
@@ -161,7 +161,7 @@ class ScalingRules(Wire):
 
 
 class ScalingBehavior(Wire):
-    """How fast an autoscaler follows its metrics, as in autoscaling/v2."""
+    """Speed of an autoscaler, as in autoscaling/v2."""
 
     scale_up: ScalingRules | None = Field(default=None, description="To more pods.")
     scale_down: ScalingRules | None = Field(
@@ -233,7 +233,7 @@ class Resources(Wire):
     """Compute resources of the model container, as in a Pod."""
 
     requests: Quantities = Field(
-        default_factory=dict, description="What a node must have free, by resource: cpu, memory, nvidia.com/gpu, ..."
+        default_factory=dict, description="Free resources that a node must have: cpu, memory, nvidia.com/gpu, ..."
     )
     limits: Quantities = Field(default_factory=dict, description="The most that the container may use, by resource.")
 
@@ -263,7 +263,7 @@ class Cache(Wire):
 
 
 class Serving(Wire):
-    """How the version is served."""
+    """Runtime, pods and autoscaling of the version."""
 
     __cel__: ClassVar[tuple[Cel, ...]] = (
         Cel(
@@ -342,7 +342,7 @@ class Serving(Wire):
 
     @property
     def scaled_externally(self) -> bool:
-        """Whether another autoscaler writes the replicas of the serving revision."""
+        """True when another autoscaler writes the replicas of the serving revision."""
         return self.autoscaling is not None and self.autoscaling.external is not None
 
     @property
@@ -408,7 +408,7 @@ Tokens = Annotated[tuple[Token, ...], Field(max_length=32), ListType("set")]
 
 
 class Cors(Wire):
-    """Which pages of other origins may call, as in an HTTPRoute."""
+    """Access for pages of other origins, as in an HTTPRoute."""
 
     allow_origins: Annotated[tuple[Token, ...], Field(min_length=1, max_length=32), ListType("set")] = Field(
         description="Origins such as https://app.example.com, or *. 1 to 32."
@@ -480,7 +480,7 @@ def _filters_are_unique(filters: tuple[RouteFilter, ...]) -> bool:
 
 
 class Endpoint(Wire):
-    """How the Model is reached from outside the cluster, through the Gateway API."""
+    """Access from outside the cluster, through the Gateway API."""
 
     __cel__: ClassVar[tuple[Cel, ...]] = (
         Cel(
@@ -538,7 +538,7 @@ class Endpoint(Wire):
     )
     proof: Literal["Probe", "Status"] = Field(
         default="Probe",
-        description="How the operator confirms that the gateway follows the route. Probe: by a request through it. "
+        description="Confirmation that the gateway follows the route. Probe: by a request through it. "
         "Status: by the route's status alone, for gateways that require every caller to sign in.",
     )
     request_timeout: Duration | None = Field(
@@ -575,7 +575,7 @@ DriftFloor = Annotated[
 
 
 class NumbersComparison(Wire):
-    """How features with numbers are compared with the reference sample."""
+    """Comparison of features with numbers with the reference sample."""
 
     method: Literal["KolmogorovSmirnov", "Wasserstein", "PSI", "ChiSquare", "JensenShannon"] = Field(
         default="KolmogorovSmirnov",
@@ -590,7 +590,7 @@ class NumbersComparison(Wire):
 
 
 class CategoriesComparison(Wire):
-    """How features with labels are compared with the reference sample."""
+    """Comparison of features with labels with the reference sample."""
 
     method: Literal["ChiSquare", "JensenShannon", "PSI"] = Field(
         default="ChiSquare",
@@ -605,7 +605,7 @@ class CategoriesComparison(Wire):
 
 
 class Monitoring(Wire):
-    """How served requests are monitored for drift."""
+    """Monitoring of served requests for drift."""
 
     mirror_percent: Annotated[int, Field(strict=True, ge=1, le=100)] = Field(
         default=10,
@@ -648,10 +648,10 @@ class Monitoring(Wire):
         "request are independent: the limits assume that.",
     )
     numbers: NumbersComparison = Field(
-        default_factory=NumbersComparison, description="How features with numbers are compared with the reference."
+        default_factory=NumbersComparison, description="Comparison of features with numbers."
     )
     categories: CategoriesComparison = Field(
-        default_factory=CategoriesComparison, description="How features with labels are compared with the reference."
+        default_factory=CategoriesComparison, description="Comparison of features with labels."
     )
     share_floor: DriftFloor = Field(
         default="0.01",
@@ -659,7 +659,7 @@ class Monitoring(Wire):
     )
     correction: Literal["Bonferroni", "BenjaminiHochberg"] = Field(
         default="Bonferroni",
-        description="What the error rate of 5 % bounds when there are many features. Bonferroni: the chance of any "
+        description="The error that is bounded by 5 % when there are many features. Bonferroni: the chance of any "
         "false alarm. BenjaminiHochberg: the share of false alarms among the features called drifted; it finds more "
         "drifted features.",
     )
@@ -696,7 +696,7 @@ class Owner(Wire):
     """Owner of the Model."""
 
     team: Text253 | None = Field(default=None, description="Team.")
-    contact: Text253 | None = Field(default=None, description="Where to ask, such as a channel or an address.")
+    contact: Text253 | None = Field(default=None, description="Contact, such as a channel or an address.")
 
 
 class ModelSpec(Wire):
@@ -711,11 +711,11 @@ class ModelSpec(Wire):
         ),
     )
 
-    version: VersionSource = Field(description="Which version to serve: exactly one of name, template and follow.")
-    serving: Serving = Field(default=Serving(), description="How it is served.")
+    version: VersionSource = Field(description="The version to serve: exactly one of name, template and follow.")
+    serving: Serving = Field(default=Serving(), description="Runtime, pods and autoscaling.")
     endpoint: Endpoint | None = Field(
         default=None,
-        description="How it is reached from outside, through the Gateway API. When absent, by its Service only.",
+        description="Access from outside, through the Gateway API. When absent, only the Service gives access.",
     )
     rollout_policy_ref: LocalObjectReference | None = Field(
         default=None,
@@ -797,7 +797,7 @@ class RuntimeStatus(StatusWire):
 
     kind: Annotated[str, Cut(63)] = Field(description="ModelRuntime or ClusterModelRuntime.")
     name: ShortStatusText = Field(description="Name of the runtime.")
-    reason: StatusText = Field(default="", description="Why this one, and which others would fit.")
+    reason: StatusText = Field(default="", description="Reason for the choice, and other runtimes that would fit.")
     code: bool | None = Field(
         default=None,
         description="Whether loading the artifact can run code in it, according to the runtime's entry for its format. "
@@ -806,7 +806,7 @@ class RuntimeStatus(StatusWire):
 
 
 class FailureStatus(StatusWire):
-    """Why the target revision does not serve."""
+    """Problem that keeps the target revision from serving."""
 
     reason: Annotated[str, Cut(63)] = Field(description="One of the documented reasons.")
     message: StatusText = Field(default="", description="The problem and its remedy, as text.")
@@ -833,7 +833,7 @@ class AnnouncedStatus(StatusWire):
 
 
 class DriftFigure(StatusWire):
-    """How far one feature is from the reference sample."""
+    """Drift of one feature from the reference sample."""
 
     kind: Annotated[str, Cut(63)] = Field(description="input or prediction.")
     feature: ShortStatusText = Field(
@@ -844,7 +844,7 @@ class DriftFigure(StatusWire):
         description="Whether it has drifted: from a value beyond the limit until one below 0.8 of it."
     )
     aspect: Annotated[str, Cut(63)] = Field(
-        description="What is compared: distance, missing or unknown (shares of values)."
+        description="Compared aspect: distance, missing or unknown (shares of values)."
     )
     method: Annotated[str, Cut(63)] | None = Field(
         default=None, description="Method of the distance; absent for shares."
@@ -896,7 +896,7 @@ class ChangeStatus(StatusWire):
         default=None, description="The same for the serving revision; absent when unknown, or when nothing serves."
     )
     by: Annotated[tuple[ShortStatusText, ...], Field(max_length=MAX_AUTHORS), ListType("set")] = Field(
-        default=(), description=f"Who has changed it since. At most {MAX_AUTHORS}."
+        default=(), description=f"Authors of changes since then. At most {MAX_AUTHORS}."
     )
     unknown: bool = Field(default=False, description="Whether someone unknown has changed it.")
 
@@ -933,7 +933,7 @@ class ModelStatus(StatusWire):
         "spec.serving.replicas.",
     )
     failure: FailureStatus | None = Field(
-        default=None, description="Why the target revision does not serve; absent when it does."
+        default=None, description="Problem that keeps the target revision from serving; absent when it serves."
     )
     announced: AnnouncedStatus | None = Field(
         default=None,

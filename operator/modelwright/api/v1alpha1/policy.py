@@ -128,7 +128,7 @@ class ApprovalStep(Wire):
     """Wait for approvals; metrics are still evaluated meanwhile."""
 
     required: Annotated[int, Field(strict=True, ge=1, le=10)] = Field(
-        default=1, description="Number of different people who must approve, 1 to 10."
+        default=1, description="Number of different approvers, 1 to 10."
     )
     timeout: Wait = Field(
         default="48h", description="Time after which the rollout ends as Aborted without enough approvals, 1s to 720h."
@@ -187,7 +187,7 @@ class Winner(Wire):
         description="Name of a metric of spec.analysis.metrics: a counted share of requests (error-rate, latency-over, "
         "prometheus with bad and total), or a prometheus query, whose values over the test are compared by rank."
     )
-    better: Literal["Higher", "Lower"] = Field(description="Which value of the metric is better.")
+    better: Literal["Higher", "Lower"] = Field(description="The better direction of the metric.")
     margin: Decimal = Field(
         default="0", description="By how much the candidate must be better, in the metric's own unit."
     )
@@ -234,7 +234,7 @@ def _weights_increase(steps: tuple[Step, ...]) -> bool:
 
 
 class Strategy(Wire):
-    """How traffic moves: exactly one of steps, preset, abTest and recreate."""
+    """Way of moving traffic: exactly one of steps, preset, abTest and recreate."""
 
     __cel__: ClassVar[tuple[Cel, ...]] = (
         Cel(
@@ -304,7 +304,7 @@ class InfraGate(Wire):
     """The candidate must load in a real pod and answer the version's samples, before any caller's request."""
 
     repeats: Annotated[int, Field(strict=True, ge=1, le=1000)] = Field(
-        default=3, description="How often each of the version's samples is sent, 1 to 1000."
+        default=3, description="Number of times that each of the version's samples is sent, 1 to 1000."
     )
     latency: LatencyBudget | None = Field(default=None, description="Latency budget. When absent, any.")
     memory: Quantity | None = Field(
@@ -427,8 +427,8 @@ class ScanAllow(Wire):
 
     globals: Annotated[tuple[AllowedGlobal, ...], Field(max_length=64), ListType("set")] = Field(
         default=(),
-        description="What a pickle may import, at most 64: names such as mylib.scale, or sklearn.* for all classes of "
-        "sklearn and the modules below. A function has to be named whole.",
+        description="Names that a pickle may import, at most 64: one such as mylib.scale, or sklearn.* for all classes "
+        "of sklearn and the modules below. A function must be named in full.",
     )
     files: Annotated[tuple[AllowedFile, ...], Field(max_length=64), ListType("set")] = Field(
         default=(),
@@ -677,13 +677,12 @@ class Metric(Wire):
     percentile: Probability | None = Field(default=None, description='Percentile, such as "0.95".')
     source: Literal["Auto", "Gateway", "Runtime"] = Field(
         default="Auto",
-        description="Where a builtin metric is measured: Gateway counts a crash as an error, Runtime is the model "
+        description="Source of a builtin metric: Gateway counts a crash as an error, Runtime is the model "
         "server's own. Auto takes the gateway where there is one that the operator knows, else the runtime.",
     )
     versus: Literal["Serving", "None"] = Field(
         default="Serving",
-        description="What margin compares with: Serving is the serving revision over the same time. None: max and min "
-        "only.",
+        description="Baseline of margin: Serving is the serving revision over the same time. None: max and min only.",
     )
     margin: Decimal | None = Field(
         default=None,
@@ -709,8 +708,8 @@ class Metric(Wire):
     )
     burst: Annotated[int, Field(strict=True, ge=1, le=1000)] | None = Field(
         default=None,
-        description="How many requests in a row share one fate, such as retries of one call or the rows of a client's "
-        "loop, 1 to 1000: they count as one request for the evidence. When absent, 1.",
+        description="Number of consecutive requests with one fate, such as retries of one call or the rows of a "
+        "client's loop, 1 to 1000: they count as one request for the evidence. When absent, 1.",
     )
     failure_limit: Annotated[int, Field(strict=True, ge=0, le=100)] | None = Field(
         default=None,
@@ -725,7 +724,7 @@ class Analysis(Wire):
     interval: Interval = Field(default="30s", description="Time between two measurements, 1s to 1h.")
     baseline: Literal["Serving", "Fresh"] = Field(
         default="Serving",
-        description="What margins compare with during weights: Serving is all of the serving revision. Fresh is new "
+        description="Baseline of margins during weights: Serving is all of the serving revision. Fresh is new "
         "pods of the serving revision, as many and with as many requests as the candidate's, so that age and load are "
         "alike; it needs a gateway, weights of at most 50 (or 100), and no surge bound.",
     )
@@ -836,7 +835,7 @@ class RolloutPolicySpec(Wire):
         ),
     )
 
-    strategy: Strategy = Field(description="How traffic moves: exactly one of steps, preset, abTest and recreate.")
+    strategy: Strategy = Field(description="Way of moving traffic: exactly one of steps, preset, abTest and recreate.")
     gates: Gates | None = Field(default=None, description="Checks that must pass before any caller's request.")
     analysis: Analysis | None = Field(
         default=None, description="The evidence. When absent, none is required: steps end with their hold."
@@ -860,7 +859,7 @@ class RolloutPolicySpec(Wire):
     )
     keep_previous: Annotated[str, *duration_between("0s", "720h")] = Field(
         default="5m",
-        description="How long the pods of the previous revision are kept after promotion, so that going back is a "
+        description="Time that the pods of the previous revision are kept after promotion, so that going back is a "
         "switch, 0s to 720h.",
     )
     rollback_window: Annotated[int, Field(strict=True, ge=0, le=10)] = Field(
@@ -878,7 +877,9 @@ class RolloutPolicySpec(Wire):
         default=10, description="Ended ModelRollouts kept of each Model, 1 to 100."
     )
     history_ttl: History = Field(
-        default="168h", alias="historyTTL", description="How long ended ModelRollouts outlive their Model, 0s to 8760h."
+        default="168h",
+        alias="historyTTL",
+        description="Time that ended ModelRollouts outlive their Model, 0s to 8760h.",
     )
     changed_by: Text253 | None = changed_by_field("anything else of spec")
 
@@ -900,18 +901,18 @@ class RolloutPolicyStatus(StatusWire):
 
 
 class RolloutPolicy(Resource):
-    """How Models move to another revision."""
+    """Policy for moves of Models to another revision."""
 
     __spec_bytes__: ClassVar[int | None] = MAX_POLICY_BYTES
     __crd__: ClassVar[CrdInfo] = CrdInfo(
         plural="rolloutpolicies",
         short_name="rp",
-        description="A RolloutPolicy says how Models move to another revision: steps, gates, evidence, and what "
-        "happens when it is bad. Models name it in spec.rolloutPolicyRef.",
+        description="A RolloutPolicy defines how Models move to another revision: steps, gates, evidence, and the "
+        "reaction to bad evidence. Models name it in spec.rolloutPolicyRef.",
         columns=(
             Column("Preset", ".spec.strategy.preset", "List of steps by name."),
             Column("Deadline", ".spec.deadline", "Time for a whole rollout."),
-            Column("OnFailure", ".spec.onFailure", "What happens when a metric fails."),
+            Column("OnFailure", ".spec.onFailure", "Reaction when a metric fails."),
             Column(
                 "Requests",
                 ".status.requestsPerSecond",

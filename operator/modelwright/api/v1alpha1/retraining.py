@@ -106,7 +106,7 @@ class DataTrigger(Wire):
     uri: ArtifactUri = Field(description="Address of a file or prefix: s3, gs, az, http(s) or pvc.")
     changed: Literal["ETag", "Digest", "Count"] = Field(
         default="ETag",
-        description="What is compared: ETag (and size) of all objects, the digest of the content (which is read), or "
+        description="Compared property: ETag (and size) of all objects, the digest of the content (which is read), or "
         "the number of objects.",
     )
     every: Annotated[str, *duration_between("1m", "24h")] = Field(
@@ -165,11 +165,11 @@ class Trigger(Wire):
     )
 
     name: Label = Field(description="Name of the trigger, in this policy.")
-    schedule: ScheduleTrigger | None = Field(default=None, description="At the times of a cron schedule.")
-    prometheus: PrometheusTrigger | None = Field(default=None, description="When a query is beyond a limit.")
-    data: DataTrigger | None = Field(default=None, description="When data has changed.")
-    webhook: WebhookTrigger | None = Field(default=None, description="When another system reports it.")
-    age: AgeTrigger | None = Field(default=None, description="When the serving version has grown old.")
+    schedule: ScheduleTrigger | None = Field(default=None, description="Fires at the times of a cron schedule.")
+    prometheus: PrometheusTrigger | None = Field(default=None, description="Fires when a query is beyond a limit.")
+    data: DataTrigger | None = Field(default=None, description="Fires when data has changed.")
+    webhook: WebhookTrigger | None = Field(default=None, description="Fires when another system reports it.")
+    age: AgeTrigger | None = Field(default=None, description="Fires when the serving version has reached an age.")
 
 
 class MaxRuns(Wire):
@@ -182,7 +182,7 @@ class MaxRuns(Wire):
 
 
 class Backoff(Wire):
-    """How long triggers wait after consecutive failures: initial, then twice as long after each further one."""
+    """Wait of triggers after consecutive failures: initial, then twice as long after each further one."""
 
     initial: Annotated[str, *duration_between("1s", "720h")] = Field(
         default="10m", description="After the first failure, 1s to 720h."
@@ -353,13 +353,13 @@ class Evaluate(Work):
 
 
 class Output(Wire):
-    """Where a trained version goes, and how it is fetched from there."""
+    """Address of trained versions, and the access to it."""
 
     uri: ArtifactUri = Field(
         description="Prefix below which the training puts the artifact: <uri>/<name of the run>. A result that names "
         "another place is refused."
     )
-    format: ModelFormat = Field(description="What kind of model it is, unless the result says so.")
+    format: ModelFormat = Field(description="Format of the model, unless the result names one.")
     service_account_name: AccountName | None = Field(
         default=None, description="spec.artifact.serviceAccountName of the ModelVersion."
     )
@@ -433,7 +433,7 @@ class RunTemplate(Wire):
     evaluate: Evaluate | None = Field(
         default=None, description="Decides whether the new version is registered. When absent, it always is."
     )
-    output: Output = Field(description="Where the artifact goes.")
+    output: Output = Field(description="Address of the artifact.")
     version: TrainedVersionTemplate = Field(
         default_factory=TrainedVersionTemplate,
         description="Fields of the ModelVersion that do not come from the result.",
@@ -488,7 +488,7 @@ class SuppressedStatus(StatusWire):
 
     trigger: ShortStatusText = Field(description="Name of the trigger.")
     reason: Annotated[str, Cut(63)] = Field(description="Why, as one of the documented reasons.")
-    count: StatusInt = Field(description="How often.")
+    count: StatusInt = Field(description="Number of times.")
     last_at: Timestamp = Field(description="When it was last suppressed, UTC.")
     message: StatusText = Field(default="", description="Why, as text; of the last time.")
 
@@ -514,7 +514,7 @@ class RetrainingPolicyStatus(StatusWire):
 
 
 class RetrainingPolicy(Resource):
-    """When and how a Model is retrained."""
+    """Policy for retraining a Model: triggers, limits and stages."""
 
     __spec_bytes__: ClassVar[int | None] = MAX_POLICY_BYTES
     __crd__: ClassVar[CrdInfo] = CrdInfo(

@@ -92,7 +92,7 @@ class ModelRolloutSpec(Wire):
 
 
 class RolloutState(StrEnum):
-    """Where a move to another revision stands."""
+    """State of a move to another revision."""
 
     PENDING = "Pending"
     GATING = "Gating"
@@ -128,7 +128,7 @@ class PolicySnapshot(StatusWire):
 
     @property
     def is_lost(self) -> bool:
-        """Whether the spec is stored apart, and has not been found."""
+        """True when the spec is stored separately but is missing."""
         return self.stored_in is not None and not self.spec
 
 
@@ -204,9 +204,9 @@ class GateStatus(StatusWire):
 class CommandStatus(StatusWire):
     """A command and its result."""
 
-    name: Annotated[str, Cut(63)] = Field(description="Which command.")
+    name: Annotated[str, Cut(63)] = Field(description="Name of the command.")
     token: Annotated[str, Cut(63)] = Field(description="Its token.")
-    by: ShortStatusText = Field(description="Who gave it.")
+    by: ShortStatusText = Field(description="Author of the command.")
     reason: StatusText = Field(default="", description="Why, in their words.")
     at: Timestamp = Field(description="When it was accepted or refused, UTC.")
     accepted: bool = Field(default=True, description="Whether it was executed.")
@@ -234,7 +234,7 @@ class AuthorsStatus(StatusWire):
     content: ShortStatusText = Field(description="Hash of what approvals are about.")
     by: Annotated[tuple[ShortStatusText, ...], Field(max_length=MAX_AUTHORS), ListType("set")] = Field(
         default=(),
-        description="Who has changed it since the serving revision was made from it. Empty when it is unchanged, or "
+        description="Authors of changes since the serving revision was made from it. Empty when it is unchanged, or "
         "when "
         f"all who changed it are unknown. At most {MAX_AUTHORS}.",
     )
@@ -292,7 +292,7 @@ class ModelRolloutStatus(StatusWire):
     )
     verdict: Annotated[str, Cut(63)] | None = Field(default=None, description="Verdict of the current step.")
     preview: Annotated[str, Cut(2048)] | None = Field(
-        default=None, description="Where the candidate can be reached inside the cluster, apart from callers."
+        default=None, description="Address of the candidate inside the cluster, separate from callers' traffic."
     )
     started_at: Timestamp | None = Field(default=None, description="When it began, UTC.")
     finished_at: Timestamp | None = Field(default=None, description="When it ended, UTC.")
@@ -346,7 +346,7 @@ class ModelRollout(Resource):
             Column("Model", ".spec.modelRef.name", "The Model."),
             Column("From", ".status.from.version", "ModelVersion that served."),
             Column("To", ".spec.target.version", "ModelVersion it moves to."),
-            Column("State", ".status.state", "Where it stands."),
+            Column("State", ".status.state", "State of the rollout."),
             Column("Step", ".status.progress", "Current step and number of steps."),
             Column("Weight", ".status.weight", "Share of the requests for the candidate, in percent.", type="integer"),
             Column("Verdict", ".status.verdict", "Verdict of the current step."),

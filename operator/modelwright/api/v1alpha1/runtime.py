@@ -107,11 +107,11 @@ class HttpGet(Wire):
         StringConstraints(strict=True, min_length=1, max_length=1024),
         pattern_rule(r"^/[!-~]*$", "must begin with / and hold no blanks"),
     ] = Field(description="Path; $(MODEL_NAME) stands for the name of the Model.")
-    port: PortName = Field(default="http", description="Which of the ports: http, grpc or metrics.")
+    port: PortName = Field(default="http", description="Name of the port: http, grpc or metrics.")
 
 
 class Readiness(Wire):
-    """How to check that the model is loaded and answers."""
+    """Check that the model is loaded and answers."""
 
     http_get: HttpGet = Field(description="A request that is answered with 200 to 399 once the model is loaded.")
     period_seconds: Annotated[int, Field(strict=True, ge=1, le=3600)] = Field(
@@ -165,7 +165,7 @@ class RuntimeVolume(OpenWire):
 
 
 class RuntimeSpec(Wire):
-    """How models of a format are served."""
+    """Container, protocol, ports and probe for models of a format."""
 
     __cel__: ClassVar[tuple[Cel, ...]] = (
         Cel(
@@ -210,7 +210,7 @@ class RuntimeSpec(Wire):
     )
     version_report: VersionReport = Field(
         default="none",
-        description="How a response names its version: header (modelwright-version), field (model_version of "
+        description="Place of the version's name in a response: header (modelwright-version), field (model_version of "
         "V2), or none.",
     )
     ports: Ports = Field(description="Ports on which the model server listens.")
@@ -223,7 +223,7 @@ class RuntimeSpec(Wire):
         ),
     ] = Field(
         default="/mnt/models",
-        description="Where the artifact is mounted, read-only; $(MODEL_NAME) stands for the Model's name.",
+        description="Mount path of the artifact, read-only; $(MODEL_NAME) stands for the Model's name.",
     )
     container: Annotated[RuntimeContainer, NamedObject("Container")] = Field(
         description="The container of the model server, a Container of core/v1. Its environment begins with "
@@ -235,8 +235,7 @@ class RuntimeSpec(Wire):
     ] = Field(default=(), description="Further volumes of the pod, of core/v1, at most 16.")
     readiness: Readiness | None = Field(
         default=None,
-        description="How to check that the model is loaded. When absent, with V2: "
-        "/v2/models/$(MODEL_NAME)/ready on http.",
+        description="Check that the model is loaded. When absent, with V2: /v2/models/$(MODEL_NAME)/ready on http.",
     )
     metrics: RuntimeMetrics | None = Field(
         default=None,
@@ -274,34 +273,34 @@ _COLUMNS = (
 
 
 class ModelRuntime(Resource):
-    """How models of a format are served in one namespace."""
+    """A runtime for models of a format in one namespace."""
 
     __crd__: ClassVar[CrdInfo] = CrdInfo(
         plural="modelruntimes",
         short_name="mrt",
-        description="A ModelRuntime defines how models of a format are served in its namespace: container, protocol, "
+        description="A ModelRuntime serves models of a format in its namespace: it defines container, protocol, "
         "ports, probe.",
         columns=_COLUMNS,
     )
 
     kind: str = "ModelRuntime"
-    spec: RuntimeSpec = Field(description="How models of a format are served.")
+    spec: RuntimeSpec = Field(description="Container, protocol, ports and probe for models of a format.")
 
 
 class ClusterModelRuntime(Resource):
-    """How models of a format are served in every namespace."""
+    """A runtime for models of a format in every namespace."""
 
     __crd__: ClassVar[CrdInfo] = CrdInfo(
         plural="clustermodelruntimes",
         short_name="cmrt",
-        description="A ClusterModelRuntime defines how models of a format are served in every namespace: container, "
+        description="A ClusterModelRuntime serves models of a format in every namespace: it defines container, "
         "protocol, ports, probe. A ModelRuntime of the namespace takes precedence.",
         columns=_COLUMNS,
         namespaced=False,
     )
 
     kind: str = "ClusterModelRuntime"
-    spec: RuntimeSpec = Field(description="How models of a format are served.")
+    spec: RuntimeSpec = Field(description="Container, protocol, ports and probe for models of a format.")
 
 
 AnyRuntime = ModelRuntime | ClusterModelRuntime

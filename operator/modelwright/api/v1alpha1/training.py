@@ -127,15 +127,15 @@ class StageStatus(StatusWire):
 class CheckStatus(StatusWire):
     """One check of the data."""
 
-    name: Annotated[str, Cut(128)] = Field(description="What was checked, such as nulls:age.")
+    name: Annotated[str, Cut(128)] = Field(description="Name of the check, such as nulls:age.")
     outcome: Annotated[str, Cut(63)] = Field(description="Pass or Fail.")
-    message: Annotated[str, Cut(1024)] = Field(default="", description="What was found.")
+    message: Annotated[str, Cut(1024)] = Field(default="", description="Result of the check.")
 
 
 class FigureStatus(StatusWire):
     """One figure of the evaluation."""
 
-    name: Annotated[str, Cut(63)] = Field(description="What was measured.")
+    name: Annotated[str, Cut(63)] = Field(description="Name of the figure.")
     slice: Annotated[str, Cut(63)] = Field(description="Part of the data; empty for all of it.")
     candidate: ShortStatusText = Field(description="The new version's figure.")
     serving: ShortStatusText | None = Field(default=None, description="The serving version's figure.")
@@ -157,7 +157,7 @@ class FigureStatus(StatusWire):
 class ResultMetric(StatusWire):
     """A figure that the training reported."""
 
-    name: Annotated[str, Cut(63)] = Field(description="What was measured.")
+    name: Annotated[str, Cut(63)] = Field(description="Name of the figure.")
     value: ShortStatusText = Field(description="The figure.")
 
 

@@ -181,7 +181,7 @@ class Artifact(Wire):
         description='Patterns of the files that are left out, such as "*.bin", as ignore_patterns of '
         f"huggingface_hub. At most {MAX_PATTERNS}, of 128 characters.",
     )
-    format: ModelFormat = Field(description="What kind of model the artifact is.")
+    format: ModelFormat = Field(description="Format of the model.")
     service_account_name: AccountName | None = Field(
         default=None,
         description="ServiceAccount of the pods that fetch the artifact, and of those that serve it unless the Model "
@@ -199,9 +199,9 @@ class Artifact(Wire):
 class VersionMetric(Wire):
     """A figure measured for the version, outside the cluster or by a training run."""
 
-    name: Text63 = Field(description="What was measured, such as accuracy.")
+    name: Text63 = Field(description="Name of the figure, such as accuracy.")
     value: Decimal = Field(description='The figure, a decimal number as text, such as "0.981".')
-    dataset: Text253 = Field(description="What it was measured on, such as holdout-2026-10.")
+    dataset: Text253 = Field(description="Evaluation data, such as holdout-2026-10.")
 
 
 class Dataset(Wire):
@@ -219,7 +219,7 @@ class Code(Wire):
 
 
 class Lineage(Wire):
-    """Where a version comes from."""
+    """Origin of a version."""
 
     dataset: Dataset | None = Field(default=None, description="The data it was trained on.")
     code: Code | None = Field(default=None, description="The code that trained it.")
@@ -233,9 +233,9 @@ class Lineage(Wire):
 class Card(Wire):
     """Model card: purpose and limits of a version. It may be changed at any time."""
 
-    summary: Text4096 | None = Field(default=None, description="What the model does.")
+    summary: Text4096 | None = Field(default=None, description="Summary of the model.")
     intended_use: Text4096 | None = Field(default=None, description="Intended purpose.")
-    limitations: Text4096 | None = Field(default=None, description="What it must not be used for, and known faults.")
+    limitations: Text4096 | None = Field(default=None, description="Unsuitable uses, and known faults.")
     license: Text253 | None = Field(default=None, description="Licence, best as an SPDX identifier.")
 
 
@@ -294,7 +294,7 @@ class VersionContent(Wire):
         default=None,
         description="Sample of inputs and predictions that spec.monitoring of a Model measures drift from. Immutable.",
     )
-    lineage: Lineage | None = Field(default=None, description="Where it comes from.")
+    lineage: Lineage | None = Field(default=None, description="Origin of the version.")
     card: Card | None = Field(default=None, description="Model card: its purpose and limits.")
 
 
@@ -330,7 +330,7 @@ class ModelVersionSpec(VersionContent):
     model_ref: LocalObjectReference = Field(description="The Model this is a version of. Immutable.")
     author: Text253 | None = Field(
         default=None,
-        description="Who made the version, as the API server knows them. Admission demands the writer's own name, "
+        description="Author of the version, as the API server knows them. Admission demands the writer's own name, "
         "unless the writer has the verb `attribute` on the Model. Immutable.",
     )
     authors: Annotated[tuple[Text253, ...], Field(max_length=MAX_AUTHORS - 1), ListType("set")] = Field(
@@ -383,7 +383,7 @@ class SignatureStatus(StatusWire):
 
 
 class VersionFailure(StatusWire):
-    """Why the version cannot be used."""
+    """Problem that prevents the use of the version."""
 
     reason: Annotated[str, Cut(63)] = Field(description="One of the documented reasons.")
     message: StatusText = Field(default="", description="The problem and its remedy, as text.")
@@ -406,7 +406,9 @@ class ModelVersionStatus(StatusWire):
         "back after a finding against it, or a person aborted it); absent otherwise. Which version serves is in the "
         "status of the Model.",
     )
-    failure: VersionFailure | None = Field(default=None, description="Why it cannot be used; absent when it can.")
+    failure: VersionFailure | None = Field(
+        default=None, description="Problem that prevents its use; absent without one."
+    )
     conditions: Conditions = Field(
         default=(),
         description="Ready, Reconciling and Stalled, as kstatus defines them, and, with spec.signatures of the Model, "

@@ -1,4 +1,4 @@
-"""Writes the charts' READMEs with helm-docs, from Chart.yaml and values.yaml; `--check` only says what differs.
+"""Write the charts' READMEs with helm-docs, from Chart.yaml and values.yaml; `--check` only reports differences.
 
 A value without a comment is refused. helm-docs is built on first use, which needs Go.
 """
@@ -19,7 +19,7 @@ TEMPLATE = "./README.md.gotmpl"
 
 
 def render_readme(name: str) -> str:
-    """The README of a chart."""
+    """Render the README of a chart."""
     parts.build(["helm-docs"])
     command = [
         str(parts.binary_path("helm-docs")),
@@ -32,8 +32,8 @@ def render_readme(name: str) -> str:
     ]
     done = subprocess.run(command, cwd=CHARTS, capture_output=True, text=True, check=False)
     if done.returncode or not done.stdout.strip():
-        raise SystemExit(f"charts/readme.py: helm-docs made no README of {name}:\n{done.stderr}")
-    # Its strict mode doesn't see comments that stand above their value.
+        raise SystemExit(f"charts/readme.py: helm-docs rendered no README of {name}:\n{done.stderr}")
+    # Its strict mode doesn't recognise comments above their value.
     bare = re.findall(r"^\| (`\S+`) .*\|  \|$", done.stdout, re.MULTILINE)
     if bare:
         raise SystemExit(f"charts/{name}/values.yaml: {', '.join(bare)} need a comment that starts with `# -- `")
@@ -41,7 +41,7 @@ def render_readme(name: str) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Exit status 1 when `--check` finds a difference."""
+    """Write the READMEs; with `--check`, return 1 if one differs."""
     stale = {}
     for name in NAMES:
         path, text = CHARTS / name / "README.md", render_readme(name)

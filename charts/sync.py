@@ -1,6 +1,6 @@
-"""Copies CRDs, admission policies, user roles and runtimes into the charts, and lists them for Artifact Hub.
+"""Copy CRDs, admission policies, user roles and runtimes into the charts, and list them for Artifact Hub.
 
-`--check` only says what differs.
+`--check` only reports differences.
 
 The files below crds/ and manifests/ are the source. The copies are text, not parsed and printed again: Helm writes
 numbers from a million on in a form that the API server refuses for integers.
@@ -24,42 +24,42 @@ RUNTIMES = ROOT / "charts" / "modelwright" / "files" / "runtimes"
 OPERATOR, CRDS = (ROOT / "charts" / name / "Chart.yaml" for name in ("modelwright", "modelwright-crds"))
 SAMPLES = ROOT / "manifests" / "samples"
 EDITOR_COMMENT = re.compile(r"^# yaml-language-server: .*\n", re.MULTILINE)
-"""What tells editors where the JSON Schema is: by a path that leads nowhere from a chart."""
+"""Comment that names the JSON Schema for editors, by a path that doesn't exist in a chart."""
 KEEP_POLICY = "    {{- if .Values.keep }}\n    helm.sh/resource-policy: keep\n    {{- end }}\n"
 
 
 def escape_braces(text: str) -> str:
-    """Text that Helm prints as it is."""
-    return re.sub(r"\{\{|\}\}", lambda found: '{{ "' + found[0] + '" }}', text)
+    """Escape braces so that Helm prints the text unchanged."""
+    return re.sub(r"\{\{|\}\}", lambda match: '{{ "' + match[0] + '" }}', text)
 
 
 def add_keep_policy(text: str) -> str:
-    """Objects as templates: the same, with the policy that keeps each of them when the release goes."""
+    """Return objects as templates, with the policy that keeps each of them when the release is removed."""
     return "\n---\n".join(_keep_document(document) for document in escape_braces(text).split("\n---\n"))
 
 
 def _keep_document(text: str) -> str:
     if re.search(r"^  annotations:\n", text, re.MULTILINE):
-        return re.sub(r"^  annotations:\n", lambda found: found[0] + KEEP_POLICY, text, count=1, flags=re.MULTILINE)
+        return re.sub(r"^  annotations:\n", lambda match: match[0] + KEEP_POLICY, text, count=1, flags=re.MULTILINE)
     block = "  {{- if .Values.keep }}\n  annotations:\n    helm.sh/resource-policy: keep\n  {{- end }}\n"
-    changed, count = re.subn(r"^metadata:\n", lambda found: found[0] + block, text, count=1, flags=re.MULTILINE)
+    changed, count = re.subn(r"^metadata:\n", lambda match: match[0] + block, text, count=1, flags=re.MULTILINE)
     if not count:
         raise SystemExit(f"charts/sync.py: an object without a metadata block:\n{text}")
     return changed
 
 
 def list_manifests(folder: str) -> list[Path]:
-    """The files of a folder that hold objects, by name."""
+    """List the files with objects in a folder, by name."""
     return [path for path in sorted((ROOT / folder).glob("*.yaml")) if path.name != "kustomization.yaml"]
 
 
 def render_copies() -> dict[Path, str]:
-    """Every copied file and the text it should hold."""
+    """Render every copied file: its path and its text."""
     files: dict[Path, str] = {}
     for source in list_manifests("crds"):
         files[CRDS_CHART / f"crd-{source.name}"] = add_keep_policy(source.read_text())
     for source in list_manifests("manifests/policies"):
-        # A kind that stays without its policy would be open to what the policy refuses.
+        # A kind that is kept without its policy would accept objects that the policy refuses.
         files[CRDS_CHART / f"policy-{source.name}"] = add_keep_policy(source.read_text())
     for source in list_manifests("manifests/rbac"):
         files[CRDS_CHART / source.name] = (
@@ -73,31 +73,31 @@ def render_copies() -> dict[Path, str]:
 
 
 def with_annotations(chart: Path, lists: dict[str, list[Any]]) -> str:
-    """The text of a Chart.yaml with these lists as annotations of Artifact Hub, which are texts of YAML."""
+    """Return the text of a Chart.yaml with these lists as annotations of Artifact Hub, which are YAML texts."""
     text = chart.read_text()
     for name, entries in lists.items():
         listed = yaml.safe_dump(entries, sort_keys=False, width=110, allow_unicode=True)
         block = "".join(f"    {line}\n" for line in listed.splitlines())
-        found = re.compile(rf"^(  artifacthub\.io/{name}: \|\n)(?:    .*\n)*", re.MULTILINE)
-        text, count = found.subn(lambda match, block=block: match[1] + block, text)
+        annotation = re.compile(rf"^(  artifacthub\.io/{name}: \|\n)(?:    .*\n)*", re.MULTILINE)
+        text, count = annotation.subn(lambda match, block=block: match[1] + block, text)
         if count != 1:
             raise SystemExit(f"charts/sync.py: {chart.relative_to(ROOT)} needs one annotation artifacthub.io/{name}")
     return text
 
 
 def list_images() -> list[dict[str, str]]:
-    """Images that the operator's chart runs: its own, and those of the runtimes that it installs."""
+    """List the images that the operator's chart runs: its own, and those of the runtimes that it installs."""
     values = yaml.safe_load((OPERATOR.parent / "values.yaml").read_text())
     version = yaml.safe_load(OPERATOR.read_text())["appVersion"]
-    found = {name: values[key]["repository"] for name, key in (("operator", "image"), ("fetch", "fetchImage"))}
+    images = {name: values[key]["repository"] for name, key in (("operator", "image"), ("fetch", "fetchImage"))}
     for source in list_manifests("manifests/runtimes"):
         runtime = yaml.safe_load(source.read_text())
-        found[runtime["metadata"]["name"]] = runtime["spec"]["container"]["image"]
-    return [{"name": name, "image": image if ":" in image else f"{image}:{version}"} for name, image in found.items()]
+        images[runtime["metadata"]["name"]] = runtime["spec"]["container"]["image"]
+    return [{"name": name, "image": image if ":" in image else f"{image}:{version}"} for name, image in images.items()]
 
 
 def list_crds() -> list[dict[str, str]]:
-    """Name and description of each kind."""
+    """List the name and description of each kind."""
     return [
         {
             "kind": kind.__name__,
@@ -111,13 +111,13 @@ def list_crds() -> list[dict[str, str]]:
 
 
 def load_samples() -> list[Any]:
-    """The quickstart's objects of our kinds."""
-    found = [yaml.safe_load(path.read_text()) for path in list_manifests("manifests/samples")]
-    return [obj for obj in found if obj["apiVersion"].startswith(f"{GROUP}/")]
+    """Load the sample objects of Modelwright's kinds."""
+    objects = [yaml.safe_load(path.read_text()) for path in list_manifests("manifests/samples")]
+    return [obj for obj in objects if obj["apiVersion"].startswith(f"{GROUP}/")]
 
 
 def main(arguments: list[str]) -> int:
-    """Exit status 1 when `--check` finds a difference."""
+    """Write the copies; with `--check`, return 1 if one differs."""
     files = render_copies()
     present = {path for folder in (CRDS_CHART, RUNTIMES) for path in folder.glob("*.yaml")}
     stale = sorted(present - files.keys())

@@ -1,7 +1,7 @@
-"""Sphinx's settings of the documentation site: `make docs` builds it from the Markdown that is read on GitHub too.
+"""Sphinx settings of the documentation site: `make docs` builds it from the same Markdown as on GitHub.
 
-Nothing is loaded while it builds. Pages with drawings load Mermaid from jsDelivr when they are read: it is too big to
-be kept here. Without it, a drawing is shown as its text. SPHINXOPTS="-D mermaid_use_local=URL" names another place.
+The build loads nothing. Pages with diagrams load Mermaid from jsDelivr in the browser, because it is too large for this
+repository. Without it, a diagram is shown as text. SPHINXOPTS="-D mermaid_use_local=URL" sets another address.
 """
 
 from pathlib import Path
@@ -23,7 +23,7 @@ include_patterns = [
     "charts/*/README.md",
 ]
 SEARCHED = ("docs", "examples", "charts")
-# The source folder is the whole repository, so that links between its pages work: the rest isn't searched.
+# The source folder is the whole repository, so that links between its pages work; other folders are excluded.
 exclude_patterns = [path.name for path in ROOT.iterdir() if path.is_dir() and path.name not in SEARCHED]
 extensions = ["myst_parser", "sphinxcontrib.mermaid"]
 myst_heading_anchors = 4
@@ -36,7 +36,7 @@ html_copy_source = False
 FIRST = ["README", "docs/why", "docs/quickstart", "docs/comparison"]
 PAGES = sorted(f"docs/{page.stem}" for page in (ROOT / "docs").glob("*.md") if page.stem != "README")
 CONTENTS = {
-    "Begin": list(dict.fromkeys([*FIRST, *PAGES])),
+    "Start": list(dict.fromkeys([*FIRST, *PAGES])),
     "Concepts": ["docs/concepts/*"],
     "How to": ["docs/how-to/install", "docs/how-to/strategies", "docs/how-to/*"],
     "Reference": ["docs/reference/README", "docs/reference/*", "charts/*/README"],
@@ -47,7 +47,7 @@ CONTENTS = {
 
 
 def add_contents(_: Any, name: str, source: list[str]) -> None:
-    """Adds the table of contents to the first page: on GitHub the directive would be shown as it is written."""
+    """Add the table of contents to the first page; in the file, GitHub would show the directive as text."""
     if name == root_doc:
         source[0] += "".join(
             f"\n```{{toctree}}\n:caption: {caption}\n:hidden:\n:glob:\n\n"
@@ -58,5 +58,5 @@ def add_contents(_: Any, name: str, source: list[str]) -> None:
 
 
 def setup(app: Any) -> None:
-    """Called by Sphinx."""
+    """Register the hook; Sphinx calls this."""
     app.connect("source-read", add_contents)

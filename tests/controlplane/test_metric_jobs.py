@@ -8,8 +8,6 @@ import pytest
 
 from modelwright.measurement.job_report import build_environment
 from modelwright.render.images import Images
-from modelwright.render.metric_job import render_metric_job
-from tests.lib.measurement import make_request, metric
 from modelwright.render.metric_job import JobMeasurement, render_metric_job
 from tests.lib.measurement import metric
 

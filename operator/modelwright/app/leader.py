@@ -49,14 +49,6 @@ from modelwright.reconcile import watches
 from modelwright.reconcile.admission_check import AdmissionCheck
 from modelwright.reconcile.context import Context
 from modelwright.reconcile.metric_jobs import MetricJobRunner
-from modelwright.reconcile.model.reconciler import ModelReconciler
-from modelwright.reconcile.model_rollout import OrphanedRolloutReconciler, list_orphans
-from modelwright.reconcile.model_rollout import OrphanedRolloutReconciler
-from modelwright.reconcile.model_version import ModelVersionReconciler
-from modelwright.reconcile.policy_snapshots import PolicySnapshotReconciler
-from modelwright.reconcile.retraining_policy import RetrainingPolicyReconciler
-from modelwright.reconcile.rollout_policy import RolloutPolicyReconciler
-from modelwright.reconcile.training_run.reconciler import TrainingRunReconciler
 from modelwright.reconcile.webhook_queue import WebhookQueue
 from modelwright.render.images import Images
 from modelwright.traffic.gateway_probe import GatewayProbe
@@ -235,7 +227,7 @@ class LeaderSession:
             turns=ResolveQueue(self._settings.resolve_pods),
             settle_time=datetime.timedelta(seconds=self._settings.settle_seconds),
             admission=self._admission.admission,
-            is_backlogged=lambda: self._queue.high_priority_len > 0,
+            has_waiting_edits=lambda: self._queue.high_priority_len > 0,
             is_busy=lambda: self._queue.is_busy,
         )
 

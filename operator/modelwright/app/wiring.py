@@ -7,13 +7,13 @@ from modelwright.kube import kinds
 from modelwright.kube.workers import Reconciler
 from modelwright.reconcile import watches
 from modelwright.reconcile.context import Context
-from modelwright.reconcile.model import ModelReconciler
+from modelwright.reconcile.model.reconciler import ModelReconciler
 from modelwright.reconcile.model_rollout import OrphanedRolloutReconciler
 from modelwright.reconcile.model_version import ModelVersionReconciler
 from modelwright.reconcile.policy_snapshots import PolicySnapshotReconciler
 from modelwright.reconcile.retraining_policy import RetrainingPolicyReconciler
 from modelwright.reconcile.rollout_policy import RolloutPolicyReconciler
-from modelwright.reconcile.training_run import TrainingRunReconciler
+from modelwright.reconcile.training_run.reconciler import TrainingRunReconciler
 from modelwright.render.images import Images
 
 

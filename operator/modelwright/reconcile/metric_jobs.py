@@ -130,13 +130,11 @@ class MetricJobRunner:
         try:
             job = render_metric_job(
                 owner,
-                metric.name,
-                metric.job,
-                key=request.key,
-                version=request.candidate.version,
-                attempt=self._clock.now().isoformat(),
-                environment=jobs.build_environment(request),
-                images=helper_pod_placement.with_model_placement(
+                JobMeasurement(
+                    metric.name, metric.job, request.key, request.candidate.version, self._clock.now().isoformat()
+                ),
+                jobs.build_environment(request),
+                helper_pod_placement.with_model_placement(
                     self._images, self._store.get(kinds.MODEL, request.namespace, request.model)
                 ),
             )

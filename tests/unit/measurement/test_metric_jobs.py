@@ -100,13 +100,9 @@ def test_a_job_is_the_authors_template_told_of_the_revisions() -> None:
     rollout = {**ROLLOUT, "metadata": {**ROLLOUT["metadata"], "uid": "u"}}
     made = render_metric_job(
         rollout,
-        "score",
-        job_metric.job,
-        key="u/1",
-        version="digits-v2",
-        attempt="1",
-        environment=jobs.build_environment(make_request()),
-        images=IMAGES,
+        JobMeasurement("score", job_metric.job, "u/1", "digits-v2", "1"),
+        jobs.build_environment(make_request()),
+        IMAGES,
     )
     assert made["spec"]["backoffLimit"] == 0
     assert made["spec"]["activeDeadlineSeconds"] == 90
@@ -153,9 +149,7 @@ def test_what_is_no_pod_template_is_told_with_its_field(template: Object, expect
     job_metric = job_metric.model_copy(update={"template": template})
     rollout = {**ROLLOUT, "metadata": {**ROLLOUT["metadata"], "uid": "u"}}
     with pytest.raises(MergeError) as refused:
-        render_metric_job(
-            rollout, "score", job_metric, key="u/1", version="v", attempt="1", environment={}, images=IMAGES
-        )
+        render_metric_job(rollout, JobMeasurement("score", job_metric, "u/1", "v", "1"), {}, IMAGES)
     assert expected in str(refused.value)
 
 

@@ -23,7 +23,8 @@ from modelwright.reconcile.children import ensure, is_controlled_by, remove
 from modelwright.reconcile.context import Context
 from modelwright.reconcile.model import drift_monitor, gate_jobs, mirror_tokens, rollout_history
 from modelwright.reconcile.model.snapshot import ModelSnapshot
-from modelwright.render import comparer_pod, helper_pod_placement, routes, workload
+from modelwright.render import comparer_pod, helper_pod_placement, services, workload
+from modelwright.render.mirror_target import MirrorSettings
 
 Object = dict[str, Any]
 
@@ -66,9 +67,13 @@ async def _ensure_comparer(context: Context, snapshot: ModelSnapshot, action: En
         action.serving,
         action.candidate,
         helper_pod_placement.with_model_placement(context.images, snapshot.raw),
-        token=mirror_tokens.mirror_token(context, snapshot, names.ROLE_COMPARER, (action.serving, action.candidate)),
-        request_seconds=serving.drain_seconds + serving.max_request_seconds,
-        service_account=account,
+        MirrorSettings(
+            token=mirror_tokens.mirror_token(
+                context, snapshot, names.ROLE_COMPARER, (action.serving, action.candidate)
+            ),
+            request_seconds=serving.drain_seconds + serving.max_request_seconds,
+            service_account=account,
+        ),
     )
     return await _ensure_all(context, [comparer_pod.comparer_service(snapshot.raw), deployment])
 
@@ -108,7 +113,7 @@ def _render_revision_services(snapshot: ModelSnapshot, revision: Revision, ports
     """The objects by which requests reach this revision alone."""
     objects = snapshot.routing.router.render_revision_objects(snapshot.raw, revision, ports)
     if not objects and _needs_own_service(snapshot, revision):
-        return [routes.revision_service(snapshot.raw, revision, ports)]
+        return [services.revision_service(snapshot.raw, revision, ports)]
     return objects
 
 

@@ -21,6 +21,7 @@ from modelwright.reconcile.model import mirror_tokens
 from modelwright.reconcile.model.snapshot import ModelSnapshot
 from modelwright.render import drift_monitor_pod, helper_pod_placement, routes
 from modelwright.render.fetch_container import is_only_cached
+from modelwright.render.mirror_target import MirrorSettings
 from modelwright.traffic.port import TrafficRequirements
 
 Object = dict[str, Any]
@@ -155,9 +156,11 @@ def _wanted_deployment(context: Context, snapshot: ModelSnapshot) -> Object | Pr
         sample,
         model.spec.monitoring,
         helper_pod_placement.with_model_placement(context.images, snapshot.raw),
-        token=observer_token(context, snapshot),
-        request_seconds=model.spec.serving.max_request_seconds,
-        service_account=account,
+        MirrorSettings(
+            token=observer_token(context, snapshot),
+            request_seconds=model.spec.serving.max_request_seconds,
+            service_account=account,
+        ),
     )
 
 

@@ -49,14 +49,16 @@ async def ensure_gate_job(context: Context, snapshot: ModelSnapshot, gate: str) 
             job = jobs.infra_job(
                 raw,
                 gates.infra,
-                plan.revision,
-                plan.stored,
+                jobs.ProbedCandidate(
+                    plan.revision,
+                    plan.stored,
+                    plan.choice.runtime.spec.protocol,
+                    snapshot.model.spec.serving.max_request_seconds,
+                    service_account=plan.version.spec.artifact.service_account_name,
+                    pods=pods,
+                ),
                 plan.version.spec.samples,
                 images,
-                protocol=plan.choice.runtime.spec.protocol,
-                request_seconds=snapshot.model.spec.serving.max_request_seconds,
-                service_account=plan.version.spec.artifact.service_account_name,
-                pods=pods,
             )
         elif gate == "scan" and gates.scan is not None:
             job = jobs.scan_job(raw, gates.scan, plan.revision, _evaluated_candidate(plan), images)

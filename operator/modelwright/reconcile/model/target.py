@@ -26,6 +26,7 @@ from modelwright.reconcile.model.rollout_history import RolloutHistory
 from modelwright.reconcile.model.snapshot import ModelChildren, ModelGoal, RevisionPlan
 from modelwright.render import stored_revision as revisions
 from modelwright.render.fetch_container import CacheProof
+from modelwright.render.revision_input import RevisionInput
 from modelwright.render.strategic_merge import MergeError
 
 Object = dict[str, Any]
@@ -240,9 +241,8 @@ def _plan_revision(
     # A revision that never worked takes a repaired runtime at once: it serves no requests.
     number = 1 + max((obj.get("revision", 0) for obj in children.stored.values()), default=0)
     try:
-        rendered = revisions.render_stored_revision(
-            raw, model.spec, version.name, version.spec, digest, choice, revision, context.images, number, proof
-        )
+        inputs = RevisionInput(revision, version.spec, digest, choice, model.spec.serving, proof)
+        rendered = revisions.render_stored_revision(raw, inputs, context.images, number)
     except MergeError as error:
         return Problem(Reason.INVALID_POD_TEMPLATE, str(error), stalled=True)
     return RevisionPlan(revision, version, digest, choice, rendered, None)

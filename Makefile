@@ -29,7 +29,7 @@ generate: setup ## CRDs, JSON Schemas and reference from the types; the charts' 
 	@$(BIN)/python scripts/argocd.py
 	@$(BIN)/python scripts/figures.py
 
-verify: setup ## Lint, formatting, types, import rules, generated files
+verify: setup ## Lint, formatting, types, import rules, generated files, commit subjects
 	@failed=0; \
 	scripts/step "ruff check" $(BIN)/ruff check --no-cache . || failed=1; \
 	scripts/step "ruff format" $(BIN)/ruff format --no-cache --check . || failed=1; \
@@ -40,6 +40,7 @@ verify: setup ## Lint, formatting, types, import rules, generated files
 	scripts/step "charts' copies" $(BIN)/python charts/sync.py --check || failed=1; \
 	scripts/step "Argo CD's entries" $(BIN)/python scripts/argocd.py --check || failed=1; \
 	scripts/step "README's figures" $(BIN)/python scripts/figures.py --check || failed=1; \
+	scripts/step "commit subjects" $(BIN)/python scripts/commits.py || failed=1; \
 	scripts/step "peers (listed only)" $(BIN)/python scripts/peers.py stale || failed=1; \
 	exit $$failed
 

@@ -11,7 +11,7 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 from demo.console import DemoError
-from tests.load.client import v2_body
+from devcluster.load.client import v2_body
 
 
 @dataclass(frozen=True)

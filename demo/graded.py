@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from demo import digits as real
+from devcluster.load import BackgroundLoad, Target
+from devcluster.load.client import UNKNOWN, Load, v2_body
 from examples.digits.shift import ORIGINS
-from tests.load import BackgroundLoad, Target
-from tests.load.client import UNKNOWN, Load, v2_body
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,8 +36,8 @@ from demo.story import (
     VERSIONS,
     Demo,
 )
+from devcluster.load import Report
 from examples.digits import shift
-from tests.load import Report
 
 POLICY = "digits"
 FILE = EXAMPLE / "retraining-policy.yaml"

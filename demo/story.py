@@ -22,9 +22,9 @@ from demo.kubectl import Json, Kubectl, TimedOut, conditions, is_ready, is_stall
 from demo.rollouts import RolloutView, failed_verdicts, find_rollout
 from demo.tally import AnswerCounts, Phase, count_answers
 from devcluster.cluster import Cluster
+from devcluster.load import BackgroundLoad, Report, Target
+from devcluster.load.client import v2_body
 from devcluster.progress import LiveProgress
-from tests.load import BackgroundLoad, Report, Target
-from tests.load.client import v2_body
 
 ROOT = Path(__file__).parents[1]
 SAMPLES = ROOT / "manifests" / "samples"

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from tests.load import Answer, Lost, Report
+from devcluster.load import Answer, Lost, Report
 
 Request = TypeVar("Request", Answer, Lost)
 

@@ -6,9 +6,9 @@ import pytest
 import yaml
 
 from demo.kubectl import KubectlError
+from devcluster.load import BackgroundLoad
 from tests.e2e.conftest import RUNTIME
 from tests.e2e.lib.space import CHILDREN, MODELS, ROUTES, VERSIONS, Space, eventually
-from tests.load import BackgroundLoad
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import pytest
 
 from demo import figures, platform
+from devcluster.load import BackgroundLoad, Report
 from tests.e2e.conftest import BOTH_GATEWAYS
 from tests.e2e.lib.space import MODELS, Space, eventually
-from tests.load import BackgroundLoad, Report
 
 pytestmark = pytest.mark.alone
 

@@ -8,9 +8,9 @@ import time
 import pytest
 
 from demo import figures
+from devcluster.load import Report
 from tests.e2e.lib.rollouts import CANARY, ERRORS, Story
 from tests.e2e.lib.space import Space, eventually
-from tests.load import Report
 
 pytestmark = pytest.mark.alone
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from demo.kubectl import Json
+from devcluster.load import BackgroundLoad, Report
 from modelwright.api import names
 from tests.e2e.conftest import BOTH_GATEWAYS
 from tests.e2e.lib.space import API, Space, eventually
-from tests.load import BackgroundLoad, Report
 
 ROLLOUTS = "modelrollouts.modelwright.dev"
 RATE = 40

@@ -18,6 +18,7 @@ import pytest
 from demo import figures, platform
 from devcluster import envoy
 from devcluster.cluster import Cluster
+from devcluster.load import BackgroundLoad, Target
 from modelwright.api import names
 from modelwright.api.v1alpha1.model import Endpoint
 from modelwright.core.revision import Revision
@@ -31,7 +32,6 @@ from modelwright.traffic.service import ServiceRouter
 from tests.e2e.conftest import BOTH_GATEWAYS, has_gateway
 from tests.e2e.lib.reader import reader
 from tests.e2e.lib.space import ANSWER, BODY, Space, World, eventually
-from tests.load import BackgroundLoad, Target
 
 Json = dict[str, Any]
 ONE, TWO = Revision("v1", "aaaaaaaaaa"), Revision("v2", "bbbbbbbbbb")

@@ -24,9 +24,9 @@ from demo.runs import RunView, failed_checks, newest_run
 from demo.story import BETTER, EXAMPLE, FAILING, MODEL, NAMESPACE, SLOW, WRONG, Chapter, ChapterOutcome, Demo, DemoFacts
 from demo.tally import Phase, count_answers
 from devcluster.errors import ClusterError
+from devcluster.load import Answer, Lost, Report
 from modelwright.api.v1alpha1.retraining import RetrainingPolicy
 from modelwright.api.v1alpha1.training import TrainingRun
-from tests.load import Answer, Lost, Report
 
 POLICIES = EXAMPLE / "policies.yaml"
 

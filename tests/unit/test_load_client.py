@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.load.background import BackgroundLoad
-from tests.load.client import UNKNOWN, Load, Report, Target, v2_body, version_of
+from devcluster.load.background import BackgroundLoad
+from devcluster.load.client import UNKNOWN, Load, Report, Target, v2_body, version_of
 from tests.servers.v2.server import Behaviour, Server
 
 BODY = v2_body([[0.0] * 4])

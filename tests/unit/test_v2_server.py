@@ -16,7 +16,7 @@ import aiohttp
 import pytest
 
 from devcluster import ports
-from tests.load.client import v2_body
+from devcluster.load.client import v2_body
 from tests.servers.v2.server import Behaviour, Latency, ModelError, Server, load_model
 
 SERVER = Path(__file__).parents[1] / "servers" / "v2" / "server.py"

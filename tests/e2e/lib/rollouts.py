@@ -10,8 +10,8 @@ from datetime import datetime
 from typing import Any
 
 from demo.kubectl import Json, is_ready
+from devcluster.load import BackgroundLoad, Report
 from tests.e2e.lib.space import API, Space
-from tests.load import BackgroundLoad, Report
 
 POLICIES, ROLLOUTS = "rolloutpolicies.modelwright.dev", "modelrollouts.modelwright.dev"
 ENDED = ("Succeeded", "RolledBack", "Aborted", "Superseded")

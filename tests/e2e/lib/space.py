@@ -16,8 +16,8 @@ from obstore.store import S3Store
 from demo import platform
 from demo.kubectl import Json, Kubectl, condition_line, conditions, is_ready, is_true
 from devcluster.cluster import Cluster
-from tests.load import Target
-from tests.load.client import v2_body
+from devcluster.load import Target
+from devcluster.load.client import v2_body
 
 API = "modelwright.dev/v1alpha1"
 MODELS, VERSIONS = "models.modelwright.dev", "modelversions.modelwright.dev"

@@ -21,13 +21,13 @@ import pytest
 from aiohttp import web
 
 from devcluster import ports
+from devcluster.load import client as load
 from modelwright.agents.comparer.comparer import Comparer
 from modelwright.agents.comparer.settings import ComparerSettings, read_comparer_settings
 from modelwright.agents.environment import AgentSettingsError
 from modelwright.agents.mirror import SHADOW_HEADER
 from modelwright.api import names
 from modelwright.core.analysis import comparison_summary as comparison
-from tests.load import client as load
 
 ROOT = Path(__file__).parents[4]
 INFER = "/v2/models/digits/infer"

@@ -1,4 +1,4 @@
-"""Load as a command: ``python -m tests.load URL --rate 500 --seconds 60``; exits 1 when anything was lost."""
+"""Load as a command: ``python -m devcluster.load URL --rate 500 --seconds 60``; exits 1 when anything was lost."""
 
 import argparse
 import asyncio
@@ -6,11 +6,11 @@ import json
 import sys
 from pathlib import Path
 
-from tests.load.client import Load, Target, v2_body
+from devcluster.load.client import Load, Target, v2_body
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.load", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m devcluster.load", description=__doc__)
     parser.add_argument("url", help="http://HOST/v2/models/NAME/infer; HOST goes into the Host header")
     parser.add_argument("--address", help="HOST:PORT to connect to, when not the one of the URL")
     parser.add_argument("--rate", type=float, default=100.0, help="requests a second (default 100)")

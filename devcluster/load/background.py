@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from types import TracebackType
 
-from tests.load.client import Load, Report, Target
+from devcluster.load.client import Load, Report, Target
 
 
 class BackgroundLoad:

@@ -17,7 +17,8 @@ import prometheus_client
 import pytest
 from aiohttp import web
 
-from modelwright.cli import facts
+from modelwright.cli import lineage as lineages
+from modelwright.cli import model_card
 from modelwright.kube import kinds
 from modelwright.kube.access_review import AccessUndetermined, Audience, KubeAccessReviewer
 from modelwright.kube.api_errors import Denied, Invalid
@@ -149,9 +150,9 @@ def test_the_plugin_prints_no_signature() -> None:
     lineage = {"dataset": {"uri": HELD_OUT, "digest": "sha256:" + "d" * 64}}
     seen = cli_world.seen(cli_world.version("v2", 10, "Serving", artifact=artifact, lineage=lineage))
     shown = [
-        facts.render_lineage(seen, "v2"),
-        json.dumps(facts.lineage_data(seen, "v2")),
-        facts.render_card(seen, "v2"),
+        lineages.render_lineage(seen, "v2"),
+        json.dumps(lineages.lineage_data(seen, "v2")),
+        model_card.render_card(seen, "v2"),
     ]
     assert all("https://store.example.com/data.csv?..." in text for text in shown)
     assert not [canary for canary in CANARIES if any(canary in text for text in shown)]

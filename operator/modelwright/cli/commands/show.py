@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from modelwright.api.names import GROUP
 from modelwright.api.v1alpha1.rollout import ModelRollout
-from modelwright.cli import facts, model_list, status_tree
+from modelwright.cli import lineage as lineages
+from modelwright.cli import model_card, model_list, status_tree, version_diff
 from modelwright.cli import rollout_plot as plots
 from modelwright.cli import timeline as history_of
 from modelwright.cli import why as words
@@ -198,27 +199,27 @@ def lineage(options: Options, cluster: KubectlClient) -> int:
     seen = find_model(options.model, cluster)
     version = _chosen_version(options, seen)
     if options.output == "json":
-        print_text(json.dumps(facts.lineage_data(seen, version), indent=2))
+        print_text(json.dumps(lineages.lineage_data(seen, version), indent=2))
     else:
-        print_answer(facts.render_lineage(seen, version))
+        print_answer(lineages.render_lineage(seen, version))
     return 0
 
 
 def card(options: Options, cluster: KubectlClient) -> int:
     seen = find_model(options.model, cluster)
     version = _chosen_version(options, seen)
-    card = facts.render_card(seen, version)
+    text = model_card.render_card(seen, version)
     if options.output == "json":
-        print_text(json.dumps({"model": seen.model.name, "version": version, "card": card}, indent=2))
+        print_text(json.dumps({"model": seen.model.name, "version": version, "card": text}, indent=2))
     else:
-        print_text(card, end="")
+        print_text(text, end="")
     return 0
 
 
 def diff(options: Options, cluster: KubectlClient) -> int:
     seen = find_model(options.old, cluster)
     if options.output == "json":
-        print_text(json.dumps(facts.diff_data(seen, options.old, options.new), indent=2))
+        print_text(json.dumps(version_diff.diff_data(seen, options.old, options.new), indent=2))
     else:
-        print_text(facts.render_diff(seen, options.old, options.new))
+        print_text(version_diff.render_diff(seen, options.old, options.new))
     return 0

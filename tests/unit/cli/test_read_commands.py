@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from modelwright.cli import facts, status_tree
+from modelwright.cli import lineage, model_card, status_tree, version_diff
 from modelwright.cli.model_view import ObjectNotFound, build_view, format_age, move_result, resolve_model_name
 from modelwright.cli.why import render_why, why_data
 from tests.unit.cli import world
@@ -103,7 +103,7 @@ def test_why_the_tree_and_the_card_name_the_authors_of_all_that_has_changed() ->
         assert told in text
         assert "author of ModelVersion v2: dora" in text
         assert "RolloutPolicy canary:" not in text
-    assert f"- digits-2: {told}" in facts.render_card(seen(ended), "v2")
+    assert f"- digits-2: {told}" in model_card.render_card(seen(ended), "v2")
 
 
 @pytest.mark.parametrize(
@@ -220,7 +220,7 @@ def test_a_name_that_is_nowhere_is_told_with_what_is_there() -> None:
 
 
 def test_lineage_goes_back_to_data_and_code_and_forward_to_pods() -> None:
-    told = facts.render_lineage(seen(), "v2")
+    told = lineage.render_lineage(seen(), "v2")
     for text in (
         "data s3://data/digits",
         "code https://example.com/r at abc",
@@ -231,7 +231,7 @@ def test_lineage_goes_back_to_data_and_code_and_forward_to_pods() -> None:
         "from version v1",
     ):
         assert text in told, told
-    data = facts.lineage_data(seen(), "v2")
+    data = lineage.lineage_data(seen(), "v2")
     assert (data["ancestors"], data["weight"], data["pods"]) == (["v1"], 10, ["digits-r2-a"])
     json.dumps(data)
 
@@ -239,22 +239,22 @@ def test_lineage_goes_back_to_data_and_code_and_forward_to_pods() -> None:
 def test_which_part_of_the_artifact_is_meant_stands_beside_its_digest() -> None:
     artifact = {"uri": "oci://reg.io/car:1", "format": {"name": "plain"}, "path": "models", "exclude": ["*.bin", "._*"]}
     found = seen(world.version("v2", 10, "Candidate", artifact=artifact))
-    assert "of it path models; exclude *.bin, ._*" in facts.render_lineage(found, "v2")
-    assert facts.lineage_data(found, "v2")["part"] == "path models; exclude *.bin, ._*"
-    assert "- Of it: `path models; exclude *.bin, ._*`" in facts.render_card(found, "v2")
-    assert "part" not in facts.lineage_data(seen(), "v1")
+    assert "selected path models; exclude *.bin, ._*" in lineage.render_lineage(found, "v2")
+    assert lineage.lineage_data(found, "v2")["part"] == "path models; exclude *.bin, ._*"
+    assert "- Selected: `path models; exclude *.bin, ._*`" in model_card.render_card(found, "v2")
+    assert "part" not in lineage.lineage_data(seen(), "v1")
 
 
 def test_lineage_that_names_itself_or_what_is_gone_ends() -> None:
     loop = world.version("v1", 8, "Serving", lineage={"parent": "v2"})
-    assert "from version v2" in facts.render_lineage(seen(loop), "v2")
-    assert facts.lineage_data(seen(loop), "v2")["ancestors"] == ["v1"]
+    assert "from version v2" in lineage.render_lineage(seen(loop), "v2")
+    assert lineage.lineage_data(seen(loop), "v2")["ancestors"] == ["v1"]
     gone = world.version("v2", 10, "Candidate", lineage={"parent": "v9"})
-    assert "from version v9 (no longer there)" in facts.render_lineage(seen(gone), "v2")
+    assert "from version v9 (no longer there)" in lineage.render_lineage(seen(gone), "v2")
 
 
 def test_a_difference_is_by_field_and_metrics_with_their_change() -> None:
-    told = facts.render_diff(seen(), "v1", "v2")
+    told = version_diff.render_diff(seen(), "v1", "v2")
     assert "metrics[accuracy] on holdout   0.95" in told
     assert "+0.02" in told
     assert "parameters.C" in told
@@ -262,7 +262,7 @@ def test_a_difference_is_by_field_and_metrics_with_their_change() -> None:
 
 
 def test_a_card_has_the_front_matter_and_only_what_is_known() -> None:
-    text = facts.render_card(seen(), "v2")
+    text = model_card.render_card(seen(), "v2")
     _, front, body = text.split("---\n", 2)
     loaded = yaml.safe_load(front)
     assert loaded["license"] == "apache-2.0"

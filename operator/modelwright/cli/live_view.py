@@ -29,11 +29,11 @@ _STYLES: Final = {
 }
 
 
-def render_view(seen: ModelView, now: datetime) -> RenderableType:
-    """One Model as it stands. `seen.rollout` should have its policy, also where that is stored apart: limits of values
+def render_view(view: ModelView, now: datetime) -> RenderableType:
+    """One Model as it stands. `view.rollout` should have its policy, also where that is stored apart: limits of values
     are in it."""
-    parts: list[RenderableType] = [_model_header(seen), _traffic_table(seen)]
-    record = seen.current_rollout
+    parts: list[RenderableType] = [_model_header(view), _traffic_table(view)]
+    record = view.current_rollout
     if record is not None:
         parts += [Text(), _rollout_header(record, now)]
         parts += [_styled_line(f"  {format_gate(gate)}", _STYLES.get(gate.outcome)) for gate in record.status.gates]
@@ -71,8 +71,8 @@ def draw_interval(look: VerdictPoint, width: int = BAR_COLUMNS) -> str:
     return "".join(drawn).rstrip()
 
 
-def _model_header(seen: ModelView) -> Text:
-    model = seen.model
+def _model_header(view: ModelView) -> Text:
+    model = view.model
     stalled = find_condition(model.status.conditions, "Stalled")
     condition = (
         stalled
@@ -93,11 +93,11 @@ def _model_header(seen: ModelView) -> Text:
     return text
 
 
-def _traffic_table(seen: ModelView) -> RenderableType:
+def _traffic_table(view: ModelView) -> RenderableType:
     table = Table.grid(padding=(0, 2))
-    serving = seen.model.status.serving
-    for share in seen.model.status.traffic:
-        pods = [pod for pod in seen.pods if pod.version == share.version]
+    serving = view.model.status.serving
+    for share in view.model.status.traffic:
+        pods = [pod for pod in view.pods if pod.version == share.version]
         ready = f"{sum(pod.ready for pod in pods)} of {len(pods)} pods ready" if pods else ""
         role = "serving" if serving is not None and serving.revision == share.revision else "candidate"
         observed = f"(seen {share.observed_weight} %)" if share.observed_weight is not None else ""

@@ -23,12 +23,12 @@ class InvalidAction(UserError, ValueError):
     """What is asked for can't be done now; the text says why, and what can."""
 
 
-def find_commanded_rollout(seen: ModelView, command: str) -> ModelRollout:
+def find_commanded_rollout(view: ModelView, command: str) -> ModelRollout:
     """The record that a command is for. Raises CannotAct when it could not be carried out, and says what could."""
-    record = _find_holding_rollback(seen) if command == "release" else seen.current_rollout
+    record = _find_holding_rollback(view) if command == "release" else view.current_rollout
     if record is None:
         what = "no rollback by hand holds it" if command == "release" else "it has no rollout on record"
-        raise InvalidAction(f"{command} of Model {seen.model.name}: {what}")
+        raise InvalidAction(f"{command} of Model {view.model.name}: {what}")
     state, ended = record.status.state, record.status.state in TERMINAL_STATES
     if command == "retry" and state not in REVERTED_STATES:
         raise InvalidAction(f"retry of {record.name}: it is {state}; what is tried again was rolled back or aborted")
@@ -71,47 +71,47 @@ def build_approval(
     return {"apiVersion": API_VERSION, "kind": "Approval", "metadata": metadata, "spec": spec}
 
 
-def build_rollback(seen: ModelView, version: str | None, by: str, reason: str) -> Json:
+def build_rollback(view: ModelView, version: str | None, by: str, reason: str) -> Json:
     """A ModelRollout that goes back at once; without a version to what served before. Raises CannotAct for one that
     has never served."""
-    served = [entry.version for entry in seen.model.status.history]
-    serving = seen.model.status.serving
+    served = [entry.version for entry in view.model.status.history]
+    serving = view.model.status.serving
     if version is None:
         version = next((name for name in served if serving is None or name != serving.version), None)
         if version is None:
-            raise InvalidAction(f"Model {seen.model.name} has served nothing else that it could go back to")
+            raise InvalidAction(f"Model {view.model.name} has served nothing else that it could go back to")
     elif serving is not None and serving.version == version:
-        raise InvalidAction(f"Model {seen.model.name} serves version {version} already")
+        raise InvalidAction(f"Model {view.model.name} serves version {version} already")
     elif version not in served:
         raise InvalidAction(
-            f"version {version} has not served before; Model {seen.model.name} can go back to "
+            f"version {version} has not served before; Model {view.model.name} can go back to "
             f"{', '.join(dict.fromkeys(served)) or 'nothing'}. Let spec.version name it for a rollout with its gates"
         )
     spec = {
-        "modelRef": {"name": seen.model.name},
+        "modelRef": {"name": view.model.name},
         "target": {"version": version},
         "rollback": {"by": by, "reason": reason},
     }
-    metadata = {"generateName": f"{seen.model.name[:40]}-back-", "namespace": seen.model.namespace}
+    metadata = {"generateName": f"{view.model.name[:40]}-back-", "namespace": view.model.namespace}
     return {"apiVersion": API_VERSION, "kind": "ModelRollout", "metadata": metadata, "spec": spec}
 
 
-def build_version_patch(seen: ModelView, version: str) -> Json:
+def build_version_patch(view: ModelView, version: str) -> Json:
     """The merge patch of a Model that pins this version. Raises NotThere for a version that it doesn't have, and
     CannotAct when spec.version doesn't pin one."""
-    wanted = seen.model.spec.version
+    wanted = view.model.spec.version
     if wanted.name is None:
         how = "follows its versions" if wanted.follow is not None else "holds a template"
         raise InvalidAction(
-            f"spec.version of Model {seen.model.name} {how}, and set-version only changes spec.version.name: edit the "
+            f"spec.version of Model {view.model.name} {how}, and set-version only changes spec.version.name: edit the "
             "Model to pin a version"
         )
-    return {"spec": {"version": {"name": seen.get_version(version).name}}}
+    return {"spec": {"version": {"name": view.get_version(version).name}}}
 
 
-def require_running_run(seen: ModelView, run: str) -> str:
+def require_running_run(view: ModelView, run: str) -> str:
     """The TrainingRun to delete. Raises NotThere, and CannotAct for one that has ended."""
-    for found in seen.runs:
+    for found in view.runs:
         if found.name == run:
             if found.status.state in ENDED_RUN_STATES:
                 raise InvalidAction(f"TrainingRun {run} has ended ({found.status.state}): there is nothing to cancel")
@@ -119,23 +119,23 @@ def require_running_run(seen: ModelView, run: str) -> str:
     raise ObjectNotFound(f"there is no TrainingRun {run} here")
 
 
-def build_training_run(seen: ModelView, policy: str | None, by: str, reason: str) -> Json:
+def build_training_run(view: ModelView, policy: str | None, by: str, reason: str) -> Json:
     """A TrainingRun that a person asks for. Raises CannotAct when it is not clear by which policy."""
-    names = sorted(each.name for each in seen.policies)
+    names = sorted(each.name for each in view.policies)
     if policy is None and len(names) != 1:
         which = (
             f"has {len(names)} RetrainingPolicies ({', '.join(names)}): name one with --policy" if names else "has none"
         )
-        raise InvalidAction(f"Model {seen.model.name} {which if names else 'has no RetrainingPolicy'}")
+        raise InvalidAction(f"Model {view.model.name} {which if names else 'has no RetrainingPolicy'}")
     if policy is not None and policy not in names:
         raise ObjectNotFound(
-            f"Model {seen.model.name} has no RetrainingPolicy {policy}; there are {', '.join(names) or 'none'}"
+            f"Model {view.model.name} has no RetrainingPolicy {policy}; there are {', '.join(names) or 'none'}"
         )
     chosen = policy or names[0]
-    metadata = {"generateName": f"{chosen[:40]}-by-hand-", "namespace": seen.model.namespace}
+    metadata = {"generateName": f"{chosen[:40]}-by-hand-", "namespace": view.model.namespace}
     spec = {"policyRef": {"name": chosen}, "manual": {"by": by, "reason": reason}}
     return {"apiVersion": API_VERSION, "kind": "TrainingRun", "metadata": metadata, "spec": spec}
 
 
-def _find_holding_rollback(seen: ModelView) -> ModelRollout | None:
-    return next((r for r in seen.rollouts if r.spec.rollback is not None and not r.status.released), None)
+def _find_holding_rollback(view: ModelView) -> ModelRollout | None:
+    return next((r for r in view.rollouts if r.spec.rollback is not None and not r.status.released), None)

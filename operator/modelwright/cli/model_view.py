@@ -127,17 +127,17 @@ def build_view(name: str, objects: Iterable[Json]) -> ModelView:
     )
 
 
-def move_result(seen: ModelView) -> str | None:
+def move_result(view: ModelView) -> str | None:
     """How the move to what is wanted came out, in the words of `status --wait`: promoted, failed, or None while it
     goes on."""
-    model, status = seen.model, seen.model.status
+    model, status = view.model, view.model.status
     if (status.observed_generation or 0) < model.generation:
         return None
     serving = status.serving
     wanted = versions.resolve_target(
         model.name,
         model.spec.version,
-        seen.versions,
+        view.versions,
         serving.version if serving is not None else None,
         serving.since if serving is not None else None,
     )

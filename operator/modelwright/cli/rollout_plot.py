@@ -53,30 +53,30 @@ class PlotLibraryMissing(UserError, RuntimeError):
         )
 
 
-def save_image(seen: RolloutSeries, path: Path) -> None:
+def save_image(series: RolloutSeries, path: Path) -> None:
     """Write a picture, in the format that the file's name ends with. Raises NotInstalled."""
     try:
         import matplotlib as mpl
         from matplotlib.figure import Figure
     except ImportError as error:
         raise PlotLibraryMissing("matplotlib") from error
-    footnote = "\n".join(line for note in seen.notes for line in textwrap.wrap(note, _NOTE_WIDTH))
-    heights = [1.3, *(1.0 for _ in seen.metrics)]
+    footnote = "\n".join(line for note in series.notes for line in textwrap.wrap(note, _NOTE_WIDTH))
+    heights = [1.3, *(1.0 for _ in series.metrics)]
     inches = 1.3 + 1.8 * sum(heights) + 0.15 * footnote.count("\n")
     # Text stays text in an SVG: it can be searched and read aloud.
     with mpl.rc_context({"svg.fonttype": "none", "font.size": 9}):
         figure = Figure(figsize=(9.0, inches), facecolor="white", layout="constrained")
         panels = figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
-        figure.suptitle(textwrap.fill(seen.title, _NOTE_WIDTH // 2), fontsize=11, fontweight="bold", color=_INK)
-        unit, size = _time_unit(seen)
-        _draw_weights(seen, panels[0], size)
-        for judged, panel in zip(seen.metrics, panels[1:], strict=True):
-            _draw_metric(judged, seen, panel, size)
-        panels[-1].set_xlabel(f"time since {seen.begun:%Y-%m-%d %H:%M:%S} UTC ({unit})")
-        panels[-1].set_xlim(0, 1.01 * _axis_end(seen, size))
-        if seen.metrics:
+        figure.suptitle(textwrap.fill(series.title, _NOTE_WIDTH // 2), fontsize=11, fontweight="bold", color=_INK)
+        unit, size = _time_unit(series)
+        _draw_weights(series, panels[0], size)
+        for judged, panel in zip(series.metrics, panels[1:], strict=True):
+            _draw_metric(judged, series, panel, size)
+        panels[-1].set_xlabel(f"time since {series.begun:%Y-%m-%d %H:%M:%S} UTC ({unit})")
+        panels[-1].set_xlim(0, 1.01 * _axis_end(series, size))
+        if series.metrics:
             panels[0].legend(
-                handles=_legend_handles(seen),
+                handles=_legend_handles(series),
                 loc="lower left",
                 bbox_to_anchor=(0, 1.12),
                 ncols=4,
@@ -89,15 +89,15 @@ def save_image(seen: RolloutSeries, path: Path) -> None:
         figure.savefig(path, format=path.suffix[1:], dpi=150)
 
 
-def draw_terminal(seen: RolloutSeries, *, colours: bool, columns: int | None = None) -> str:
+def draw_terminal(series: RolloutSeries, *, colours: bool, columns: int | None = None) -> str:
     """The same as text. Raises NotInstalled."""
     try:
         import plotext
     except ImportError as error:
         raise PlotLibraryMissing("plotext") from error
     width = max(columns or shutil.get_terminal_size((100, 40)).columns, _MIN_COLUMNS)
-    unit, size = _time_unit(seen)
-    last = _axis_end(seen, size)
+    unit, size = _time_unit(series)
+    last = _axis_end(series, size)
 
     # As wide and as many rows as is said here, whatever the terminal: text can be scrolled, and piped.
     plotext.terminal.limit(False, False)
@@ -109,7 +109,7 @@ def draw_terminal(seen: RolloutSeries, *, colours: bool, columns: int | None = N
         figure.canvas("default")
         figure.plot_size(width, _PANEL_ROWS)
         figure.title(title)
-        figure.label(f"{unit} since {seen.begun:%Y-%m-%d %H:%M:%S} UTC", "x")
+        figure.label(f"{unit} since {series.begun:%Y-%m-%d %H:%M:%S} UTC", "x")
         figure.ruler("x").lim(0, last)
         figure.ruler("x").ticks(_round_ticks(last))
         return figure
@@ -119,17 +119,17 @@ def draw_terminal(seen: RolloutSeries, *, colours: bool, columns: int | None = N
         return text if colours else plotext.uncolorize(text)
 
     figure = panel(_WEIGHTS_TITLE)
-    xs, ys = _weight_corners(seen, size)
+    xs, ys = _weight_corners(series, size)
     figure.ruler("y").lim(0, 100)
     figure.draw(figure.signal(xs, ys, marker="hd").lines(True))
-    parts = [seen.title, built(figure)]
-    for judged in seen.metrics:
+    parts = [series.title, built(figure)]
+    for judged in series.metrics:
         figure = panel(_panel_title(judged))
         for look in judged.points:
             drawn = _OUTCOME_STYLES.get(look.outcome, _DEFAULT_STYLE)
-            x = _axis_position(seen, look.at, size)
+            x = _axis_position(series, look.at, size)
             for limit in look.limits:
-                between = (_axis_position(seen, look.begun, size), _axis_position(seen, look.ended, size))
+                between = (_axis_position(series, look.begun, size), _axis_position(series, look.ended, size))
                 figure.draw(figure.segment(between, (limit.value, limit.value), marker="-"))
             if look.low is not None and look.high is not None:
                 figure.draw(
@@ -140,22 +140,22 @@ def draw_terminal(seen: RolloutSeries, *, colours: bool, columns: int | None = N
             figure.draw(figure.signal([x], [look.marker_value], marker=plotext.marker(drawn.letter, drawn.in_terminal)))
         parts.append(built(figure))
     legend = ", ".join(f"{drawn.letter} {outcome}" for outcome, drawn in _OUTCOME_STYLES.items())
-    parts += [f"{legend}; | interval, - limit, s serving", *textwrap.wrap(" ".join(seen.notes), width)]
+    parts += [f"{legend}; | interval, - limit, s serving", *textwrap.wrap(" ".join(series.notes), width)]
     return "\n".join(parts)
 
 
-def _draw_weights(seen: RolloutSeries, panel: Axes, size: float) -> None:
-    xs, ys = _weight_corners(seen, size)
+def _draw_weights(series: RolloutSeries, panel: Axes, size: float) -> None:
+    xs, ys = _weight_corners(series, size)
     panel.plot(xs, ys, color=_BLUE, linewidth=2)
     panel.fill_between(xs, ys, color=_BLUE, alpha=0.12, linewidth=0)
     panel.set_ylim(0, 118)
     panel.set_yticks(range(0, 101, 25))
     panel.set_title(_WEIGHTS_TITLE, loc="left", fontsize=9, color=_INK)
     panel.set_ylabel("%")
-    _style_panel(seen, panel, size)
-    room = _axis_end(seen, size) / 90
-    for span in seen.steps:
-        begun, ended = (_axis_position(seen, at, size) for at in (span.begun, span.ended))
+    _style_panel(series, panel, size)
+    room = _axis_end(series, size) / 90
+    for span in series.steps:
+        begun, ended = (_axis_position(series, at, size) for at in (span.begun, span.ended))
         share = f" {span.weight} %" if span.kind == "weight" else ""
         words = (f"{span.number}: {span.kind}{share}", str(span.number))
         fits = next((text for text in words if len(text) * room < ended - begun), None)
@@ -163,11 +163,11 @@ def _draw_weights(seen: RolloutSeries, panel: Axes, size: float) -> None:
             panel.text((begun + ended) / 2, 108, fits, ha="center", va="center", fontsize=8, color=_INK)
 
 
-def _draw_metric(judged: MetricSeries, seen: RolloutSeries, panel: Axes, size: float) -> None:
+def _draw_metric(judged: MetricSeries, series: RolloutSeries, panel: Axes, size: float) -> None:
     for look in judged.points:
-        drawn, x = _OUTCOME_STYLES.get(look.outcome, _DEFAULT_STYLE), _axis_position(seen, look.at, size)
+        drawn, x = _OUTCOME_STYLES.get(look.outcome, _DEFAULT_STYLE), _axis_position(series, look.at, size)
         for limit in look.limits:
-            ends = (_axis_position(seen, look.begun, size), _axis_position(seen, look.ended, size))
+            ends = (_axis_position(series, look.begun, size), _axis_position(series, look.ended, size))
             panel.plot(ends, (limit.value, limit.value), color=_INK, linestyle=_DASHES, linewidth=1.3)
         if look.low is not None and look.high is not None:
             panel.plot([x, x], [look.low, look.high], "_-", color=drawn.colour, linewidth=2.5, markersize=9)
@@ -177,13 +177,13 @@ def _draw_metric(judged: MetricSeries, seen: RolloutSeries, panel: Axes, size: f
     panel.set_title(_panel_title(judged), loc="left", fontsize=9, color=_INK)
     panel.set_ylabel(_axis_label(judged))
     panel.margins(y=0.15)
-    _style_panel(seen, panel, size)
+    _style_panel(series, panel, size)
 
 
-def _legend_handles(seen: RolloutSeries) -> list[Any]:
+def _legend_handles(series: RolloutSeries) -> list[Any]:
     from matplotlib.lines import Line2D
 
-    looks = [look for judged in seen.metrics for look in judged.points]
+    looks = [look for judged in series.metrics for look in judged.points]
     found = [
         Line2D([], [], color=_INK, linestyle=_DASHES, label="limit"),
         Line2D([], [], color=_GREY, linewidth=2.5, label="interval, in the outcome's colour"),
@@ -198,16 +198,16 @@ def _legend_handles(seen: RolloutSeries) -> list[Any]:
     return found
 
 
-def _style_panel(seen: RolloutSeries, panel: Axes, size: float) -> None:
+def _style_panel(series: RolloutSeries, panel: Axes, size: float) -> None:
     """What all panels share: a light ground, every second step shaded."""
     panel.set_facecolor("white")
     panel.spines[["top", "right"]].set_visible(False)
     panel.grid(axis="y", color="#e0e0e0", linewidth=0.6)
     panel.set_axisbelow(True)
-    for span in seen.steps[::2]:
+    for span in series.steps[::2]:
         panel.axvspan(
-            _axis_position(seen, span.begun, size),
-            _axis_position(seen, span.ended, size),
+            _axis_position(series, span.begun, size),
+            _axis_position(series, span.ended, size),
             color=_PALE,
             linewidth=0,
             zorder=0,
@@ -229,20 +229,20 @@ def _format_limit(limit: LimitLine) -> str:
     return f"limit {side}{limit.value:g}"
 
 
-def _weight_corners(seen: RolloutSeries, size: float) -> tuple[list[float], list[int]]:
+def _weight_corners(series: RolloutSeries, size: float) -> tuple[list[float], list[int]]:
     """The weights as the corners of a line, to the end."""
     xs: list[float] = []
     ys: list[int] = []
-    for at, weight in seen.weights:
-        x = _axis_position(seen, at, size)
+    for at, weight in series.weights:
+        x = _axis_position(series, at, size)
         xs += [x, x]
         ys += [ys[-1] if ys else weight, weight]
-    return [*xs, _axis_end(seen, size)], [*ys, ys[-1] if ys else 0]
+    return [*xs, _axis_end(series, size)], [*ys, ys[-1] if ys else 0]
 
 
-def _time_unit(seen: RolloutSeries) -> tuple[str, float]:
+def _time_unit(series: RolloutSeries) -> tuple[str, float]:
     """The unit of time in which the rollout's length is a number that can be read, and its seconds."""
-    length = (seen.ended - seen.begun).total_seconds()
+    length = (series.ended - series.begun).total_seconds()
     units: Iterable[tuple[str, float, float]] = (("s", 1, 300), ("min", 60, 300), ("h", 3600, 96))
     return next(((unit, size) for unit, size, most in units if length <= most * size), ("days", 86400.0))
 
@@ -254,10 +254,10 @@ def _round_ticks(last: float) -> list[float]:
     return [round(number * step, 6) for number in range(int(last / step) + 1)]
 
 
-def _axis_end(seen: RolloutSeries, size: float) -> float:
+def _axis_end(series: RolloutSeries, size: float) -> float:
     """The right end of the time axis."""
-    return max((seen.ended - seen.begun).total_seconds(), 1.0) / size
+    return max((series.ended - series.begun).total_seconds(), 1.0) / size
 
 
-def _axis_position(seen: RolloutSeries, at: datetime, size: float) -> float:
-    return min(max((at - seen.begun).total_seconds() / size, 0.0), _axis_end(seen, size))
+def _axis_position(series: RolloutSeries, at: datetime, size: float) -> float:
+    return min(max((at - series.begun).total_seconds() / size, 0.0), _axis_end(series, size))

@@ -27,17 +27,17 @@ class TreeNode:
     children: Sequence[TreeNode] = field(default=())
 
 
-def render_tree(seen: ModelView, now: datetime) -> str:
+def render_tree(view: ModelView, now: datetime) -> str:
     """A Model, what serves, the rollout with its evidence, versions, retraining and pods."""
-    return "\n".join(tree_lines(_model_node(seen, now)))
+    return "\n".join(tree_lines(_model_node(view, now)))
 
 
-def render_history(seen: ModelView, now: datetime) -> str:
+def render_history(view: ModelView, now: datetime) -> str:
     """Every rollout that there is a record of, the newest first."""
-    if not seen.rollouts:
-        return f"Model {seen.model.name} has no rollouts on record: without a RolloutPolicy it moves at once."
+    if not view.rollouts:
+        return f"Model {view.model.name} has no rollouts on record: without a RolloutPolicy it moves at once."
     head = ("ROLLOUT", "FROM", "TO", "STATE", "REASON", "BY", "BEGAN", "TOOK")
-    return format_table([head, *(_history_row(record, now) for record in seen.rollouts)])
+    return format_table([head, *(_history_row(record, now) for record in view.rollouts)])
 
 
 def format_table(rows: Sequence[Sequence[str]]) -> str:
@@ -108,8 +108,8 @@ def last_verdicts(record: ModelRollout) -> list[VerdictStatus]:
     return [verdict for verdict in record.status.verdicts if verdict.step == max(steps)] if steps else []
 
 
-def _model_node(seen: ModelView, now: datetime) -> TreeNode:
-    model = seen.model
+def _model_node(view: ModelView, now: datetime) -> TreeNode:
+    model = view.model
     ready = find_condition(model.status.conditions, "Ready")
     stalled = find_condition(model.status.conditions, "Stalled")
     told = ready if stalled is None or stalled.status != "True" else stalled
@@ -123,19 +123,19 @@ def _model_node(seen: ModelView, now: datetime) -> TreeNode:
         "  ".join(head),
         [
             *below,
-            *_traffic_nodes(seen, now),
-            *_rollout_nodes(seen, now),
-            *_drift_nodes(seen, now),
-            *_version_nodes(seen),
-            *_retraining_nodes(seen, now),
+            *_traffic_nodes(view, now),
+            *_rollout_nodes(view, now),
+            *_drift_nodes(view, now),
+            *_version_nodes(view),
+            *_retraining_nodes(view, now),
         ],
     )
 
 
-def _traffic_nodes(seen: ModelView, now: datetime) -> Iterator[TreeNode]:
-    serving = seen.model.status.serving
+def _traffic_nodes(view: ModelView, now: datetime) -> Iterator[TreeNode]:
+    serving = view.model.status.serving
     shown = set()
-    for share in seen.model.status.traffic:
+    for share in view.model.status.traffic:
         shown.add(share.version)
         observed = f" (seen {share.observed_weight} %)" if share.observed_weight is not None else ""
         since = (
@@ -145,14 +145,14 @@ def _traffic_nodes(seen: ModelView, now: datetime) -> Iterator[TreeNode]:
         )
         yield TreeNode(
             f"{share.weight} % of the requests{observed}: version {share.version}{since}",
-            _pod_nodes(seen, share.version),
+            _pod_nodes(view, share.version),
         )
-    for version in dict.fromkeys(pod.version for pod in seen.pods if pod.version not in shown):
-        yield TreeNode(f"no requests: version {version}", _pod_nodes(seen, version))
+    for version in dict.fromkeys(pod.version for pod in view.pods if pod.version not in shown):
+        yield TreeNode(f"no requests: version {version}", _pod_nodes(view, version))
 
 
-def _pod_nodes(seen: ModelView, version: str) -> list[TreeNode]:
-    found = [pod for pod in seen.pods if pod.version == version]
+def _pod_nodes(view: ModelView, version: str) -> list[TreeNode]:
+    found = [pod for pod in view.pods if pod.version == version]
     return [
         TreeNode(
             f"pod {pod.name}  {'ready' if pod.ready else pod.state}"
@@ -163,8 +163,8 @@ def _pod_nodes(seen: ModelView, version: str) -> list[TreeNode]:
     ]
 
 
-def _rollout_nodes(seen: ModelView, now: datetime) -> Iterator[TreeNode]:
-    record = seen.current_rollout
+def _rollout_nodes(view: ModelView, now: datetime) -> Iterator[TreeNode]:
+    record = view.current_rollout
     if record is None:
         return
     status = record.status
@@ -192,26 +192,26 @@ def _rollout_nodes(seen: ModelView, now: datetime) -> Iterator[TreeNode]:
     yield TreeNode("  ".join(head), below)
 
 
-def _drift_nodes(seen: ModelView, now: datetime) -> Iterator[TreeNode]:
-    told = seen.model.status.drift
+def _drift_nodes(view: ModelView, now: datetime) -> Iterator[TreeNode]:
+    told = view.model.status.drift
     if told is not None:
         head, worst = format_drift(told, now)
         yield TreeNode(head, [TreeNode(words) for words in worst])
 
 
-def _version_nodes(seen: ModelView) -> Iterator[TreeNode]:
-    announced = seen.model.status.announced
+def _version_nodes(view: ModelView) -> Iterator[TreeNode]:
+    announced = view.model.status.announced
     below = [
-        TreeNode(_format_version(seen, version, announced is not None and announced.version == version.name))
-        for version in seen.versions[:SHOWN_VERSIONS]
+        TreeNode(_format_version(view, version, announced is not None and announced.version == version.name))
+        for version in view.versions[:SHOWN_VERSIONS]
     ]
-    more = len(seen.versions) - len(below)
-    count = f"{len(seen.versions)} version{'s' if len(seen.versions) != 1 else ''}"
+    more = len(view.versions) - len(below)
+    count = f"{len(view.versions)} version{'s' if len(view.versions) != 1 else ''}"
     yield TreeNode(count, [*below, *([TreeNode(f"and {more} older ones")] if more > 0 else [])])
 
 
-def _format_version(seen: ModelView, version: ModelVersion, announced: bool) -> str:
-    words = [version.name, versions.lifecycle_stage(version, seen.model.status)]
+def _format_version(view: ModelView, version: ModelVersion, announced: bool) -> str:
+    words = [version.name, versions.lifecycle_stage(version, view.model.status)]
     # Of a metric that was measured on several datasets the first figure is the one for all of them.
     figures = {metric.name: metric.value for metric in reversed(version.spec.metrics)}
     words += [f"{name} {value}" for name, value in [*reversed(figures.items())][:2]]
@@ -222,12 +222,12 @@ def _format_version(seen: ModelView, version: ModelVersion, announced: bool) -> 
     return "  ".join(words)
 
 
-def _retraining_nodes(seen: ModelView, now: datetime) -> Iterator[TreeNode]:
-    for policy in seen.policies:
+def _retraining_nodes(view: ModelView, now: datetime) -> Iterator[TreeNode]:
+    for policy in view.policies:
         status, head = policy.status, [f"retraining {policy.name}"]
         head += ["suspended"] if policy.spec.suspend else []
         head += [f"{status.failures} failures in a row"] if status.failures else []
-        of_it = [run for run in seen.runs if run.spec.policy_ref.name == policy.name][:SHOWN_RUNS]
+        of_it = [run for run in view.runs if run.spec.policy_ref.name == policy.name][:SHOWN_RUNS]
         below = []
         for run in of_it:
             begun = run.metadata.creation_timestamp

@@ -30,13 +30,13 @@ class TimelineEntry:
         return {"at": f"{self.at:%Y-%m-%dT%H:%M:%SZ}", "kind": self.kind, "name": self.name, "text": self.text}
 
 
-def build_timeline(seen: ModelView, events: Iterable[Json]) -> list[TimelineEntry]:
+def build_timeline(view: ModelView, events: Iterable[Json]) -> list[TimelineEntry]:
     """All that is on record, the earliest first. `events`: objects of events.k8s.io/v1 of the namespace, of which
     those about the Model and what belongs to it are taken."""
-    found = [*_version_entries(seen), *_event_entries(seen, events)]
-    for record in seen.rollouts:
+    found = [*_version_entries(view), *_event_entries(view, events)]
+    for record in view.rollouts:
         found += _rollout_entries(record)
-    for run in seen.runs:
+    for run in view.runs:
         found += _run_entries(run)
     # Of what happened in the same second the order of the records is kept.
     return sorted(found, key=lambda entry: entry.at)
@@ -52,8 +52,8 @@ def _entry_cells(entry: TimelineEntry) -> tuple[str, str, str]:
     return f"{entry.at:%Y-%m-%d %H:%M:%S}", f"{entry.kind} {entry.name}", " ".join(entry.text.split())
 
 
-def _version_entries(seen: ModelView) -> Iterator[TimelineEntry]:
-    for version in seen.versions:
+def _version_entries(view: ModelView) -> Iterator[TimelineEntry]:
+    for version in view.versions:
         created = version.metadata.creation_timestamp
         if created is not None:
             author = f" by {version.spec.author}" if version.spec.author else ""
@@ -109,13 +109,13 @@ def _run_entries(run: TrainingRun) -> Iterator[TimelineEntry]:
     yield from entry(status.finished_at, f"ended {status.state}{why}{made}: {status.message or ''}".rstrip(": "))
 
 
-def _event_entries(seen: ModelView, events: Iterable[Json]) -> Iterator[TimelineEntry]:
-    ours = {("Model", seen.model.name)}
-    ours |= {("ModelVersion", each.name) for each in seen.versions}
-    ours |= {("ModelRollout", each.name) for each in seen.rollouts}
-    ours |= {("RetrainingPolicy", each.name) for each in seen.policies}
-    ours |= {("TrainingRun", each.name) for each in seen.runs}
-    ours |= {("Pod", each.name) for each in seen.pods}
+def _event_entries(view: ModelView, events: Iterable[Json]) -> Iterator[TimelineEntry]:
+    ours = {("Model", view.model.name)}
+    ours |= {("ModelVersion", each.name) for each in view.versions}
+    ours |= {("ModelRollout", each.name) for each in view.rollouts}
+    ours |= {("RetrainingPolicy", each.name) for each in view.policies}
+    ours |= {("TrainingRun", each.name) for each in view.runs}
+    ours |= {("Pod", each.name) for each in view.pods}
     for event in events:
         regarding = event.get("regarding") or {}
         about = (str(regarding.get("kind")), str(regarding.get("name")))

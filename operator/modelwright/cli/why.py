@@ -32,43 +32,43 @@ _ENDING_PHRASES = {
 }
 
 
-def render_why(seen: ModelView, now: datetime, rollout: str | None = None) -> str:
+def render_why(view: ModelView, now: datetime, rollout: str | None = None) -> str:
     """The decision about a Model's newest rollout, or a named one. Raises NotThere."""
-    record = seen.get_rollout(rollout) if rollout is not None else seen.current_rollout
-    parts = [] if rollout is not None else [_describe_model(seen, now)]
+    record = view.get_rollout(rollout) if rollout is not None else view.current_rollout
+    parts = [] if rollout is not None else [_describe_model(view, now)]
     parts += [_describe_rollout(record, now)] if record is not None else []
-    return "\n\n".join([*parts, *_next_actions(seen, record)])
+    return "\n\n".join([*parts, *_next_actions(view, record)])
 
 
-def why_data(seen: ModelView, now: datetime, rollout: str | None = None) -> dict[str, Any]:
+def why_data(view: ModelView, now: datetime, rollout: str | None = None) -> dict[str, Any]:
     """The same as data: the Model in words, the rollout's record without its policy, and what can be done. Raises
     NotThere."""
-    record = seen.get_rollout(rollout) if rollout is not None else seen.current_rollout
-    told: dict[str, Any] = {"model": seen.model.name, "says": _describe_model(seen, now), "rollout": None}
-    told |= {"drift": seen.model.status.drift.wire()} if seen.model.status.drift is not None else {}
+    record = view.get_rollout(rollout) if rollout is not None else view.current_rollout
+    told: dict[str, Any] = {"model": view.model.name, "says": _describe_model(view, now), "rollout": None}
+    told |= {"drift": view.model.status.drift.wire()} if view.model.status.drift is not None else {}
     if record is not None:
         status = record.status.wire()
         status.get("policy", {}).pop("spec", None)
         told["rollout"] = {"name": record.name, "spec": record.spec.wire(), "status": status}
-    return told | {"canDo": next(iter(_next_actions(seen, record)), "")}
+    return told | {"canDo": next(iter(_next_actions(view, record)), "")}
 
 
-def _next_actions(seen: ModelView, record: ModelRollout | None) -> list[str]:
-    held = seen.model.status.rollout
+def _next_actions(view: ModelView, record: ModelRollout | None) -> list[str]:
+    held = view.model.status.rollout
     if record is None:
         return []
     if held is not None and held.reason == "HeldByRollback":
-        return [f"To end the hold: kubectl modelwright release {seen.model.name} --reason ..."]
+        return [f"To end the hold: kubectl modelwright release {view.model.name} --reason ..."]
     if record.spec.rollback is not None and record.status.state not in TERMINAL_STATES:
-        return [_ROLLBACK_HINT.format(model=seen.model.name)]
+        return [_ROLLBACK_HINT.format(model=view.model.name)]
     if is_undecided_ending(record.status.state, record.status.reason):
-        return [_UNDECIDED_HINT.format(model=seen.model.name)]
+        return [_UNDECIDED_HINT.format(model=view.model.name)]
     known = [state for state in _STATE_HINTS if state == record.status.state]
-    return [_STATE_HINTS[state].format(model=seen.model.name) for state in known]
+    return [_STATE_HINTS[state].format(model=view.model.name) for state in known]
 
 
-def _describe_model(seen: ModelView, now: datetime) -> str:
-    model, status = seen.model, seen.model.status
+def _describe_model(view: ModelView, now: datetime) -> str:
+    model, status = view.model, view.model.status
     serving = f"serves version {status.serving.version}" if status.serving is not None else "serves nothing yet"
     lines = [f"Model {model.name} {serving}."]
     if status.target is not None and (status.serving is None or status.target.version != status.serving.version):

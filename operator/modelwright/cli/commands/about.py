@@ -19,7 +19,7 @@ _CRD_SELECTOR = f"{_APP_LABEL}/name=modelwright,{_APP_LABEL}/component=crds"
 Json = dict[str, Any]
 
 
-def version(options: Options, cluster: KubectlClient) -> int:
+def version(options: Options, kubectl: KubectlClient) -> int:
     """Versions of this program, the operators, the CRDs and their images."""
     versions: Json = {"client": VERSION}
     if options.client:
@@ -28,12 +28,12 @@ def version(options: Options, cluster: KubectlClient) -> int:
     hidden: list[str] = []
     try:
         versions["crds"] = _summarize_crds(
-            _list_if_allowed(cluster, hidden, "CRDs", "customresourcedefinitions", "-l", _CRD_SELECTOR)
+            _list_if_allowed(kubectl, hidden, "CRDs", "customresourcedefinitions", "-l", _CRD_SELECTOR)
         )
         versions["operators"] = [
             _summarize_operator(found)
             for found in _list_if_allowed(
-                cluster, hidden, "operator", "deployments.apps", "-A", "-l", _OPERATOR_SELECTOR
+                kubectl, hidden, "operator", "deployments.apps", "-A", "-l", _OPERATOR_SELECTOR
             )
         ]
     except UserError:
@@ -85,9 +85,9 @@ def _print_versions(options: Options, versions: Json) -> None:
     print_text("\n".join(f"{what:<8}  {text}" for what, text in rows))
 
 
-def _list_if_allowed(cluster: KubectlClient, hidden: list[str], what: str, *arguments: str) -> list[Json]:
+def _list_if_allowed(kubectl: KubectlClient, hidden: list[str], what: str, *arguments: str) -> list[Json]:
     try:
-        found: list[Json] = json.loads(cluster.run("get", *arguments, "-o", "json"))["items"]
+        found: list[Json] = json.loads(kubectl.run("get", *arguments, "-o", "json"))["items"]
     except Forbidden:
         hidden.append(what)
         return []

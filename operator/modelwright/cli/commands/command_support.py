@@ -24,12 +24,12 @@ POLL_SECONDS: Final = 1.0
 """Seconds between two measurements of what is waited for."""
 
 
-def find_model(name: str, cluster: KubectlClient, *more: str) -> ModelView:
+def find_model(name: str, kubectl: KubectlClient, *more: str) -> ModelView:
     """The Model of this name; `more`: kinds that must be seen for what is asked."""
     # Verbs that ask for no Model do without the types of the API.
     from modelwright.cli.model_view import build_view, resolve_model_name
 
-    objects = cluster.list_objects(*more)
+    objects = kubectl.list_objects(*more)
     return build_view(resolve_model_name(name, objects), objects)
 
 
@@ -55,11 +55,11 @@ def wait_for_exit_code(options: Options, what: str, ended: Callable[[], int | No
     return code
 
 
-def rollout_exit_code(cluster: KubectlClient, name: str, *wanted: str) -> int | None:
+def rollout_exit_code(kubectl: KubectlClient, name: str, *wanted: str) -> int | None:
     """Exit code for a ModelRollout: 0 when it ended in a state of `wanted`, FAILED in another; None: it goes on."""
     from modelwright.core.rollout.record import TERMINAL_STATES
 
-    record = find_model(name, cluster).get_rollout(name)
+    record = find_model(name, kubectl).get_rollout(name)
     if record.status.state not in TERMINAL_STATES:
         return None
     if record.status.state in wanted:

@@ -25,9 +25,9 @@ class UnreadableFile(UserError):
     """A file that is no YAML; the text says which, and why."""
 
 
-def lint(options: Options, cluster: KubectlClient) -> int:
-    files = [file for given in options.files for file in _read_manifests(Path(given), cluster)]
-    dry_run = None if options.offline else cluster.dry_run
+def lint(options: Options, kubectl: KubectlClient) -> int:
+    files = [file for given in options.files for file in _read_manifests(Path(given), kubectl)]
+    dry_run = None if options.offline else kubectl.dry_run
     findings = linting.lint_files(files, dry_run)
     wrong = sum(finding.is_error for finding in findings)
     if options.output == "json":
@@ -62,12 +62,12 @@ def new(options: Options, _: KubectlClient) -> int:
     return 0
 
 
-def import_(options: Options, cluster: KubectlClient) -> int:
+def import_(options: Options, kubectl: KubectlClient) -> int:
     """Manifests on standard output, with what has to be done as comments before each."""
     provider = imports.load_providers()[options.source]
     asked = Asked(options.gateway, options.domain)
     try:
-        objects = _collect_objects(provider, options.names or (), cluster)
+        objects = _collect_objects(provider, options.names or (), kubectl)
     except Forbidden as error:
         error.needs = f"get and list on {', '.join(provider.resources)}"
         raise
@@ -100,7 +100,7 @@ def _dump_yaml(obj: dict[str, Any]) -> str:
     return yaml.safe_dump(obj, sort_keys=False, allow_unicode=True, width=1000)
 
 
-def _collect_objects(provider: Provider, names: Sequence[str], cluster: KubectlClient) -> list[Any]:
+def _collect_objects(provider: Provider, names: Sequence[str], kubectl: KubectlClient) -> list[Any]:
     """Objects of files and of the cluster: those that are named, else all of the provider."""
     wanted = [name for name in names if not _names_file(name)]
     found = [
@@ -111,22 +111,22 @@ def _collect_objects(provider: Provider, names: Sequence[str], cluster: KubectlC
         for document in _read_objects(path)
     ]
     if wanted:
-        listed = json.loads(cluster.run("get", provider.resources[0], *wanted, "-o", "json"))
+        listed = json.loads(kubectl.run("get", provider.resources[0], *wanted, "-o", "json"))
         found += listed.get("items", [listed])
         if provider.parts:
-            listed = _list_resources(provider.resources[1:], cluster)
+            listed = _list_resources(provider.resources[1:], kubectl)
             found += [each for each in listed if provider.owns(each) and each["kind"] in provider.parts]
     elif not names:
-        found += _list_resources(provider.resources, cluster)
+        found += _list_resources(provider.resources, kubectl)
     return found
 
 
-def _list_resources(resources: Sequence[str], cluster: KubectlClient) -> list[Any]:
+def _list_resources(resources: Sequence[str], kubectl: KubectlClient) -> list[Any]:
     """All objects of these resources, of which a cluster needs to have one."""
     found, missing = [], []
     for resource in resources:
         try:
-            found += json.loads(cluster.run("get", resource, "-o", "json"))["items"]
+            found += json.loads(kubectl.run("get", resource, "-o", "json"))["items"]
         except NoSuchResource as error:
             missing.append(error)
     if resources and len(missing) == len(resources):
@@ -146,7 +146,7 @@ def _read_objects(path: Path) -> list[Any]:
         raise UnreadableFile(f"{path}{line} is no YAML: {error}") from error
 
 
-def _read_manifests(path: Path, cluster: KubectlClient) -> list[tuple[str, str]]:
+def _read_manifests(path: Path, kubectl: KubectlClient) -> list[tuple[str, str]]:
     """(name, text) of the files at a path; of a folder with a kustomization what kubectl makes of it."""
     if kustomization.is_kustomization(path):
         try:
@@ -156,7 +156,7 @@ def _read_manifests(path: Path, cluster: KubectlClient) -> list[tuple[str, str]]
                 f"{error}, and lint fetches nothing. Where you trust it: kubectl kustomize {path} | "
                 "kubectl modelwright lint -"
             ) from error
-        return [(f"{path} (kustomize)", cluster.build_kustomization(path))]
+        return [(f"{path} (kustomize)", kubectl.build_kustomization(path))]
     return [(str(file), file.read_text()) for file in _list_files(path)]
 
 

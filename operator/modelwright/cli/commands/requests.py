@@ -25,13 +25,13 @@ MAX_LOG_PODS: Final = 100
 _LOG_LINE: Final = re.compile(r"\[pod/([^/]+)/[^\]]+\] (.*)")
 
 
-def logs(options: Options, cluster: KubectlClient) -> int:
+def logs(options: Options, kubectl: KubectlClient) -> int:
     """Logs of the model containers."""
-    seen = find_model(options.model, cluster)
-    version = options.version or (options.model if any(v.name == options.model for v in seen.versions) else None)
-    if not any(version in (None, pod.version) for pod in seen.pods):
-        raise ObjectNotFound(f"Model {seen.model.name} has no pods{f' of version {version}' if version else ''}")
-    labels = {names.LABEL_MODEL: names.label_value(seen.model.name), names.LABEL_ROLE: names.ROLE_SERVING}
+    view = find_model(options.model, kubectl)
+    version = options.version or (options.model if any(v.name == options.model for v in view.versions) else None)
+    if not any(version in (None, pod.version) for pod in view.pods):
+        raise ObjectNotFound(f"Model {view.model.name} has no pods{f' of version {version}' if version else ''}")
+    labels = {names.LABEL_MODEL: names.label_value(view.model.name), names.LABEL_ROLE: names.ROLE_SERVING}
     if version is not None:
         labels[names.LABEL_VERSION] = names.label_value(version)
     arguments = [
@@ -48,9 +48,9 @@ def logs(options: Options, cluster: KubectlClient) -> int:
     ]
     try:
         if options.output == "json" and not options.follow:
-            print_text(json.dumps([_parse_log_line(line) for line in cluster.stream_lines(*arguments)], indent=2))
+            print_text(json.dumps([_parse_log_line(line) for line in kubectl.stream_lines(*arguments)], indent=2))
         else:
-            for line in cluster.stream_lines(*arguments):
+            for line in kubectl.stream_lines(*arguments):
                 print_text(json.dumps(_parse_log_line(line)) if options.output == "json" else line)
     except Forbidden as error:
         error.needs = "get and list on pods, and get on pods/log"
@@ -63,18 +63,18 @@ def _parse_log_line(line: str) -> dict[str, str]:
     return {"pod": found[1], "line": found[2]} if found is not None else {"pod": "", "line": line}
 
 
-def predict(options: Options, cluster: KubectlClient) -> int:
+def predict(options: Options, kubectl: KubectlClient) -> int:
     """Send one request to a version of a Model, and print the answer."""
     if options.file and options.sample:
         raise UserError("--file and --sample are two requests: give one of them")
-    seen = find_model(options.model, cluster)
-    version, revision = _target_revision(options, seen)
-    request = _read_request(options, seen, version)
-    path = options.path or request_path(_runtime_protocol(seen, cluster), seen.model.name, request)
+    view = find_model(options.model, kubectl)
+    version, revision = _target_revision(options, view)
+    request = _read_request(options, view, version)
+    path = options.path or request_path(_runtime_protocol(view, kubectl), view.model.name, request)
     if path is None:
         raise UserError("it isn't known where a request of this protocol goes: give the path with --path")
     try:
-        with cluster.forward_port(names.revision_name(seen.model.name, revision)) as port:
+        with kubectl.forward_port(names.revision_name(view.model.name, revision)) as port:
             status, body = _post_json(port, path, request)
     except Forbidden as error:
         error.needs = "get on services, get and list on pods, and create on pods/portforward"
@@ -90,27 +90,27 @@ def predict(options: Options, cluster: KubectlClient) -> int:
     return 0
 
 
-def _target_revision(options: Options, seen: ModelView) -> tuple[str, str]:
+def _target_revision(options: Options, view: ModelView) -> tuple[str, str]:
     """Name of the version that is asked, and its revision."""
-    status = seen.model.status
-    named = options.version or (options.model if any(v.name == options.model for v in seen.versions) else None)
+    status = view.model.status
+    named = options.version or (options.model if any(v.name == options.model for v in view.versions) else None)
     if named is None:
         if status.serving is None:
-            raise ObjectNotFound(f"Model {seen.model.name} serves nothing yet")
+            raise ObjectNotFound(f"Model {view.model.name} serves nothing yet")
         return status.serving.version, status.serving.revision
     running = {share.version: share.revision for share in status.traffic}
-    if status.target is not None and any(pod.version == status.target.version for pod in seen.pods):
+    if status.target is not None and any(pod.version == status.target.version for pod in view.pods):
         running.setdefault(status.target.version, status.target.revision or "")
     if not running.get(named):
         raise ObjectNotFound(
-            f"version {named} of Model {seen.model.name} isn't running; {', '.join(running) or 'none'} is"
+            f"version {named} of Model {view.model.name} isn't running; {', '.join(running) or 'none'} is"
         )
     return named, running[named]
 
 
-def _read_request(options: Options, seen: ModelView, version: str) -> dict[str, Any]:
+def _read_request(options: Options, view: ModelView, version: str) -> dict[str, Any]:
     if not options.file:
-        samples = seen.get_version(version).spec.samples
+        samples = view.get_version(version).spec.samples
         if not samples:
             raise UserError(f"ModelVersion {version} has no spec.samples: give a request with --file")
         return dict(samples[0].request)
@@ -124,14 +124,14 @@ def _read_request(options: Options, seen: ModelView, version: str) -> dict[str, 
     return request
 
 
-def _runtime_protocol(seen: ModelView, cluster: KubectlClient) -> str:
+def _runtime_protocol(view: ModelView, kubectl: KubectlClient) -> str:
     """That of the Model's runtime; V2, which is the default, where this user may not see the runtime."""
-    runtime = seen.model.status.runtime
+    runtime = view.model.status.runtime
     if runtime is None:
         return "V2"
     try:
         place = f"{runtime.kind.lower()}s.{GROUP}"
-        return cluster.run("get", place, runtime.name, "-o", "jsonpath={.spec.protocol}").strip() or "V2"
+        return kubectl.run("get", place, runtime.name, "-o", "jsonpath={.spec.protocol}").strip() or "V2"
     except ClusterError:
         return "V2"
 

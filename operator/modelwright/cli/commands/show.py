@@ -34,16 +34,16 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 
-def status(options: Options, cluster: KubectlClient) -> int:
+def status(options: Options, kubectl: KubectlClient) -> int:
     """A Model as it stands; with --watch until it is interrupted, with --wait until its move has ended."""
     if options.watch and options.output == "text" and sys.stdout.isatty():
-        return _watch_live(options, cluster)
+        return _watch_live(options, kubectl)
     limit = time.monotonic() + options.timeout
     shown = ""
     while True:
-        seen = find_model(options.model, cluster)
-        ended = move_result(seen)
-        text = _format_json(seen) if options.output == "json" else status_tree.render_tree(seen, utc_now())
+        view = find_model(options.model, kubectl)
+        ended = move_result(view)
+        text = _format_json(view) if options.output == "json" else status_tree.render_tree(view, utc_now())
         over = options.wait and (ended is not None or time.monotonic() > limit)
         if (options.watch and text != shown) or (not options.watch and (over or not options.wait)):
             print_answer(text) if options.output == "text" else print_text(text)
@@ -51,57 +51,57 @@ def status(options: Options, cluster: KubectlClient) -> int:
         if over or not (options.watch or options.wait):
             break
         time.sleep(POLL_SECONDS)
-    return _wait_exit_code(options, seen, ended) if options.wait else PROMOTED
+    return _wait_exit_code(options, view, ended) if options.wait else PROMOTED
 
 
-def _watch_live(options: Options, cluster: KubectlClient) -> int:
+def _watch_live(options: Options, kubectl: KubectlClient) -> int:
     from rich.live import Live
 
     from modelwright.cli.live_view import render_view
 
     def drawn() -> tuple[ModelView, RenderableType]:
-        seen = find_model(options.model, cluster)
-        if seen.current_rollout is not None:
-            record = _with_policy(seen.current_rollout, cluster)
-            rest = [each for each in seen.rollouts if each.name != record.name]
-            seen = replace(seen, rollouts=(record, *rest))
-        return seen, render_view(seen, utc_now())
+        view = find_model(options.model, kubectl)
+        if view.current_rollout is not None:
+            record = _with_policy(view.current_rollout, kubectl)
+            rest = [each for each in view.rollouts if each.name != record.name]
+            view = replace(view, rollouts=(record, *rest))
+        return view, render_view(view, utc_now())
 
     limit = time.monotonic() + options.timeout
     # The first request comes before the view: a credential plugin may ask its user to sign in.
-    seen, what = drawn()
+    view, what = drawn()
     with Live(what, auto_refresh=False, redirect_stdout=False, redirect_stderr=False) as screen:
         screen.refresh()
-        while not (options.wait and (move_result(seen) is not None or time.monotonic() > limit)):
+        while not (options.wait and (move_result(view) is not None or time.monotonic() > limit)):
             time.sleep(POLL_SECONDS)
-            seen, what = drawn()
+            view, what = drawn()
             screen.update(what, refresh=True)
-    return _wait_exit_code(options, seen, move_result(seen))
+    return _wait_exit_code(options, view, move_result(view))
 
 
-def _wait_exit_code(options: Options, seen: ModelView, ended: str | None) -> int:
+def _wait_exit_code(options: Options, view: ModelView, ended: str | None) -> int:
     if ended is None:
-        print_text(f"error: Model {seen.model.name} is still on its way after {options.timeout:g} s", error=True)
+        print_text(f"error: Model {view.model.name} is still on its way after {options.timeout:g} s", error=True)
         return TIMED_OUT
     return PROMOTED if ended == "promoted" else FAILED
 
 
-def _format_json(seen: ModelView) -> str:
+def _format_json(view: ModelView) -> str:
     data: dict[str, Any] = {
-        "model": seen.model.wire(),
-        "versions": [version.wire() for version in seen.versions],
-        "rollout": seen.current_rollout.wire() if seen.current_rollout is not None else None,
-        "runs": [run.wire() for run in seen.runs],
-        "pods": [{"name": p.name, "version": p.version, "ready": p.ready, "node": p.node} for p in seen.pods],
-        "result": move_result(seen),
+        "model": view.model.wire(),
+        "versions": [version.wire() for version in view.versions],
+        "rollout": view.current_rollout.wire() if view.current_rollout is not None else None,
+        "runs": [run.wire() for run in view.runs],
+        "pods": [{"name": p.name, "version": p.version, "ready": p.ready, "node": p.node} for p in view.pods],
+        "result": move_result(view),
     }
     return json.dumps(data, indent=2)
 
 
-def list_(options: Options, cluster: KubectlClient) -> int:
+def list_(options: Options, kubectl: KubectlClient) -> int:
     """Every Model of the namespace, or of all."""
     everywhere = ("-A",) if options.all_namespaces else ()
-    found = model_list.build_rows(json.loads(cluster.run("get", f"models.{GROUP}", *everywhere, "-o", "json"))["items"])
+    found = model_list.build_rows(json.loads(kubectl.run("get", f"models.{GROUP}", *everywhere, "-o", "json"))["items"])
     if options.output == "json":
         print_text(json.dumps([row.wire() for row in found], indent=2))
     elif not found:
@@ -112,24 +112,24 @@ def list_(options: Options, cluster: KubectlClient) -> int:
     return 0
 
 
-def history(options: Options, cluster: KubectlClient) -> int:
-    seen = find_model(options.model, cluster)
+def history(options: Options, kubectl: KubectlClient) -> int:
+    view = find_model(options.model, kubectl)
     if options.output == "json":
-        print_text(json.dumps([record.wire() for record in seen.rollouts], indent=2))
+        print_text(json.dumps([record.wire() for record in view.rollouts], indent=2))
     else:
-        print_answer(status_tree.render_history(seen, utc_now()))
+        print_answer(status_tree.render_history(view, utc_now()))
     return 0
 
 
-def timeline(options: Options, cluster: KubectlClient) -> int:
+def timeline(options: Options, kubectl: KubectlClient) -> int:
     """What happened to a Model, from records and Events."""
-    seen = find_model(options.model, cluster)
+    view = find_model(options.model, kubectl)
     try:
-        events = json.loads(cluster.run("get", "events.events.k8s.io", "-o", "json"))["items"]
+        events = json.loads(kubectl.run("get", "events.events.k8s.io", "-o", "json"))["items"]
     except Forbidden:
         print_text("Events are left out: you may not list them", error=True)
         events = []
-    found = history_of.build_timeline(seen, events)
+    found = history_of.build_timeline(view, events)
     if options.output == "json":
         print_text(json.dumps([entry.wire() for entry in found], indent=2))
     else:
@@ -137,38 +137,38 @@ def timeline(options: Options, cluster: KubectlClient) -> int:
     return 0
 
 
-def why(options: Options, cluster: KubectlClient) -> int:
-    seen = find_model(options.model, cluster)
-    named = _named_rollout(options, seen)
+def why(options: Options, kubectl: KubectlClient) -> int:
+    view = find_model(options.model, kubectl)
+    named = _named_rollout(options, view)
     if options.output == "json":
-        print_text(json.dumps(words.why_data(seen, utc_now(), named), indent=2))
+        print_text(json.dumps(words.why_data(view, utc_now(), named), indent=2))
     else:
-        print_answer(words.render_why(seen, utc_now(), named))
+        print_answer(words.render_why(view, utc_now(), named))
     return 0
 
 
-def _named_rollout(options: Options, seen: ModelView) -> str | None:
+def _named_rollout(options: Options, view: ModelView) -> str | None:
     """The rollout that is named, by an option or instead of the Model; None: the one that matters now."""
-    return options.rollout or next((r.name for r in seen.rollouts if r.name == options.model), None)
+    return options.rollout or next((r.name for r in view.rollouts if r.name == options.model), None)
 
 
-def _with_policy(record: ModelRollout, cluster: KubectlClient) -> ModelRollout:
+def _with_policy(record: ModelRollout, kubectl: KubectlClient) -> ModelRollout:
     """The record with its policy, also where that is stored apart."""
     policy = record.status.policy
-    spec = cluster.read_stored_policy(policy.stored_in or "") if policy is not None and policy.is_lost else None
+    spec = kubectl.read_stored_policy(policy.stored_in or "") if policy is not None and policy.is_lost else None
     if policy is None or spec is None:
         return record
     status = record.status.model_copy(update={"policy": policy.model_copy(update={"spec": spec})})
     return record.model_copy(update={"status": status})
 
 
-def plot(options: Options, cluster: KubectlClient) -> int:
-    seen = find_model(options.model, cluster)
-    named = _named_rollout(options, seen)
-    record = seen.get_rollout(named) if named is not None else seen.current_rollout
+def plot(options: Options, kubectl: KubectlClient) -> int:
+    view = find_model(options.model, kubectl)
+    named = _named_rollout(options, view)
+    record = view.get_rollout(named) if named is not None else view.current_rollout
     if record is None:
-        raise ObjectNotFound(f"Model {seen.model.name} has no rollout on record, so there is nothing to draw")
-    found = build_series(_with_policy(record, cluster), utc_now())
+        raise ObjectNotFound(f"Model {view.model.name} has no rollout on record, so there is nothing to draw")
+    found = build_series(_with_policy(record, kubectl), utc_now())
     if options.output == "json":
         print_text(json.dumps(found.wire(), indent=2))
         return 0
@@ -181,45 +181,45 @@ def plot(options: Options, cluster: KubectlClient) -> int:
     return 0
 
 
-def _chosen_version(options: Options, seen: ModelView) -> str:
+def _chosen_version(options: Options, view: ModelView) -> str:
     """The version that is meant: the one that is named, that of a named pod, else the one that serves."""
     if options.version:
         return str(options.version)
-    if any(version.name == options.model for version in seen.versions):
+    if any(version.name == options.model for version in view.versions):
         return str(options.model)
-    of_pod = next((pod.version for pod in seen.pods if pod.name == options.model), None)
-    serving = seen.model.status.serving
+    of_pod = next((pod.version for pod in view.pods if pod.name == options.model), None)
+    serving = view.model.status.serving
     found = of_pod or (serving.version if serving is not None else None)
     if found is None:
-        raise ObjectNotFound(f"Model {seen.model.name} serves nothing yet: name a version with --version")
+        raise ObjectNotFound(f"Model {view.model.name} serves nothing yet: name a version with --version")
     return found
 
 
-def lineage(options: Options, cluster: KubectlClient) -> int:
-    seen = find_model(options.model, cluster)
-    version = _chosen_version(options, seen)
+def lineage(options: Options, kubectl: KubectlClient) -> int:
+    view = find_model(options.model, kubectl)
+    version = _chosen_version(options, view)
     if options.output == "json":
-        print_text(json.dumps(lineages.lineage_data(seen, version), indent=2))
+        print_text(json.dumps(lineages.lineage_data(view, version), indent=2))
     else:
-        print_answer(lineages.render_lineage(seen, version))
+        print_answer(lineages.render_lineage(view, version))
     return 0
 
 
-def card(options: Options, cluster: KubectlClient) -> int:
-    seen = find_model(options.model, cluster)
-    version = _chosen_version(options, seen)
-    text = model_card.render_card(seen, version)
+def card(options: Options, kubectl: KubectlClient) -> int:
+    view = find_model(options.model, kubectl)
+    version = _chosen_version(options, view)
+    text = model_card.render_card(view, version)
     if options.output == "json":
-        print_text(json.dumps({"model": seen.model.name, "version": version, "card": text}, indent=2))
+        print_text(json.dumps({"model": view.model.name, "version": version, "card": text}, indent=2))
     else:
         print_text(text, end="")
     return 0
 
 
-def diff(options: Options, cluster: KubectlClient) -> int:
-    seen = find_model(options.old, cluster)
+def diff(options: Options, kubectl: KubectlClient) -> int:
+    view = find_model(options.old, kubectl)
     if options.output == "json":
-        print_text(json.dumps(version_diff.diff_data(seen, options.old, options.new), indent=2))
+        print_text(json.dumps(version_diff.diff_data(view, options.old, options.new), indent=2))
     else:
-        print_text(version_diff.render_diff(seen, options.old, options.new))
+        print_text(version_diff.render_diff(view, options.old, options.new))
     return 0

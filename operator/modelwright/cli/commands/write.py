@@ -37,15 +37,15 @@ _WANTED_STATES: Final = {
 """States in which a rollout ends as it was asked to, by verb."""
 
 
-def command(options: Options, cluster: KubectlClient) -> int:
+def command(options: Options, kubectl: KubectlClient) -> int:
     """Write the command, and wait until the operator has said what became of it."""
-    record = manual_actions.find_commanded_rollout(find_model(options.model, cluster), options.command)
+    record = manual_actions.find_commanded_rollout(find_model(options.model, kubectl), options.command)
     token = secrets.token_hex(8)
-    change = manual_actions.build_command_patch(options.command, token, cluster.whoami(), options.reason)
-    cluster.patch("modelrollouts", record.name, change)
+    change = manual_actions.build_command_patch(options.command, token, kubectl.whoami(), options.reason)
+    kubectl.patch("modelrollouts", record.name, change)
     limit = time.monotonic() + COMMAND_TIMEOUT
     while time.monotonic() < limit:
-        outcome = _command_outcome(find_model(options.model, cluster).rollouts, record.name, token)
+        outcome = _command_outcome(find_model(options.model, kubectl).rollouts, record.name, token)
         if outcome is not None:
             accepted, message = outcome
             text = f"{options.command} of {record.name}: {message or 'done'}"
@@ -57,7 +57,7 @@ def command(options: Options, cluster: KubectlClient) -> int:
                 print_text(text, error=True)
             if not accepted:
                 return FAILED
-            return _wait_for_rollout(options, cluster, record.name, *_WANTED_STATES.get(options.command, ()))
+            return _wait_for_rollout(options, kubectl, record.name, *_WANTED_STATES.get(options.command, ()))
         time.sleep(POLL_SECONDS / 2)
     print_text(
         f"{options.command} of {record.name} is written, and was not taken up within {COMMAND_TIMEOUT:.0f} s: is the "
@@ -72,11 +72,11 @@ def _command_outcome(rollouts: Sequence[ModelRollout], name: str, token: str) ->
     return next(((command.accepted, command.message) for command in commands if command.token == token), None)
 
 
-def rollback(options: Options, cluster: KubectlClient) -> int:
+def rollback(options: Options, kubectl: KubectlClient) -> int:
     body = manual_actions.build_rollback(
-        find_model(options.model, cluster), options.to, cluster.whoami(), options.reason
+        find_model(options.model, kubectl), options.to, kubectl.whoami(), options.reason
     )
-    name = cluster.create(body)
+    name = kubectl.create(body)
     model, version = body["spec"]["modelRef"]["name"], body["spec"]["target"]["version"]
     print_result(
         options,
@@ -87,30 +87,30 @@ def rollback(options: Options, cluster: KubectlClient) -> int:
         model=model,
         version=version,
     )
-    return _wait_for_rollout(options, cluster, name, RolloutState.SUCCEEDED)
+    return _wait_for_rollout(options, kubectl, name, RolloutState.SUCCEEDED)
 
 
-def decide(options: Options, cluster: KubectlClient) -> int:
-    seen = find_model(options.model, cluster)
-    record = seen.current_rollout
+def decide(options: Options, kubectl: KubectlClient) -> int:
+    view = find_model(options.model, kubectl)
+    record = view.current_rollout
     if record is None or not record.status.content_hash:
-        raise manual_actions.InvalidAction(f"Model {seen.model.name} has no rollout that could be approved")
+        raise manual_actions.InvalidAction(f"Model {view.model.name} has no rollout that could be approved")
     looked_at = options.hash
     if looked_at is None:
-        print_text(words.render_why(seen, utc_now(), record.name), error=options.output == "json")
+        print_text(words.render_why(view, utc_now(), record.name), error=options.output == "json")
         looked_at = record.status.content_hash
         if sys.stdin.isatty():
             answer = input(escape_unprintable(f"\n{options.command} this (content hash {looked_at})? [y/N] "))
             if answer.strip().lower() not in ("y", "yes"):
                 print_text("nothing was written")
                 return FAILED
-            record = find_model(options.model, cluster).get_rollout(record.name)
+            record = find_model(options.model, kubectl).get_rollout(record.name)
         else:
             raise manual_actions.InvalidAction(f"name the content that you have read: --hash {looked_at}")
     expires = utc_now() + timedelta(seconds=options.expires) if options.expires else None
     word = "Approve" if options.command == "approve" else "Reject"
-    name = cluster.create(
-        manual_actions.build_approval(record, word, cluster.whoami(), options.reason, expires, looked_at)
+    name = kubectl.create(
+        manual_actions.build_approval(record, word, kubectl.whoami(), options.reason, expires, looked_at)
     )
     print_result(
         options,
@@ -121,23 +121,23 @@ def decide(options: Options, cluster: KubectlClient) -> int:
         decision=word,
         contentHash=looked_at,
     )
-    return _wait_for_rollout(options, cluster, record.name, *_WANTED_STATES[options.command])
+    return _wait_for_rollout(options, kubectl, record.name, *_WANTED_STATES[options.command])
 
 
-def retrain(options: Options, cluster: KubectlClient) -> int:
-    seen = find_model(options.model, cluster, "retrainingpolicies")
-    body = manual_actions.build_training_run(seen, options.policy, cluster.whoami(), options.reason)
-    name = cluster.create(body)
+def retrain(options: Options, kubectl: KubectlClient) -> int:
+    view = find_model(options.model, kubectl, "retrainingpolicies")
+    body = manual_actions.build_training_run(view, options.policy, kubectl.whoami(), options.reason)
+    name = kubectl.create(body)
     policy = body["spec"]["policyRef"]["name"]
     text = f"TrainingRun {name} is asked for, by RetrainingPolicy {policy}"
     print_result(options, text, kind="TrainingRun", name=name, policy=policy)
     return (
-        wait_for_exit_code(options, f"TrainingRun {name}", lambda: _run_exit_code(cluster, name)) if options.wait else 0
+        wait_for_exit_code(options, f"TrainingRun {name}", lambda: _run_exit_code(kubectl, name)) if options.wait else 0
     )
 
 
-def _run_exit_code(cluster: KubectlClient, name: str) -> int | None:
-    run = next(run for run in find_model(name, cluster, "trainingruns").runs if run.name == name)
+def _run_exit_code(kubectl: KubectlClient, name: str) -> int | None:
+    run = next(run for run in find_model(name, kubectl, "trainingruns").runs if run.name == name)
     if run.status.state not in manual_actions.ENDED_RUN_STATES:
         return None
     if run.status.state == RunState.SUCCEEDED:
@@ -146,34 +146,34 @@ def _run_exit_code(cluster: KubectlClient, name: str) -> int | None:
     return FAILED
 
 
-def set_version(options: Options, cluster: KubectlClient) -> int:
+def set_version(options: Options, kubectl: KubectlClient) -> int:
     """Pin a Model to a version; with --wait until it is promoted or has failed."""
-    seen = find_model(options.model, cluster)
-    model = seen.model.name
-    cluster.patch("models", model, manual_actions.build_version_patch(seen, options.version))
+    view = find_model(options.model, kubectl)
+    model = view.model.name
+    kubectl.patch("models", model, manual_actions.build_version_patch(view, options.version))
     text = f"Model {model} is to serve version {options.version}"
     print_result(options, text, kind="Model", name=model, version=options.version)
-    return wait_for_exit_code(options, f"Model {model}", lambda: _move_exit_code(cluster, model)) if options.wait else 0
+    return wait_for_exit_code(options, f"Model {model}", lambda: _move_exit_code(kubectl, model)) if options.wait else 0
 
 
-def _move_exit_code(cluster: KubectlClient, model: str) -> int | None:
-    seen = find_model(model, cluster)
-    ended = move_result(seen)
+def _move_exit_code(kubectl: KubectlClient, model: str) -> int | None:
+    view = find_model(model, kubectl)
+    ended = move_result(view)
     if ended == "failed":
-        print_text(words.render_why(seen, utc_now(), None), error=True)
+        print_text(words.render_why(view, utc_now(), None), error=True)
     return {"promoted": 0, "failed": FAILED}.get(ended or "")
 
 
-def run(options: Options, cluster: KubectlClient) -> int:
+def run(options: Options, kubectl: KubectlClient) -> int:
     """Delete a TrainingRun that has not ended."""
-    name = manual_actions.require_running_run(find_model(options.name, cluster, "trainingruns"), options.name)
-    cluster.delete("trainingruns", name)
+    name = manual_actions.require_running_run(find_model(options.name, kubectl, "trainingruns"), options.name)
+    kubectl.delete("trainingruns", name)
     print_result(options, f"TrainingRun {name} is cancelled and deleted", kind="TrainingRun", name=name)
     return 0
 
 
-def _wait_for_rollout(options: Options, cluster: KubectlClient, name: str, *wanted: str) -> int:
+def _wait_for_rollout(options: Options, kubectl: KubectlClient, name: str, *wanted: str) -> int:
     """With --wait the exit code of a rollout that has ended, else 0."""
     if not getattr(options, "wait", False):
         return 0
-    return wait_for_exit_code(options, f"rollout {name}", lambda: rollout_exit_code(cluster, name, *wanted))
+    return wait_for_exit_code(options, f"rollout {name}", lambda: rollout_exit_code(kubectl, name, *wanted))

@@ -52,11 +52,11 @@ _SECRET_KEYS_TEMPLATE = (
 ReadObjects = Callable[[], Sequence[Json]]
 
 
-def read_cluster(cluster: KubectlClient, namespace: str | None, model: str | None) -> Facts:
+def read_cluster(kubectl: KubectlClient, namespace: str | None, model: str | None) -> Facts:
     """The facts of a namespace, or of all; with `model`, of one Model, or of what belongs to it, in the namespace (that
     of the context when None). Raises ClusterError when there is no cluster, and NotThere."""
-    reader = _ClusterReader(cluster)
-    server = json.loads(cluster.run("get", "--raw", "/version"))
+    reader = _ClusterReader(kubectl)
+    server = json.loads(kubectl.run("get", "--raw", "/version"))
     place = namespace or (reader.context_namespace() if model else None)
     reader.read_all(_first_reads(reader, place))
     if place is None and "models" in reader.not_permitted:
@@ -128,8 +128,8 @@ def _bind_arguments(function: Callable[..., Sequence[Json]], *arguments: Any) ->
 
 
 class _ClusterReader:
-    def __init__(self, cluster: KubectlClient) -> None:
-        self._cluster = cluster
+    def __init__(self, kubectl: KubectlClient) -> None:
+        self._kubectl = kubectl
         self.objects: dict[str, Sequence[Json]] = {}
         self.not_permitted: dict[str, str] = {}
         self._failed: dict[str, str] = {}
@@ -154,25 +154,25 @@ class _ClusterReader:
 
     def context_namespace(self) -> str:
         """That of the context."""
-        given = self._cluster.run("config", "view", "--minify", "-o", "jsonpath={..namespace}").strip()
-        flags = [flag.partition("=")[2] for flag in self._cluster.flags if flag.startswith("--namespace=")]
+        given = self._kubectl.run("config", "view", "--minify", "-o", "jsonpath={..namespace}").strip()
+        flags = [flag.partition("=")[2] for flag in self._kubectl.flags if flag.startswith("--namespace=")]
         return next(iter([*flags, given]), "") or "default"
 
     def list_objects(self, arguments: Sequence[str]) -> Sequence[Json]:
-        found: list[Json] = json.loads(self._cluster.run("get", *arguments, "-o", "json"))["items"]
+        found: list[Json] = json.loads(self._kubectl.run("get", *arguments, "-o", "json"))["items"]
         return found
 
     def get_named(self, plural: str, namespace: str | None, some: Sequence[str]) -> Sequence[Json]:
         """Those of these objects that are there."""
         scope = ["-n", namespace] if namespace else []
-        text = self._cluster.run("get", plural, *scope, *some, "--ignore-not-found", "-o", "json")
+        text = self._kubectl.run("get", plural, *scope, *some, "--ignore-not-found", "-o", "json")
         reported = json.loads(text) if text.strip() else {"items": []}
         return list(reported["items"]) if "items" in reported else [reported]
 
     def get_secret_keys(self, namespace: str, plural: str, some: Sequence[str]) -> Sequence[Json]:
         """Secrets without their values: kubectl prints the names of keys only."""
         template = f"go-template={_SECRET_KEYS_TEMPLATE}"
-        text = self._cluster.run("get", plural, "-n", namespace, *some, "--ignore-not-found", "-o", template)
+        text = self._kubectl.run("get", plural, "-n", namespace, *some, "--ignore-not-found", "-o", template)
         lines = (line.split("\t") for line in text.splitlines() if line)
         return [
             {"kind": "Secret", "metadata": {"name": name, "namespace": namespace}, "keys": keys}
@@ -182,7 +182,7 @@ class _ClusterReader:
     def get_document(self, path: str) -> Sequence[Json]:
         """One of the API server's own documents; none where it has none there."""
         try:
-            return [json.loads(self._cluster.run("get", "--raw", path))]
+            return [json.loads(self._kubectl.run("get", "--raw", path))]
         except Forbidden:
             raise
         except ClusterError as error:
@@ -204,7 +204,7 @@ class _ClusterReader:
             'jsonpath={.spec.resourceAttributes.group}{"\\t"}{.spec.resourceAttributes.resource}{"\\t"}'
             '{.spec.resourceAttributes.verb}{"\\t"}{.status.allowed}{"\\n"}'
         )
-        reported = self._cluster.run("create", "-f", "-", "-o", template, stdin=text)
+        reported = self._kubectl.run("create", "-f", "-", "-o", template, stdin=text)
         members = ("group", "resource", "verb", "allowed")
         return [dict(zip(members, line.split("\t"), strict=True)) for line in reported.splitlines() if line.strip()]
 
@@ -213,7 +213,7 @@ class _ClusterReader:
         found = []
         for body in bodies:
             try:
-                text = self._cluster.run("create", "--dry-run=server", "-f", "-", "-o", "json", stdin=json.dumps(body))
+                text = self._kubectl.run("create", "--dry-run=server", "-f", "-", "-o", "json", stdin=json.dumps(body))
                 found.append({**json.loads(text), "given": body})
             except ClusterError as error:
                 said = str(error)

@@ -7,9 +7,9 @@ from types import SimpleNamespace
 from modelwright.cli.kubectl import KubectlClient
 
 
-def run(options: SimpleNamespace, cluster: KubectlClient) -> int:
+def run(options: SimpleNamespace, kubectl: KubectlClient) -> int:
     """Exit code: 1 when there is a fault, else 0."""
     from modelwright.cli.doctor import checks, cluster_reader, doctor_report, registry
 
-    facts = cluster_reader.read_cluster(cluster, options.namespace, options.model)
+    facts = cluster_reader.read_cluster(kubectl, options.namespace, options.model)
     return doctor_report.print_report(registry.run_checks(facts, checks.SECTIONS), options.output)

@@ -1,5 +1,5 @@
-"""Shell completion: kubectl runs `kubectl_complete-modelwright` with the words so far, the last one unfinished, and
-takes one candidate a line and at the end a directive of cobra's (4: no file names)."""
+"""Shell completion. kubectl runs `kubectl_complete-modelwright` with the arguments so far, the last one unfinished,
+and reads one candidate per line and then a directive of cobra (4: no file names)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _ARGUMENT_KINDS = {
     "set-version": ("models", "modelversions"),
     "run": ("", "trainingruns"),
 }
-"""Which objects the arguments of a verb name; of all others the first one names a Model."""
+"""The kinds of object that a verb's arguments name; for other verbs the first argument names a Model."""
 _OPTION_KINDS = {
     "--to": "modelversions",
     "--version": "modelversions",
@@ -32,7 +32,8 @@ _OPTION_KINDS = {
 
 
 def complete_words(words: Sequence[str], names: ListNames) -> tuple[list[str], int]:
-    """Candidates and directive for the last word. `names` gives the names of a kind of object, for flags of kubectl."""
+    """Return the candidates and the directive for the last argument. `names` lists the objects of a kind, given
+    kubectl's flags."""
     *before, last = words or [""]
     known = verb_options()
     at = next((index for index, word in enumerate(before) if word in known), None)
@@ -75,7 +76,7 @@ _FIRST_ARGUMENTS: Mapping[str, Callable[[], Iterable[str]]] = {
     "new": lambda: DRAFT_KINDS,
     "run": lambda: ("cancel",),
 }
-"""What the first argument of a verb is one of."""
+"""The choices for the first argument of a verb."""
 _VERBS_WITHOUT_OBJECTS = ("explain", "import", "list", "new", "version")
 _FILE_OPTIONS = ("--kubeconfig", "--file", "-f")
 
@@ -89,13 +90,13 @@ def _complete_names(names: ListNames, before: Sequence[str], kind: str, last: st
 
 
 def _count_arguments(words: Sequence[str], options: Mapping[str, bool]) -> int:
-    """How many of the words are arguments: neither options nor their values."""
+    """Count the arguments that are neither options nor option values."""
     values = {index + 1 for index, word in enumerate(words) if options.get(word)}
     return sum(not word.startswith("-") and index not in values for index, word in enumerate(words))
 
 
 def main() -> int:
-    """Print them; silence is better than an error in the middle of a line."""
+    """Print the candidates. Errors stay silent: a message would break the command line being edited."""
     found, directive = complete_words(sys.argv[1:], _list_names)
     print_text("\n".join([*found, f":{directive}"]))
     return 0

@@ -1,4 +1,4 @@
-"""What `kubectl modelwright new` prints: a manifest to edit, with what the API says of each field as comments."""
+"""Manifests for `kubectl modelwright new`, with the API's field descriptions as comments."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _KINDS: Final[Mapping[str, Any]] = {
     "retraining": RetrainingPolicy,
 }
 _OMITTED_FIELDS: Final = ("changedBy", "author", "authors")
-"""Fields that say who has written the object: the writer's own name, which isn't known here."""
+"""Fields that name the writer of the object, whose name is unknown here."""
 _VERSION_SUFFIX: Final = re.compile(r"-v?\d+$")
 _SENTENCE_END: Final = re.compile(r"(?<=[a-z\d)\"'`])\. (?=[A-Z])")
 
 
 def render_draft(what: str, name: str, model: str | None = None) -> str:
-    """The YAML of a `model`, `version`, `policy` or `retraining`. `model`: the name of its Model; by default that of
-    the object, without the number of a version."""
+    """Render the YAML of a `model`, `version`, `policy` or `retraining`. `model` defaults to the object's name
+    without a version suffix."""
     model = model or _VERSION_SUFFIX.sub("", name)
     kind = _KINDS[what]
     whole = build_schema(kind)
@@ -91,7 +91,7 @@ def _example_specs(name: str, model: str) -> dict[str, dict[str, Any]]:
 
 
 def _render_mapping(value: Json, node: Json, indent: str, *, with_others: bool = False) -> Iterator[str]:
-    """The members of a mapping with their descriptions; `with_others`: then a line for each field that isn't used."""
+    """Render a mapping with its descriptions. `with_others`: also list the unused fields as comments."""
     properties: Json = node.get("properties") or {}
     for key, member in value.items():
         below = properties.get(key) or {}
@@ -106,7 +106,7 @@ def _render_mapping(value: Json, node: Json, indent: str, *, with_others: bool =
 
 
 def _render_member(key: str, value: Any, node: Json, indent: str) -> Iterator[str]:
-    # What no schema describes, such as a pod, is short enough in one piece.
+    # A value without a schema, such as a pod, is short enough without comments.
     if isinstance(value, dict) and node.get("properties") and len(_dump_flow(value)) > 40:
         yield f"{indent}{key}:"
         yield from _render_mapping(value, node, f"{indent}  ")

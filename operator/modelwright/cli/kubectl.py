@@ -1,4 +1,4 @@
-"""How the plugin asks and writes: through the user's own kubectl, and so with their rights, context and proxies."""
+"""Access to the cluster through the user's own kubectl, and so with the user's rights, context and proxies."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from modelwright.cli.user_error import UserError
 Json = dict[str, Any]
 
 REQUIRED_KINDS = ("models", "modelversions", "modelrollouts")
-"""Kinds that nothing can be said without; roles that only approve or command have them too."""
+"""Kinds that every view needs; roles that only approve or command may list them too."""
 VIEW_KINDS = (*REQUIRED_KINDS, "retrainingpolicies", "trainingruns")
 KUBECTL_TIMEOUT = 60.0
 SIGN_IN_TIMEOUT = 600.0
-"""Seconds that kubectl has once a credential plugin has said something: a person may be about to sign in."""
+"""Seconds that kubectl has once a credential plugin has printed a prompt, because the user may be signing in."""
 _KUBECTL_PREFIXES = (
     "Error from server",
     "Error in configuration",
@@ -37,7 +37,7 @@ _KUBECTL_PREFIXES = (
     "You must be logged in",
     "error: ",
 )
-"""How what kubectl itself says begins; it is reported by the plugin, and ends the output."""
+"""Prefixes of kubectl's own error messages; from such a line on, all output belongs to kubectl."""
 _CLUSTER_UNREACHABLE = re.compile(
     r"The connection to the server |Unable to connect to the server|Error in configuration|"
     r"error: (context .* does not exist|current-context |stat .*: no such file|.*no configuration has been provided)"
@@ -50,17 +50,17 @@ _REASON_PREFIX = re.compile(r'^(error: |Error from server( \(\w+\))?: )?(error w
 
 
 class ClusterError(UserError):
-    """kubectl could not do it; the text is what it said."""
+    """A kubectl command failed; the text is its error message."""
 
 
 class Forbidden(ClusterError):
-    """The API server lets this user not do it. `needs`: which rights, in words, where the verb alone doesn't say it."""
+    """The API server denies the request. `needs` describes the missing rights where the verb's own do not."""
 
     needs = ""
 
 
 class ClusterUnreachable(ClusterError):
-    """No API server answers, or the kubeconfig names none."""
+    """No API server responds, or the kubeconfig names none."""
 
 
 class NoSuchResource(ClusterError):
@@ -69,15 +69,18 @@ class NoSuchResource(ClusterError):
 
 @dataclass(frozen=True)
 class KubectlClient:
-    """One namespace as its user sees it. `flags` are those of kubectl: context, kubeconfig, namespace. `prompts`:
-    whether a credential plugin may ask its user something."""
+    """One namespace with its user's rights.
+
+    `flags`: kubectl's flags for context, kubeconfig and namespace. `prompts`: whether a credential plugin may
+    prompt the user.
+    """
 
     flags: Sequence[str] = ()
     prompts: bool = True
 
     def list_objects(self, *more: str) -> list[Json]:
-        """All that `picture` is made of: our kinds, and the pods of models. What the user may not see is left out, but
-        for what is needed and `more`: then Forbidden is raised."""
+        """List the objects that a ModelView is built from: our kinds, and the pods of models. Kinds that the user
+        may not list are left out, except required ones and `more`, for which Forbidden is raised."""
         needed = (*REQUIRED_KINDS, *more)
         try:
             found = self._get_items(_join_resources(VIEW_KINDS))
@@ -88,11 +91,11 @@ class KubectlClient:
         return found + self._get_items_if_allowed("pods", "-l", f"{GROUP}/model")
 
     def list_names(self, kind: str) -> list[str]:
-        """Names of all objects of one of our kinds."""
+        """List the names of all objects of one of our kinds."""
         return self.run("get", f"{kind}.{GROUP}", "-o", "jsonpath={.items[*].metadata.name}").split()
 
     def read_stored_policy(self, name: str) -> Json | None:
-        """The policy in the ControllerRevision of this name; None when it is not there, or this user may not see it."""
+        """Read the policy stored in a ControllerRevision; None when it is missing or the user may not read it."""
         from modelwright.core import policy_objects
 
         try:
@@ -102,23 +105,23 @@ class KubectlClient:
         return policy_objects.read_policy_spec(found, name)
 
     def whoami(self) -> str:
-        """The user's name as the API server knows it, which is what admission compares with."""
+        """Return the user name as the API server knows it; admission compares with this name."""
         return self.run("auth", "whoami", "-o", "jsonpath={.status.userInfo.username}").strip()
 
     def patch(self, kind: str, name: str, change: Json) -> None:
-        """A JSON merge patch."""
+        """Apply a JSON merge patch."""
         self.run("patch", f"{kind}.{GROUP}", name, "--type=merge", "-p", json.dumps(change))
 
     def delete(self, kind: str, name: str) -> None:
-        """Deletes an object of one of our kinds, and waits until it is gone."""
+        """Delete an object of one of our kinds, and wait until it is gone."""
         self.run("delete", f"{kind}.{GROUP}", name)
 
     def create(self, body: Json) -> str:
-        """The name of what was made."""
+        """Create an object and return its name."""
         return self.run("create", "-f", "-", "-o", "jsonpath={.metadata.name}", stdin=json.dumps(body)).strip()
 
     def dry_run(self, body: Mapping[str, Any]) -> str | None:
-        """Why the API server would refuse an object; None when it would not."""
+        """Return why the API server would refuse an object; None when it would accept it."""
         try:
             if not body["metadata"].get("name"):
                 self.run("create", "--dry-run=server", "-f", "-", stdin=json.dumps(body))
@@ -141,11 +144,11 @@ class KubectlClient:
             return []
 
     def build_kustomization(self, folder: Path) -> str:
-        """The manifests of a kustomization; no server is asked. Raises ClusterError."""
+        """Build the manifests of a kustomization, without a server. Raises ClusterError."""
         return self.run("kustomize", str(folder))
 
     def run(self, *arguments: str, stdin: str | None = None) -> str:
-        """Standard output of a kubectl command. Raises ClusterError."""
+        """Return the standard output of a kubectl command. Raises ClusterError."""
         process, errors = self._start_process(arguments, subprocess.PIPE if stdin is not None else self._stdin)
         try:
             output = _wait_for_output(process, stdin, errors)
@@ -157,8 +160,8 @@ class KubectlClient:
         return output
 
     def stream_lines(self, *arguments: str) -> Generator[str]:
-        """Standard output of a kubectl command, line by line as they come; it is ended when the iterator is closed.
-        Raises ClusterError."""
+        """Yield the standard output of a kubectl command line by line. Closing the iterator ends the command. Raises
+        ClusterError."""
         process, errors = self._start_process(arguments, self._stdin)
         try:
             for line in process.stdout or ():
@@ -172,7 +175,7 @@ class KubectlClient:
 
     @contextmanager
     def forward_port(self, service: str) -> Iterator[int]:
-        """A port on this machine that leads to a pod of a Service, while the context is open. Raises ClusterError."""
+        """Forward a local port to a pod of a Service while the context is open. Raises ClusterError."""
         lines = self.stream_lines("port-forward", f"service/{service}", ":80", "--address=127.0.0.1")
         with closing(lines) as said:
             for line in said:
@@ -203,8 +206,8 @@ class KubectlClient:
 def _raise_on_failure(
     process: subprocess.Popen[str], errors: _ErrorReader, arguments: Sequence[str], output: str
 ) -> None:
-    """Raises ClusterError when kubectl has failed."""
-    # Children of kubectl may hold the pipe for longer than it.
+    """Raise ClusterError, or a subclass, when kubectl failed."""
+    # Children of kubectl may hold the pipe open after kubectl has ended.
     errors.join(1.0)
     if process.returncode:
         said = errors.kubectl_text.strip() or output.strip()
@@ -215,7 +218,7 @@ def _raise_on_failure(
 
 
 def _find_program() -> list[str]:
-    """The words of KUBECTL, such as `k3s kubectl`, else kubectl of the PATH."""
+    """Split KUBECTL, such as `k3s kubectl`; else find kubectl on the PATH."""
     given = os.environ.get("KUBECTL", "").strip()
     if given and shutil.which(given) is None:
         try:
@@ -229,7 +232,7 @@ def _find_program() -> list[str]:
 
 
 def _wait_for_output(process: subprocess.Popen[str], stdin: str | None, errors: _ErrorReader) -> str:
-    """Standard output, once the process has ended. Raises ClusterError when that takes too long."""
+    """Wait for the process and return its standard output. Raises ClusterError after the timeout."""
     try:
         return process.communicate(stdin, timeout=KUBECTL_TIMEOUT)[0]
     except subprocess.TimeoutExpired:
@@ -245,8 +248,8 @@ def _wait_for_output(process: subprocess.Popen[str], stdin: str | None, errors: 
 
 
 class _ErrorReader(threading.Thread):
-    """Reads standard error of kubectl. What others say there, such as a credential plugin that asks to sign in, is
-    shown as soon as it comes; what kubectl says is kept."""
+    """Reads kubectl's standard error. Prints output of other programs, such as the prompt of a credential plugin, at
+    once; keeps kubectl's own messages."""
 
     def __init__(self, source: int, *, shown: bool) -> None:
         super().__init__(daemon=True)
@@ -265,7 +268,7 @@ class _ErrorReader(threading.Thread):
 
     def _read_text(self, text: str) -> None:
         if self._shown_up_to and text.startswith(_KUBECTL_PREFIXES):
-            # The line of a prompt is ended by the key that its reader presses, which isn't seen here.
+            # The user's Enter key ends a prompt's line, and is not part of this stream.
             self._end_line()
         for part in text.replace("\r\n", "\n").splitlines(keepends=True):
             self._line += part
@@ -294,7 +297,7 @@ class _ErrorReader(threading.Thread):
         )
 
     def _may_be_from_kubectl(self, line: str) -> bool:
-        """Whether more of the line has to be seen first."""
+        """Return whether the rest of the line must arrive first."""
         if self._shown_up_to or line.endswith("\n"):
             return False
         begun = any(text.startswith(line) for text in (*_KUBECTL_PREFIXES, "Warning: "))

@@ -1,5 +1,5 @@
-"""Whether a kustomization is made of local files alone. kubectl clones repositories and asks addresses that one names,
-and there is no option against it; what is judged may come from a stranger's change."""
+"""Checks that a kustomization consists of local files only. kubectl clones repositories and fetches addresses that a
+kustomization names, without an option to forbid it; the checked manifests may come from an untrusted change."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ _TEXT_FIELDS = frozenset(
         "replicas",
     }
 )
-"""Members whose strings are texts and never addresses."""
+"""Fields whose strings are plain texts, never addresses."""
 
 
 class NotLocal(Exception):
-    """It, or one that it is made of, names something elsewhere; the message says where, and what."""
+    """The kustomization, or one it includes, names something remote; the message says where and what."""
 
 
 def is_kustomization(folder: Path) -> bool:
-    """Whether the folder has a kustomization."""
+    """Return whether the folder has a kustomization."""
     return any((folder / name).is_file() for name in FILE_NAMES)
 
 
 def require_local(folder: Path) -> None:
-    """Raises NotLocal unless all that `kubectl kustomize` would read is in local files. OSError as of reading those."""
+    """Raise NotLocal unless `kubectl kustomize` would read local files only. Raises OSError for unreadable files."""
     todo, seen = [folder.resolve()], set()
     while todo:
         here = todo.pop()
@@ -62,14 +62,14 @@ def require_local(folder: Path) -> None:
 
 
 def _referenced_folders(file: Path, content: dict[Any, Any]) -> Iterator[Path]:
-    """The folders that it is made of besides."""
+    """Yield the other folders that a kustomization includes."""
     for field in (*_FOLDER_FIELDS, *_PLUGIN_FIELDS):
         for entry in _list_strings(content.get(field)):
             if "\n" in entry and field in _PLUGIN_FIELDS:
                 _refuse_address(file, field, entry)
                 continue
             place = file.parent / entry
-            # kustomize takes github.com/... for a repository, whatever lies there.
+            # kustomize takes github.com/... for a repository, even when such a path exists.
             if not _LOCAL_PATH.fullmatch(entry) or "github.com" in entry.lower() or not place.exists():
                 raise NotLocal(f"{file}: {field}: {entry!a} is no local file or folder")
             if place.is_dir():
@@ -86,7 +86,7 @@ def _referenced_folders(file: Path, content: dict[Any, Any]) -> Iterator[Path]:
 
 
 def _list_strings(value: Any) -> Iterator[str]:
-    """All strings in it, but those that are texts."""
+    """Yield all strings of a value, except those of plain text fields."""
     todo = [value]
     while todo:
         each = todo.pop()

@@ -1,4 +1,4 @@
-"""Findings of `lint` in the forms that other programs read: GitHub's workflow commands, and SARIF 2.1.0."""
+"""Findings of `lint` for other programs: GitHub workflow commands, and SARIF 2.1.0."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _SARIF_SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/sche
 
 
 def github_commands(findings: Iterable[LintFinding]) -> Iterator[str]:
-    """A workflow command for each finding, which GitHub shows at its line:
+    """Yield a workflow command for each finding, which GitHub shows at its line:
     https://docs.github.com/actions/reference/workflow-commands-for-github-actions"""
     for finding in findings:
         place = [f"file={_escape_property(finding.file)}", *([f"line={finding.line}"] if finding.line else [])]
@@ -20,7 +20,7 @@ def github_commands(findings: Iterable[LintFinding]) -> Iterator[str]:
 
 
 def sarif_report(findings: Iterable[LintFinding]) -> dict[str, Any]:
-    """One run of SARIF with a result for each finding."""
+    """Build a SARIF log with one run, and a result for each finding."""
     return {
         "$schema": _SARIF_SCHEMA,
         "version": "2.1.0",
@@ -45,7 +45,7 @@ def _sarif_result(finding: LintFinding) -> dict[str, Any]:
 
 
 def _finding_message(finding: LintFinding) -> str:
-    """What it is about, and what is wrong, without the file."""
+    """Format subject and text of a finding, without the file."""
     return f"{finding.subject}: {finding.text}" if finding.subject else finding.text
 
 

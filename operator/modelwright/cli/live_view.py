@@ -1,5 +1,5 @@
-"""What `kubectl modelwright status --watch` shows on a terminal: shares of the requests as bars, steps, and the
-intervals of metrics against their limits."""
+"""The terminal display of `kubectl modelwright status --watch`: traffic shares as bars, steps, and metric intervals
+against their limits."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from modelwright.cli.status_tree import format_gate, format_verdict, last_verdic
 from modelwright.core.rollout.record import TERMINAL_STATES
 
 BAR_COLUMNS: Final = 40
-"""Columns of a bar and of an interval."""
+"""Width of a bar and of an interval, in columns."""
 _STYLES: Final = {
     **dict.fromkeys(("Pass", "Succeeded", "True"), "green"),
     **dict.fromkeys(("Fail", "Error", "RolledBack", "Aborted", "RollingBack", "Stalled"), "red"),
@@ -30,8 +30,8 @@ _STYLES: Final = {
 
 
 def render_view(view: ModelView, now: datetime) -> RenderableType:
-    """One Model as it stands. `view.rollout` should have its policy, also where that is stored apart: limits of values
-    are in it."""
+    """Render one Model. `view.current_rollout` needs its policy, also where that is stored separately: it holds the
+    limits of values."""
     parts: list[RenderableType] = [_model_header(view), _traffic_table(view)]
     record = view.current_rollout
     if record is not None:
@@ -46,7 +46,7 @@ def render_view(view: ModelView, now: datetime) -> RenderableType:
 
 
 def draw_interval(look: VerdictPoint, width: int = BAR_COLUMNS) -> str:
-    """The interval of a metric, its estimate and its limits on a scale of `width` columns: `├──●──┤   ┃`. Empty without
+    """Draw a metric's interval, estimate and limits on a scale of `width` columns: `├──●──┤   ┃`. Empty without
     numbers."""
     low, high = look.low, look.high
     known = [

@@ -1,4 +1,4 @@
-"""Manifests judged before they are applied: by the API's own types, by what a policy can decide, and by the server."""
+"""Checks manifests before they are applied: by the API's types, by what a policy can decide, and by the server."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ OFFLINE_NOTE = (
 
 @dataclass(frozen=True, slots=True)
 class LintFinding:
-    """What is to be said of one object. `level`: error when it would be refused, or could not be followed."""
+    """A finding about one object. Level `error`: the object would be refused, or could not be followed."""
 
     place: str
     text: str
     level: Level
     file: str = ""
     line: int = 0
-    """Counts from 1; 0 when it is not known."""
+    """Counts from 1; 0 when unknown."""
 
     @property
     def is_error(self) -> bool:
@@ -47,7 +47,7 @@ class LintFinding:
 
     @property
     def subject(self) -> str:
-        """What it is about, without the file: `Model iris`; empty for a whole file."""
+        """The object without the file: `Model iris`; empty for a whole file."""
         return self.place.removeprefix(self.file).removeprefix(": ")
 
     @property
@@ -58,8 +58,8 @@ class LintFinding:
 
 
 def lint_files(files: Iterable[tuple[str, str]], dry_run: Callable[[Json], str | None] | None) -> list[LintFinding]:
-    """Findings about the documents of files, given as (name, text). `dry_run` asks a server why it would refuse an
-    object; None: there is none. Objects of other kinds are passed over."""
+    """Check the documents of files, given as (name, text). `dry_run` returns why a server would refuse an object;
+    None: no server. Objects of other kinds are skipped."""
     found: list[LintFinding] = []
     objects: list[_PlacedObject] = []
     for name, text in files:
@@ -68,13 +68,13 @@ def lint_files(files: Iterable[tuple[str, str]], dry_run: Callable[[Json], str |
 
 
 def check_object(obj: Json) -> list[tuple[str, Level]]:
-    """What is to be said of one object of ours, without a server."""
+    """Check one object of ours, without a server."""
     return list(_check_document(obj, None))
 
 
 @dataclass(frozen=True, slots=True)
 class _PlacedObject:
-    """An object of ours, and where it stands."""
+    """One of our objects, with its place in the files."""
 
     file: str
     number: int
@@ -141,11 +141,11 @@ _REFERENCES = {
     "RetrainingPolicy": ((("spec", "modelRef", "name"), "Model"),),
     "TrainingRun": ((("spec", "policyRef", "name"), "RetrainingPolicy"),),
 }
-"""Fields that name another object of the same namespace, and its kind."""
+"""Fields that name another object in the same namespace, with its kind."""
 
 
 def _unknown_names(objects: list[_PlacedObject]) -> Iterator[LintFinding]:
-    """References to a name that no object given has, where one given has nearly that name."""
+    """Yield references to a missing name that closely resembles an existing one."""
     names: dict[tuple[str, str], set[str]] = {}
     for placed in objects:
         names.setdefault(placed.key, set()).add(placed.name)
@@ -156,7 +156,7 @@ def _unknown_names(objects: list[_PlacedObject]) -> Iterator[LintFinding]:
             if not isinstance(name, str) or name in known:
                 continue
             near = validation_text.closest_name(name, known)
-            # Versions differ by a number, and the cluster may have the other one.
+            # Names of versions differ by a number, and the cluster may have the other one.
             if near is not None and _DIGITS.sub("", near) != _DIGITS.sub("", name):
                 text = f"{_format_path(path)}: no {wanted} {name} is in these files; did you mean {near}?"
                 yield placed.build_finding(text, "warning", placed.document.line_of(path))
@@ -169,7 +169,7 @@ def _value_at(content: Any, path: yaml_source.FieldPath) -> Any:
 
 
 def _with_generated_name(document: Json) -> Json:
-    """As the API server would name it."""
+    """Return the document with a name in place of generateName."""
     metadata = document.get("metadata")
     if not isinstance(metadata, Mapping) or metadata.get("name") or not metadata.get("generateName"):
         return document

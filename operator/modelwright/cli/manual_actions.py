@@ -1,4 +1,5 @@
-"""What people write when they act: commands, approvals, rollbacks by hand, runs. The API server proves who they are."""
+"""Objects and patches for manual actions: commands, approvals, rollbacks and training runs. Admission verifies the
+user."""
 
 from __future__ import annotations
 
@@ -16,15 +17,15 @@ Json = dict[str, Any]
 
 
 ENDED_RUN_STATES: Final = frozenset({RunState.SUCCEEDED, RunState.SKIPPED, RunState.FAILED, RunState.CANCELLED})
-"""States in which a TrainingRun stays."""
+"""Final states of a TrainingRun."""
 
 
 class InvalidAction(UserError, ValueError):
-    """What is asked for can't be done now; the text says why, and what can."""
+    """The action is impossible now; the text says why, and what is possible."""
 
 
 def find_commanded_rollout(view: ModelView, command: str) -> ModelRollout:
-    """The record that a command is for. Raises CannotAct when it could not be carried out, and says what could."""
+    """Find the record that a command applies to. Raises InvalidAction when the command is impossible."""
     record = _find_holding_rollback(view) if command == "release" else view.current_rollout
     if record is None:
         what = "no rollback by hand holds it" if command == "release" else "it has no rollout on record"
@@ -40,15 +41,15 @@ def find_commanded_rollout(view: ModelView, command: str) -> ModelRollout:
 
 
 def build_command_patch(name: str, token: str, by: str, reason: str) -> Json:
-    """The merge patch of a ModelRollout."""
+    """Build the merge patch of a ModelRollout."""
     return {"spec": {"command": {"name": name, "token": token, "by": by, "reason": reason}}}
 
 
 def build_approval(
     record: ModelRollout, decide: str, by: str, reason: str, expires: datetime | None, seen_hash: str
 ) -> Json:
-    """An Approval of what has this content hash; `decide` is Approve or Reject. Raises CannotAct when the rollout has
-    ended, or what it rolls out is no longer what was looked at."""
+    """Build an Approval bound to a content hash; `decide` is Approve or Reject. Raises InvalidAction when the
+    rollout has ended or its content has changed since the review."""
     if record.status.state in TERMINAL_STATES:
         raise InvalidAction(f"{record.name} has ended ({record.status.state})")
     if record.status.content_hash != seen_hash:
@@ -72,8 +73,8 @@ def build_approval(
 
 
 def build_rollback(view: ModelView, version: str | None, by: str, reason: str) -> Json:
-    """A ModelRollout that goes back at once; without a version to what served before. Raises CannotAct for one that
-    has never served."""
+    """Build a ModelRollout that rolls back at once, by default to the previous version. Raises InvalidAction for a
+    version that has never served."""
     served = [entry.version for entry in view.model.status.history]
     serving = view.model.status.serving
     if version is None:
@@ -97,8 +98,8 @@ def build_rollback(view: ModelView, version: str | None, by: str, reason: str) -
 
 
 def build_version_patch(view: ModelView, version: str) -> Json:
-    """The merge patch of a Model that pins this version. Raises NotThere for a version that it doesn't have, and
-    CannotAct when spec.version doesn't pin one."""
+    """Build the merge patch that pins a Model to a version. Raises ObjectNotFound for an unknown version, and
+    InvalidAction when spec.version does not pin one."""
     wanted = view.model.spec.version
     if wanted.name is None:
         how = "follows its versions" if wanted.follow is not None else "holds a template"
@@ -110,7 +111,8 @@ def build_version_patch(view: ModelView, version: str) -> Json:
 
 
 def require_running_run(view: ModelView, run: str) -> str:
-    """The TrainingRun to delete. Raises NotThere, and CannotAct for one that has ended."""
+    """Return the name of a TrainingRun that can be cancelled. Raises ObjectNotFound, and InvalidAction when it has
+    ended."""
     for found in view.runs:
         if found.name == run:
             if found.status.state in ENDED_RUN_STATES:
@@ -120,7 +122,7 @@ def require_running_run(view: ModelView, run: str) -> str:
 
 
 def build_training_run(view: ModelView, policy: str | None, by: str, reason: str) -> Json:
-    """A TrainingRun that a person asks for. Raises CannotAct when it is not clear by which policy."""
+    """Build a manual TrainingRun. Raises InvalidAction when the policy is ambiguous or missing."""
     names = sorted(each.name for each in view.policies)
     if policy is None and len(names) != 1:
         which = (

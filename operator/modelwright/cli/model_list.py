@@ -1,5 +1,4 @@
-"""What `kubectl modelwright list` shows: every Model with its version, its share of the requests, and why it isn't
-ready."""
+"""The table of `kubectl modelwright list`: each Model with its version, traffic weight, and why it is not ready."""
 
 from __future__ import annotations
 
@@ -17,8 +16,11 @@ from modelwright.cli.status_tree import format_table
 
 @dataclass(frozen=True, slots=True)
 class ModelRow:
-    """One Model. `weight`: percent of the requests that go to `version`, or to `target` while that is on its way;
-    `why`: reason and message of what keeps it from being ready, empty when it is."""
+    """One Model.
+
+    `weight`: percentage of requests for `version`, or for `target` during a rollout. `why`: reason and message
+    that keep the Model from being ready; empty when it is ready.
+    """
 
     namespace: str
     name: str
@@ -30,20 +32,20 @@ class ModelRow:
     created: datetime | None
 
     def wire(self) -> dict[str, Any]:
-        """As data."""
+        """Return the row as JSON data."""
         wire = asdict(self)
         wire["created"] = self.created.strftime("%Y-%m-%dT%H:%M:%SZ") if self.created is not None else None
         return wire
 
 
 def build_rows(objects: Iterable[Mapping[str, Any]]) -> list[ModelRow]:
-    """A row for each Model, by namespace and name."""
+    """Build a row for each Model, sorted by namespace and name."""
     found = [_build_row(obj) for obj in objects]
     return sorted(found, key=lambda row: (row.namespace, row.name))
 
 
 def render_rows(found: Iterable[ModelRow], now: datetime, *, namespaces: bool) -> str:
-    """As a table; `namespaces`: with the namespace of each."""
+    """Render the rows as a table. `namespaces`: include the namespace column."""
     head = ("NAMESPACE", "NAME", "VERSION", "WEIGHT", "STATE", "AGE", "WHY")
     lines = [head, *(_row_cells(row, now) for row in found)]
     return format_table([line if namespaces else line[1:] for line in lines])

@@ -1,4 +1,4 @@
-"""A Model with all that belongs to it, made from the objects of its namespace."""
+"""A Model with its versions, rollouts, policies, runs and pods, built from the objects of its namespace."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class ObjectNotFound(UserError, LookupError):
-    """What was asked for does not exist; the text says what does."""
+    """The named object does not exist; the text lists existing ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class ServingPod:
 
 @dataclass(frozen=True, slots=True)
 class ModelView:
-    """One Model; everything else newest first."""
+    """One Model; everything else is sorted newest first."""
 
     model: Model
     versions: tuple[ModelVersion, ...]
@@ -54,17 +54,17 @@ class ModelView:
 
     @property
     def current_rollout(self) -> ModelRollout | None:
-        """The record that matters now: the one the Model names, else the newest."""
+        """The current record: the one that the Model's status names, else the newest."""
         told = self.model.status.rollout
         named = [r for r in self.rollouts if told is not None and r.name == told.name]
         return next(iter((*named, *self.rollouts)), None)
 
     def get_version(self, name: str) -> ModelVersion:
-        """Raises NotThere."""
+        """Raises ObjectNotFound."""
         return self._get_named(self.versions, name)
 
     def get_rollout(self, name: str) -> ModelRollout:
-        """Raises NotThere."""
+        """Raises ObjectNotFound."""
         return self._get_named(self.rollouts, name)
 
     def _get_named(self, among: Sequence[ResourceT], name: str) -> ResourceT:
@@ -76,8 +76,8 @@ class ModelView:
 
 
 def resolve_model_name(name: str, objects: Iterable[Json]) -> str:
-    """The Model that a name stands for: its own, or that of a ModelRollout, ModelVersion, TrainingRun,
-    RetrainingPolicy or pod of this name, in this order. Raises NotThere."""
+    """Resolve a name to its Model: a Model, ModelRollout, ModelVersion, RetrainingPolicy, TrainingRun or pod of this
+    name, in this order. Raises ObjectNotFound."""
     by_kind: dict[str, dict[str, Json]] = {}
     for obj in objects:
         by_kind.setdefault(obj["kind"], {})[obj["metadata"]["name"]] = obj
@@ -102,8 +102,8 @@ def resolve_model_name(name: str, objects: Iterable[Json]) -> str:
 
 
 def build_view(name: str, objects: Iterable[Json]) -> ModelView:
-    """The Model of this name and what belongs to it. Objects that this program can't read are left out. Raises
-    NotThere, and InvalidObject for a Model that can't be read."""
+    """Build the view of a Model, leaving out related objects that cannot be parsed. Raises ObjectNotFound, and
+    InvalidObject for an unreadable Model."""
     known = list(objects)
     raw = next((o for o in known if o["kind"] == "Model" and o["metadata"]["name"] == name), None)
     if raw is None:
@@ -128,8 +128,8 @@ def build_view(name: str, objects: Iterable[Json]) -> ModelView:
 
 
 def move_result(view: ModelView) -> str | None:
-    """How the move to what is wanted came out, in the words of `status --wait`: promoted, failed, or None while it
-    goes on."""
+    """Return how the rollout to the target version ended, for `status --wait`: promoted, failed, or None while it is
+    running."""
     model, status = view.model, view.model.status
     if (status.observed_generation or 0) < model.generation:
         return None
@@ -142,7 +142,7 @@ def move_result(view: ModelView) -> str | None:
         serving.since if serving is not None else None,
     )
     if isinstance(wanted, ModelVersion) and (status.target is None or status.target.version != wanted.name):
-        # A Model that follows has not seen its newest version yet.
+        # A Model that follows its versions has not observed the newest one yet.
         return None
     if is_true(status.conditions, "Ready"):
         return "promoted"
@@ -153,12 +153,12 @@ def move_result(view: ModelView) -> str | None:
 
 
 def format_age(since: datetime | None, now: datetime) -> str:
-    """How long ago, as kubectl says it: 45s, 12m, 3h, 9d; empty when it isn't known."""
+    """Format an age like kubectl: 45s, 12m, 3h, 9d; empty when unknown."""
     return "" if since is None else format_span(now - since)
 
 
 def format_span(length: timedelta) -> str:
-    """A length of time in its largest unit."""
+    """Format a length of time in its largest unit."""
     seconds = max(int(length.total_seconds()), 0)
     for unit, size, below in (("s", 1, 120), ("m", 60, 120 * 60), ("h", 3600, 48 * 3600)):
         if seconds < below:

@@ -1,4 +1,4 @@
-"""Shows Models and what was decided about them, and acts: `kubectl modelwright`, with the rights of its user."""
+"""Shows Models, their rollouts and decisions, and acts on them: `kubectl modelwright`, with the rights of its user."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Handler = Callable[[SimpleNamespace, "KubectlClient"], int]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb; its exit code. Raises SystemExit after help, and for arguments that can't be read."""
+    """Run one verb and return its exit code. Raises SystemExit after help, and for invalid arguments."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given == ["--version"]:
         given = ["version", "--client"]
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def verb_options() -> dict[str, dict[str, bool]]:
-    """Every verb with its options, and whether they take a value."""
+    """List the options of every verb, and whether they take a value."""
     return {
         name: {
             option: not parameter.is_flag
@@ -54,7 +54,7 @@ def verb_options() -> dict[str, dict[str, bool]]:
 
 
 def build_commands() -> dict[str, Any]:
-    """Every verb as a command that reads its arguments: `make_context(name, arguments)` refuses what it has not."""
+    """Build every verb as a parsed command: `make_context(name, arguments)` refuses unknown arguments."""
     group: Any = typer.main.get_command(_build_app(VERBS, lambda _: None))
     found: dict[str, Any] = group.commands
     return found
@@ -69,7 +69,7 @@ def _build_app(names: Iterable[str], end: Callable[[int], None]) -> typer.Typer:
 
 
 def _build_overview() -> typer.Typer:
-    """All verbs without their parameters, which is enough to list them and takes a tenth of the time."""
+    """Build all verbs without parameters: enough for the overview, in a tenth of the time."""
     app = _empty_app()
     for verb in VERBS.values():
         app.command(verb.name, help=verb.text, rich_help_panel=verb.group)(lambda: None)
@@ -84,13 +84,13 @@ def _empty_app() -> typer.Typer:
         rich_markup_mode="rich" if on_terminal() else None,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    # With a callback, a single verb is still a verb.
+    # With a callback, a single verb remains a subcommand.
     app.callback()(lambda: None)
     return app
 
 
 def _build_callback(verb: Verb, end: Callable[[int], None]) -> Callable[..., None]:
-    """The function that typer calls, with the parameters of the declaration and of kubectl."""
+    """Build the function that typer calls, with the parameters of the declaration and of kubectl."""
 
     def call(**values: Any) -> None:
         code = _run_verb(verb, SimpleNamespace(command=verb.name, **values))
@@ -104,7 +104,7 @@ def _build_callback(verb: Verb, end: Callable[[int], None]) -> Callable[..., Non
 
 
 def _run_verb(verb: Verb, options: SimpleNamespace) -> int:
-    """The exit code of the handler. Errors that its user can do something about are reported in a line."""
+    """Run the handler and return its exit code. Errors that the user can fix are reported in one line."""
     from modelwright.cli.kubectl import ClusterUnreachable, Forbidden, KubectlClient
 
     flags = [

@@ -1,4 +1,4 @@
-"""Draws the course of a rollout: as a picture by matplotlib, in the terminal by plotext, both of the extra `plot`."""
+"""Plots of a rollout: an image by matplotlib, or text by plotext; both are in the extra `plot`."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ if TYPE_CHECKING:
 
 _WEIGHTS_TITLE: Final = "share of the callers' requests for the candidate (%)"
 _PANEL_ROWS, _MIN_COLUMNS = 14, 60
-"""Of the terminal: rows of each panel, and the columns that one needs."""
+"""Rows of each panel in the terminal, and the fewest columns."""
 _NOTE_WIDTH: Final = 130
-"""In a line of the picture's footnote."""
+"""Characters in a line of the image's footnote."""
 
 
 class _OutcomeStyle(NamedTuple):
-    """How an outcome is drawn: apart by shape, and by colours that the colour-blind tell apart (Okabe and Ito's)."""
+    """How an outcome is drawn. Shapes and colours are distinguishable by the colour-blind (palette of Okabe and
+    Ito)."""
 
     colour: str
     marker: str
@@ -44,7 +45,7 @@ _DEFAULT_STYLE: Final = _OutcomeStyle(_GREY, "D", "-", "gray")
 
 
 class PlotLibraryMissing(UserError, RuntimeError):
-    """What draws is not there; the text says how it gets there."""
+    """The optional plotting library is missing; the text says how to install it."""
 
     def __init__(self, what: str) -> None:
         super().__init__(
@@ -54,7 +55,7 @@ class PlotLibraryMissing(UserError, RuntimeError):
 
 
 def save_image(series: RolloutSeries, path: Path) -> None:
-    """Write a picture, in the format that the file's name ends with. Raises NotInstalled."""
+    """Write an image in the format of the file's extension. Raises PlotLibraryMissing."""
     try:
         import matplotlib as mpl
         from matplotlib.figure import Figure
@@ -63,7 +64,7 @@ def save_image(series: RolloutSeries, path: Path) -> None:
     footnote = "\n".join(line for note in series.notes for line in textwrap.wrap(note, _NOTE_WIDTH))
     heights = [1.3, *(1.0 for _ in series.metrics)]
     inches = 1.3 + 1.8 * sum(heights) + 0.15 * footnote.count("\n")
-    # Text stays text in an SVG: it can be searched and read aloud.
+    # An SVG keeps text as text, which can be searched and read aloud.
     with mpl.rc_context({"svg.fonttype": "none", "font.size": 9}):
         figure = Figure(figsize=(9.0, inches), facecolor="white", layout="constrained")
         panels = figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
@@ -90,7 +91,7 @@ def save_image(series: RolloutSeries, path: Path) -> None:
 
 
 def draw_terminal(series: RolloutSeries, *, colours: bool, columns: int | None = None) -> str:
-    """The same as text. Raises NotInstalled."""
+    """Render the plot as text. Raises PlotLibraryMissing."""
     try:
         import plotext
     except ImportError as error:
@@ -99,7 +100,7 @@ def draw_terminal(series: RolloutSeries, *, colours: bool, columns: int | None =
     unit, size = _time_unit(series)
     last = _axis_end(series, size)
 
-    # As wide and as many rows as is said here, whatever the terminal: text can be scrolled, and piped.
+    # Ignore the terminal's size: text can be scrolled and piped.
     plotext.terminal.limit(False, False)
 
     def panel(title: str) -> Any:
@@ -199,7 +200,7 @@ def _legend_handles(series: RolloutSeries) -> list[Any]:
 
 
 def _style_panel(series: RolloutSeries, panel: Axes, size: float) -> None:
-    """What all panels share: a light ground, every second step shaded."""
+    """Style a panel: light background, every second step shaded."""
     panel.set_facecolor("white")
     panel.spines[["top", "right"]].set_visible(False)
     panel.grid(axis="y", color="#e0e0e0", linewidth=0.6)
@@ -230,7 +231,7 @@ def _format_limit(limit: LimitLine) -> str:
 
 
 def _weight_corners(series: RolloutSeries, size: float) -> tuple[list[float], list[int]]:
-    """The weights as the corners of a line, to the end."""
+    """Return the weights as the corners of a step line that ends at the right edge."""
     xs: list[float] = []
     ys: list[int] = []
     for at, weight in series.weights:
@@ -241,21 +242,21 @@ def _weight_corners(series: RolloutSeries, size: float) -> tuple[list[float], li
 
 
 def _time_unit(series: RolloutSeries) -> tuple[str, float]:
-    """The unit of time in which the rollout's length is a number that can be read, and its seconds."""
+    """Choose the unit of time for the axis; return its name and its length in seconds."""
     length = (series.ended - series.begun).total_seconds()
     units: Iterable[tuple[str, float, float]] = (("s", 1, 300), ("min", 60, 300), ("h", 3600, 96))
     return next(((unit, size) for unit, size, most in units if length <= most * size), ("days", 86400.0))
 
 
 def _round_ticks(last: float) -> list[float]:
-    """From 0 on, at most 9, at round numbers."""
+    """Return at most 9 round numbers from 0 on."""
     power = 10.0 ** math.floor(math.log10(last / 8))
     step = next(size * power for size in (1, 2, 5, 10) if last / (size * power) <= 8)
     return [round(number * step, 6) for number in range(int(last / step) + 1)]
 
 
 def _axis_end(series: RolloutSeries, size: float) -> float:
-    """The right end of the time axis."""
+    """Return the right end of the time axis."""
     return max((series.ended - series.begun).total_seconds(), 1.0) / size
 
 

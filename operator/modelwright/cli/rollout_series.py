@@ -1,4 +1,4 @@
-"""What can be drawn of a rollout: shares of the requests over time, and the intervals by which metrics were judged."""
+"""Series for the plot of a rollout: traffic weights over time, and the intervals of its metrics."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _VALUE_UNITS = {
 
 
 class LimitKind(StrEnum):
-    """What a limit is about."""
+    """The quantity that a limit bounds."""
 
     DIFFERENCE = "difference"
     SHARE = "share"
@@ -42,7 +42,7 @@ class LimitKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class LimitLine:
-    """What is still allowed; None: whether at most or at least this can't be told without the policy."""
+    """A limit. `at_most` is None when only the policy could say whether it is an upper or a lower limit."""
 
     value: float
     at_most: bool | None
@@ -50,8 +50,8 @@ class LimitLine:
 
 @dataclass(frozen=True, slots=True)
 class VerdictPoint:
-    """One verdict with its numbers, in the unit of its metric. `begun`, `ended`: the time of its step, in which the
-    limits held."""
+    """One verdict with its numbers, in the unit of its metric. `begun` and `ended` bound the step in which the
+    limits applied."""
 
     step: int
     at: datetime
@@ -68,13 +68,13 @@ class VerdictPoint:
 
     @property
     def marker_value(self) -> float:
-        """Where the outcome is marked: at the estimate, or without one at the upper end of the interval."""
+        """The value at which the outcome is drawn: the estimate, else the upper end of the interval."""
         return next(number for number in (self.estimate, self.high, 0.0) if number is not None)
 
 
 @dataclass(frozen=True, slots=True)
 class MetricSeries:
-    """A metric with its looks, the earliest first. `unit` is for people."""
+    """The verdicts of one metric, earliest first. `unit` is a label for the axis."""
 
     metric: str
     limit_kind: LimitKind
@@ -85,7 +85,7 @@ class MetricSeries:
 
 @dataclass(frozen=True, slots=True)
 class StepSpan:
-    """One step that was begun."""
+    """One step that has started."""
 
     number: int
     kind: str
@@ -97,7 +97,7 @@ class StepSpan:
 
 @dataclass(frozen=True, slots=True)
 class RolloutSeries:
-    """A rollout as series. `weights`: from when on the candidate was to have which percent of the callers' requests."""
+    """A rollout as series. `weights`: the candidate's percentage of requests from each time on."""
 
     rollout: str
     title: str
@@ -109,7 +109,7 @@ class RolloutSeries:
     notes: tuple[str, ...]
 
     def wire(self) -> dict[str, Any]:
-        """As data, in the spelling of the API."""
+        """Return the series as JSON data, with the API's spelling."""
         return {
             "rollout": self.rollout,
             "title": self.title,
@@ -142,7 +142,7 @@ class RolloutSeries:
 
 
 def build_series(record: ModelRollout, now: datetime) -> RolloutSeries:
-    """What is on record of a rollout, until it ended or now. Raises NotThere when that is nothing yet."""
+    """Build the series of a rollout until its end or `now`. Raises ObjectNotFound before the first step."""
     status = record.status
     if status.started_at is None or not status.steps:
         raise ObjectNotFound(
@@ -181,14 +181,13 @@ def _build_step(step: StepStatus, end: datetime) -> StepSpan:
 
 
 def _list_weights(record: ModelRollout, spans: Sequence[StepSpan]) -> Iterator[tuple[datetime, int]]:
-    """A step's weight from when it was seen in force. What is taken back has nothing at the end, and what has
-    succeeded everything."""
+    """Yield the weight of each step from its confirmation on; at the end 0 after a rollback, 100 after success."""
     status = record.status
     confirmed = {step.index + 1: step.confirmed_at for step in status.steps}
     if status.started_at is not None:
         yield status.started_at, 0
     for span in spans:
-        # A step whose traffic was never confirmed may not have come into force.
+        # The traffic of an unconfirmed step may never have changed.
         at = confirmed[span.number]
         if at is not None:
             yield at, span.weight
@@ -197,7 +196,7 @@ def _list_weights(record: ModelRollout, spans: Sequence[StepSpan]) -> Iterator[t
 
 
 def _read_metrics(record: ModelRollout) -> tuple[Mapping[str, Metric], bool]:
-    """The metrics of the policy as it was, by name, and whether that could be read."""
+    """Return the metrics of the recorded policy by name, and whether the policy was readable."""
     if record.status.policy is None:
         return {}, False
     try:
@@ -210,7 +209,7 @@ def _read_metrics(record: ModelRollout) -> tuple[Mapping[str, Metric], bool]:
 def _group_verdicts(
     verdicts: Sequence[VerdictStatus], spans: Mapping[int, StepSpan], metrics: Mapping[str, Metric]
 ) -> tuple[tuple[MetricSeries, ...], list[str]]:
-    """Looks by metric and what was judged, and the verdicts that have no numbers to draw, in words."""
+    """Group the verdicts by metric and quantity; return them with a note for each verdict without numbers."""
     found: dict[tuple[str, LimitKind], list[VerdictStatus]] = {}
     without = []
     for verdict in sorted(verdicts, key=lambda verdict: verdict.step):
@@ -233,7 +232,7 @@ def _group_verdicts(
 
 
 def _limit_kind(verdict: VerdictStatus) -> LimitKind:
-    """Only shares have an interval, and only differences count the serving revision's requests too."""
+    """Only shares have an interval, and only differences also count the serving revision's requests."""
     if verdict.low is None:
         return LimitKind.VALUE
     return LimitKind.SHARE if verdict.serving_samples is None else LimitKind.DIFFERENCE
@@ -253,7 +252,7 @@ def _build_point(verdict: VerdictStatus, what: LimitKind, span: StepSpan, metric
     scale = 1.0 if what is LimitKind.VALUE else 100.0
     limits = _limit_lines(verdict, what, metric, serving)
     if metric is not None and metric.builtin == "latency-percentile":
-        # These two are seconds; what was judged is a share of requests.
+        # Candidate and serving are in seconds here, while the verdict is about a share of requests.
         candidate = serving = None
     elif what is LimitKind.DIFFERENCE:
         candidate = candidate - serving if candidate is not None and serving is not None else None
@@ -277,7 +276,7 @@ def _build_point(verdict: VerdictStatus, what: LimitKind, span: StepSpan, metric
 def _limit_lines(
     verdict: VerdictStatus, what: LimitKind, metric: Metric | None, serving: float | None
 ) -> Iterator[LimitLine]:
-    """Of a share the one it was judged by; of a value all that the policy has."""
+    """Yield the recorded limit of a share, or all limits that the policy sets for a value."""
     if what is not LimitKind.VALUE:
         limit = _parse_number(verdict.limit)
         if limit is not None:

@@ -1,4 +1,4 @@
-"""What `kubectl modelwright status` and `history` show: one Model as a tree, its rollouts as a table."""
+"""Output of `kubectl modelwright status` and `history`: one Model as a tree, its rollouts as a table."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from modelwright.core.authors import RETRAINING_AUTHOR
 from modelwright.core.rollout.record import TERMINAL_STATES
 
 SHOWN_VERSIONS, SHOWN_RUNS = 6, 3
-"""How many of each are shown, the newest first; `history` has all rollouts."""
+"""How many versions and runs are shown, newest first; `history` lists all rollouts."""
 
 
 @dataclass(frozen=True)
 class TreeNode:
-    """A line with what is below it."""
+    """A line with its children."""
 
     text: str
     children: Sequence[TreeNode] = field(default=())
 
 
 def render_tree(view: ModelView, now: datetime) -> str:
-    """A Model, what serves, the rollout with its evidence, versions, retraining and pods."""
+    """Render a Model as a tree: traffic, rollout with evidence, versions, retraining and pods."""
     return "\n".join(tree_lines(_model_node(view, now)))
 
 
 def render_history(view: ModelView, now: datetime) -> str:
-    """Every rollout that there is a record of, the newest first."""
+    """Render every recorded rollout as a table, newest first."""
     if not view.rollouts:
         return f"Model {view.model.name} has no rollouts on record: without a RolloutPolicy it moves at once."
     head = ("ROLLOUT", "FROM", "TO", "STATE", "REASON", "BY", "BEGAN", "TOOK")
@@ -41,7 +41,7 @@ def render_history(view: ModelView, now: datetime) -> str:
 
 
 def format_table(rows: Sequence[Sequence[str]]) -> str:
-    """Rows in columns, as kubectl shows them."""
+    """Align rows in columns, like kubectl."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join(
         "   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
@@ -49,7 +49,7 @@ def format_table(rows: Sequence[Sequence[str]]) -> str:
 
 
 def format_verdict(verdict: VerdictStatus) -> str:
-    """One metric of one step: what it came to, and by which numbers."""
+    """Describe the verdict on one metric of one step, with its numbers."""
     parts = [f"{verdict.metric}: {verdict.outcome}"]
     if verdict.message:
         parts.append(verdict.message)
@@ -63,7 +63,7 @@ def format_verdict(verdict: VerdictStatus) -> str:
 
 
 def format_authors(entries: Iterable[AuthorsStatus], before: str = "") -> list[str]:
-    """Who has made or changed what a candidate is made of, one line for each object; what is unchanged is left out."""
+    """List the authors of the candidate's objects, one line each; unchanged objects are left out."""
     told = []
     for entry in entries:
         names = [*entry.by, *(["somebody unknown"] if entry.unknown and entry.by != (RETRAINING_AUTHOR,) else [])]
@@ -73,13 +73,12 @@ def format_authors(entries: Iterable[AuthorsStatus], before: str = "") -> list[s
 
 
 def format_gate(gate: GateStatus) -> str:
-    """One gate and what it came to."""
+    """Describe the outcome of one gate."""
     return f"gate {gate.name}: {gate.outcome}" + (f"; {gate.message}" if gate.message else "")
 
 
 def format_drift(told: DriftStatus, now: datetime) -> tuple[str, list[str]]:
-    """How far requests are from the reference of a version, the worst features with their numbers, and those that are
-    not watched."""
+    """Describe drift from a version's reference: a summary, then the worst features and the unwatched ones."""
     drifted = sum(one.drifted for one in told.worst)
     head = (
         f"requests have drifted from the reference of {told.version}"
@@ -103,7 +102,7 @@ def _format_drift_figure(one: DriftFigure) -> str:
 
 
 def last_verdicts(record: ModelRollout) -> list[VerdictStatus]:
-    """The verdicts of the last step that has any."""
+    """Return the verdicts of the latest step that has any."""
     steps = [verdict.step for verdict in record.status.verdicts]
     return [verdict for verdict in record.status.verdicts if verdict.step == max(steps)] if steps else []
 
@@ -212,7 +211,7 @@ def _version_nodes(view: ModelView) -> Iterator[TreeNode]:
 
 def _format_version(view: ModelView, version: ModelVersion, announced: bool) -> str:
     words = [version.name, versions.lifecycle_stage(version, view.model.status)]
-    # Of a metric that was measured on several datasets the first figure is the one for all of them.
+    # A metric measured on several datasets is shown by its first value, which is for all of them.
     figures = {metric.name: metric.value for metric in reversed(version.spec.metrics)}
     words += [f"{name} {value}" for name, value in [*reversed(figures.items())][:2]]
     lineage = version.spec.lineage
@@ -255,7 +254,7 @@ def _history_row(record: ModelRollout, now: datetime) -> tuple[str, ...]:
 
 
 def tree_lines(node: TreeNode) -> Iterator[str]:
-    """A tree as text, drawn with lines."""
+    """Render a tree as lines."""
     yield node.text
     for number, child in enumerate(node.children):
         last = number == len(node.children) - 1

@@ -1,4 +1,4 @@
-"""What happened to a Model, in order: from the records of its versions, rollouts and runs, and from Events."""
+"""The history of a Model in order, from the records of its versions, rollouts and runs, and from Events."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Json = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class TimelineEntry:
-    """Something that happened to an object. `at` is in UTC."""
+    """One event in an object's history. `at` is in UTC."""
 
     at: datetime
     kind: str
@@ -26,24 +26,24 @@ class TimelineEntry:
     text: str
 
     def wire(self) -> dict[str, str]:
-        """As data."""
+        """Return the entry as JSON data."""
         return {"at": f"{self.at:%Y-%m-%dT%H:%M:%SZ}", "kind": self.kind, "name": self.name, "text": self.text}
 
 
 def build_timeline(view: ModelView, events: Iterable[Json]) -> list[TimelineEntry]:
-    """All that is on record, the earliest first. `events`: objects of events.k8s.io/v1 of the namespace, of which
-    those about the Model and what belongs to it are taken."""
+    """List all entries, earliest first. `events`: events.k8s.io/v1 objects of the namespace, of which those about
+    the Model and its objects are used."""
     found = [*_version_entries(view), *_event_entries(view, events)]
     for record in view.rollouts:
         found += _rollout_entries(record)
     for run in view.runs:
         found += _run_entries(run)
-    # Of what happened in the same second the order of the records is kept.
+    # A stable sort keeps the records' order within one second.
     return sorted(found, key=lambda entry: entry.at)
 
 
 def render_timeline(entries: Iterable[TimelineEntry]) -> str:
-    """As a table, in UTC."""
+    """Render the entries as a table, with times in UTC."""
     head = ("TIME (UTC)", "OBJECT", "WHAT")
     return format_table([head, *(_entry_cells(entry) for entry in entries)])
 
@@ -120,7 +120,7 @@ def _event_entries(view: ModelView, events: Iterable[Json]) -> Iterator[Timeline
         regarding = event.get("regarding") or {}
         about = (str(regarding.get("kind")), str(regarding.get("name")))
         at = _event_time(event)
-        # Of a pod's life only what goes wrong.
+        # Of a pod's Events only warnings are shown.
         if about in ours and at is not None and (about[0] != "Pod" or event.get("type") == "Warning"):
             count = (event.get("series") or {}).get("count") or event.get("deprecatedCount") or 1
             times = f" ({count} times)" if count > 1 else ""
@@ -128,7 +128,7 @@ def _event_entries(view: ModelView, events: Iterable[Json]) -> Iterator[Timeline
 
 
 def _event_time(event: Json) -> datetime | None:
-    """When it happened last."""
+    """Return when the event last occurred."""
     last = (event.get("series") or {}).get("lastObservedTime") or event.get("deprecatedLastTimestamp")
     text = last or event.get("eventTime")
     if not text:

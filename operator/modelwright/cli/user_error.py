@@ -1,7 +1,7 @@
-"""What the plugin reports to its user in one line, without a traceback."""
+"""The error that the plugin reports in one line, without a traceback."""
 
 from __future__ import annotations
 
 
 class UserError(Exception):
-    """Something the user can change; the text says what is wrong, and what to do."""
+    """An error that the user can fix; the text says what is wrong, and what to do."""

@@ -1,4 +1,4 @@
-"""What pydantic finds wrong with a manifest, in words for the person who wrote it."""
+"""Explains pydantic's validation errors to the author of a manifest."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _TOO_SHORT = frozenset({"too_short", "string_too_short"})
 
 
 def explain_problems(kind: Any, error: InvalidObject) -> list[tuple[str, str]]:
-    """(path, what is wrong and what to write) of each problem; what only follows from another problem is left out."""
+    """Return (path, problem and remedy) of each problem, without those that follow from another problem."""
     cause = error.__cause__
     if not isinstance(cause, ValidationError):
         return list(error.problems)
@@ -38,13 +38,13 @@ def explain_problems(kind: Any, error: InvalidObject) -> list[tuple[str, str]]:
 
 
 def closest_name(name: str, known: Iterable[str]) -> str | None:
-    """The known name that `name` was probably meant to be."""
+    """Return the known name that `name` most likely stands for."""
     found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.7)
     return found[0] if found else None
 
 
 def _is_consequence(entry: Any, entries: list[Any], replaced: set[Location]) -> bool:
-    """Whether the problem is gone once another one is mended."""
+    """Return whether the problem disappears once another one is fixed."""
     location = entry["loc"]
     if entry["type"] == "missing":
         return location in replaced
@@ -89,7 +89,7 @@ def _kind_schema(kind: Any) -> Json:
 
 
 def _field_names(node: Json, path: Iterable[int | str]) -> Iterator[str]:
-    """Names of the fields that the schema has at a path; none when the path isn't in it."""
+    """Yield the names of the schema's fields at a path; none when the path does not exist."""
     for step in path:
         below = node.get("items") if isinstance(step, int) else (node.get("properties") or {}).get(step)
         below = below if below is not None else node.get("additionalProperties")

@@ -20,12 +20,12 @@ ROLLOUT_COMMANDS: Final[Mapping[str, str]] = {
     "retry": "try a revision again that was rolled back or aborted",
     "release": "end the hold of a rollback",
 }
-"""What the operator is asked to do with a rollout, by `spec.command` of its record."""
+"""Commands for the operator about a rollout, written to `spec.command` of its record."""
 IMAGE_SUFFIXES: Final = (".svg", ".png")
-"""How the name of a picture's file may end."""
+"""File extensions of a plot's image."""
 
 DRAFT_KINDS: Final = ("model", "version", "policy", "retraining")
-"""What `new` prints."""
+"""Kinds of manifest that `new` prints."""
 
 READING, WRITING, FILES = "Show", "Act", "Files and projects"
 """Groups of verbs in the help."""
@@ -34,7 +34,7 @@ _HANDLERS: Final = "modelwright.cli.commands"
 
 @dataclass(frozen=True)
 class Verb:
-    """A verb as it is declared. `needs`: which rights, in words, for who is refused."""
+    """The declaration of a verb. `needs` describes the required rights, for a user who is refused."""
 
     name: str
     text: str
@@ -44,7 +44,7 @@ class Verb:
     declaration: Callable[..., None]
 
     def parameters(self) -> Iterator[inspect.Parameter]:
-        """Its arguments and options, those of kubectl included."""
+        """Yield its arguments and options, including those of kubectl."""
         yield from inspect.signature(self.declaration).parameters.values()
         yield from _KUBECTL_OPTIONS
 
@@ -56,7 +56,7 @@ VERBS: Final[dict[str, Verb]] = {}
 def verb(
     handler: str, *, group: str = READING, needs: str = "the role modelwright-view", name: str = "", text: str = ""
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Registers a declaration. `handler` is `module:function`; a module without dots is one of `commands`."""
+    """Register a declaration. `handler` is `module:function`; a module without dots is in `commands`."""
     place = handler if "." in handler.partition(":")[0] else f"{_HANDLERS}.{handler}"
 
     def register(declaration: Callable[..., None]) -> Callable[..., None]:

@@ -1,4 +1,4 @@
-"""What `kubectl modelwright why` says: what was decided about a Model, by what evidence, and what can be done."""
+"""Output of `kubectl modelwright why`: the decision about a Model, its evidence, and the possible next actions."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _ENDING_PHRASES = {
 
 
 def render_why(view: ModelView, now: datetime, rollout: str | None = None) -> str:
-    """The decision about a Model's newest rollout, or a named one. Raises NotThere."""
+    """Explain the decision about a Model's current rollout, or about a named one. Raises ObjectNotFound."""
     record = view.get_rollout(rollout) if rollout is not None else view.current_rollout
     parts = [] if rollout is not None else [_describe_model(view, now)]
     parts += [_describe_rollout(record, now)] if record is not None else []
@@ -41,8 +41,7 @@ def render_why(view: ModelView, now: datetime, rollout: str | None = None) -> st
 
 
 def why_data(view: ModelView, now: datetime, rollout: str | None = None) -> dict[str, Any]:
-    """The same as data: the Model in words, the rollout's record without its policy, and what can be done. Raises
-    NotThere."""
+    """Return the explanation as JSON data, with the rollout's record without its policy. Raises ObjectNotFound."""
     record = view.get_rollout(rollout) if rollout is not None else view.current_rollout
     told: dict[str, Any] = {"model": view.model.name, "says": _describe_model(view, now), "rollout": None}
     told |= {"drift": view.model.status.drift.wire()} if view.model.status.drift is not None else {}

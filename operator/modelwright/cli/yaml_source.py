@@ -1,4 +1,4 @@
-"""YAML text as documents that know the line of each field."""
+"""YAML documents that know the line of each field."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ import yaml
 FieldPath = tuple[str | int, ...]
 
 _MAX_VALUES = 1_000_000
-"""Values of a document once each alias is written out, as JSON has it. The largest object that etcd keeps has fewer."""
+"""The most values of a document with its aliases expanded, as in JSON. The largest object that etcd stores has
+fewer."""
 _PATH_STEP = re.compile(r"\.?([A-Za-z_$][\w$-]*)|\[(\d+)\]|\[\"?([^\]\"]+)\"?\]")
 
 
 class InvalidYaml(ValueError):
-    """A text that can't be read as YAML. `line` counts from 1; 0 when it is not known."""
+    """A text is not valid YAML. `line` counts from 1; 0 when unknown."""
 
     def __init__(self, why: str, line: int) -> None:
         self.line = line
@@ -32,7 +33,7 @@ class YamlDocument:
     node: yaml.Node | None = None
 
     def line_of(self, path: FieldPath = ()) -> int:
-        """The line, from 1, of the field at `path`, or of the nearest field around it; 0 without a place."""
+        """Return the line, from 1, of the field at `path` or of the nearest enclosing field; 0 when unknown."""
         if self.node is None:
             return 0
         node, mark = self.node, self.node.start_mark
@@ -45,11 +46,11 @@ class YamlDocument:
         return mark.line + 1
 
     def repeated_fields(self) -> Iterator[tuple[FieldPath, int]]:
-        """Fields that stand twice in one mapping, with the line of the second."""
+        """Yield fields that occur twice in one mapping, with the line of the second."""
         yield from _find_repeated(self.node, (), set())
 
     def list_items(self) -> Iterator[YamlDocument]:
-        """The objects of a `List`, or the document itself."""
+        """Yield the objects of a `List`, or the document itself."""
         content = self.content
         if not isinstance(content, dict) or not str(content.get("kind", "")).endswith("List"):
             yield self
@@ -65,7 +66,7 @@ class YamlDocument:
 
 
 def read_documents(text: str) -> Iterator[YamlDocument]:
-    """The documents of a text, one after the other. Raises NotYaml at the first that can't be read."""
+    """Yield the documents of a text. Raises InvalidYaml at the first unreadable one."""
     loader = yaml.SafeLoader(text)
     try:
         while loader.check_node():
@@ -87,7 +88,7 @@ def read_documents(text: str) -> Iterator[YamlDocument]:
 
 
 def _expanded_size(node: yaml.Node) -> int:
-    """How many values a node has once each alias is written out. One that holds itself counts once there."""
+    """Count the values of a node with its aliases expanded. A node that contains itself counts once there."""
     counted: dict[int, int] = {}
     todo = [(node, False)]
     while todo:
@@ -108,7 +109,7 @@ def _child_nodes(node: yaml.Node) -> list[yaml.Node]:
 
 
 def parse_path(text: str) -> FieldPath:
-    """The steps of a path such as `spec.steps[0].weight`, as far as it can be read; what follows it is passed over."""
+    """Parse a path such as `spec.steps[0].weight`; anything after an unreadable part is ignored."""
     steps: list[str | int] = []
     at = 0
     while (found := _PATH_STEP.match(text, at)) is not None:
@@ -120,9 +121,9 @@ def parse_path(text: str) -> FieldPath:
 
 
 def _find_child(node: yaml.Node | None, step: str | int) -> tuple[yaml.Node, yaml.Node] | None:
-    """The nodes of a field's key and value; of an item of a list, its own twice."""
+    """Find the key and value nodes of a field, or an item's own node twice."""
     if isinstance(node, yaml.MappingNode):
-        # The last counts, as in what is read.
+        # The last of two equal keys wins, as in YAML's own reading.
         for key, value in reversed(node.value):
             if isinstance(key, yaml.ScalarNode) and key.value == str(step):
                 return key, value

@@ -1,2 +1,2 @@
-"""What each verb of `kubectl modelwright` does. A handler takes the options as they were read and the cluster, and
+"""Handlers of the verbs of `kubectl modelwright`. A handler takes the parsed options and the kubectl client, and
 returns the exit code."""

@@ -1,4 +1,4 @@
-"""Verbs that need no Model: what is installed in which version, and what a reason means."""
+"""Handlers of verbs that need no Model: installed versions and the meaning of reasons."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Json = dict[str, Any]
 
 
 def version(options: Options, kubectl: KubectlClient) -> int:
-    """Versions of this program, the operators, the CRDs and their images."""
+    """Print the versions of this program, the operators, the CRDs and their images."""
     versions: Json = {"client": VERSION}
     if options.client:
         _print_versions(options, versions)
@@ -45,7 +45,7 @@ def version(options: Options, kubectl: KubectlClient) -> int:
 
 
 def explain(options: Options, _: KubectlClient) -> int:
-    """What a reason of a condition, failure or event means; without a name all of them."""
+    """Print the meaning of one reason of a condition, failure or event, or of all reasons."""
     from modelwright.api.reasons import Reason
 
     known = {str(reason): reason.doc for reason in Reason}

@@ -1,4 +1,4 @@
-"""What handlers share: the Model that is named, data or text as the answer, exit codes."""
+"""Shared by all handlers: finding the named Model, printing a result as text or JSON, waiting, exit codes."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
     from modelwright.cli.model_view import ModelView
 
 Options = SimpleNamespace
-"""The arguments and options of one call, by the names of its declaration in `verbs`."""
+"""The arguments and options of one call, under the names of their declaration in `verbs`."""
 
 PROMOTED, FAILED, TIMED_OUT = 0, 1, 2
-"""Exit codes, as `status --wait` has them; FAILED is also that of everything that could not be done."""
+"""Exit codes of `status --wait`; FAILED also covers every other failure."""
 POLL_SECONDS: Final = 1.0
-"""Seconds between two measurements of what is waited for."""
+"""Seconds between two polls while waiting."""
 
 
 def find_model(name: str, kubectl: KubectlClient, *more: str) -> ModelView:
-    """The Model of this name; `more`: kinds that must be seen for what is asked."""
-    # Verbs that ask for no Model do without the types of the API.
+    """Read the Model that `name` stands for. `more`: further kinds that the user must be allowed to list."""
+    # Verbs without a Model do without the types of the API, whose import is slow.
     from modelwright.cli.model_view import build_view, resolve_model_name
 
     objects = kubectl.list_objects(*more)
@@ -34,18 +34,18 @@ def find_model(name: str, kubectl: KubectlClient, *more: str) -> ModelView:
 
 
 def utc_now() -> datetime:
-    """The time in UTC."""
+    """Return the current time in UTC."""
     return datetime.now(UTC)
 
 
 def print_result(options: Options, text: str, **data: Any) -> None:
-    """What was done, in words or as data."""
+    """Print the outcome as text, or `data` as JSON."""
     print_text(json.dumps(data, indent=2) if options.output == "json" else text)
 
 
 def wait_for_exit_code(options: Options, what: str, ended: Callable[[], int | None]) -> int:
-    """The exit code that `ended` has once it has one; TIMED_OUT, with a message about `what`, when `options.timeout`
-    seconds have passed."""
+    """Poll `ended` until it returns an exit code. After `options.timeout` seconds print an error about `what` and
+    return TIMED_OUT."""
     limit = time.monotonic() + options.timeout
     while (code := ended()) is None:
         if time.monotonic() > limit:
@@ -56,7 +56,8 @@ def wait_for_exit_code(options: Options, what: str, ended: Callable[[], int | No
 
 
 def rollout_exit_code(kubectl: KubectlClient, name: str, *wanted: str) -> int | None:
-    """Exit code for a ModelRollout: 0 when it ended in a state of `wanted`, FAILED in another; None: it goes on."""
+    """Return 0 when a ModelRollout ended in a state of `wanted`, FAILED for another final state, None while it is
+    running."""
     from modelwright.core.rollout.record import TERMINAL_STATES
 
     record = find_model(name, kubectl).get_rollout(name)

@@ -1,4 +1,4 @@
-"""Verbs about files: manifests that are checked, and objects of other projects that become manifests."""
+"""Handlers of verbs on files: checking manifests, drafting them, and importing objects of other projects."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from modelwright.cli.user_error import UserError
 
 
 class UnreadableFile(UserError):
-    """A file that is no YAML; the text says which, and why."""
+    """A file is not valid YAML; the text names the file and the problem."""
 
 
 def lint(options: Options, kubectl: KubectlClient) -> int:
@@ -63,7 +63,7 @@ def new(options: Options, _: KubectlClient) -> int:
 
 
 def import_(options: Options, kubectl: KubectlClient) -> int:
-    """Manifests on standard output, with what has to be done as comments before each."""
+    """Print imported manifests, each preceded by comments that list the remaining work."""
     provider = imports.load_providers()[options.source]
     asked = Asked(options.gateway, options.domain)
     try:
@@ -78,7 +78,7 @@ def import_(options: Options, kubectl: KubectlClient) -> int:
             print_text("---\n".join(_dump_yaml(obj) for obj in one.objects), end="---\n" if one.objects else "")
     if options.output == "json":
         items = [obj for one in found for obj in one.objects]
-        # YAML has times, which JSON hasn't.
+        # YAML has timestamps, which JSON lacks.
         print_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": items}, indent=2, default=str))
     if others:
         counts = ", ".join(f"{number} {kind}" for kind, number in sorted(others.items()))
@@ -92,7 +92,7 @@ def _render_comments(one: ImportedObject) -> str:
     lines = [f"{one.kind} {one.name}", *(f"- {note}" for note in one.notes)]
     for draft in one.drafts:
         lines += ["", *_dump_yaml(draft).splitlines(), "---"]
-    # A text of the object must not end the comment that it stands in.
+    # A line break in an object's text must not end the comment that contains it.
     return "\n".join(f"# {part}".rstrip() for line in lines for part in (line.splitlines() or [""]))
 
 
@@ -101,7 +101,7 @@ def _dump_yaml(obj: dict[str, Any]) -> str:
 
 
 def _collect_objects(provider: Provider, names: Sequence[str], kubectl: KubectlClient) -> list[Any]:
-    """Objects of files and of the cluster: those that are named, else all of the provider."""
+    """Collect the named objects from files and the cluster; without names, list all objects of the provider."""
     wanted = [name for name in names if not _names_file(name)]
     found = [
         document
@@ -122,7 +122,7 @@ def _collect_objects(provider: Provider, names: Sequence[str], kubectl: KubectlC
 
 
 def _list_resources(resources: Sequence[str], kubectl: KubectlClient) -> list[Any]:
-    """All objects of these resources, of which a cluster needs to have one."""
+    """List all objects of these resources. Raises NoSuchResource when the cluster has none of the resources."""
     found, missing = [], []
     for resource in resources:
         try:
@@ -147,7 +147,7 @@ def _read_objects(path: Path) -> list[Any]:
 
 
 def _read_manifests(path: Path, kubectl: KubectlClient) -> list[tuple[str, str]]:
-    """(name, text) of the files at a path; of a folder with a kustomization what kubectl makes of it."""
+    """Read the files at a path as (name, text); a folder with a kustomization is built by kubectl."""
     if kustomization.is_kustomization(path):
         try:
             kustomization.require_local(path)

@@ -1,4 +1,4 @@
-"""Verbs about the pods of a Model: what they log, and what they answer."""
+"""Handlers of verbs on the pods of a Model: their logs, and inference requests."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from modelwright.cli.user_error import UserError
 from modelwright.core.request_paths import request_path
 
 RESPONSE_TIMEOUT: Final = 60.0
-"""Seconds that a model has for an answer."""
+"""Seconds that a model has to respond."""
 MAX_LOG_PODS: Final = 100
-"""From how many pods kubectl reads logs; it refuses more than 5 unless this is said."""
+"""The most pods whose logs kubectl follows at once; its own default is 5."""
 _LOG_LINE: Final = re.compile(r"\[pod/([^/]+)/[^\]]+\] (.*)")
 
 
 def logs(options: Options, kubectl: KubectlClient) -> int:
-    """Logs of the model containers."""
+    """Print the logs of the model containers."""
     view = find_model(options.model, kubectl)
     version = options.version or (options.model if any(v.name == options.model for v in view.versions) else None)
     if not any(version in (None, pod.version) for pod in view.pods):
@@ -64,7 +64,7 @@ def _parse_log_line(line: str) -> dict[str, str]:
 
 
 def predict(options: Options, kubectl: KubectlClient) -> int:
-    """Send one request to a version of a Model, and print the answer."""
+    """Send one request to a version of a Model, and print the response."""
     if options.file and options.sample:
         raise UserError("--file and --sample are two requests: give one of them")
     view = find_model(options.model, kubectl)
@@ -91,7 +91,7 @@ def predict(options: Options, kubectl: KubectlClient) -> int:
 
 
 def _target_revision(options: Options, view: ModelView) -> tuple[str, str]:
-    """Name of the version that is asked, and its revision."""
+    """Return the version to send the request to, and its revision."""
     status = view.model.status
     named = options.version or (options.model if any(v.name == options.model for v in view.versions) else None)
     if named is None:
@@ -125,7 +125,7 @@ def _read_request(options: Options, view: ModelView, version: str) -> dict[str, 
 
 
 def _runtime_protocol(view: ModelView, kubectl: KubectlClient) -> str:
-    """That of the Model's runtime; V2, which is the default, where this user may not see the runtime."""
+    """Read the protocol of the Model's runtime; V2, the default, when the user may not read the runtime."""
     runtime = view.model.status.runtime
     if runtime is None:
         return "V2"

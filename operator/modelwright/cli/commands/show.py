@@ -1,4 +1,4 @@
-"""Verbs that show: a Model's state, its rollouts, what was decided, and facts of its versions."""
+"""Handlers of verbs that read: a Model's state, its rollouts, decisions, and facts of its versions."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 def status(options: Options, kubectl: KubectlClient) -> int:
-    """A Model as it stands; with --watch until it is interrupted, with --wait until its move has ended."""
+    """Print the state of a Model. With --watch until interrupted, with --wait until its rollout has ended."""
     if options.watch and options.output == "text" and sys.stdout.isatty():
         return _watch_live(options, kubectl)
     limit = time.monotonic() + options.timeout
@@ -68,7 +68,7 @@ def _watch_live(options: Options, kubectl: KubectlClient) -> int:
         return view, render_view(view, utc_now())
 
     limit = time.monotonic() + options.timeout
-    # The first request comes before the view: a credential plugin may ask its user to sign in.
+    # The first request precedes the live display, because a credential plugin may prompt the user.
     view, what = drawn()
     with Live(what, auto_refresh=False, redirect_stdout=False, redirect_stderr=False) as screen:
         screen.refresh()
@@ -99,7 +99,7 @@ def _format_json(view: ModelView) -> str:
 
 
 def list_(options: Options, kubectl: KubectlClient) -> int:
-    """Every Model of the namespace, or of all."""
+    """Print every Model of the namespace, or of all namespaces."""
     everywhere = ("-A",) if options.all_namespaces else ()
     found = model_list.build_rows(json.loads(kubectl.run("get", f"models.{GROUP}", *everywhere, "-o", "json"))["items"])
     if options.output == "json":
@@ -122,7 +122,7 @@ def history(options: Options, kubectl: KubectlClient) -> int:
 
 
 def timeline(options: Options, kubectl: KubectlClient) -> int:
-    """What happened to a Model, from records and Events."""
+    """Print the history of a Model from its records and Events."""
     view = find_model(options.model, kubectl)
     try:
         events = json.loads(kubectl.run("get", "events.events.k8s.io", "-o", "json"))["items"]
@@ -148,12 +148,12 @@ def why(options: Options, kubectl: KubectlClient) -> int:
 
 
 def _named_rollout(options: Options, view: ModelView) -> str | None:
-    """The rollout that is named, by an option or instead of the Model; None: the one that matters now."""
+    """Return the rollout named by the option or in place of the Model; None for the current one."""
     return options.rollout or next((r.name for r in view.rollouts if r.name == options.model), None)
 
 
 def _with_policy(record: ModelRollout, kubectl: KubectlClient) -> ModelRollout:
-    """The record with its policy, also where that is stored apart."""
+    """Return the record with its policy, read from the ControllerRevision where the status holds only a reference."""
     policy = record.status.policy
     spec = kubectl.read_stored_policy(policy.stored_in or "") if policy is not None and policy.is_lost else None
     if policy is None or spec is None:
@@ -182,7 +182,7 @@ def plot(options: Options, kubectl: KubectlClient) -> int:
 
 
 def _chosen_version(options: Options, view: ModelView) -> str:
-    """The version that is meant: the one that is named, that of a named pod, else the one that serves."""
+    """Choose the version: the named one, else that of a named pod, else the serving one."""
     if options.version:
         return str(options.version)
     if any(version.name == options.model for version in view.versions):

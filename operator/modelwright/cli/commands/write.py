@@ -1,4 +1,4 @@
-"""Verbs that write: commands, approvals, rollbacks and training runs, in the name of their user."""
+"""Handlers of verbs that write, as their user: commands, approvals, rollbacks and training runs."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ from modelwright.cli.model_view import move_result
 from modelwright.cli.printing import escape_unprintable, print_text
 
 COMMAND_TIMEOUT: Final = 15.0
-"""Seconds that a command is waited for, to say what became of it."""
+"""Seconds to wait for the operator's response to a command."""
 _WANTED_STATES: Final = {
     **dict.fromkeys(("approve", "promote", "resume"), (RolloutState.SUCCEEDED,)),
     **dict.fromkeys(("abort", "reject"), (RolloutState.ABORTED, RolloutState.ROLLED_BACK)),
 }
-"""States in which a rollout ends as it was asked to, by verb."""
+"""Final states that count as success, by verb."""
 
 
 def command(options: Options, kubectl: KubectlClient) -> int:
-    """Write the command, and wait until the operator has said what became of it."""
+    """Write the command, and wait until the operator has accepted or refused it."""
     record = manual_actions.find_commanded_rollout(find_model(options.model, kubectl), options.command)
     token = secrets.token_hex(8)
     change = manual_actions.build_command_patch(options.command, token, kubectl.whoami(), options.reason)
@@ -165,7 +165,7 @@ def _move_exit_code(kubectl: KubectlClient, model: str) -> int | None:
 
 
 def run(options: Options, kubectl: KubectlClient) -> int:
-    """Delete a TrainingRun that has not ended."""
+    """Cancel a running TrainingRun by deleting it."""
     name = manual_actions.require_running_run(find_model(options.name, kubectl, "trainingruns"), options.name)
     kubectl.delete("trainingruns", name)
     print_result(options, f"TrainingRun {name} is cancelled and deleted", kind="TrainingRun", name=name)
@@ -173,7 +173,7 @@ def run(options: Options, kubectl: KubectlClient) -> int:
 
 
 def _wait_for_rollout(options: Options, kubectl: KubectlClient, name: str, *wanted: str) -> int:
-    """With --wait the exit code of a rollout that has ended, else 0."""
+    """With --wait, wait for the rollout to end and return its exit code; else return 0."""
     if not getattr(options, "wait", False):
         return 0
     return wait_for_exit_code(options, f"rollout {name}", lambda: rollout_exit_code(kubectl, name, *wanted))

@@ -30,7 +30,7 @@ def test_a_rollout_is_looked_at_steered_and_taken_back_by_the_plugin(story: Stor
     story.until(2, "Progressing", step=0)
     eventually(lambda: "10 % of the requests" in plugin(story, "status", "told"), "it has its share")
     assert "is Progressing, step 1/2, weight 10 %" in plugin(story, "why", "told-2")
-    assert "still on its way" in plugin(story, "status", "told", "--wait", "--timeout", "2s", code=2)
+    assert "still in progress" in plugin(story, "status", "told", "--wait", "--timeout", "2s", code=2)
 
     assert "pause of told-2" in plugin(story, "pause", "told", "--reason", "a complaint")
     assert "paused" in plugin(story, "status", "told")
@@ -39,7 +39,7 @@ def test_a_rollout_is_looked_at_steered_and_taken_back_by_the_plugin(story: Stor
     assert "Model told  Ready=True" in plugin(story, "status", "told", "--wait", "--timeout", "3m")
     told = plugin(story, "why", "told")
     assert "was promoted" in told
-    assert "admin commanded promote" in told
+    assert "admin ran promote" in told
     plugin(story, "plot", "told-2", "-o", str(tmp_path / "told.svg"))
     assert "told-2: told told-1 → told-2 (Succeeded" in (tmp_path / "told.svg").read_text()
 
@@ -70,7 +70,7 @@ def test_facts_of_versions_and_a_dry_run_of_manifests(story: Story, tmp_path: Pa
     policy = {"apiVersion": "modelwright.dev/v1alpha1", "kind": "RolloutPolicy", "metadata": {"name": "p"}}
     file = tmp_path / "policy.yaml"
     file.write_text(yaml.safe_dump({**policy, "spec": {"strategy": FOREVER, "deadline": "2h"}}))
-    assert "nothing stands against it" in plugin(story, "lint", str(file))
+    assert "no findings" in plugin(story, "lint", str(file))
     file.write_text(yaml.safe_dump({**policy, "spec": {"strategy": {"preset": "Canary", "recreate": {}}}}))
     assert "spec.strategy" in plugin(story, "lint", str(file), code=1)
     assert "there is no Model nobody here" in plugin(story, "why", "nobody", code=1)

@@ -100,11 +100,11 @@ def test_a_new_users_hour(person: Person) -> None:
     assert "leads and is ready" in installed
     served = person.does("3")
     print(f"from helm install to the first answer: {seconds_since_install(person):.0f} s")
-    assert "nothing stands against it" in served
+    assert "no findings" in served
     assert '"model_version":"iris-v1"' in served
     refused = person.does("4")
     assert "+ echo 1\n1\n" in refused
-    assert "taken back" in refused
+    assert "was rolled back" in refused
     assert "samples[0]: outputs[0].data[0] is 1, not 0" in refused
     promoted = person.does("5")
     assert "100 % of the requests: version iris-v3" in promoted

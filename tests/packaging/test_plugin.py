@@ -95,7 +95,7 @@ def test_it_runs_with_nothing_but_a_python(machine: Machine) -> None:
     assert "Usage: kubectl modelwright" in told.stdout
     (machine.store / "model.yaml").write_text(MODEL)
     judged = machine.run("kubectl-modelwright", "lint", "--offline", "model.yaml")
-    assert "nothing stands against it" in judged.stdout, judged.stderr
+    assert "no findings" in judged.stdout, judged.stderr
     assert "kubectl is not on the PATH" in machine.run("kubectl-modelwright", "status", "digits").stderr
 
 

@@ -182,7 +182,7 @@ class KubectlClient:
                 if found := _FORWARDED_PORT.match(line):
                     yield int(found[1])
                     return
-        raise ClusterError(f"kubectl forwards no port to Service {service}")
+        raise ClusterError(f"kubectl forwarded no port to Service {service}")
 
     @property
     def _stdin(self) -> int | None:
@@ -224,10 +224,10 @@ def _find_program() -> list[str]:
         try:
             return shlex.split(given)
         except ValueError as error:
-            raise ClusterError(f"KUBECTL can't be split into words: {error}") from error
+            raise ClusterError(f"KUBECTL can't be split into arguments: {error}") from error
     program = given or shutil.which("kubectl")
     if not program:
-        raise ClusterError("kubectl is not on the PATH: this plugin asks the cluster through it")
+        raise ClusterError("kubectl is not on the PATH: this plugin reaches the cluster through it")
     return [program]
 
 

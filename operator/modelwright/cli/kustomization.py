@@ -55,7 +55,7 @@ def require_local(folder: Path) -> None:
             try:
                 contents = [each.content for each in yaml_source.read_documents(file.read_text())]
             except ValueError:
-                raise NotLocal(f"{file} is no YAML") from None
+                raise NotLocal(f"{file} is not YAML") from None
             for content in contents:
                 if isinstance(content, dict):
                     todo += _referenced_folders(file, content)

@@ -83,7 +83,7 @@ def _model_header(view: ModelView) -> Text:
     if model.spec.suspend:
         return text.append("  suspended", "yellow")
     if condition is None:
-        return text.append("  not seen yet", "yellow")
+        return text.append("  not observed yet", "yellow")
     good = condition.type == "Ready" and condition.status == "True"
     bad = condition.type == "Stalled"
     colour = "green" if good else "red" if bad else "yellow"
@@ -100,7 +100,7 @@ def _traffic_table(view: ModelView) -> RenderableType:
         pods = [pod for pod in view.pods if pod.version == share.version]
         ready = f"{sum(pod.ready for pod in pods)} of {len(pods)} pods ready" if pods else ""
         role = "serving" if serving is not None and serving.revision == share.revision else "candidate"
-        observed = f"(seen {share.observed_weight} %)" if share.observed_weight is not None else ""
+        observed = f"(observed {share.observed_weight} %)" if share.observed_weight is not None else ""
         colour = "green" if role == "serving" else "cyan"
         bar = ProgressBar(
             total=100, completed=share.weight, width=BAR_COLUMNS, complete_style=colour, finished_style=colour

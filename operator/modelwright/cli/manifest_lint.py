@@ -24,7 +24,7 @@ Level = Literal["error", "warning", "note"]
 
 _KINDS_BY_NAME = {kind.__name__: kind for kind in KINDS}
 OFFLINE_NOTE = (
-    "not checked without a server: names that other objects must have (versions, runtimes, policies, Gateways, "
+    "not checked without a server: names of other objects (versions, runtimes, policies, Gateways, "
     "Secrets), what the gateway can do, pod templates, what you may write"
 )
 
@@ -111,7 +111,7 @@ def _lint_file(
     try:
         documents = list(yaml_source.read_documents(text))
     except yaml_source.InvalidYaml as error:
-        yield LintFinding(name, f"is no YAML: {error}", "error", name, error.line)
+        yield LintFinding(name, f"is not YAML: {error}", "error", name, error.line)
         return
     for number, whole in enumerate(documents, start=1):
         for document in whole.list_items():
@@ -122,7 +122,7 @@ def _lint_file(
             objects.append(placed)
             for path, line in document.repeated_fields():
                 yield placed.build_finding(
-                    f"{_format_path(path)}: is there twice, and only the last one counts", "error", line
+                    f"{_format_path(path)}: occurs twice, and only the last one counts", "error", line
                 )
             yield from (placed.build_finding(said, level) for said, level in _check_document(content, dry_run))
 
@@ -229,4 +229,4 @@ def _suggest_kind(document: Json) -> str:
 def _undeclared_code(runtime: AnyRuntime) -> Iterator[str]:
     for index, entry in enumerate(runtime.spec.formats):
         if entry.code is None:
-            yield f"spec.formats[{index}].code: does not say whether {entry.name} is code, so it counts as code"
+            yield f"spec.formats[{index}].code: does not say whether {entry.name} is code, so it is treated as code"

@@ -28,13 +28,15 @@ def find_commanded_rollout(view: ModelView, command: str) -> ModelRollout:
     """Find the record that a command applies to. Raises InvalidAction when the command is impossible."""
     record = _find_holding_rollback(view) if command == "release" else view.current_rollout
     if record is None:
-        what = "no rollback by hand holds it" if command == "release" else "it has no rollout on record"
+        what = "no manual rollback pins it" if command == "release" else "it has no rollout on record"
         raise InvalidAction(f"{command} of Model {view.model.name}: {what}")
     state, ended = record.status.state, record.status.state in TERMINAL_STATES
     if command == "retry" and state not in REVERTED_STATES:
-        raise InvalidAction(f"retry of {record.name}: it is {state}; what is tried again was rolled back or aborted")
+        raise InvalidAction(
+            f"retry of {record.name}: it is {state}; only a rollout that was rolled back or aborted can be retried"
+        )
     if command == "release" and not ended:
-        raise InvalidAction(f"release of {record.name}: the rollback is still on its way; abort ends it")
+        raise InvalidAction(f"release of {record.name}: the rollback is still in progress; abort ends it")
     if command in ("pause", "resume", "promote", "abort") and ended:
         raise InvalidAction(f"{command} of {record.name}: it has ended ({state})")
     return record
@@ -54,8 +56,8 @@ def build_approval(
         raise InvalidAction(f"{record.name} has ended ({record.status.state})")
     if record.status.content_hash != seen_hash:
         raise InvalidAction(
-            f"{record.name} is no longer what was looked at: its content hash is {record.status.content_hash}, not "
-            f"{seen_hash}; look again"
+            f"{record.name} has changed since it was reviewed: its content hash is {record.status.content_hash}, not "
+            f"{seen_hash}; review it again"
         )
     owner = {"apiVersion": API_VERSION, "kind": "ModelRollout", "name": record.name, "uid": record.uid}
     spec = {
@@ -80,13 +82,13 @@ def build_rollback(view: ModelView, version: str | None, by: str, reason: str) -
     if version is None:
         version = next((name for name in served if serving is None or name != serving.version), None)
         if version is None:
-            raise InvalidAction(f"Model {view.model.name} has served nothing else that it could go back to")
+            raise InvalidAction(f"Model {view.model.name} has no earlier version to roll back to")
     elif serving is not None and serving.version == version:
         raise InvalidAction(f"Model {view.model.name} serves version {version} already")
     elif version not in served:
         raise InvalidAction(
-            f"version {version} has not served before; Model {view.model.name} can go back to "
-            f"{', '.join(dict.fromkeys(served)) or 'nothing'}. Let spec.version name it for a rollout with its gates"
+            f"version {version} has not served before; Model {view.model.name} can roll back to "
+            f"{', '.join(dict.fromkeys(served)) or 'nothing'}. Set spec.version to it for a rollout with gates"
         )
     spec = {
         "modelRef": {"name": view.model.name},
@@ -104,7 +106,7 @@ def build_version_patch(view: ModelView, version: str) -> Json:
     if wanted.name is None:
         how = "follows its versions" if wanted.follow is not None else "holds a template"
         raise InvalidAction(
-            f"spec.version of Model {view.model.name} {how}, and set-version only changes spec.version.name: edit the "
+            f"spec.version of Model {view.model.name} {how}, and set-version changes only spec.version.name: edit the "
             "Model to pin a version"
         )
     return {"spec": {"version": {"name": view.get_version(version).name}}}

@@ -77,7 +77,7 @@ def _build_row(obj: Mapping[str, Any]) -> ModelRow:
 def _model_state(model: Model) -> tuple[str, str]:
     conditions = model.status.conditions
     if (model.status.observed_generation or 0) < model.generation:
-        return "Pending", "the operator has not seen its newest spec yet"
+        return "Pending", "the operator has not observed its latest spec yet"
     for name in ("Stalled", "Reconciling"):
         condition = find_condition(conditions, name)
         if condition is not None and condition.status == "True":

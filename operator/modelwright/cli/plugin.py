@@ -118,11 +118,11 @@ def _run_verb(verb: Verb, options: SimpleNamespace) -> int:
         needs = error.needs or verb.needs
         print_text(f"error: {error}", error=True)
         if needs:
-            print_text(f"{verb.name} needs {needs}, or the same rights by another", error=True)
+            print_text(f"{verb.name} needs {needs}, or the same rights from another role", error=True)
     except ClusterUnreachable as error:
         text = " ".join(str(error).split())
         print_text(
-            f"error: no cluster answers: {text} (see `kubectl config get-contexts`, --context, --kubeconfig)",
+            f"error: no cluster responds: {text} (see `kubectl config get-contexts`, --context, --kubeconfig)",
             error=True,
         )
     except UserError as error:

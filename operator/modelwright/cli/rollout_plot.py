@@ -49,8 +49,8 @@ class PlotLibraryMissing(UserError, RuntimeError):
 
     def __init__(self, what: str) -> None:
         super().__init__(
-            f"to draw needs {what}, which is in the extra `plot` (pipx install '.[cli,plot]' in a checkout) and not in "
-            "the archive for krew; -o json gives the numbers without it"
+            f"plotting needs {what}, which is in the extra `plot` (pipx install '.[cli,plot]' in a checkout) and not "
+            "in the archive for krew; -o json prints the numbers without it"
         )
 
 

@@ -16,12 +16,12 @@ from modelwright.cli.model_view import ObjectNotFound
 from modelwright.core.rollout.record import TERMINAL_STATES
 
 LAST_VERDICT_NOTE = (
-    "One look for each metric and step is on record, the last that was written; those before are not kept. While a "
-    "rollout goes on, Prometheus has them as modelwright_rollout_verdict."
+    "Only the last verdict of each metric and step is recorded. While a "
+    "rollout is running, Prometheus has all as modelwright_rollout_verdict."
 )
-NO_VERDICTS_NOTE = "No verdict is on record."
+NO_VERDICTS_NOTE = "No verdict is recorded."
 NO_POLICY_NOTE = (
-    "The record holds no policy that this program can read: limits of values are missing, and whether those of shares "
+    "The record has no policy that this program can read: limits of values are missing, and whether limits of shares "
     "are upper or lower ones."
 )
 _LIMIT_KEYS = {True: "atMost", False: "atLeast", None: "limit"}
@@ -146,8 +146,8 @@ def build_series(record: ModelRollout, now: datetime) -> RolloutSeries:
     status = record.status
     if status.started_at is None or not status.steps:
         raise ObjectNotFound(
-            f"{record.name} ({status.state or 'Pending'}) has begun no step, so there is nothing to draw; "
-            f"kubectl modelwright why {record.name} says where it stands"
+            f"{record.name} ({status.state or 'Pending'}) has not started a step, so there is nothing to draw; "
+            f"kubectl modelwright why {record.name} explains its state"
         )
     begun, ended = status.started_at, status.finished_at or now
     spans = tuple(_build_step(step, ended) for step in sorted(status.steps, key=lambda step: step.index))

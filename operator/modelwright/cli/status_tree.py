@@ -35,7 +35,7 @@ def render_tree(view: ModelView, now: datetime) -> str:
 def render_history(view: ModelView, now: datetime) -> str:
     """Render every recorded rollout as a table, newest first."""
     if not view.rollouts:
-        return f"Model {view.model.name} has no rollouts on record: without a RolloutPolicy it moves at once."
+        return f"Model {view.model.name} has no rollouts recorded: without a RolloutPolicy it switches at once."
     head = ("ROLLOUT", "FROM", "TO", "STATE", "REASON", "BY", "BEGAN", "TOOK")
     return format_table([head, *(_history_row(record, now) for record in view.rollouts)])
 
@@ -66,7 +66,7 @@ def format_authors(entries: Iterable[AuthorsStatus], before: str = "") -> list[s
     """List the authors of the candidate's objects, one line each; unchanged objects are left out."""
     told = []
     for entry in entries:
-        names = [*entry.by, *(["somebody unknown"] if entry.unknown and entry.by != (RETRAINING_AUTHOR,) else [])]
+        names = [*entry.by, *(["an unknown user"] if entry.unknown and entry.by != (RETRAINING_AUTHOR,) else [])]
         if names:
             told.append(f"- {before}author of {entry.kind} {entry.name}: {', '.join(names)}")
     return told
@@ -114,7 +114,11 @@ def _model_node(view: ModelView, now: datetime) -> TreeNode:
     told = ready if stalled is None or stalled.status != "True" else stalled
     head = [f"Model {model.name}"]
     head.append(
-        "suspended" if model.spec.suspend else f"{told.type}={told.status} {told.reason}" if told else "not seen yet"
+        "suspended"
+        if model.spec.suspend
+        else f"{told.type}={told.status} {told.reason}"
+        if told
+        else "not observed yet"
     )
     head += [model.status.url] if model.status.url else []
     below = [TreeNode(told.message)] if told is not None and told.message and told.reason != "Serving" else []
@@ -136,7 +140,7 @@ def _traffic_nodes(view: ModelView, now: datetime) -> Iterator[TreeNode]:
     shown = set()
     for share in view.model.status.traffic:
         shown.add(share.version)
-        observed = f" (seen {share.observed_weight} %)" if share.observed_weight is not None else ""
+        observed = f" (observed {share.observed_weight} %)" if share.observed_weight is not None else ""
         since = (
             f", since {format_age(serving.since, now)}"
             if serving is not None and serving.revision == share.revision
@@ -217,7 +221,7 @@ def _format_version(view: ModelView, version: ModelVersion, announced: bool) -> 
     lineage = version.spec.lineage
     words += [f"trained by {lineage.training_run}"] if lineage is not None and lineage.training_run else []
     words += [version.status.failure.message] if version.status.failure is not None else []
-    words += ["announced: name it in spec.version to have it served"] if announced else []
+    words += ["available: set spec.version to it to serve it"] if announced else []
     return "  ".join(words)
 
 

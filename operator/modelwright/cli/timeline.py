@@ -69,7 +69,7 @@ def _rollout_entries(record: ModelRollout) -> Iterator[TimelineEntry]:
     status, entry = record.status, partial(_dated_entry, "ModelRollout", record.name)
     asked = record.spec.rollback
     if asked is not None:
-        text = f"{asked.by} asked to go back to {record.spec.target.version}: {asked.reason}"
+        text = f"{asked.by} requested a rollback to {record.spec.target.version}: {asked.reason}"
         yield from entry(record.metadata.creation_timestamp, text)
     move = f"{status.from_.version} -> {record.spec.target.version}" if status.from_ else record.spec.target.version
     yield from entry(status.started_at, f"started: {move}")
@@ -78,7 +78,7 @@ def _rollout_entries(record: ModelRollout) -> Iterator[TimelineEntry]:
     for step in status.steps:
         what = f"step {step.index + 1} ({step.kind}{f' {step.weight} %' if step.weight else ''})"
         yield from entry(step.started_at, f"{what} started")
-        yield from entry(step.confirmed_at, f"{what}: the gateway follows it")
+        yield from entry(step.confirmed_at, f"{what}: confirmed by the gateway")
         for verdict in (each for each in status.verdicts if each.step == step.index):
             yield from entry(verdict.at, f"{what}: {format_verdict(verdict)}")
         yield from entry(step.finished_at, f"{what} ended" + (f": {step.outcome}" if step.outcome else ""))
@@ -87,7 +87,7 @@ def _rollout_entries(record: ModelRollout) -> Iterator[TimelineEntry]:
         yield from entry(approval.at, said + (f": {approval.reason}" if approval.reason else ""))
     for command in status.commands:
         refused = "" if command.accepted else ", which was refused"
-        said = f"{command.by} commanded {command.name}{refused}: {command.message or command.reason}"
+        said = f"{command.by} ran {command.name}{refused}: {command.message or command.reason}"
         yield from entry(command.at, said)
     yield from entry(status.finished_at, f"ended {status.state} ({status.reason}): {status.message or ''}".rstrip(": "))
 
@@ -96,7 +96,7 @@ def _run_entries(run: TrainingRun) -> Iterator[TimelineEntry]:
     status, entry = run.status, partial(_dated_entry, "TrainingRun", run.name)
     asked = run.spec.manual
     if asked is not None:
-        yield from entry(run.metadata.creation_timestamp, f"{asked.by} asked for it: {asked.reason}")
+        yield from entry(run.metadata.creation_timestamp, f"{asked.by} requested it: {asked.reason}")
     elif run.spec.trigger is not None:
         trigger = run.spec.trigger
         yield from entry(run.metadata.creation_timestamp, f"trigger {trigger.name} fired: {trigger.message}")

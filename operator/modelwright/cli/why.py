@@ -12,21 +12,21 @@ from modelwright.cli.model_view import ModelView, format_age
 from modelwright.cli.status_tree import format_authors, format_drift, format_gate, format_verdict
 from modelwright.core.rollout.record import TERMINAL_STATES, is_undecided_ending
 
-_RETRY_HINT = "kubectl modelwright retry {model} tries this revision again; or let spec.version name another."
+_RETRY_HINT = "kubectl modelwright retry {model} tries this revision again; or set spec.version to another one."
 _STATE_HINTS = {
-    RolloutState.AWAITING_APPROVAL: "Somebody who may approve, and is none of its authors, can say "
+    RolloutState.AWAITING_APPROVAL: "An approver who is not one of its authors can run "
     "kubectl modelwright approve {model}, or reject {model}.",
-    RolloutState.HOLDING: "It waits for evidence, or for you: kubectl modelwright promote {model} (without it), or "
+    RolloutState.HOLDING: "It is waiting for evidence. Possible: kubectl modelwright promote {model} (without it), or "
     "abort {model}.",
-    RolloutState.PROGRESSING: "kubectl modelwright pause {model} stops it where it is; abort {model} takes it back.",
-    RolloutState.ROLLED_BACK: f"Once the cause is mended, {_RETRY_HINT}",
+    RolloutState.PROGRESSING: "kubectl modelwright pause {model} pauses it; abort {model} rolls it back.",
+    RolloutState.ROLLED_BACK: f"Once the cause is fixed, {_RETRY_HINT}",
     RolloutState.ABORTED: _RETRY_HINT,
 }
-_UNDECIDED_HINT = f"Nothing was found against the version, and it is not in quarantine: {_RETRY_HINT}"
-_ROLLBACK_HINT = "Once it is back it holds the Model there, until release {model}; abort {model} ends the rollback."
+_UNDECIDED_HINT = f"No evidence speaks against the version, and it is not quarantined: {_RETRY_HINT}"
+_ROLLBACK_HINT = "After the rollback the Model stays pinned until release {model}; abort {model} ends the rollback."
 _ENDING_PHRASES = {
     RolloutState.SUCCEEDED: "was promoted",
-    RolloutState.ROLLED_BACK: "was taken back",
+    RolloutState.ROLLED_BACK: "was rolled back",
     RolloutState.ABORTED: "was aborted",
     RolloutState.SUPERSEDED: "was superseded",
 }
@@ -71,7 +71,7 @@ def _describe_model(view: ModelView, now: datetime) -> str:
     serving = f"serves version {status.serving.version}" if status.serving is not None else "serves nothing yet"
     lines = [f"Model {model.name} {serving}."]
     if status.target is not None and (status.serving is None or status.target.version != status.serving.version):
-        lines.append(f"Wanted is version {status.target.version}.")
+        lines.append(f"The target is version {status.target.version}.")
     said: dict[str, list[str]] = {}
     for type_ in ("Ready", "Stalled"):
         told = find_condition(status.conditions, type_)
@@ -91,14 +91,14 @@ def _describe_model(view: ModelView, now: datetime) -> str:
 
 def _evidence_warning(conditions: tuple[Condition, ...]) -> list[str]:
     told = find_condition(conditions, ConditionType.EVIDENCE_ASKED)
-    return [f"Its RolloutPolicy asks for no evidence: {told.message}."] if told and told.status == "False" else []
+    return [f"Its RolloutPolicy requires no evidence: {told.message}."] if told and told.status == "False" else []
 
 
 def _code_warning(runtime: RuntimeStatus | None) -> list[str]:
     if runtime is None or runtime.code is False:
         return []
-    said = "runs code that the artifact holds" if runtime.code else "doesn't say whether it runs code of the artifact"
-    return [f"{runtime.kind} {runtime.name} {said}: gates.scan of a RolloutPolicy asks for a look at it first."]
+    said = "runs code from the artifact" if runtime.code else "doesn't say whether it runs code from the artifact"
+    return [f"{runtime.kind} {runtime.name} {said}: gates.scan of a RolloutPolicy scans it first."]
 
 
 def _describe_rollout(record: ModelRollout, now: datetime) -> str:
@@ -117,14 +117,14 @@ def _describe_rollout(record: ModelRollout, now: datetime) -> str:
         lines[0] += f" is {status.state}{step}, since {format_age(status.since, now)}"
     lines[0] += f" ({status.reason}): {status.message}" if status.reason else "."
     if record.spec.rollback is not None:
-        lines.append(f"{record.spec.rollback.by} asked for it: {record.spec.rollback.reason}")
+        lines.append(f"{record.spec.rollback.by} requested it: {record.spec.rollback.reason}")
     if status.policy is not None:
-        lines.append(f"It goes by RolloutPolicy {status.policy.name} as of generation {status.policy.generation}.")
+        lines.append(f"It follows RolloutPolicy {status.policy.name}, generation {status.policy.generation}.")
     lines += _evidence_warning(status.conditions)
     if status.without_evidence:
-        lines.append("A person promoted it without the evidence that the policy asks for.")
+        lines.append("A user promoted it without the evidence that the policy requires.")
     if status.freeze_overridden:
-        lines.append("A person let it go on in spite of the policy's freeze.")
+        lines.append("A user resumed it during the policy's freeze.")
     lines += [f"- {format_gate(gate)}" for gate in status.gates]
     by_step = {step.index: step for step in status.steps}
     for verdict in sorted(status.verdicts, key=lambda v: v.step):
@@ -134,11 +134,11 @@ def _describe_rollout(record: ModelRollout, now: datetime) -> str:
             place += f" ({step_of.kind}{f' {step_of.weight} %' if step_of.weight else ''})"
         lines.append(f"- {place}: {format_verdict(verdict)}")
         if verdict.query and verdict.outcome != "Pass":
-            lines.append(f"    asked: {verdict.query}")
+            lines.append(f"    query: {verdict.query}")
     lines += format_authors(status.authors)
     lines += [f"- {a.approver} said {a.decision} ({a.place}): {a.reason}" for a in status.approvals]
     lines += [
-        f"- {c.by} commanded {c.name}{'' if c.accepted else ', which was refused'}: {c.message or c.reason}"
+        f"- {c.by} ran {c.name}{'' if c.accepted else ', which was refused'}: {c.message or c.reason}"
         for c in status.commands
     ]
     return "\n".join(lines)

@@ -29,7 +29,7 @@ REMOTE: list[tuple[str, str, str]] = [
     ("a file of a generator", "generators: [g.yaml]", "evil.example/g"),
     ("what is not there", "resources: [nowhere.yaml]", "nowhere.yaml"),
     ("a folder that names an address", "resources: [sub]", "https://evil.example/sub"),
-    ("no YAML", "resources: [", "no YAML"),
+    ("not YAML", "resources: [", "not YAML"),
 ]
 LOCAL = {
     "kustomization.yaml": "resources: [base.yaml, other, ./sub.d]\n"

@@ -96,7 +96,7 @@ spec:
         (
             "version: {name: v1}\n  version: {name: v2}",
             6,
-            "spec.version: is there twice, and only the last one counts",
+            "spec.version: occurs twice, and only the last one counts",
         ),
     ],
 )

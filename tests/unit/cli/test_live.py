@@ -53,7 +53,7 @@ def test_weights_are_bars_with_pods_and_roles() -> None:
     lines = [line for line in drawn(moving()).splitlines() if "━" in line]
     assert [re.sub(r"\s+", " ", re.sub("[━╺╸]+", "BAR", line)).strip() for line in lines] == [
         "v1 BAR 90 % 1 of 1 pods ready serving",
-        "v2 BAR 10 % (seen 9 %) 0 of 1 pods ready candidate",
+        "v2 BAR 10 % (observed 9 %) 0 of 1 pods ready candidate",
     ]
 
 

@@ -154,10 +154,12 @@ def test_a_value_has_no_interval_and_all_limits_of_its_policy() -> None:
 
 def test_what_the_record_lacks_is_said() -> None:
     notes = drawn(*ALL).notes
-    assert notes[0].startswith("One look for each metric and step is on record")
+    assert notes[0].startswith("Only the last verdict of each metric and step is recorded")
     assert notes[1] == "orders at step 3 has no numbers (Error): Prometheus did not answer"
-    assert drawn().notes == ("No verdict is on record.",)
-    with pytest.raises(ObjectNotFound, match=r"digits-2 \(Pending\) has begun no step, so there is nothing to draw"):
+    assert drawn().notes == ("No verdict is recorded.",)
+    with pytest.raises(
+        ObjectNotFound, match=r"digits-2 \(Pending\) has not started a step, so there is nothing to draw"
+    ):
         build_series(ModelRollout.parse(record("Pending", steps=[])), world.NOW)
 
 
@@ -180,7 +182,7 @@ def test_the_picture_names_the_rollout_its_axes_units_steps_and_limits(tmp_path:
         "p99: slow requests (% of requests); limit at most 1",
         "orders: value (its own unit); limit at least 3; limit at least 4.5",
         "Fail",
-        "One look for each metric and step is on record",
+        "Only the last verdict of each metric and step is recorded",
         "orders at step 3 has no numbers (Error): Prometheus did not answer",
     ):
         assert text in found
@@ -211,7 +213,7 @@ def test_without_its_extra_it_says_which_one(
     told(kubectl)
     monkeypatch.setitem(sys.modules, module, None)
     assert plugin.main(["plot", "digits", *arguments]) == 1
-    assert f"to draw needs {module}, which is in the extra `plot`" in capsys.readouterr().err
+    assert f"plotting needs {module}, which is in the extra `plot`" in capsys.readouterr().err
 
 
 def told(kubectl: Path) -> None:
@@ -245,4 +247,4 @@ def test_other_formats_and_rollouts_that_have_no_steps_are_refused(
         plugin.main(["plot", "digits", "-o", "x.pdf"])
     assert '"x.pdf" must end with .svg or .png, or be json' in capsys.readouterr().err
     assert plugin.main(["plot", "digits-1"]) == 1
-    assert "digits-1 (Succeeded) has begun no step" in capsys.readouterr().err
+    assert "digits-1 (Succeeded) has not started a step" in capsys.readouterr().err

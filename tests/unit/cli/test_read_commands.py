@@ -17,7 +17,7 @@ from tests.unit.cli.world import NOW, condition, seen
 Json = dict[str, Any]
 
 
-def test_the_tree_tells_who_serves_what_is_decided_and_by_which_numbers() -> None:
+def test_the_tree_shows_traffic_decision_and_evidence() -> None:
     assert (
         status_tree.render_tree(seen(), NOW)
         == """\
@@ -25,7 +25,7 @@ Model digits  Ready=False RolloutInProgress  http://digits.example.com
 ├─ step 1 of 3
 ├─ 90 % of the requests: version v1, since 3h
 │  └─ pod digits-r1-a  ready  on node-a
-├─ 10 % of the requests (seen 9 %): version v2
+├─ 10 % of the requests (observed 9 %): version v2
 │  └─ pod digits-r2-a  CrashLoopBackOff  3 restarts  on node-a
 ├─ rollout digits-2  Progressing  v1 -> v2  step 1/3  weight 10 %  since 60m
 │  ├─ gate infra: Pass; 5 requests answered as expected
@@ -38,7 +38,7 @@ Model digits  Ready=False RolloutInProgress  http://digits.example.com
     )
 
 
-def test_drift_is_told_with_the_numbers_of_the_worst_features() -> None:
+def test_drift_is_shown_with_the_worst_features() -> None:
     figures = {"value": "0.31", "limit": "0.08", "floor": "0.05", "rows": 812, "window": "10m"}
     worst = [
         {"kind": "input", "feature": "age", "drifted": True, "aspect": "distance", "method": "PSI", **figures},
@@ -56,10 +56,10 @@ def test_drift_is_told_with_the_numbers_of_the_worst_features() -> None:
     assert why_data(looked, NOW)["drift"]["worst"][0]["value"] == "0.31"
 
 
-def test_a_version_that_was_trained_for_a_model_that_names_another_is_pointed_out() -> None:
+def test_the_tree_shows_an_available_version() -> None:
     announced = {"version": "v2", "trainingRun": "nightly"}
     told = status_tree.render_tree(seen(world.model(condition("Ready", "True", "Serving"), announced=announced)), NOW)
-    assert "v2  Candidate  accuracy 0.97  trained by nightly  announced: name it in spec.version" in told
+    assert "v2  Candidate  accuracy 0.97  trained by nightly  available: set spec.version to it" in told
 
 
 def test_the_history_has_a_line_for_each_rollout_the_newest_first() -> None:
@@ -73,17 +73,17 @@ def test_the_history_has_a_line_for_each_rollout_the_newest_first() -> None:
 def test_why_gives_the_evidence_and_what_can_be_done() -> None:
     told = render_why(seen(), NOW)
     assert "Model digits serves version v1." in told
-    assert "Wanted is version v2." in told
+    assert "The target is version v2." in told
     assert "from version v1 to v2 is Progressing, step 1/3, weight 10 %, since 60m (StepHolding): waiting for" in told
     assert "step 1 (weight 10 %): error-rate: Inconclusive" in told
-    assert "asked: sum(rate(requests[1m]))" in told
+    assert "query: sum(rate(requests[1m]))" in told
     assert told.endswith("kubectl modelwright pause digits stops it where it is; abort digits takes it back.")
 
 
 def test_why_says_that_a_policy_promotes_by_time_alone() -> None:
     alone = condition("EvidenceAsked", "False", "PromotesByTimeAlone", "it promotes by time alone: it has no analysis")
     asked = condition("EvidenceAsked", "True", "EvidenceAsked", "gate infra")
-    said = "Its RolloutPolicy asks for no evidence: it promotes by time alone: it has no analysis."
+    said = "Its RolloutPolicy requires no evidence: it promotes by time alone: it has no analysis."
     ready = condition("Ready", "True", "Serving")
     assert said in render_why(seen(world.model(ready, conditions=[ready, alone])), NOW)
     assert "asks for no evidence" not in render_why(seen(world.model(ready, conditions=[ready, asked])), NOW)
@@ -98,7 +98,7 @@ def test_why_the_tree_and_the_card_name_the_authors_of_all_that_has_changed() ->
         {"kind": "RolloutPolicy", "name": "canary", "content": "h"},
     ]
     ended = world.rollout("digits-2", 11, "v2", "Succeeded", authors=authors, finishedAt="2026-11-26T11:30:00Z")
-    told = "author of Model digits: alice, somebody unknown"
+    told = "author of Model digits: alice, an unknown user"
     for text in (render_why(seen(ended), NOW), status_tree.render_tree(seen(ended), NOW)):
         assert told in text
         assert "author of ModelVersion v2: dora" in text
@@ -109,8 +109,8 @@ def test_why_the_tree_and_the_card_name_the_authors_of_all_that_has_changed() ->
 @pytest.mark.parametrize(
     ("code", "said"),
     [
-        ({"code": True}, "ClusterModelRuntime mlserver runs code that the artifact holds: gates.scan"),
-        ({}, "ClusterModelRuntime mlserver doesn't say whether it runs code of the artifact: gates.scan"),
+        ({"code": True}, "ClusterModelRuntime mlserver runs code from the artifact: gates.scan"),
+        ({}, "ClusterModelRuntime mlserver doesn't say whether it runs code from the artifact: gates.scan"),
         ({"code": False}, None),
     ],
     ids=["code", "unsaid", "data"],
@@ -152,26 +152,24 @@ def test_why_says_what_can_be_done_in_each_state(state: str, hint: str) -> None:
     [
         ("Inconclusive", "ended undecided", "was aborted"),
         ("DeadlineExceeded", "ended undecided", "was aborted"),
-        ("AbortedByCommand", "was aborted", "not in quarantine"),
+        ("AbortedByCommand", "was aborted", "not quarantined"),
     ],
 )
-def test_why_says_of_an_aborted_rollout_whether_its_version_is_in_quarantine(
-    reason: str, said: str, missing: str
-) -> None:
+def test_why_explains_whether_an_aborted_version_is_quarantined(reason: str, said: str, missing: str) -> None:
     ended = "2026-11-26T11:30:00Z"
     told = render_why(
         seen(world.rollout("digits-2", 11, "v2", "Aborted", 2, reason=reason, message="m", finishedAt=ended)), NOW
     )
     assert said in told
     assert missing not in told
-    assert ("it is not in quarantine" in told) == (reason != "AbortedByCommand")
+    assert ("it is not quarantined" in told) == (reason != "AbortedByCommand")
     assert "kubectl modelwright retry digits" in told
 
 
-def test_why_says_what_a_rollback_by_hand_does_while_it_is_on_its_way() -> None:
-    on_its_way = world.model(condition("Ready", "False", "WaitingForRoute"), name="digits-back", state="Promoting")
-    told = render_why(seen(on_its_way, world.rollout("digits-back", 12, "v0", "Promoting", None)), NOW)
-    assert told.endswith("holds the Model there, until release digits; abort digits ends the rollback.")
+def test_why_explains_a_manual_rollback_in_progress() -> None:
+    promoting = world.model(condition("Ready", "False", "WaitingForRoute"), name="digits-back", state="Promoting")
+    told = render_why(seen(promoting, world.rollout("digits-back", 12, "v0", "Promoting", None)), NOW)
+    assert told.endswith("the Model stays pinned until release digits; abort digits ends the rollback.")
 
 
 def test_an_earlier_rollout_can_be_asked_about() -> None:

@@ -96,8 +96,8 @@ WRONG = {
     ),
     "a version without samples": (["predict", "digits", "--version", "v2"], "ModelVersion v2 has no spec.samples"),
     "a version that isn't running": (["predict", "digits", "--version", "v0"], "version v0 of Model digits isn't runn"),
-    "two requests": (["predict", "digits", "--sample", "-f", "{file}"], "--file and --sample are two requests"),
-    "a file without JSON": (["predict", "digits", "-f", "{text}"], "is no JSON"),
+    "two requests": (["predict", "digits", "--sample", "-f", "{file}"], "--file and --sample exclude each other"),
+    "a file without JSON": (["predict", "digits", "-f", "{text}"], "is not JSON"),
 }
 
 
@@ -140,13 +140,13 @@ def test_a_timeline_is_in_the_order_of_what_happened() -> None:
         "08:00 digits-1: started: v1",
         "08:30 digits-1: ended Succeeded (Promoted)",
         "10:00 v2: was registered",
-        "10:00 digits-nightly: alice asked for it: labels are in",
+        "10:00 digits-nightly: alice requested it: labels are in",
         "10:55 digits-2: bob said Approve (gate): fine",
         "11:00 digits-2: started: v1 -> v2",
         "11:00 digits-2: step 1 (weight 10 %) started",
         "11:10 digits-2: step 1 (weight 10 %): error-rate: Inconclusive; 12 of 50 requests answered by the candidate",
         "11:15 digits: StepInProgress: step 1 of 3",
-        "11:20 digits-2: alice commanded pause: lunch",
+        "11:20 digits-2: alice ran pause: lunch",
     ]
 
 

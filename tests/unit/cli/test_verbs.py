@@ -123,7 +123,7 @@ def test_without_a_cluster_one_line_says_so(
     monkeypatch.setenv("KUBECTL", str(program))
     assert plugin.main(["status", "digits"]) == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("error: no cluster answers: ")
+    assert line.startswith("error: no cluster responds: ")
     assert says in line
 
 
@@ -201,7 +201,7 @@ def test_set_version_changes_the_pinned_name_only() -> None:
         manual_actions.build_version_patch(seen(), "v9")
     following = world.model(condition("Ready", "True", "Serving"))
     following["spec"]["version"] = {"follow": {}}
-    with pytest.raises(manual_actions.InvalidAction, match="follows its versions, and set-version only changes"):
+    with pytest.raises(manual_actions.InvalidAction, match="follows its versions, and set-version changes only"):
         manual_actions.build_version_patch(seen(following), "v1")
 
 
@@ -228,7 +228,7 @@ def test_what_takes_too_long_ends_with_two(
 ) -> None:
     monkeypatch.setattr(command_support, "POLL_SECONDS", 0.0)
     assert plugin.main(["set-version", "digits", "v2", "--wait", "--timeout", "1ms"]) == 2
-    assert "Model digits is still on its way after 0.001 s" in capsys.readouterr().err
+    assert "Model digits is still in progress after 0.001 s" in capsys.readouterr().err
 
 
 DECISIONS = [

@@ -40,35 +40,35 @@ def test_a_command_is_accepted_by_the_api() -> None:
 
 
 @pytest.mark.parametrize("state", ["RolledBack", "Aborted"])
-def test_only_what_was_taken_back_is_tried_again(state: str) -> None:
+def test_only_a_rolled_back_or_aborted_rollout_is_retried(state: str) -> None:
     assert (
         manual_actions.find_commanded_rollout(seen(world.rollout("digits-2", 11, "v2", state, 2)), "retry").name
         == "digits-2"
     )
-    with pytest.raises(manual_actions.InvalidAction, match="what is tried again was rolled back or aborted"):
+    with pytest.raises(manual_actions.InvalidAction, match="only a rollout that was rolled back or aborted"):
         manual_actions.find_commanded_rollout(seen(), "retry")
 
 
-def test_only_a_rollback_by_hand_is_released() -> None:
-    with pytest.raises(manual_actions.InvalidAction, match="no rollback by hand holds it"):
+def test_only_a_manual_rollback_is_released() -> None:
+    with pytest.raises(manual_actions.InvalidAction, match="no manual rollback pins it"):
         manual_actions.find_commanded_rollout(seen(), "release")
     by_hand = world.rollout("digits-back", 12, "v0", "Succeeded", None)
     assert manual_actions.find_commanded_rollout(seen(by_hand), "release").name == "digits-back"
     going_back = world.rollout("digits-back", 12, "v0", "Promoting", None)
-    with pytest.raises(manual_actions.InvalidAction, match="still on its way; abort ends it"):
+    with pytest.raises(manual_actions.InvalidAction, match="still in progress; abort ends it"):
         manual_actions.find_commanded_rollout(seen(going_back), "release")
     released = world.rollout("digits-back", 12, "v0", "Succeeded", None, released=True)
     with pytest.raises(manual_actions.InvalidAction):
         manual_actions.find_commanded_rollout(seen(released), "release")
 
 
-def test_an_approval_is_of_what_was_looked_at() -> None:
+def test_an_approval_is_bound_to_the_reviewed_content() -> None:
     record = seen().get_rollout("digits-2")
     body = manual_actions.build_approval(record, "Approve", "alice", "looked at", NOW + timedelta(hours=48), HASH)
     approval = Approval.parse(named(body))
     assert (approval.spec.content_hash, approval.spec.rollout.uid) == (HASH, "uid-digits-2")
     assert body["spec"]["expiresAt"] == "2026-11-28T12:00:00Z"
-    with pytest.raises(manual_actions.InvalidAction, match="no longer what was looked at"):
+    with pytest.raises(manual_actions.InvalidAction, match="has changed since it was reviewed"):
         manual_actions.build_approval(record, "Approve", "alice", "looked at", None, "another")
     with pytest.raises(manual_actions.InvalidAction, match="has ended"):
         manual_actions.build_approval(seen().get_rollout("digits-1"), "Approve", "alice", "late", None, HASH)
@@ -82,7 +82,7 @@ def test_going_back_is_to_what_has_served(wanted: str | None, target: str) -> No
 
 @pytest.mark.parametrize(
     ("wanted", "says"),
-    [("v1", "serves version v1 already"), ("v2", "has not served before; Model digits can go back to v0")],
+    [("v1", "serves version v1 already"), ("v2", "has not served before; Model digits can roll back to v0")],
 )
 def test_going_back_to_anything_else_is_refused(wanted: str, says: str) -> None:
     with pytest.raises(manual_actions.InvalidAction, match=says):

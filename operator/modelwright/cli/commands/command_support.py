@@ -49,7 +49,7 @@ def wait_for_exit_code(options: Options, what: str, ended: Callable[[], int | No
     limit = time.monotonic() + options.timeout
     while (code := ended()) is None:
         if time.monotonic() > limit:
-            print_text(f"error: {what} is still on its way after {options.timeout:g} s", error=True)
+            print_text(f"error: {what} is still in progress after {options.timeout:g} s", error=True)
             return TIMED_OUT
         time.sleep(POLL_SECONDS)
     return code

@@ -48,7 +48,7 @@ def lint(options: Options, kubectl: KubectlClient) -> int:
         print_text(f"{finding.level}: {finding.location}: {finding.text}")
     if options.offline:
         print_text(linting.OFFLINE_NOTE)
-    print_text(f"{wrong} errors" if wrong else "nothing stands against it")
+    print_text(f"{wrong} errors" if wrong else "no findings")
     return FAILED if wrong else 0
 
 
@@ -82,7 +82,7 @@ def import_(options: Options, kubectl: KubectlClient) -> int:
         print_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": items}, indent=2, default=str))
     if others:
         counts = ", ".join(f"{number} {kind}" for kind, number in sorted(others.items()))
-        print_text(f"passed over, since they are no objects of {provider.title}: {counts}", error=True)
+        print_text(f"skipped, since they are not objects of {provider.title}: {counts}", error=True)
     done = sum(bool(one.objects) or one.is_part for one in found)
     print_text(f"{done} of {len(found)} objects of {provider.title} imported", error=True)
     return 0 if found and done == len(found) else FAILED
@@ -143,7 +143,7 @@ def _read_objects(path: Path) -> list[Any]:
         return [each.content for each in yaml_source.read_documents(path.read_text())]
     except ValueError as error:
         line = f":{error.line}" if isinstance(error, yaml_source.InvalidYaml) and error.line else ""
-        raise UnreadableFile(f"{path}{line} is no YAML: {error}") from error
+        raise UnreadableFile(f"{path}{line} is not YAML: {error}") from error
 
 
 def _read_manifests(path: Path, kubectl: KubectlClient) -> list[tuple[str, str]]:
@@ -153,7 +153,7 @@ def _read_manifests(path: Path, kubectl: KubectlClient) -> list[tuple[str, str]]
             kustomization.require_local(path)
         except kustomization.NotLocal as error:
             raise UserError(
-                f"{error}, and lint fetches nothing. Where you trust it: kubectl kustomize {path} | "
+                f"{error}, and lint fetches nothing. If you trust it: kubectl kustomize {path} | "
                 "kubectl modelwright lint -"
             ) from error
         return [(f"{path} (kustomize)", kubectl.build_kustomization(path))]

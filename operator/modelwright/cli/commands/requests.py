@@ -66,13 +66,13 @@ def _parse_log_line(line: str) -> dict[str, str]:
 def predict(options: Options, kubectl: KubectlClient) -> int:
     """Send one request to a version of a Model, and print the response."""
     if options.file and options.sample:
-        raise UserError("--file and --sample are two requests: give one of them")
+        raise UserError("--file and --sample exclude each other")
     view = find_model(options.model, kubectl)
     version, revision = _target_revision(options, view)
     request = _read_request(options, view, version)
     path = options.path or request_path(_runtime_protocol(view, kubectl), view.model.name, request)
     if path is None:
-        raise UserError("it isn't known where a request of this protocol goes: give the path with --path")
+        raise UserError("the path for this protocol is unknown: give it with --path")
     try:
         with kubectl.forward_port(names.revision_name(view.model.name, revision)) as port:
             status, body = _post_json(port, path, request)
@@ -85,7 +85,7 @@ def predict(options: Options, kubectl: KubectlClient) -> int:
         print_text(json.dumps(json.loads(body), indent=2, ensure_ascii=False))
     except ValueError as error:
         if options.output == "json":
-            raise UserError(f"version {version} answered something else than JSON: {body[:200]}") from error
+            raise UserError(f"version {version} did not answer with JSON: {body[:200]}") from error
         print_text(body)
     return 0
 
@@ -118,7 +118,7 @@ def _read_request(options: Options, view: ModelView, version: str) -> dict[str, 
     try:
         request = json.loads(text)
     except ValueError as error:
-        raise UserError(f"{options.file} is no JSON: {error}") from error
+        raise UserError(f"{options.file} is not JSON: {error}") from error
     if not isinstance(request, dict):
         raise UserError(f"{options.file} must hold a JSON object, the body of a request")
     return request

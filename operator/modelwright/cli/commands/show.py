@@ -81,7 +81,7 @@ def _watch_live(options: Options, kubectl: KubectlClient) -> int:
 
 def _wait_exit_code(options: Options, view: ModelView, ended: str | None) -> int:
     if ended is None:
-        print_text(f"error: Model {view.model.name} is still on its way after {options.timeout:g} s", error=True)
+        print_text(f"error: Model {view.model.name} is still in progress after {options.timeout:g} s", error=True)
         return TIMED_OUT
     return PROMOTED if ended == "promoted" else FAILED
 
@@ -127,7 +127,7 @@ def timeline(options: Options, kubectl: KubectlClient) -> int:
     try:
         events = json.loads(kubectl.run("get", "events.events.k8s.io", "-o", "json"))["items"]
     except Forbidden:
-        print_text("Events are left out: you may not list them", error=True)
+        print_text("Events are missing: you may not list them", error=True)
         events = []
     found = history_of.build_timeline(view, events)
     if options.output == "json":

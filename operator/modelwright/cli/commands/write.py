@@ -60,7 +60,7 @@ def command(options: Options, kubectl: KubectlClient) -> int:
             return _wait_for_rollout(options, kubectl, record.name, *_WANTED_STATES.get(options.command, ()))
         time.sleep(POLL_SECONDS / 2)
     print_text(
-        f"{options.command} of {record.name} is written, and was not taken up within {COMMAND_TIMEOUT:.0f} s: is the "
+        f"{options.command} of {record.name} was written, but not processed within {COMMAND_TIMEOUT:.0f} s: is the "
         "operator running?",
         error=True,
     )
@@ -80,7 +80,7 @@ def rollback(options: Options, kubectl: KubectlClient) -> int:
     model, version = body["spec"]["modelRef"]["name"], body["spec"]["target"]["version"]
     print_result(
         options,
-        f"ModelRollout {name} takes Model {model} to version {version}, and holds it there until spec.version changes "
+        f"ModelRollout {name} takes Model {model} to version {version}, and pins it there until spec.version changes "
         "or it is released",
         kind="ModelRollout",
         name=name,
@@ -94,7 +94,7 @@ def decide(options: Options, kubectl: KubectlClient) -> int:
     view = find_model(options.model, kubectl)
     record = view.current_rollout
     if record is None or not record.status.content_hash:
-        raise manual_actions.InvalidAction(f"Model {view.model.name} has no rollout that could be approved")
+        raise manual_actions.InvalidAction(f"Model {view.model.name} has no rollout to approve")
     looked_at = options.hash
     if looked_at is None:
         print_text(words.render_why(view, utc_now(), record.name), error=options.output == "json")
@@ -106,7 +106,7 @@ def decide(options: Options, kubectl: KubectlClient) -> int:
                 return FAILED
             record = find_model(options.model, kubectl).get_rollout(record.name)
         else:
-            raise manual_actions.InvalidAction(f"name the content that you have read: --hash {looked_at}")
+            raise manual_actions.InvalidAction(f"give the content hash that you have reviewed: --hash {looked_at}")
     expires = utc_now() + timedelta(seconds=options.expires) if options.expires else None
     word = "Approve" if options.command == "approve" else "Reject"
     name = kubectl.create(
@@ -114,7 +114,7 @@ def decide(options: Options, kubectl: KubectlClient) -> int:
     )
     print_result(
         options,
-        f"Approval {name} says {word} to {record.name} ({looked_at}); whether it counts stands in the rollout's status",
+        f"Approval {name} says {word} to {record.name} ({looked_at}); the rollout's status says whether it counts",
         kind="Approval",
         name=name,
         rollout=record.name,
@@ -129,7 +129,7 @@ def retrain(options: Options, kubectl: KubectlClient) -> int:
     body = manual_actions.build_training_run(view, options.policy, kubectl.whoami(), options.reason)
     name = kubectl.create(body)
     policy = body["spec"]["policyRef"]["name"]
-    text = f"TrainingRun {name} is asked for, by RetrainingPolicy {policy}"
+    text = f"TrainingRun {name} was created, by RetrainingPolicy {policy}"
     print_result(options, text, kind="TrainingRun", name=name, policy=policy)
     return (
         wait_for_exit_code(options, f"TrainingRun {name}", lambda: _run_exit_code(kubectl, name)) if options.wait else 0
@@ -151,7 +151,7 @@ def set_version(options: Options, kubectl: KubectlClient) -> int:
     view = find_model(options.model, kubectl)
     model = view.model.name
     kubectl.patch("models", model, manual_actions.build_version_patch(view, options.version))
-    text = f"Model {model} is to serve version {options.version}"
+    text = f"Model {model} will serve version {options.version}"
     print_result(options, text, kind="Model", name=model, version=options.version)
     return wait_for_exit_code(options, f"Model {model}", lambda: _move_exit_code(kubectl, model)) if options.wait else 0
 

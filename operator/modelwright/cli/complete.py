@@ -35,11 +35,11 @@ def complete_words(words: Sequence[str], names: ListNames) -> tuple[list[str], i
     """Return the candidates and the directive for the last argument. `names` lists the objects of a kind, given
     kubectl's flags."""
     *before, last = words or [""]
-    known = verb_options()
-    at = next((index for index, word in enumerate(before) if word in known), None)
+    verbs = verb_options()
+    at = next((index for index, word in enumerate(before) if word in verbs), None)
     if at is None:
-        return _filter_candidates(known, last), NO_FILES
-    command, options = before[at], known[before[at]]
+        return _filter_candidates(verbs, last), NO_FILES
+    command, options = before[at], verbs[before[at]]
     option = before[-1] if options.get(before[-1]) else ""
     if last.startswith("-"):
         return _filter_candidates((name for name in options if name.startswith("--")), last), NO_FILES
@@ -48,14 +48,14 @@ def complete_words(words: Sequence[str], names: ListNames) -> tuple[list[str], i
     if option:
         kind = _OPTION_KINDS.get(option, "")
         return ([], FILES) if option in _FILE_OPTIONS else (_complete_names(names, before, kind, last), NO_FILES)
-    given = _count_arguments(before[at + 1 :], options)
-    if command == "lint" or (command == "import" and given):
+    argument_count = _count_arguments(before[at + 1 :], options)
+    if command == "lint" or (command == "import" and argument_count):
         return [], FILES
     words_of = _FIRST_ARGUMENTS.get(command)
-    if words_of is not None and not given:
+    if words_of is not None and not argument_count:
         return _filter_candidates(words_of(), last), NO_FILES
     kinds = () if command in _VERBS_WITHOUT_OBJECTS else _ARGUMENT_KINDS.get(command, ("models",))
-    return _complete_names(names, before, kinds[given] if given < len(kinds) else "", last), NO_FILES
+    return _complete_names(names, before, kinds[argument_count] if argument_count < len(kinds) else "", last), NO_FILES
 
 
 def _list_reasons() -> Iterable[str]:
@@ -97,8 +97,8 @@ def _count_arguments(words: Sequence[str], options: Mapping[str, bool]) -> int:
 
 def main() -> int:
     """Print the candidates. Errors stay silent: a message would break the command line being edited."""
-    found, directive = complete_words(sys.argv[1:], _list_names)
-    print_text("\n".join([*found, f":{directive}"]))
+    candidates, directive = complete_words(sys.argv[1:], _list_names)
+    print_text("\n".join([*candidates, f":{directive}"]))
     return 0
 
 

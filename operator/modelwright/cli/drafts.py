@@ -33,11 +33,11 @@ def render_draft(what: str, name: str, model: str | None = None) -> str:
     without a version suffix."""
     model = model or _VERSION_SUFFIX.sub("", name)
     kind = _KINDS[what]
-    whole = build_schema(kind)
+    kind_schema = build_schema(kind)
     head = [f"# {line}" for line in _wrap_comment(f"{kind.__name__}: {kind.__crd__.description}")]
     head += [f"apiVersion: {API_VERSION}", f"kind: {kind.__name__}", "metadata:", f"  name: {name}", "spec:"]
     spec = _example_specs(name, model)[what]
-    return "\n".join([*head, *_render_mapping(spec, whole["properties"]["spec"], "  ", with_others=True)]) + "\n"
+    return "\n".join([*head, *_render_mapping(spec, kind_schema["properties"]["spec"], "  ", with_others=True)]) + "\n"
 
 
 def _example_specs(name: str, model: str) -> dict[str, dict[str, Any]]:
@@ -101,8 +101,8 @@ def _render_mapping(value: Json, node: Json, indent: str, *, with_others: bool =
     if with_others and others:
         yield f"{indent}# Also:"
         for key in others:
-            said = f"{key}: {_SENTENCE_END.split(properties[key].get('description', ''))[0].rstrip('.')}."
-            yield from (f"{indent}# {line}" for line in _wrap_comment(said, indent, "  "))
+            entry = f"{key}: {_SENTENCE_END.split(properties[key].get('description', ''))[0].rstrip('.')}."
+            yield from (f"{indent}# {line}" for line in _wrap_comment(entry, indent, "  "))
 
 
 def _render_member(key: str, value: Any, node: Json, indent: str) -> Iterator[str]:

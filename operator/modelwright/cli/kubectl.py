@@ -83,12 +83,12 @@ class KubectlClient:
         may not list are left out, except required ones and `more`, for which Forbidden is raised."""
         needed = (*REQUIRED_KINDS, *more)
         try:
-            found = self._get_items(_join_resources(VIEW_KINDS))
+            objects = self._get_items(_join_resources(VIEW_KINDS))
         except Forbidden:
-            found = self._get_items(_join_resources(needed))
+            objects = self._get_items(_join_resources(needed))
             for kind in (kind for kind in VIEW_KINDS if kind not in needed):
-                found += self._get_items_if_allowed(_join_resources([kind]))
-        return found + self._get_items_if_allowed("pods", "-l", f"{GROUP}/model")
+                objects += self._get_items_if_allowed(_join_resources([kind]))
+        return objects + self._get_items_if_allowed("pods", "-l", f"{GROUP}/model")
 
     def list_names(self, kind: str) -> list[str]:
         """List the names of all objects of one of our kinds."""
@@ -99,10 +99,10 @@ class KubectlClient:
         from modelwright.core import policy_objects
 
         try:
-            found = json.loads(self.run("get", "controllerrevisions.apps", name, "-o", "json"))
+            revision = json.loads(self.run("get", "controllerrevisions.apps", name, "-o", "json"))
         except ClusterError:
             return None
-        return policy_objects.read_policy_spec(found, name)
+        return policy_objects.read_policy_spec(revision, name)
 
     def whoami(self) -> str:
         """Return the user name as the API server knows it; admission compares with this name."""
@@ -134,8 +134,8 @@ class KubectlClient:
         return None
 
     def _get_items(self, *arguments: str) -> list[Json]:
-        found: list[Json] = json.loads(self.run("get", *arguments, "-o", "json"))["items"]
-        return found
+        items: list[Json] = json.loads(self.run("get", *arguments, "-o", "json"))["items"]
+        return items
 
     def _get_items_if_allowed(self, *arguments: str) -> list[Json]:
         try:
@@ -177,10 +177,10 @@ class KubectlClient:
     def forward_port(self, service: str) -> Iterator[int]:
         """Forward a local port to a pod of a Service while the context is open. Raises ClusterError."""
         lines = self.stream_lines("port-forward", f"service/{service}", ":80", "--address=127.0.0.1")
-        with closing(lines) as said:
-            for line in said:
-                if found := _FORWARDED_PORT.match(line):
-                    yield int(found[1])
+        with closing(lines) as output:
+            for line in output:
+                if address := _FORWARDED_PORT.match(line):
+                    yield int(address[1])
                     return
         raise ClusterError(f"kubectl forwarded no port to Service {service}")
 
@@ -210,22 +210,22 @@ def _raise_on_failure(
     # Children of kubectl may hold the pipe open after kubectl has ended.
     errors.join(1.0)
     if process.returncode:
-        said = errors.kubectl_text.strip() or output.strip()
-        kind = NoSuchResource if "the server doesn't have a resource type" in said else ClusterError
-        kind = Forbidden if "forbidden" in said.lower() else kind
-        kind = ClusterUnreachable if _CLUSTER_UNREACHABLE.match(said) else kind
-        raise kind(_REASON_PREFIX.sub("", said) or f"kubectl {arguments[0]} ended with {process.returncode}")
+        message = errors.kubectl_text.strip() or output.strip()
+        error_type = NoSuchResource if "the server doesn't have a resource type" in message else ClusterError
+        error_type = Forbidden if "forbidden" in message.lower() else error_type
+        error_type = ClusterUnreachable if _CLUSTER_UNREACHABLE.match(message) else error_type
+        raise error_type(_REASON_PREFIX.sub("", message) or f"kubectl {arguments[0]} ended with {process.returncode}")
 
 
 def _find_program() -> list[str]:
     """Split KUBECTL, such as `k3s kubectl`; else find kubectl on the PATH."""
-    given = os.environ.get("KUBECTL", "").strip()
-    if given and shutil.which(given) is None:
+    configured = os.environ.get("KUBECTL", "").strip()
+    if configured and shutil.which(configured) is None:
         try:
-            return shlex.split(given)
+            return shlex.split(configured)
         except ValueError as error:
             raise ClusterError(f"KUBECTL can't be split into arguments: {error}") from error
-    program = given or shutil.which("kubectl")
+    program = configured or shutil.which("kubectl")
     if not program:
         raise ClusterError("kubectl is not on the PATH: this plugin reaches the cluster through it")
     return [program]
@@ -300,8 +300,8 @@ class _ErrorReader(threading.Thread):
         """Return whether the rest of the line must arrive first."""
         if self._shown_up_to or line.endswith("\n"):
             return False
-        begun = any(text.startswith(line) for text in (*_KUBECTL_PREFIXES, "Warning: "))
-        return begun or _UNDECIDED_LINE.fullmatch(line) is not None
+        is_prefix = any(text.startswith(line) for text in (*_KUBECTL_PREFIXES, "Warning: "))
+        return is_prefix or _UNDECIDED_LINE.fullmatch(line) is not None
 
     def _print_foreign(self, text: str) -> None:
         if text.strip():

@@ -99,6 +99,6 @@ def _list_strings(value: Any) -> Iterator[str]:
 
 
 def _refuse_address(file: Path, field: str, text: str) -> None:
-    found = re.search(r"\S*://\S*", text)
-    if found is not None:
-        raise NotLocal(f"{file}: {field}: {found[0][:200]!a} is an address")
+    address = re.search(r"\S*://\S*", text)
+    if address is not None:
+        raise NotLocal(f"{file}: {field}: {address[0][:200]!a} is an address")

@@ -45,16 +45,16 @@ def render_view(view: ModelView, now: datetime) -> RenderableType:
     return Group(*parts)
 
 
-def draw_interval(look: VerdictPoint, width: int = BAR_COLUMNS) -> str:
+def draw_interval(point: VerdictPoint, width: int = BAR_COLUMNS) -> str:
     """Draw a metric's interval, estimate and limits on a scale of `width` columns: `├──●──┤   ┃`. Empty without
     numbers."""
-    low, high = look.low, look.high
-    known = [
-        number for number in (look.estimate, low, high, *(limit.value for limit in look.limits)) if number is not None
+    low, high = point.low, point.high
+    numbers = [
+        number for number in (point.estimate, low, high, *(limit.value for limit in point.limits)) if number is not None
     ]
-    if not known:
+    if not numbers:
         return ""
-    least, most = min(0.0, *known), max(0.0, *known)
+    least, most = min(0.0, *numbers), max(0.0, *numbers)
     span = (most - least) or 1.0
 
     def column(number: float) -> int:
@@ -64,10 +64,10 @@ def draw_interval(look: VerdictPoint, width: int = BAR_COLUMNS) -> str:
     if low is not None and high is not None:
         drawn[column(low) : column(high) + 1] = "─" * (column(high) - column(low) + 1)
         drawn[column(low)], drawn[column(high)] = "├", "┤"
-    for limit in look.limits:
+    for limit in point.limits:
         drawn[column(limit.value)] = "┃"
-    if look.estimate is not None:
-        drawn[column(look.estimate)] = "●"
+    if point.estimate is not None:
+        drawn[column(point.estimate)] = "●"
     return "".join(drawn).rstrip()
 
 
@@ -134,39 +134,43 @@ def _rollout_header(record: ModelRollout, now: datetime) -> Text:
 
 def _metric_rows(record: ModelRollout, now: datetime) -> Iterator[RenderableType]:
     try:
-        found: RolloutSeries | None = escape_texts(build_series(record, now))
+        series: RolloutSeries | None = escape_texts(build_series(record, now))
     except ObjectNotFound:
-        found = None
-    last = max((look.step for judged in found.metrics for look in judged.points), default=0) if found is not None else 0
+        series = None
+    last = (
+        max((point.step for metric in series.metrics for point in metric.points), default=0)
+        if series is not None
+        else 0
+    )
     table = Table.grid(padding=(0, 2))
-    drawn = set()
-    for judged in found.metrics if found is not None else ():
-        look = judged.points[-1]
-        if look.step != last:
+    drawn_metrics = set()
+    for metric in series.metrics if series is not None else ():
+        point = metric.points[-1]
+        if point.step != last:
             continue
-        drawn.add(judged.metric)
-        style = _STYLES.get(look.outcome, "")
+        drawn_metrics.add(metric.metric)
+        style = _STYLES.get(point.outcome, "")
         table.add_row(
-            Text(f"  {judged.metric}"),
-            Text(look.outcome, style),
-            Text(draw_interval(look), style),
-            Text(_format_numbers(look)),
-            Text(judged.unit + (", dry run" if judged.dry_run else ""), "dim"),
+            Text(f"  {metric.metric}"),
+            Text(point.outcome, style),
+            Text(draw_interval(point), style),
+            Text(_format_numbers(point)),
+            Text(metric.unit + (", dry run" if metric.dry_run else ""), "dim"),
         )
-    if drawn:
+    if drawn_metrics:
         yield table
     for verdict in last_verdicts(record):
-        if verdict.metric not in drawn:
+        if verdict.metric not in drawn_metrics:
             yield _styled_line(f"  {format_verdict(verdict)}", _STYLES.get(verdict.outcome))
 
 
-def _format_numbers(look: VerdictPoint) -> str:
-    estimate = f"{look.estimate:g}" if look.estimate is not None else ""
-    between = f"[{look.low:g}, {look.high:g}]" if look.low is not None and look.high is not None else ""
+def _format_numbers(point: VerdictPoint) -> str:
+    estimate = f"{point.estimate:g}" if point.estimate is not None else ""
+    interval = f"[{point.low:g}, {point.high:g}]" if point.low is not None and point.high is not None else ""
     bounds = {True: "at most", False: "at least", None: "limit"}
-    limits = [f"{bounds[limit.at_most]} {limit.value:g}" for limit in look.limits]
-    samples = f"{look.samples} requests" if look.samples is not None else ""
-    return ", ".join(part for part in (" ".join(filter(None, (estimate, between))), *limits, samples) if part)
+    limits = [f"{bounds[limit.at_most]} {limit.value:g}" for limit in point.limits]
+    samples = f"{point.samples} requests" if point.samples is not None else ""
+    return ", ".join(part for part in (" ".join(filter(None, (estimate, interval))), *limits, samples) if part)
 
 
 def _styled_line(text: str, style: str | None = None) -> Text:

@@ -60,11 +60,11 @@ class LintFinding:
 def lint_files(files: Iterable[tuple[str, str]], dry_run: Callable[[Json], str | None] | None) -> list[LintFinding]:
     """Check the documents of files, given as (name, text). `dry_run` returns why a server would refuse an object;
     None: no server. Objects of other kinds are skipped."""
-    found: list[LintFinding] = []
+    findings: list[LintFinding] = []
     objects: list[_PlacedObject] = []
     for name, text in files:
-        found += _lint_file(name, text, dry_run, objects)
-    return [*found, *_unknown_names(objects)]
+        findings += _lint_file(name, text, dry_run, objects)
+    return [*findings, *_unknown_names(objects)]
 
 
 def check_object(obj: Json) -> list[tuple[str, Level]]:
@@ -124,7 +124,7 @@ def _lint_file(
                 yield placed.build_finding(
                     f"{_format_path(path)}: occurs twice, and only the last one counts", "error", line
                 )
-            yield from (placed.build_finding(said, level) for said, level in _check_document(content, dry_run))
+            yield from (placed.build_finding(text, level) for text, level in _check_document(content, dry_run))
 
 
 def _format_path(path: yaml_source.FieldPath) -> str:
@@ -197,11 +197,11 @@ def _check_document(document: Json, dry_run: Callable[[Json], str | None] | None
         wrong = rollouts.find_problems(parsed.spec)
         yield from ((text, "error") for text in wrong)
         if not wrong:
-            found = rollouts.assess_decidability(parsed.spec)
-            yield found.message, "error" if found.rate is None and not found.decidable else "note"
-            asked, _, said = rollouts.evidence_condition(parsed.spec, compile_steps(parsed.spec.strategy))
-            if not asked:
-                yield said, "warning"
+            decidability = rollouts.assess_decidability(parsed.spec)
+            yield decidability.message, "error" if decidability.rate is None and not decidability.decidable else "note"
+            needs_evidence, _, warning = rollouts.evidence_condition(parsed.spec, compile_steps(parsed.spec.strategy))
+            if not needs_evidence:
+                yield warning, "warning"
             yield from ((text, "warning") for text in rollouts.find_warnings(parsed.spec))
         gate = parsed.spec.gates.evaluation if parsed.spec.gates is not None else None
         if gate is not None:

@@ -28,8 +28,8 @@ def find_commanded_rollout(view: ModelView, command: str) -> ModelRollout:
     """Find the record that a command applies to. Raises InvalidAction when the command is impossible."""
     record = _find_holding_rollback(view) if command == "release" else view.current_rollout
     if record is None:
-        what = "no manual rollback pins it" if command == "release" else "it has no rollout on record"
-        raise InvalidAction(f"{command} of Model {view.model.name}: {what}")
+        problem = "no manual rollback pins it" if command == "release" else "it has no rollout on record"
+        raise InvalidAction(f"{command} of Model {view.model.name}: {problem}")
     state, ended = record.status.state, record.status.state in TERMINAL_STATES
     if command == "retry" and state not in REVERTED_STATES:
         raise InvalidAction(
@@ -48,23 +48,23 @@ def build_command_patch(name: str, token: str, by: str, reason: str) -> Json:
 
 
 def build_approval(
-    record: ModelRollout, decide: str, by: str, reason: str, expires: datetime | None, seen_hash: str
+    record: ModelRollout, verdict: str, by: str, reason: str, expires: datetime | None, reviewed_hash: str
 ) -> Json:
     """Build an Approval bound to a content hash; `decide` is Approve or Reject. Raises InvalidAction when the
     rollout has ended or its content has changed since the review."""
     if record.status.state in TERMINAL_STATES:
         raise InvalidAction(f"{record.name} has ended ({record.status.state})")
-    if record.status.content_hash != seen_hash:
+    if record.status.content_hash != reviewed_hash:
         raise InvalidAction(
             f"{record.name} has changed since it was reviewed: its content hash is {record.status.content_hash}, not "
-            f"{seen_hash}; review it again"
+            f"{reviewed_hash}; review it again"
         )
     owner = {"apiVersion": API_VERSION, "kind": "ModelRollout", "name": record.name, "uid": record.uid}
     spec = {
         "modelRef": {"name": record.spec.model_ref.name},
         "rollout": {"name": record.name, "uid": record.uid},
-        "contentHash": seen_hash,
-        "decision": decide,
+        "contentHash": reviewed_hash,
+        "decision": verdict,
         "approver": by,
         "reason": reason,
     }
@@ -102,12 +102,12 @@ def build_rollback(view: ModelView, version: str | None, by: str, reason: str) -
 def build_version_patch(view: ModelView, version: str) -> Json:
     """Build the merge patch that pins a Model to a version. Raises ObjectNotFound for an unknown version, and
     InvalidAction when spec.version does not pin one."""
-    wanted = view.model.spec.version
-    if wanted.name is None:
-        how = "follows its versions" if wanted.follow is not None else "holds a template"
+    spec_version = view.model.spec.version
+    if spec_version.name is None:
+        state = "follows its versions" if spec_version.follow is not None else "holds a template"
         raise InvalidAction(
-            f"spec.version of Model {view.model.name} {how}, and set-version changes only spec.version.name: edit the "
-            "Model to pin a version"
+            f"spec.version of Model {view.model.name} {state}, and set-version changes only spec.version.name: edit "
+            "the Model to pin a version"
         )
     return {"spec": {"version": {"name": view.get_version(version).name}}}
 
@@ -115,10 +115,10 @@ def build_version_patch(view: ModelView, version: str) -> Json:
 def require_running_run(view: ModelView, run: str) -> str:
     """Return the name of a TrainingRun that can be cancelled. Raises ObjectNotFound, and InvalidAction when it has
     ended."""
-    for found in view.runs:
-        if found.name == run:
-            if found.status.state in ENDED_RUN_STATES:
-                raise InvalidAction(f"TrainingRun {run} has ended ({found.status.state}): there is nothing to cancel")
+    for candidate in view.runs:
+        if candidate.name == run:
+            if candidate.status.state in ENDED_RUN_STATES:
+                raise InvalidAction(f"TrainingRun {run} has ended ({candidate.status.state}) and cannot be cancelled")
             return run
     raise ObjectNotFound(f"there is no TrainingRun {run} here")
 

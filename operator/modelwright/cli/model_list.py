@@ -40,14 +40,14 @@ class ModelRow:
 
 def build_rows(objects: Iterable[Mapping[str, Any]]) -> list[ModelRow]:
     """Build a row for each Model, sorted by namespace and name."""
-    found = [_build_row(obj) for obj in objects]
-    return sorted(found, key=lambda row: (row.namespace, row.name))
+    unsorted = [_build_row(obj) for obj in objects]
+    return sorted(unsorted, key=lambda row: (row.namespace, row.name))
 
 
-def render_rows(found: Iterable[ModelRow], now: datetime, *, namespaces: bool) -> str:
+def render_rows(rows: Iterable[ModelRow], now: datetime, *, namespaces: bool) -> str:
     """Render the rows as a table. `namespaces`: include the namespace column."""
     head = ("NAMESPACE", "NAME", "VERSION", "WEIGHT", "STATE", "AGE", "WHY")
-    lines = [head, *(_row_cells(row, now) for row in found)]
+    lines = [head, *(_row_cells(row, now) for row in rows)]
     return format_table([line if namespaces else line[1:] for line in lines])
 
 

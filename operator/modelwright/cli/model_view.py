@@ -55,8 +55,8 @@ class ModelView:
     @property
     def current_rollout(self) -> ModelRollout | None:
         """The current record: the one that the Model's status names, else the newest."""
-        told = self.model.status.rollout
-        named = [r for r in self.rollouts if told is not None and r.name == told.name]
+        reference = self.model.status.rollout
+        named = [r for r in self.rollouts if reference is not None and r.name == reference.name]
         return next(iter((*named, *self.rollouts)), None)
 
     def get_version(self, name: str) -> ModelVersion:
@@ -67,12 +67,14 @@ class ModelView:
         """Raises ObjectNotFound."""
         return self._get_named(self.rollouts, name)
 
-    def _get_named(self, among: Sequence[ResourceT], name: str) -> ResourceT:
-        kind = type(among[0]).__name__ if among else "object"
-        for found in among:
-            if found.name == name:
-                return found
-        raise ObjectNotFound(f"Model {self.model.name} has no {kind} {name}; {_list_existing(o.name for o in among)}")
+    def _get_named(self, candidates: Sequence[ResourceT], name: str) -> ResourceT:
+        kind = type(candidates[0]).__name__ if candidates else "object"
+        for candidate in candidates:
+            if candidate.name == name:
+                return candidate
+        raise ObjectNotFound(
+            f"Model {self.model.name} has no {kind} {name}; {_list_existing(o.name for o in candidates)}"
+        )
 
 
 def resolve_model_name(name: str, objects: Iterable[Json]) -> str:
@@ -104,25 +106,25 @@ def resolve_model_name(name: str, objects: Iterable[Json]) -> str:
 def build_view(name: str, objects: Iterable[Json]) -> ModelView:
     """Build the view of a Model, leaving out related objects that cannot be parsed. Raises ObjectNotFound, and
     InvalidObject for an unreadable Model."""
-    known = list(objects)
-    raw = next((o for o in known if o["kind"] == "Model" and o["metadata"]["name"] == name), None)
+    listed = list(objects)
+    raw = next((o for o in listed if o["kind"] == "Model" and o["metadata"]["name"] == name), None)
     if raw is None:
-        there = (str(o["metadata"]["name"]) for o in known if o["kind"] == "Model")
+        there = (str(o["metadata"]["name"]) for o in listed if o["kind"] == "Model")
         raise ObjectNotFound(f"there is no Model {name} here; {_list_existing(there, 'Models')}")
-    policies = [p for p in _parse_objects(RetrainingPolicy, known) if p.spec.model_ref.name == name]
+    policies = [p for p in _parse_objects(RetrainingPolicy, listed) if p.spec.model_ref.name == name]
     trained_by = {policy.name for policy in policies}
     return ModelView(
         model=Model.parse(raw),
-        versions=_newest_first(v for v in _parse_objects(ModelVersion, known) if v.spec.model_ref.name == name),
-        rollouts=_newest_first(r for r in _parse_objects(ModelRollout, known) if r.spec.model_ref.name == name),
+        versions=_newest_first(v for v in _parse_objects(ModelVersion, listed) if v.spec.model_ref.name == name),
+        rollouts=_newest_first(r for r in _parse_objects(ModelRollout, listed) if r.spec.model_ref.name == name),
         policies=_newest_first(policies),
         runs=_newest_first(
             t
-            for t in _parse_objects(TrainingRun, known)
+            for t in _parse_objects(TrainingRun, listed)
             if t.spec.policy_ref.name in trained_by or t.status.model == name
         ),
         pods=tuple(
-            sorted((_parse_pod(o) for o in known if _is_serving_pod(o, name)), key=lambda pod: (pod.version, pod.name))
+            sorted((_parse_pod(o) for o in listed if _is_serving_pod(o, name)), key=lambda pod: (pod.version, pod.name))
         ),
     )
 
@@ -167,18 +169,18 @@ def format_span(length: timedelta) -> str:
 
 
 def _parse_objects(kind: type[ResourceT], objects: Iterable[Json]) -> list[ResourceT]:
-    found = []
+    parsed = []
     for obj in objects:
         if obj["kind"] == kind.__name__:
             try:
-                found.append(kind.parse(obj))
+                parsed.append(kind.parse(obj))
             except InvalidObject:
                 continue
-    return found
+    return parsed
 
 
-def _newest_first(found: Iterable[ResourceT]) -> tuple[ResourceT, ...]:
-    return tuple(sorted(found, key=lambda o: (o.metadata.creation_timestamp or _EPOCH, o.name), reverse=True))
+def _newest_first(objects: Iterable[ResourceT]) -> tuple[ResourceT, ...]:
+    return tuple(sorted(objects, key=lambda o: (o.metadata.creation_timestamp or _EPOCH, o.name), reverse=True))
 
 
 def _is_serving_pod(obj: Json, model: str) -> bool:
@@ -188,8 +190,8 @@ def _is_serving_pod(obj: Json, model: str) -> bool:
 
 def _parse_pod(obj: Json) -> ServingPod:
     status, metadata = obj.get("status") or {}, obj["metadata"]
-    told = status.get("containerStatuses") or ()
-    waiting = [(each.get("state") or {}).get("waiting", {}).get("reason") for each in told]
+    statuses = status.get("containerStatuses") or ()
+    waiting = [(each.get("state") or {}).get("waiting", {}).get("reason") for each in statuses]
     state = "Terminating" if metadata.get("deletionTimestamp") else next(filter(None, waiting), status.get("phase"))
     ready = any(c.get("type") == "Ready" and c.get("status") == "True" for c in status.get("conditions") or ())
     return ServingPod(
@@ -197,14 +199,14 @@ def _parse_pod(obj: Json) -> ServingPod:
         version=str(metadata["labels"].get(names.LABEL_VERSION, "")),
         ready=ready,
         state=str(state or "Pending"),
-        restarts=sum(int(each.get("restartCount", 0)) for each in told),
+        restarts=sum(int(each.get("restartCount", 0)) for each in statuses),
         node=str((obj.get("spec") or {}).get("nodeName", "")),
     )
 
 
-def _list_existing(found: Iterable[str], what: str = "") -> str:
-    listed = sorted(found)
-    if not listed:
+def _list_existing(names: Iterable[str], what: str = "") -> str:
+    existing = sorted(names)
+    if not existing:
         return f"there are no {what}" if what else "there are none"
-    more = f" and {len(listed) - 10} more" if len(listed) > 10 else ""
-    return f"there are {', '.join(listed[:10])}{more}"
+    more = f" and {len(existing) - 10} more" if len(existing) > 10 else ""
+    return f"there are {', '.join(existing[:10])}{more}"

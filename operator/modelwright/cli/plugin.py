@@ -25,15 +25,15 @@ Handler = Callable[[SimpleNamespace, "KubectlClient"], int]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb and return its exit code. Raises SystemExit after help, and for invalid arguments."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    if given == ["--version"]:
-        given = ["version", "--client"]
-    if not given or given[0] == "help":
-        given = [*given[1:], "--help"]
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words == ["--version"]:
+        words = ["version", "--client"]
+    if not words or words[0] == "help":
+        words = [*words[1:], "--help"]
     ended: list[int] = []
-    app = _build_app([given[0]], ended.append) if given[0] in VERBS else _build_overview()
+    app = _build_app([words[0]], ended.append) if words[0] in VERBS else _build_overview()
     try:
-        typer.main.get_command(app).main(given, prog_name=PROGRAM)
+        typer.main.get_command(app).main(words, prog_name=PROGRAM)
     except SystemExit:
         if not ended:
             raise
@@ -56,8 +56,8 @@ def verb_options() -> dict[str, dict[str, bool]]:
 def build_commands() -> dict[str, Any]:
     """Build every verb as a parsed command: `make_context(name, arguments)` refuses unknown arguments."""
     group: Any = typer.main.get_command(_build_app(VERBS, lambda _: None))
-    found: dict[str, Any] = group.commands
-    return found
+    commands: dict[str, Any] = group.commands
+    return commands
 
 
 def _build_app(names: Iterable[str], end: Callable[[int], None]) -> typer.Typer:

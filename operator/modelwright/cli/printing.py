@@ -31,22 +31,22 @@ _COLOUR_CODE = re.compile(r"(\x1b\[[0-9;]*m)")
 
 def escape_unprintable(text: str) -> str:
     """Replace each character that controls a terminal or hides others by its escape: ESC becomes `\\x1b`."""
-    return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)
+    return _UNPRINTABLE.sub(lambda match: ascii(match[0])[1:-1], text)
 
 
 def escape_texts(value: T) -> T:
     """Escape all texts in a frozen dataclass, however deep."""
-    done: Any = value
+    escaped: Any = value
     if isinstance(value, str):
         # Members of an enumeration are the program's own texts.
-        done = escape_unprintable(value) if type(value) is str else value
+        escaped = escape_unprintable(value) if type(value) is str else value
     elif is_dataclass(value) and not isinstance(value, type):
-        done = replace(value, **{field.name: escape_texts(getattr(value, field.name)) for field in fields(value)})
+        escaped = replace(value, **{field.name: escape_texts(getattr(value, field.name)) for field in fields(value)})
     elif isinstance(value, tuple | list):
-        done = type(value)(escape_texts(item) for item in value)
+        escaped = type(value)(escape_texts(item) for item in value)
     elif isinstance(value, dict):
-        done = {escape_texts(key): escape_texts(item) for key, item in value.items()}
-    return done  # type: ignore[no-any-return]
+        escaped = {escape_texts(key): escape_texts(item) for key, item in value.items()}
+    return escaped  # type: ignore[no-any-return]
 
 
 def on_terminal() -> bool:
@@ -56,7 +56,7 @@ def on_terminal() -> bool:
 
 def colour_states(text: str) -> str:
     """Colour the states in a printable text."""
-    return _COLOURED_WORD.sub(lambda found: f"\x1b[{str(found.lastgroup)[1:]}m{found[0]}\x1b[0m", text)
+    return _COLOURED_WORD.sub(lambda match: f"\x1b[{str(match.lastgroup)[1:]}m{match[0]}\x1b[0m", text)
 
 
 def print_answer(text: str) -> None:
@@ -69,7 +69,7 @@ def print_answer(text: str) -> None:
 
 def escape_workflow_commands(text: str) -> str:
     """Escape what GitHub's runner takes for a command, in a form that JSON allows: `::` becomes `\\u003a:`."""
-    return _WORKFLOW_COMMAND.sub(lambda found: "\\u0023" if found[1] is None else f"{found[1]}\\u003a", text)
+    return _WORKFLOW_COMMAND.sub(lambda match: "\\u0023" if match[1] is None else f"{match[1]}\\u003a", text)
 
 
 def print_text(

@@ -71,8 +71,8 @@ def save_image(series: RolloutSeries, path: Path) -> None:
         figure.suptitle(textwrap.fill(series.title, _NOTE_WIDTH // 2), fontsize=11, fontweight="bold", color=_INK)
         unit, size = _time_unit(series)
         _draw_weights(series, panels[0], size)
-        for judged, panel in zip(series.metrics, panels[1:], strict=True):
-            _draw_metric(judged, series, panel, size)
+        for metric, panel in zip(series.metrics, panels[1:], strict=True):
+            _draw_metric(metric, series, panel, size)
         panels[-1].set_xlabel(f"time since {series.begun:%Y-%m-%d %H:%M:%S} UTC ({unit})")
         panels[-1].set_xlim(0, 1.01 * _axis_end(series, size))
         if series.metrics:
@@ -124,23 +124,25 @@ def draw_terminal(series: RolloutSeries, *, colours: bool, columns: int | None =
     figure.ruler("y").lim(0, 100)
     figure.draw(figure.signal(xs, ys, marker="hd").lines(True))
     parts = [series.title, built(figure)]
-    for judged in series.metrics:
-        figure = panel(_panel_title(judged))
-        for look in judged.points:
-            drawn = _OUTCOME_STYLES.get(look.outcome, _DEFAULT_STYLE)
-            x = _axis_position(series, look.at, size)
-            for limit in look.limits:
-                between = (_axis_position(series, look.begun, size), _axis_position(series, look.ended, size))
+    for metric in series.metrics:
+        figure = panel(_panel_title(metric))
+        for point in metric.points:
+            style = _OUTCOME_STYLES.get(point.outcome, _DEFAULT_STYLE)
+            x = _axis_position(series, point.at, size)
+            for limit in point.limits:
+                between = (_axis_position(series, point.begun, size), _axis_position(series, point.ended, size))
                 figure.draw(figure.segment(between, (limit.value, limit.value), marker="-"))
-            if look.low is not None and look.high is not None:
+            if point.low is not None and point.high is not None:
                 figure.draw(
-                    figure.segment((x, x), (look.low, look.high), marker=plotext.marker("|", drawn.in_terminal))
+                    figure.segment((x, x), (point.low, point.high), marker=plotext.marker("|", style.in_terminal))
                 )
-            if look.serving is not None:
-                figure.draw(figure.signal([x], [look.serving], marker="s"))
-            figure.draw(figure.signal([x], [look.marker_value], marker=plotext.marker(drawn.letter, drawn.in_terminal)))
+            if point.serving is not None:
+                figure.draw(figure.signal([x], [point.serving], marker="s"))
+            figure.draw(
+                figure.signal([x], [point.marker_value], marker=plotext.marker(style.letter, style.in_terminal))
+            )
         parts.append(built(figure))
-    legend = ", ".join(f"{drawn.letter} {outcome}" for outcome, drawn in _OUTCOME_STYLES.items())
+    legend = ", ".join(f"{style.letter} {outcome}" for outcome, style in _OUTCOME_STYLES.items())
     parts += [f"{legend}; | interval, - limit, s serving", *textwrap.wrap(" ".join(series.notes), width)]
     return "\n".join(parts)
 
@@ -158,25 +160,27 @@ def _draw_weights(series: RolloutSeries, panel: Axes, size: float) -> None:
     for span in series.steps:
         begun, ended = (_axis_position(series, at, size) for at in (span.begun, span.ended))
         share = f" {span.weight} %" if span.kind == "weight" else ""
-        words = (f"{span.number}: {span.kind}{share}", str(span.number))
-        fits = next((text for text in words if len(text) * room < ended - begun), None)
+        labels = (f"{span.number}: {span.kind}{share}", str(span.number))
+        fits = next((text for text in labels if len(text) * room < ended - begun), None)
         if fits is not None:
             panel.text((begun + ended) / 2, 108, fits, ha="center", va="center", fontsize=8, color=_INK)
 
 
-def _draw_metric(judged: MetricSeries, series: RolloutSeries, panel: Axes, size: float) -> None:
-    for look in judged.points:
-        drawn, x = _OUTCOME_STYLES.get(look.outcome, _DEFAULT_STYLE), _axis_position(series, look.at, size)
-        for limit in look.limits:
-            ends = (_axis_position(series, look.begun, size), _axis_position(series, look.ended, size))
+def _draw_metric(metric: MetricSeries, series: RolloutSeries, panel: Axes, size: float) -> None:
+    for point in metric.points:
+        style, x = _OUTCOME_STYLES.get(point.outcome, _DEFAULT_STYLE), _axis_position(series, point.at, size)
+        for limit in point.limits:
+            ends = (_axis_position(series, point.begun, size), _axis_position(series, point.ended, size))
             panel.plot(ends, (limit.value, limit.value), color=_INK, linestyle=_DASHES, linewidth=1.3)
-        if look.low is not None and look.high is not None:
-            panel.plot([x, x], [look.low, look.high], "_-", color=drawn.colour, linewidth=2.5, markersize=9)
-        if look.serving is not None:
-            panel.plot(x, look.serving, "D", color=_GREY, markersize=5)
-        panel.plot(x, look.marker_value, drawn.marker, color=drawn.colour, markeredgecolor=_INK, markersize=7, zorder=3)
-    panel.set_title(_panel_title(judged), loc="left", fontsize=9, color=_INK)
-    panel.set_ylabel(_axis_label(judged))
+        if point.low is not None and point.high is not None:
+            panel.plot([x, x], [point.low, point.high], "_-", color=style.colour, linewidth=2.5, markersize=9)
+        if point.serving is not None:
+            panel.plot(x, point.serving, "D", color=_GREY, markersize=5)
+        panel.plot(
+            x, point.marker_value, style.marker, color=style.colour, markeredgecolor=_INK, markersize=7, zorder=3
+        )
+    panel.set_title(_panel_title(metric), loc="left", fontsize=9, color=_INK)
+    panel.set_ylabel(_axis_label(metric))
     panel.margins(y=0.15)
     _style_panel(series, panel, size)
 
@@ -184,19 +188,19 @@ def _draw_metric(judged: MetricSeries, series: RolloutSeries, panel: Axes, size:
 def _legend_handles(series: RolloutSeries) -> list[Any]:
     from matplotlib.lines import Line2D
 
-    looks = [look for judged in series.metrics for look in judged.points]
-    found = [
+    points = [point for metric in series.metrics for point in metric.points]
+    handles = [
         Line2D([], [], color=_INK, linestyle=_DASHES, label="limit"),
         Line2D([], [], color=_GREY, linewidth=2.5, label="interval, in the outcome's colour"),
     ]
-    if any(look.serving is not None for look in looks):
-        found.append(Line2D([], [], color=_GREY, marker="D", linestyle="", label="serving"))
-    for outcome in dict.fromkeys(look.outcome for look in looks):
-        drawn = _OUTCOME_STYLES.get(outcome, _DEFAULT_STYLE)
-        found.append(
-            Line2D([], [], color=drawn.colour, marker=drawn.marker, markeredgecolor=_INK, linestyle="", label=outcome)
+    if any(point.serving is not None for point in points):
+        handles.append(Line2D([], [], color=_GREY, marker="D", linestyle="", label="serving"))
+    for outcome in dict.fromkeys(point.outcome for point in points):
+        style = _OUTCOME_STYLES.get(outcome, _DEFAULT_STYLE)
+        handles.append(
+            Line2D([], [], color=style.colour, marker=style.marker, markeredgecolor=_INK, linestyle="", label=outcome)
         )
-    return found
+    return handles
 
 
 def _style_panel(series: RolloutSeries, panel: Axes, size: float) -> None:
@@ -215,14 +219,14 @@ def _style_panel(series: RolloutSeries, panel: Axes, size: float) -> None:
         )
 
 
-def _panel_title(judged: MetricSeries) -> str:
-    limits = dict.fromkeys(_format_limit(limit) for look in judged.points for limit in look.limits)
-    decides = ", dry run: decides nothing" if judged.dry_run else ""
-    return f"{judged.metric}: {judged.unit}{decides}" + "".join(f"; {limit}" for limit in limits)
+def _panel_title(metric: MetricSeries) -> str:
+    limits = dict.fromkeys(_format_limit(limit) for point in metric.points for limit in point.limits)
+    decides = ", dry run: decides nothing" if metric.dry_run else ""
+    return f"{metric.metric}: {metric.unit}{decides}" + "".join(f"; {limit}" for limit in limits)
 
 
-def _axis_label(judged: MetricSeries) -> str:
-    return {"difference": "points", "share": "%"}.get(judged.limit_kind, "value")
+def _axis_label(metric: MetricSeries) -> str:
+    return {"difference": "points", "share": "%"}.get(metric.limit_kind, "value")
 
 
 def _format_limit(limit: LimitLine) -> str:

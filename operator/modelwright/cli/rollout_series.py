@@ -149,22 +149,24 @@ def build_series(record: ModelRollout, now: datetime) -> RolloutSeries:
             f"{record.name} ({status.state or 'Pending'}) has not started a step, so there is nothing to draw; "
             f"kubectl modelwright why {record.name} explains its state"
         )
-    begun, ended = status.started_at, status.finished_at or now
+    started, ended = status.started_at, status.finished_at or now
     spans = tuple(_build_step(step, ended) for step in sorted(status.steps, key=lambda step: step.index))
     metrics, readable = _read_metrics(record)
-    judged, without = _group_verdicts(status.verdicts, {span.number - 1: span for span in spans}, metrics)
+    grouped, notes_without_numbers = _group_verdicts(
+        status.verdicts, {span.number - 1: span for span in spans}, metrics
+    )
     notes = [LAST_VERDICT_NOTE if status.verdicts else NO_VERDICTS_NOTE]
-    if not readable and any(metric.limit_kind is not LimitKind.DIFFERENCE for metric in judged):
+    if not readable and any(metric.limit_kind is not LimitKind.DIFFERENCE for metric in grouped):
         notes.append(NO_POLICY_NOTE)
     return RolloutSeries(
         record.name,
         _format_title(record),
-        begun,
+        started,
         ended,
         tuple(_list_weights(record, spans)),
         spans,
-        judged,
-        (*notes, *without),
+        grouped,
+        (*notes, *notes_without_numbers),
     )
 
 
@@ -210,25 +212,25 @@ def _group_verdicts(
     verdicts: Sequence[VerdictStatus], spans: Mapping[int, StepSpan], metrics: Mapping[str, Metric]
 ) -> tuple[tuple[MetricSeries, ...], list[str]]:
     """Group the verdicts by metric and quantity; return them with a note for each verdict without numbers."""
-    found: dict[tuple[str, LimitKind], list[VerdictStatus]] = {}
-    without = []
+    by_metric: dict[tuple[str, LimitKind], list[VerdictStatus]] = {}
+    notes = []
     for verdict in sorted(verdicts, key=lambda verdict: verdict.step):
         if verdict.step in spans and (verdict.low is not None or verdict.candidate is not None):
-            found.setdefault((verdict.metric, _limit_kind(verdict)), []).append(verdict)
+            by_metric.setdefault((verdict.metric, _limit_kind(verdict)), []).append(verdict)
         else:
-            because = f": {verdict.message}" if verdict.message else ""
-            without.append(f"{verdict.metric} at step {verdict.step + 1} has no numbers ({verdict.outcome}){because}")
-    judged = tuple(
+            reason = f": {verdict.message}" if verdict.message else ""
+            notes.append(f"{verdict.metric} at step {verdict.step + 1} has no numbers ({verdict.outcome}){reason}")
+    series = tuple(
         MetricSeries(
             metric,
             what,
             _metric_unit(what, metrics.get(metric)),
-            any(verdict.dry_run for verdict in of_it),
-            tuple(_build_point(verdict, what, spans[verdict.step], metrics.get(metric)) for verdict in of_it),
+            any(verdict.dry_run for verdict in points),
+            tuple(_build_point(verdict, what, spans[verdict.step], metrics.get(metric)) for verdict in points),
         )
-        for (metric, what), of_it in found.items()
+        for (metric, what), points in by_metric.items()
     )
-    return judged, without
+    return series, notes
 
 
 def _limit_kind(verdict: VerdictStatus) -> LimitKind:
@@ -312,17 +314,17 @@ def _format_utc(at: datetime) -> str:
     return at.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _format_point(look: VerdictPoint) -> dict[str, Any]:
-    told = {
-        "step": look.step,
-        "at": _format_utc(look.at),
-        "outcome": look.outcome,
-        "estimate": look.estimate,
-        "serving": look.serving,
-        "low": look.low,
-        "high": look.high,
-        "limits": [{_LIMIT_KEYS[limit.at_most]: limit.value} for limit in look.limits],
-        "samples": look.samples,
-        "servingSamples": look.serving_samples,
+def _format_point(point: VerdictPoint) -> dict[str, Any]:
+    values = {
+        "step": point.step,
+        "at": _format_utc(point.at),
+        "outcome": point.outcome,
+        "estimate": point.estimate,
+        "serving": point.serving,
+        "low": point.low,
+        "high": point.high,
+        "limits": [{_LIMIT_KEYS[limit.at_most]: limit.value} for limit in point.limits],
+        "samples": point.samples,
+        "servingSamples": point.serving_samples,
     }
-    return {key: value for key, value in told.items() if value is not None}
+    return {key: value for key, value in values.items() if value is not None}

@@ -64,12 +64,12 @@ def format_verdict(verdict: VerdictStatus) -> str:
 
 def format_authors(entries: Iterable[AuthorsStatus], before: str = "") -> list[str]:
     """List the authors of the candidate's objects, one line each; unchanged objects are left out."""
-    told = []
+    lines = []
     for entry in entries:
         names = [*entry.by, *(["an unknown user"] if entry.unknown and entry.by != (RETRAINING_AUTHOR,) else [])]
         if names:
-            told.append(f"- {before}author of {entry.kind} {entry.name}: {', '.join(names)}")
-    return told
+            lines.append(f"- {before}author of {entry.kind} {entry.name}: {', '.join(names)}")
+    return lines
 
 
 def format_gate(gate: GateStatus) -> str:
@@ -77,27 +77,27 @@ def format_gate(gate: GateStatus) -> str:
     return f"gate {gate.name}: {gate.outcome}" + (f"; {gate.message}" if gate.message else "")
 
 
-def format_drift(told: DriftStatus, now: datetime) -> tuple[str, list[str]]:
+def format_drift(drift: DriftStatus, now: datetime) -> tuple[str, list[str]]:
     """Describe drift from a version's reference: a summary, then the worst features and the unwatched ones."""
-    drifted = sum(one.drifted for one in told.worst)
+    drifted = sum(feature.drifted for feature in drift.worst)
     head = (
-        f"requests have drifted from the reference of {told.version}"
+        f"requests have drifted from the reference of {drift.version}"
         if drifted
-        else (f"no drift from the reference of {told.version}")
+        else (f"no drift from the reference of {drift.version}")
     )
-    if not told.worst:
-        head = f"no figures of drift from the reference of {told.version} yet"
-    words = [_format_drift_figure(one) for one in told.worst]
-    words += [f"{one.kind} {one.feature}: not watched, it is free text" for one in told.unwatched]
-    return f"{head} (as of {format_age(told.at, now)} ago)", words
+    if not drift.worst:
+        head = f"no figures of drift from the reference of {drift.version} yet"
+    features = [_format_drift_figure(feature) for feature in drift.worst]
+    features += [f"{feature.kind} {feature.feature}: not watched, it is free text" for feature in drift.unwatched]
+    return f"{head} (as of {format_age(drift.at, now)} ago)", features
 
 
-def _format_drift_figure(one: DriftFigure) -> str:
-    how = one.method or f"share of {one.aspect} values"
-    drifted = "drifted: " if one.drifted else ""
+def _format_drift_figure(figure: DriftFigure) -> str:
+    measure = figure.method or f"share of {figure.aspect} values"
+    drifted = "drifted: " if figure.drifted else ""
     return (
-        f"{drifted}{one.kind} {one.feature}: {how} {one.value}, limit {one.limit} (floor {one.floor}), "
-        f"{one.rows} rows in {one.window}"
+        f"{drifted}{figure.kind} {figure.feature}: {measure} {figure.value}, limit {figure.limit} "
+        f"(floor {figure.floor}), {figure.rows} rows in {figure.window}"
     )
 
 
@@ -111,21 +111,25 @@ def _model_node(view: ModelView, now: datetime) -> TreeNode:
     model = view.model
     ready = find_condition(model.status.conditions, "Ready")
     stalled = find_condition(model.status.conditions, "Stalled")
-    told = ready if stalled is None or stalled.status != "True" else stalled
+    condition = ready if stalled is None or stalled.status != "True" else stalled
     head = [f"Model {model.name}"]
     head.append(
         "suspended"
         if model.spec.suspend
-        else f"{told.type}={told.status} {told.reason}"
-        if told
+        else f"{condition.type}={condition.status} {condition.reason}"
+        if condition
         else "not observed yet"
     )
     head += [model.status.url] if model.status.url else []
-    below = [TreeNode(told.message)] if told is not None and told.message and told.reason != "Serving" else []
+    children = (
+        [TreeNode(condition.message)]
+        if condition is not None and condition.message and condition.reason != "Serving"
+        else []
+    )
     return TreeNode(
         "  ".join(head),
         [
-            *below,
+            *children,
             *_traffic_nodes(view, now),
             *_rollout_nodes(view, now),
             *_drift_nodes(view, now),
@@ -155,14 +159,14 @@ def _traffic_nodes(view: ModelView, now: datetime) -> Iterator[TreeNode]:
 
 
 def _pod_nodes(view: ModelView, version: str) -> list[TreeNode]:
-    found = [pod for pod in view.pods if pod.version == version]
+    pods = [pod for pod in view.pods if pod.version == version]
     return [
         TreeNode(
             f"pod {pod.name}  {'ready' if pod.ready else pod.state}"
             + (f"  {pod.restarts} restarts" if pod.restarts else "")
             + (f"  on {pod.node}" if pod.node else "")
         )
-        for pod in found
+        for pod in pods
     ]
 
 
@@ -181,36 +185,36 @@ def _rollout_nodes(view: ModelView, now: datetime) -> Iterator[TreeNode]:
         head += [f"since {format_age(status.started_at, now)}"] if status.started_at else []
     else:
         head += [f"{status.reason or ''} {format_age(status.finished_at, now)} ago".strip()]
-    below = [TreeNode(format_gate(gate)) for gate in status.gates]
-    below += [TreeNode(format_verdict(verdict)) for verdict in last_verdicts(record)]
-    below += [TreeNode(words.removeprefix("- ")) for words in format_authors(status.authors)]
-    below += [
+    children = [TreeNode(format_gate(gate)) for gate in status.gates]
+    children += [TreeNode(format_verdict(verdict)) for verdict in last_verdicts(record)]
+    children += [TreeNode(line.removeprefix("- ")) for line in format_authors(status.authors)]
+    children += [
         TreeNode(f"{each.approver} said {each.decision} ({each.place}){': ' + each.reason if each.reason else ''}")
         for each in status.approvals
     ]
-    below += [
+    children += [
         TreeNode(f"{each.by}: {each.name}{'' if each.accepted else ', refused'}; {each.message or each.reason}")
         for each in status.commands
     ]
-    yield TreeNode("  ".join(head), below)
+    yield TreeNode("  ".join(head), children)
 
 
 def _drift_nodes(view: ModelView, now: datetime) -> Iterator[TreeNode]:
-    told = view.model.status.drift
-    if told is not None:
-        head, worst = format_drift(told, now)
-        yield TreeNode(head, [TreeNode(words) for words in worst])
+    drift = view.model.status.drift
+    if drift is not None:
+        head, worst = format_drift(drift, now)
+        yield TreeNode(head, [TreeNode(line) for line in worst])
 
 
 def _version_nodes(view: ModelView) -> Iterator[TreeNode]:
     announced = view.model.status.announced
-    below = [
+    children = [
         TreeNode(_format_version(view, version, announced is not None and announced.version == version.name))
         for version in view.versions[:SHOWN_VERSIONS]
     ]
-    more = len(view.versions) - len(below)
+    more = len(view.versions) - len(children)
     count = f"{len(view.versions)} version{'s' if len(view.versions) != 1 else ''}"
-    yield TreeNode(count, [*below, *([TreeNode(f"and {more} older ones")] if more > 0 else [])])
+    yield TreeNode(count, [*children, *([TreeNode(f"and {more} older ones")] if more > 0 else [])])
 
 
 def _format_version(view: ModelView, version: ModelVersion, announced: bool) -> str:
@@ -230,20 +234,20 @@ def _retraining_nodes(view: ModelView, now: datetime) -> Iterator[TreeNode]:
         status, head = policy.status, [f"retraining {policy.name}"]
         head += ["suspended"] if policy.spec.suspend else []
         head += [f"{status.failures} failures in a row"] if status.failures else []
-        of_it = [run for run in view.runs if run.spec.policy_ref.name == policy.name][:SHOWN_RUNS]
-        below = []
-        for run in of_it:
-            begun = run.metadata.creation_timestamp
-            words = [f"run {run.name}", str(run.status.state or "Pending"), format_age(begun, now)]
+        runs = [run for run in view.runs if run.spec.policy_ref.name == policy.name][:SHOWN_RUNS]
+        children = []
+        for run in runs:
+            created = run.metadata.creation_timestamp
+            words = [f"run {run.name}", str(run.status.state or "Pending"), format_age(created, now)]
             words += [run.status.outcome] if run.status.outcome else []
             words += [run.status.message] if run.status.message and run.status.state != "Succeeded" else []
-            below.append(TreeNode("  ".join(words)))
-        yield TreeNode("  ".join(head), below)
+            children.append(TreeNode("  ".join(words)))
+        yield TreeNode("  ".join(head), children)
 
 
 def _history_row(record: ModelRollout, now: datetime) -> tuple[str, ...]:
     status, spec = record.status, record.spec
-    people = [command.by for command in status.commands if command.accepted]
+    users = [command.by for command in status.commands if command.accepted]
     took = format_span(status.finished_at - status.started_at) if status.finished_at and status.started_at else ""
     return (
         record.name,
@@ -251,7 +255,7 @@ def _history_row(record: ModelRollout, now: datetime) -> tuple[str, ...]:
         spec.target.version,
         str(status.state or "Pending"),
         status.reason or "",
-        spec.rollback.by if spec.rollback is not None else ", ".join(dict.fromkeys(people)),
+        spec.rollback.by if spec.rollback is not None else ", ".join(dict.fromkeys(users)),
         format_age(record.metadata.creation_timestamp, now),
         took,
     )

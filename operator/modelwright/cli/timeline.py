@@ -33,13 +33,13 @@ class TimelineEntry:
 def build_timeline(view: ModelView, events: Iterable[Json]) -> list[TimelineEntry]:
     """List all entries, earliest first. `events`: events.k8s.io/v1 objects of the namespace, of which those about
     the Model and its objects are used."""
-    found = [*_version_entries(view), *_event_entries(view, events)]
+    entries = [*_version_entries(view), *_event_entries(view, events)]
     for record in view.rollouts:
-        found += _rollout_entries(record)
+        entries += _rollout_entries(record)
     for run in view.runs:
-        found += _run_entries(run)
+        entries += _run_entries(run)
     # A stable sort keeps the records' order within one second.
-    return sorted(found, key=lambda entry: entry.at)
+    return sorted(entries, key=lambda entry: entry.at)
 
 
 def render_timeline(entries: Iterable[TimelineEntry]) -> str:
@@ -67,36 +67,36 @@ def _dated_entry(kind: str, name: str, at: datetime | None, text: str) -> Iterat
 
 def _rollout_entries(record: ModelRollout) -> Iterator[TimelineEntry]:
     status, entry = record.status, partial(_dated_entry, "ModelRollout", record.name)
-    asked = record.spec.rollback
-    if asked is not None:
-        text = f"{asked.by} requested a rollback to {record.spec.target.version}: {asked.reason}"
+    rollback = record.spec.rollback
+    if rollback is not None:
+        text = f"{rollback.by} requested a rollback to {record.spec.target.version}: {rollback.reason}"
         yield from entry(record.metadata.creation_timestamp, text)
     move = f"{status.from_.version} -> {record.spec.target.version}" if status.from_ else record.spec.target.version
     yield from entry(status.started_at, f"started: {move}")
     for gate in status.gates:
         yield from entry(gate.at, format_gate(gate))
     for step in status.steps:
-        what = f"step {step.index + 1} ({step.kind}{f' {step.weight} %' if step.weight else ''})"
-        yield from entry(step.started_at, f"{what} started")
-        yield from entry(step.confirmed_at, f"{what}: confirmed by the gateway")
+        label = f"step {step.index + 1} ({step.kind}{f' {step.weight} %' if step.weight else ''})"
+        yield from entry(step.started_at, f"{label} started")
+        yield from entry(step.confirmed_at, f"{label}: confirmed by the gateway")
         for verdict in (each for each in status.verdicts if each.step == step.index):
-            yield from entry(verdict.at, f"{what}: {format_verdict(verdict)}")
-        yield from entry(step.finished_at, f"{what} ended" + (f": {step.outcome}" if step.outcome else ""))
+            yield from entry(verdict.at, f"{label}: {format_verdict(verdict)}")
+        yield from entry(step.finished_at, f"{label} ended" + (f": {step.outcome}" if step.outcome else ""))
     for approval in status.approvals:
-        said = f"{approval.approver} said {approval.decision} ({approval.place})"
-        yield from entry(approval.at, said + (f": {approval.reason}" if approval.reason else ""))
+        text = f"{approval.approver} said {approval.decision} ({approval.place})"
+        yield from entry(approval.at, text + (f": {approval.reason}" if approval.reason else ""))
     for command in status.commands:
         refused = "" if command.accepted else ", which was refused"
-        said = f"{command.by} ran {command.name}{refused}: {command.message or command.reason}"
-        yield from entry(command.at, said)
+        text = f"{command.by} ran {command.name}{refused}: {command.message or command.reason}"
+        yield from entry(command.at, text)
     yield from entry(status.finished_at, f"ended {status.state} ({status.reason}): {status.message or ''}".rstrip(": "))
 
 
 def _run_entries(run: TrainingRun) -> Iterator[TimelineEntry]:
     status, entry = run.status, partial(_dated_entry, "TrainingRun", run.name)
-    asked = run.spec.manual
-    if asked is not None:
-        yield from entry(run.metadata.creation_timestamp, f"{asked.by} requested it: {asked.reason}")
+    manual = run.spec.manual
+    if manual is not None:
+        yield from entry(run.metadata.creation_timestamp, f"{manual.by} requested it: {manual.reason}")
     elif run.spec.trigger is not None:
         trigger = run.spec.trigger
         yield from entry(run.metadata.creation_timestamp, f"trigger {trigger.name} fired: {trigger.message}")

@@ -39,8 +39,8 @@ def explain_problems(kind: Any, error: InvalidObject) -> list[tuple[str, str]]:
 
 def closest_name(name: str, known: Iterable[str]) -> str | None:
     """Return the known name that `name` most likely stands for."""
-    found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.7)
-    return found[0] if found else None
+    matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.7)
+    return matches[0] if matches else None
 
 
 def _is_consequence(entry: Any, entries: list[Any], replaced: set[Location]) -> bool:
@@ -54,25 +54,25 @@ def _is_consequence(entry: Any, entries: list[Any], replaced: set[Location]) -> 
 
 
 def _describe_problem(kind: Any, entry: Any, text: str) -> str:
-    given = entry.get("input")
+    value = entry.get("input")
     match entry["type"]:
         case "extra_forbidden":
             name = _closest_field(kind, entry["loc"])
             return f"unknown field; did you mean {name}?" if name is not None else "unknown field"
         case "missing":
             return "required, and not given"
-        case "string_type" if isinstance(given, bool):
-            return f'must be a string: write it in quotes, "{str(given).lower()}"'
-        case "string_type" if not isinstance(given, dict | list | type(None)):
-            return f'must be a string: write it in quotes, "{given}"'
-        case "int_type" | "float_type" | "bool_type" if isinstance(given, str):
+        case "string_type" if isinstance(value, bool):
+            return f'must be a string: write it in quotes, "{str(value).lower()}"'
+        case "string_type" if not isinstance(value, dict | list | type(None)):
+            return f'must be a string: write it in quotes, "{value}"'
+        case "int_type" | "float_type" | "bool_type" if isinstance(value, str):
             wanted = {"int_type": "an integer", "float_type": "a number", "bool_type": "true or false"}[entry["type"]]
             return f"must be {wanted}: write it without quotes"
-        case "literal_error" | "enum" if isinstance(given, str):
+        case "literal_error" | "enum" if isinstance(value, str):
             expected = str((entry.get("ctx") or {}).get("expected", ""))
-            name = closest_name(given, expected.replace("'", "").replace(" or ", ", ").split(", "))
+            name = closest_name(value, expected.replace("'", "").replace(" or ", ", ").split(", "))
             return (
-                f'is "{given}"; ' + (f"did you mean {name}? " if name is not None else "") + f"It is one of {expected}"
+                f'is "{value}"; ' + (f"did you mean {name}? " if name is not None else "") + f"It is one of {expected}"
             )
         case _:
             return text

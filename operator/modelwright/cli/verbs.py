@@ -60,8 +60,8 @@ def verb(
     place = handler if "." in handler.partition(":")[0] else f"{_HANDLERS}.{handler}"
 
     def register(declaration: Callable[..., None]) -> Callable[..., None]:
-        known = name or declaration.__name__.strip("_").replace("_", "-")
-        VERBS[known] = Verb(known, text or inspect.getdoc(declaration) or "", group, place, needs, declaration)
+        verb_name = name or declaration.__name__.strip("_").replace("_", "-")
+        VERBS[verb_name] = Verb(verb_name, text or inspect.getdoc(declaration) or "", group, place, needs, declaration)
         return declaration
 
     return register

@@ -43,27 +43,27 @@ def render_why(view: ModelView, now: datetime, rollout: str | None = None) -> st
 def why_data(view: ModelView, now: datetime, rollout: str | None = None) -> dict[str, Any]:
     """Return the explanation as JSON data, with the rollout's record without its policy. Raises ObjectNotFound."""
     record = view.get_rollout(rollout) if rollout is not None else view.current_rollout
-    told: dict[str, Any] = {"model": view.model.name, "says": _describe_model(view, now), "rollout": None}
-    told |= {"drift": view.model.status.drift.wire()} if view.model.status.drift is not None else {}
+    data: dict[str, Any] = {"model": view.model.name, "says": _describe_model(view, now), "rollout": None}
+    data |= {"drift": view.model.status.drift.wire()} if view.model.status.drift is not None else {}
     if record is not None:
         status = record.status.wire()
         status.get("policy", {}).pop("spec", None)
-        told["rollout"] = {"name": record.name, "spec": record.spec.wire(), "status": status}
-    return told | {"canDo": next(iter(_next_actions(view, record)), "")}
+        data["rollout"] = {"name": record.name, "spec": record.spec.wire(), "status": status}
+    return data | {"canDo": next(iter(_next_actions(view, record)), "")}
 
 
 def _next_actions(view: ModelView, record: ModelRollout | None) -> list[str]:
-    held = view.model.status.rollout
+    current = view.model.status.rollout
     if record is None:
         return []
-    if held is not None and held.reason == "HeldByRollback":
+    if current is not None and current.reason == "HeldByRollback":
         return [f"To end the hold: kubectl modelwright release {view.model.name} --reason ..."]
     if record.spec.rollback is not None and record.status.state not in TERMINAL_STATES:
         return [_ROLLBACK_HINT.format(model=view.model.name)]
     if is_undecided_ending(record.status.state, record.status.reason):
         return [_UNDECIDED_HINT.format(model=view.model.name)]
-    known = [state for state in _STATE_HINTS if state == record.status.state]
-    return [_STATE_HINTS[state].format(model=view.model.name) for state in known]
+    states = [state for state in _STATE_HINTS if state == record.status.state]
+    return [_STATE_HINTS[state].format(model=view.model.name) for state in states]
 
 
 def _describe_model(view: ModelView, now: datetime) -> str:
@@ -72,33 +72,42 @@ def _describe_model(view: ModelView, now: datetime) -> str:
     lines = [f"Model {model.name} {serving}."]
     if status.target is not None and (status.serving is None or status.target.version != status.serving.version):
         lines.append(f"The target is version {status.target.version}.")
-    said: dict[str, list[str]] = {}
+    statements: dict[str, list[str]] = {}
     for type_ in ("Ready", "Stalled"):
-        told = find_condition(status.conditions, type_)
-        if told is not None and told.message and (type_ == "Ready") == (told.status != "True"):
-            said.setdefault(f"{told.reason}: {told.message}", []).append(f"{type_} is {told.status}")
+        condition = find_condition(status.conditions, type_)
+        if condition is not None and condition.message and (type_ == "Ready") == (condition.status != "True"):
+            statements.setdefault(f"{condition.reason}: {condition.message}", []).append(
+                f"{type_} is {condition.status}"
+            )
     if status.failure is not None:
-        said.setdefault(f"{status.failure.reason}: {status.failure.message}", [])
-    lines += [": ".join([" and ".join(which), words] if which else [words]) for words, which in said.items()]
+        statements.setdefault(f"{status.failure.reason}: {status.failure.message}", [])
+    lines += [
+        ": ".join([" and ".join(condition_types), statement] if condition_types else [statement])
+        for statement, condition_types in statements.items()
+    ]
     if status.outdated:
         lines.append(status.outdated)
     lines += [*_evidence_warning(status.conditions), *_code_warning(status.runtime)]
     if status.drift is not None:
         head, worst = format_drift(status.drift, now)
-        lines += [f"{head[0].upper()}{head[1:]}:", *(f"- {words}" for words in worst)]
+        lines += [f"{head[0].upper()}{head[1:]}:", *(f"- {statement}" for statement in worst)]
     return "\n".join(lines)
 
 
 def _evidence_warning(conditions: tuple[Condition, ...]) -> list[str]:
-    told = find_condition(conditions, ConditionType.EVIDENCE_ASKED)
-    return [f"Its RolloutPolicy requires no evidence: {told.message}."] if told and told.status == "False" else []
+    condition = find_condition(conditions, ConditionType.EVIDENCE_ASKED)
+    return (
+        [f"Its RolloutPolicy requires no evidence: {condition.message}."]
+        if condition and condition.status == "False"
+        else []
+    )
 
 
 def _code_warning(runtime: RuntimeStatus | None) -> list[str]:
     if runtime is None or runtime.code is False:
         return []
-    said = "runs code from the artifact" if runtime.code else "doesn't say whether it runs code from the artifact"
-    return [f"{runtime.kind} {runtime.name} {said}: gates.scan of a RolloutPolicy scans it first."]
+    behaviour = "runs code from the artifact" if runtime.code else "doesn't say whether it runs code from the artifact"
+    return [f"{runtime.kind} {runtime.name} {behaviour}: gates.scan of a RolloutPolicy scans it first."]
 
 
 def _describe_rollout(record: ModelRollout, now: datetime) -> str:
@@ -106,12 +115,12 @@ def _describe_rollout(record: ModelRollout, now: datetime) -> str:
     move = f"from version {status.from_.version} to {to}" if status.from_ is not None else f"to version {to}"
     lines = [f"Rollout {record.name} {move}"]
     if status.state in TERMINAL_STATES:
-        how = (
+        ending = (
             "ended undecided"
             if is_undecided_ending(status.state, status.reason)
             else _ENDING_PHRASES[RolloutState(str(status.state))]
         )
-        lines[0] += f" {how} {format_age(status.finished_at, now)} ago"
+        lines[0] += f" {ending} {format_age(status.finished_at, now)} ago"
     elif status.state:
         step = f", step {status.progress}, weight {status.weight or 0} %" if status.progress else ""
         lines[0] += f" is {status.state}{step}, since {format_age(status.since, now)}"

@@ -38,10 +38,10 @@ class YamlDocument:
             return 0
         node, mark = self.node, self.node.start_mark
         for step in path:
-            found = _find_child(node, step)
-            if found is None:
+            child = _find_child(node, step)
+            if child is None:
                 break
-            key, node = found
+            key, node = child
             mark = key.start_mark
         return mark.line + 1
 
@@ -59,9 +59,9 @@ class YamlDocument:
         if not isinstance(listed, list):
             yield self
             return
-        found = _find_child(self.node, "items")
+        item_nodes = _find_child(self.node, "items")
         for index, item in enumerate(listed):
-            place = _find_child(found[1], index) if found is not None else None
+            place = _find_child(item_nodes[1], index) if item_nodes is not None else None
             yield YamlDocument(item, place[1] if place is not None else None)
 
 
@@ -111,12 +111,12 @@ def _child_nodes(node: yaml.Node) -> list[yaml.Node]:
 def parse_path(text: str) -> FieldPath:
     """Parse a path such as `spec.steps[0].weight`; anything after an unreadable part is ignored."""
     steps: list[str | int] = []
-    at = 0
-    while (found := _PATH_STEP.match(text, at)) is not None:
-        if found[1] is not None and steps and not found[0].startswith("."):
+    position = 0
+    while (step := _PATH_STEP.match(text, position)) is not None:
+        if step[1] is not None and steps and not step[0].startswith("."):
             break
-        steps.append(int(found[2]) if found[2] is not None else found[1] or found[3])
-        at = found.end()
+        steps.append(int(step[2]) if step[2] is not None else step[1] or step[3])
+        position = step.end()
     return tuple(steps)
 
 
@@ -132,13 +132,13 @@ def _find_child(node: yaml.Node | None, step: str | int) -> tuple[yaml.Node, yam
     return None
 
 
-def _find_repeated(node: yaml.Node | None, path: FieldPath, seen: set[int]) -> Iterator[tuple[FieldPath, int]]:
-    if node is None or id(node) in seen:
+def _find_repeated(node: yaml.Node | None, path: FieldPath, visited: set[int]) -> Iterator[tuple[FieldPath, int]]:
+    if node is None or id(node) in visited:
         return
-    seen.add(id(node))
+    visited.add(id(node))
     if isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
-            yield from _find_repeated(item, (*path, index), seen)
+            yield from _find_repeated(item, (*path, index), visited)
     if isinstance(node, yaml.MappingNode):
         names: set[str] = set()
         for key, value in node.value:
@@ -146,4 +146,4 @@ def _find_repeated(node: yaml.Node | None, path: FieldPath, seen: set[int]) -> I
             if name and name != "<<" and name in names:
                 yield (*path, name), key.start_mark.line + 1
             names.add(name)
-            yield from _find_repeated(value, (*path, name), seen)
+            yield from _find_repeated(value, (*path, name), visited)

@@ -77,7 +77,7 @@ def test_why_gives_the_evidence_and_what_can_be_done() -> None:
     assert "from version v1 to v2 is Progressing, step 1/3, weight 10 %, since 60m (StepHolding): waiting for" in told
     assert "step 1 (weight 10 %): error-rate: Inconclusive" in told
     assert "query: sum(rate(requests[1m]))" in told
-    assert told.endswith("kubectl modelwright pause digits stops it where it is; abort digits takes it back.")
+    assert told.endswith("kubectl modelwright pause digits pauses it; abort digits rolls it back.")
 
 
 def test_why_says_that_a_policy_promotes_by_time_alone() -> None:

@@ -261,5 +261,5 @@ def test_a_run_is_cancelled_by_deleting_it(kubectl: Path, capsys: pytest.Capture
 
 def test_a_run_that_has_ended_is_not_deleted(kubectl: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert plugin.main(["run", "cancel", "digits-nightly"]) == 1
-    assert "has ended (Failed): there is nothing to cancel" in capsys.readouterr().err
+    assert "has ended (Failed) and cannot be cancelled" in capsys.readouterr().err
     assert "delete" not in (kubectl / "calls").read_text()

@@ -31,8 +31,8 @@ def version(options: Options, kubectl: KubectlClient) -> int:
             _list_if_allowed(kubectl, hidden, "CRDs", "customresourcedefinitions", "-l", _CRD_SELECTOR)
         )
         versions["operators"] = [
-            _summarize_operator(found)
-            for found in _list_if_allowed(
+            _summarize_operator(deployment)
+            for deployment in _list_if_allowed(
                 kubectl, hidden, "operator", "deployments.apps", "-A", "-l", _OPERATOR_SELECTOR
             )
         ]
@@ -48,21 +48,21 @@ def explain(options: Options, _: KubectlClient) -> int:
     """Print the meaning of one reason of a condition, failure or event, or of all reasons."""
     from modelwright.api.reasons import Reason
 
-    known = {str(reason): reason.doc for reason in Reason}
+    reasons = {str(reason): reason.doc for reason in Reason}
     if options.reason is None:
-        found = known
+        shown = reasons
     else:
-        by_case = {name.lower(): name for name in known}
+        by_case = {name.lower(): name for name in reasons}
         name = by_case.get(options.reason.lower())
         if name is None:
             near = difflib.get_close_matches(options.reason.lower(), by_case, n=3, cutoff=0.6)
             meant = f" Did you mean {', '.join(by_case[each] for each in near)}?" if near else ""
             raise UserError(f"there is no reason {options.reason}.{meant}")
-        found = {name: known[name]}
+        shown = {name: reasons[name]}
     if options.output == "json":
-        print_text(json.dumps(found, indent=2))
+        print_text(json.dumps(shown, indent=2))
     else:
-        print_text("\n".join(f"{name}: {text}" for name, text in found.items()))
+        print_text("\n".join(f"{name}: {text}" for name, text in shown.items()))
     return 0
 
 
@@ -85,26 +85,26 @@ def _print_versions(options: Options, versions: Json) -> None:
     print_text("\n".join(f"{what:<8}  {text}" for what, text in rows))
 
 
-def _list_if_allowed(kubectl: KubectlClient, hidden: list[str], what: str, *arguments: str) -> list[Json]:
+def _list_if_allowed(kubectl: KubectlClient, hidden: list[str], label: str, *arguments: str) -> list[Json]:
     try:
-        found: list[Json] = json.loads(kubectl.run("get", *arguments, "-o", "json"))["items"]
+        items: list[Json] = json.loads(kubectl.run("get", *arguments, "-o", "json"))["items"]
     except Forbidden:
-        hidden.append(what)
+        hidden.append(label)
         return []
-    return found
+    return items
 
 
-def _summarize_crds(found: list[Json]) -> Json:
+def _summarize_crds(crds: list[Json]) -> Json:
     from modelwright.api.crd.definition import KINDS
 
-    ours = {crd["spec"]["names"]["plural"]: crd for crd in found if crd["spec"]["group"] == GROUP}
+    ours = {crd["spec"]["names"]["plural"]: crd for crd in crds if crd["spec"]["group"] == GROUP}
     served = {each["name"] for crd in ours.values() for each in crd["spec"]["versions"] if each["served"]}
     missing = [kind.__crd__.plural for kind in KINDS if kind.__crd__.plural not in ours] if ours else []
     return {"found": len(ours), "versions": sorted(served), "missing": missing}
 
 
-def _summarize_operator(found: Json) -> Json:
-    metadata, spec = found["metadata"], found["spec"]
+def _summarize_operator(deployment: Json) -> Json:
+    metadata, spec = deployment["metadata"], deployment["spec"]
     (container, *_) = spec["template"]["spec"]["containers"]
     images = {"operator": container["image"]}
     for entry in container.get("env") or ():
@@ -116,6 +116,6 @@ def _summarize_operator(found: Json) -> Json:
         "name": metadata["name"],
         "version": (metadata.get("labels") or {}).get(f"{_APP_LABEL}/version", ""),
         "replicas": spec.get("replicas", 1),
-        "ready": (found.get("status") or {}).get("readyReplicas", 0),
+        "ready": (deployment.get("status") or {}).get("readyReplicas", 0),
         "images": images,
     }

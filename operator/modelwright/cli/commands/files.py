@@ -26,30 +26,30 @@ class UnreadableFile(UserError):
 
 
 def lint(options: Options, kubectl: KubectlClient) -> int:
-    files = [file for given in options.files for file in _read_manifests(Path(given), kubectl)]
+    files = [file for path in options.files for file in _read_manifests(Path(path), kubectl)]
     dry_run = None if options.offline else kubectl.dry_run
     findings = linting.lint_files(files, dry_run)
-    wrong = sum(finding.is_error for finding in findings)
+    errors = sum(finding.is_error for finding in findings)
     if options.output == "json":
         report: dict[str, Any] = {
-            "findings": [asdict(one) | {"wrong": one.is_error} for one in findings],
-            "errors": wrong,
+            "findings": [asdict(finding) | {"wrong": finding.is_error} for finding in findings],
+            "errors": errors,
         }
         print_text(json.dumps(report | ({"notChecked": linting.OFFLINE_NOTE} if options.offline else {}), indent=2))
-        return FAILED if wrong else 0
+        return FAILED if errors else 0
     if options.output == "sarif":
         print_text(json.dumps(lint_reports.sarif_report(findings), indent=2))
-        return FAILED if wrong else 0
+        return FAILED if errors else 0
     if options.output == "github":
         for line in lint_reports.github_commands(findings):
             print_text(line, commands=True)
-        return FAILED if wrong else 0
+        return FAILED if errors else 0
     for finding in findings:
         print_text(f"{finding.level}: {finding.location}: {finding.text}")
     if options.offline:
         print_text(linting.OFFLINE_NOTE)
-    print_text(f"{wrong} errors" if wrong else "no findings")
-    return FAILED if wrong else 0
+    print_text(f"{errors} errors" if errors else "no findings")
+    return FAILED if errors else 0
 
 
 def new(options: Options, _: KubectlClient) -> int:
@@ -65,32 +65,32 @@ def new(options: Options, _: KubectlClient) -> int:
 def import_(options: Options, kubectl: KubectlClient) -> int:
     """Print imported manifests, each preceded by comments that list the remaining work."""
     provider = imports.load_providers()[options.source]
-    asked = Asked(options.gateway, options.domain)
+    import_options = Asked(options.gateway, options.domain)
     try:
         objects = _collect_objects(provider, options.names or (), kubectl)
     except Forbidden as error:
         error.needs = f"get and list on {', '.join(provider.resources)}"
         raise
-    found, others = imports.import_objects(provider, objects, asked)
-    for one in found:
-        print_text(_render_comments(one), error=options.output == "json")
+    results, others = imports.import_objects(provider, objects, import_options)
+    for result in results:
+        print_text(_render_comments(result), error=options.output == "json")
         if options.output != "json":
-            print_text("---\n".join(_dump_yaml(obj) for obj in one.objects), end="---\n" if one.objects else "")
+            print_text("---\n".join(_dump_yaml(obj) for obj in result.objects), end="---\n" if result.objects else "")
     if options.output == "json":
-        items = [obj for one in found for obj in one.objects]
+        items = [obj for result in results for obj in result.objects]
         # YAML has timestamps, which JSON lacks.
         print_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": items}, indent=2, default=str))
     if others:
         counts = ", ".join(f"{number} {kind}" for kind, number in sorted(others.items()))
         print_text(f"skipped, since they are not objects of {provider.title}: {counts}", error=True)
-    done = sum(bool(one.objects) or one.is_part for one in found)
-    print_text(f"{done} of {len(found)} objects of {provider.title} imported", error=True)
-    return 0 if found and done == len(found) else FAILED
+    imported = sum(bool(result.objects) or result.is_part for result in results)
+    print_text(f"{imported} of {len(results)} objects of {provider.title} imported", error=True)
+    return 0 if results and imported == len(results) else FAILED
 
 
-def _render_comments(one: ImportedObject) -> str:
-    lines = [f"{one.kind} {one.name}", *(f"- {note}" for note in one.notes)]
-    for draft in one.drafts:
+def _render_comments(result: ImportedObject) -> str:
+    lines = [f"{result.kind} {result.name}", *(f"- {note}" for note in result.notes)]
+    for draft in result.drafts:
         lines += ["", *_dump_yaml(draft).splitlines(), "---"]
     # A line break in an object's text must not end the comment that contains it.
     return "\n".join(f"# {part}".rstrip() for line in lines for part in (line.splitlines() or [""]))
@@ -102,36 +102,36 @@ def _dump_yaml(obj: dict[str, Any]) -> str:
 
 def _collect_objects(provider: Provider, names: Sequence[str], kubectl: KubectlClient) -> list[Any]:
     """Collect the named objects from files and the cluster; without names, list all objects of the provider."""
-    wanted = [name for name in names if not _names_file(name)]
-    found = [
+    object_names = [name for name in names if not _names_file(name)]
+    objects = [
         document
         for name in names
         if _names_file(name)
         for path in _list_files(Path(name))
         for document in _read_objects(path)
     ]
-    if wanted:
-        listed = json.loads(kubectl.run("get", provider.resources[0], *wanted, "-o", "json"))
-        found += listed.get("items", [listed])
+    if object_names:
+        listed = json.loads(kubectl.run("get", provider.resources[0], *object_names, "-o", "json"))
+        objects += listed.get("items", [listed])
         if provider.parts:
             listed = _list_resources(provider.resources[1:], kubectl)
-            found += [each for each in listed if provider.owns(each) and each["kind"] in provider.parts]
+            objects += [each for each in listed if provider.owns(each) and each["kind"] in provider.parts]
     elif not names:
-        found += _list_resources(provider.resources, kubectl)
-    return found
+        objects += _list_resources(provider.resources, kubectl)
+    return objects
 
 
 def _list_resources(resources: Sequence[str], kubectl: KubectlClient) -> list[Any]:
     """List all objects of these resources. Raises NoSuchResource when the cluster has none of the resources."""
-    found, missing = [], []
+    objects, missing = [], []
     for resource in resources:
         try:
-            found += json.loads(kubectl.run("get", resource, "-o", "json"))["items"]
+            objects += json.loads(kubectl.run("get", resource, "-o", "json"))["items"]
         except NoSuchResource as error:
             missing.append(error)
     if resources and len(missing) == len(resources):
         raise missing[0]
-    return found
+    return objects
 
 
 def _names_file(name: str) -> bool:

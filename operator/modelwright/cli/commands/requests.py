@@ -59,8 +59,8 @@ def logs(options: Options, kubectl: KubectlClient) -> int:
 
 
 def _parse_log_line(line: str) -> dict[str, str]:
-    found = _LOG_LINE.fullmatch(line)
-    return {"pod": found[1], "line": found[2]} if found is not None else {"pod": "", "line": line}
+    match = _LOG_LINE.fullmatch(line)
+    return {"pod": match[1], "line": match[2]} if match is not None else {"pod": "", "line": line}
 
 
 def predict(options: Options, kubectl: KubectlClient) -> int:

@@ -59,23 +59,23 @@ def _watch_live(options: Options, kubectl: KubectlClient) -> int:
 
     from modelwright.cli.live_view import render_view
 
-    def drawn() -> tuple[ModelView, RenderableType]:
+    def render() -> tuple[ModelView, RenderableType]:
         view = find_model(options.model, kubectl)
         if view.current_rollout is not None:
             record = _with_policy(view.current_rollout, kubectl)
-            rest = [each for each in view.rollouts if each.name != record.name]
-            view = replace(view, rollouts=(record, *rest))
+            others = [each for each in view.rollouts if each.name != record.name]
+            view = replace(view, rollouts=(record, *others))
         return view, render_view(view, utc_now())
 
     limit = time.monotonic() + options.timeout
     # The first request precedes the live display, because a credential plugin may prompt the user.
-    view, what = drawn()
-    with Live(what, auto_refresh=False, redirect_stdout=False, redirect_stderr=False) as screen:
+    view, display = render()
+    with Live(display, auto_refresh=False, redirect_stdout=False, redirect_stderr=False) as screen:
         screen.refresh()
         while not (options.wait and (move_result(view) is not None or time.monotonic() > limit)):
             time.sleep(POLL_SECONDS)
-            view, what = drawn()
-            screen.update(what, refresh=True)
+            view, display = render()
+            screen.update(display, refresh=True)
     return _wait_exit_code(options, view, move_result(view))
 
 
@@ -101,14 +101,14 @@ def _format_json(view: ModelView) -> str:
 def list_(options: Options, kubectl: KubectlClient) -> int:
     """Print every Model of the namespace, or of all namespaces."""
     everywhere = ("-A",) if options.all_namespaces else ()
-    found = model_list.build_rows(json.loads(kubectl.run("get", f"models.{GROUP}", *everywhere, "-o", "json"))["items"])
+    rows = model_list.build_rows(json.loads(kubectl.run("get", f"models.{GROUP}", *everywhere, "-o", "json"))["items"])
     if options.output == "json":
-        print_text(json.dumps([row.wire() for row in found], indent=2))
-    elif not found:
+        print_text(json.dumps([row.wire() for row in rows], indent=2))
+    elif not rows:
         where = "in any namespace" if options.all_namespaces else "here; --all-namespaces shows those of others"
         print_text(f"there are no Models {where}", error=True)
     else:
-        print_answer(model_list.render_rows(found, utc_now(), namespaces=options.all_namespaces))
+        print_answer(model_list.render_rows(rows, utc_now(), namespaces=options.all_namespaces))
     return 0
 
 
@@ -129,21 +129,21 @@ def timeline(options: Options, kubectl: KubectlClient) -> int:
     except Forbidden:
         print_text("Events are missing: you may not list them", error=True)
         events = []
-    found = history_of.build_timeline(view, events)
+    entries = history_of.build_timeline(view, events)
     if options.output == "json":
-        print_text(json.dumps([entry.wire() for entry in found], indent=2))
+        print_text(json.dumps([entry.wire() for entry in entries], indent=2))
     else:
-        print_answer(history_of.render_timeline(found))
+        print_answer(history_of.render_timeline(entries))
     return 0
 
 
 def why(options: Options, kubectl: KubectlClient) -> int:
     view = find_model(options.model, kubectl)
-    named = _named_rollout(options, view)
+    rollout_name = _named_rollout(options, view)
     if options.output == "json":
-        print_text(json.dumps(words.why_data(view, utc_now(), named), indent=2))
+        print_text(json.dumps(words.why_data(view, utc_now(), rollout_name), indent=2))
     else:
-        print_answer(words.render_why(view, utc_now(), named))
+        print_answer(words.render_why(view, utc_now(), rollout_name))
     return 0
 
 
@@ -164,20 +164,20 @@ def _with_policy(record: ModelRollout, kubectl: KubectlClient) -> ModelRollout:
 
 def plot(options: Options, kubectl: KubectlClient) -> int:
     view = find_model(options.model, kubectl)
-    named = _named_rollout(options, view)
-    record = view.get_rollout(named) if named is not None else view.current_rollout
+    rollout_name = _named_rollout(options, view)
+    record = view.get_rollout(rollout_name) if rollout_name is not None else view.current_rollout
     if record is None:
         raise ObjectNotFound(f"Model {view.model.name} has no rollout on record, so there is nothing to draw")
-    found = build_series(_with_policy(record, kubectl), utc_now())
+    series = build_series(_with_policy(record, kubectl), utc_now())
     if options.output == "json":
-        print_text(json.dumps(found.wire(), indent=2))
+        print_text(json.dumps(series.wire(), indent=2))
         return 0
-    found = escape_texts(found)
+    series = escape_texts(series)
     if options.output is not None:
-        plots.save_image(found, Path(options.output))
+        plots.save_image(series, Path(options.output))
         print_text(f"wrote {options.output}", error=True)
     if options.output is None or options.terminal:
-        print_text(plots.draw_terminal(found, colours=on_terminal()), colours=True)
+        print_text(plots.draw_terminal(series, colours=on_terminal()), colours=True)
     return 0
 
 
@@ -189,10 +189,10 @@ def _chosen_version(options: Options, view: ModelView) -> str:
         return str(options.model)
     of_pod = next((pod.version for pod in view.pods if pod.name == options.model), None)
     serving = view.model.status.serving
-    found = of_pod or (serving.version if serving is not None else None)
-    if found is None:
+    version = of_pod or (serving.version if serving is not None else None)
+    if version is None:
         raise ObjectNotFound(f"Model {view.model.name} serves nothing yet: name a version with --version")
-    return found
+    return version
 
 
 def lineage(options: Options, kubectl: KubectlClient) -> int:

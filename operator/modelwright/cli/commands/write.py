@@ -95,31 +95,32 @@ def decide(options: Options, kubectl: KubectlClient) -> int:
     record = view.current_rollout
     if record is None or not record.status.content_hash:
         raise manual_actions.InvalidAction(f"Model {view.model.name} has no rollout to approve")
-    looked_at = options.hash
-    if looked_at is None:
+    reviewed_hash = options.hash
+    if reviewed_hash is None:
         print_text(words.render_why(view, utc_now(), record.name), error=options.output == "json")
-        looked_at = record.status.content_hash
+        reviewed_hash = record.status.content_hash
         if sys.stdin.isatty():
-            answer = input(escape_unprintable(f"\n{options.command} this (content hash {looked_at})? [y/N] "))
+            answer = input(escape_unprintable(f"\n{options.command} this (content hash {reviewed_hash})? [y/N] "))
             if answer.strip().lower() not in ("y", "yes"):
                 print_text("nothing was written")
                 return FAILED
             record = find_model(options.model, kubectl).get_rollout(record.name)
         else:
-            raise manual_actions.InvalidAction(f"give the content hash that you have reviewed: --hash {looked_at}")
+            raise manual_actions.InvalidAction(f"give the content hash that you have reviewed: --hash {reviewed_hash}")
     expires = utc_now() + timedelta(seconds=options.expires) if options.expires else None
-    word = "Approve" if options.command == "approve" else "Reject"
+    decision = "Approve" if options.command == "approve" else "Reject"
     name = kubectl.create(
-        manual_actions.build_approval(record, word, kubectl.whoami(), options.reason, expires, looked_at)
+        manual_actions.build_approval(record, decision, kubectl.whoami(), options.reason, expires, reviewed_hash)
     )
     print_result(
         options,
-        f"Approval {name} says {word} to {record.name} ({looked_at}); the rollout's status says whether it counts",
+        f"Approval {name} says {decision} to {record.name} ({reviewed_hash}); the rollout's status says whether it "
+        "counts",
         kind="Approval",
         name=name,
         rollout=record.name,
-        decision=word,
-        contentHash=looked_at,
+        decision=decision,
+        contentHash=reviewed_hash,
     )
     return _wait_for_rollout(options, kubectl, record.name, *_WANTED_STATES[options.command])
 

@@ -1,1 +1,1 @@
-"""`kubectl modelwright doctor`: finds what is wrong with an install, a namespace or a Model, and names the cure."""
+"""`kubectl modelwright doctor`: diagnoses an installation, a namespace or a Model, and names the cure of each fault."""

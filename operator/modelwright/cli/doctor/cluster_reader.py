@@ -1,4 +1,4 @@
-"""Reads what the checks of `doctor` need, by kubectl alone and with its user's rights. Nothing is written."""
+"""Reads the input of `doctor`'s checks through kubectl, with the user's rights. Never writes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from modelwright.cli.model_view import resolve_model_name
 MAX_PARALLEL_READS = 8
 """kubectl processes that run at the same time."""
 MAX_DRY_RUNS = 50
-"""Pods that are tried as a dry run, at most."""
+"""The most pods created in a dry run."""
 OPERATOR_SELECTOR = "app.kubernetes.io/name=modelwright,app.kubernetes.io/component=operator"
 OWN_PLURALS = (
     "models",
@@ -41,20 +41,20 @@ _API_DOCUMENTS = {
     "gateway-resources": "/apis/gateway.networking.k8s.io/v1",
     "traefik-resources": "/apis/traefik.io/v1alpha1",
 }
-"""What every user may read of an API server, where the cluster has not taken that away."""
+"""Documents that every user may read, unless the cluster restricts them."""
 _SECRET_KEYS_TEMPLATE = (
     '{{define "one"}}{{.metadata.name}}{{range $key, $value := .data}}{{"\\t"}}{{$key}}{{end}}{{"\\n"}}{{end}}'  # noqa: S105 - a path
     '{{if .items}}{{range .items}}{{template "one" .}}{{end}}{{else}}{{if .metadata.name}}{{template "one" .}}{{end}}'
     "{{end}}"
 )
-"""Prints a Secret's name and the names of its keys, and none of its values."""
+"""Prints the names of a Secret and its keys, without values."""
 
 ReadObjects = Callable[[], Sequence[Json]]
 
 
 def read_cluster(kubectl: KubectlClient, namespace: str | None, model: str | None) -> Facts:
-    """The facts of a namespace, or of all; with `model`, of one Model, or of what belongs to it, in the namespace (that
-    of the context when None). Raises ClusterError when there is no cluster, and NotThere."""
+    """Read the facts of a namespace, or of all; with `model`, only of one Model in the namespace (default: that of
+    the context). Raises ClusterError without a cluster, and ObjectNotFound."""
     reader = _ClusterReader(kubectl)
     server = json.loads(kubectl.run("get", "--raw", "/version"))
     place = namespace or (reader.context_namespace() if model else None)
@@ -96,7 +96,7 @@ def _first_reads(reader: _ClusterReader, place: str | None) -> dict[str, ReadObj
 
 
 def _second_reads(reader: _ClusterReader, facts: Facts, wanted: References) -> dict[str, ReadObjects]:
-    """What is read by name, once it is known who names it."""
+    """Return the reads of objects by name, which need the references of the first reads."""
     readings: dict[str, ReadObjects] = {}
     for plural, by_namespace in wanted.by_kind.items():
         read_one = reader.get_secret_keys if plural == "secrets" else lambda n, p, some: reader.get_named(p, n, some)
@@ -117,10 +117,10 @@ def _second_reads(reader: _ClusterReader, facts: Facts, wanted: References) -> d
 
 
 def _group_by_namespace(bodies: Iterable[Json]) -> Iterable[tuple[str, list[Json]]]:
-    found: dict[str, list[Json]] = defaultdict(list)
+    groups: dict[str, list[Json]] = defaultdict(list)
     for body in bodies:
-        found[body["metadata"]["namespace"]].append(body)
-    return found.items()
+        groups[body["metadata"]["namespace"]].append(body)
+    return groups.items()
 
 
 def _bind_arguments(function: Callable[..., Sequence[Json]], *arguments: Any) -> ReadObjects:
@@ -138,7 +138,7 @@ class _ClusterReader:
         return Facts(datetime.now(UTC), _client_version(), namespace, self.objects, self.not_permitted, self._failed)
 
     def read_all(self, readings: Mapping[str, ReadObjects]) -> None:
-        """Several at once. What a user may not see is remembered as such."""
+        """Run the reads in parallel, and remember those that the user may not make."""
         with ThreadPoolExecutor(MAX_PARALLEL_READS) as pool:
             running = {name: pool.submit(reading) for name, reading in readings.items()}
         for name, done in running.items():
@@ -153,24 +153,24 @@ class _ClusterReader:
                 self._failed[name] = str(error).splitlines()[0]
 
     def context_namespace(self) -> str:
-        """That of the context."""
+        """Return the namespace of the context."""
         given = self._kubectl.run("config", "view", "--minify", "-o", "jsonpath={..namespace}").strip()
         flags = [flag.partition("=")[2] for flag in self._kubectl.flags if flag.startswith("--namespace=")]
         return next(iter([*flags, given]), "") or "default"
 
     def list_objects(self, arguments: Sequence[str]) -> Sequence[Json]:
-        found: list[Json] = json.loads(self._kubectl.run("get", *arguments, "-o", "json"))["items"]
-        return found
+        items: list[Json] = json.loads(self._kubectl.run("get", *arguments, "-o", "json"))["items"]
+        return items
 
     def get_named(self, plural: str, namespace: str | None, some: Sequence[str]) -> Sequence[Json]:
-        """Those of these objects that are there."""
+        """Return the existing objects of these names."""
         scope = ["-n", namespace] if namespace else []
         text = self._kubectl.run("get", plural, *scope, *some, "--ignore-not-found", "-o", "json")
         reported = json.loads(text) if text.strip() else {"items": []}
         return list(reported["items"]) if "items" in reported else [reported]
 
     def get_secret_keys(self, namespace: str, plural: str, some: Sequence[str]) -> Sequence[Json]:
-        """Secrets without their values: kubectl prints the names of keys only."""
+        """Return Secrets without their values: kubectl prints only the names of keys."""
         template = f"go-template={_SECRET_KEYS_TEMPLATE}"
         text = self._kubectl.run("get", plural, "-n", namespace, *some, "--ignore-not-found", "-o", template)
         lines = (line.split("\t") for line in text.splitlines() if line)
@@ -180,7 +180,7 @@ class _ClusterReader:
         ]
 
     def get_document(self, path: str) -> Sequence[Json]:
-        """One of the API server's own documents; none where it has none there."""
+        """Read one of the API server's own documents; empty when it does not exist."""
         try:
             return [json.loads(self._kubectl.run("get", "--raw", path))]
         except Forbidden:
@@ -191,14 +191,14 @@ class _ClusterReader:
             raise
 
     def list_operators(self, plural: str) -> Sequence[Json]:
-        """The operator's objects wherever they are; else in the namespace where it usually is."""
+        """List the operator's objects in all namespaces, else in its default namespace."""
         try:
             return self.list_objects([plural, "--all-namespaces", "-l", OPERATOR_SELECTOR])
         except Forbidden:
             return self.list_objects([plural, "-n", names.OPERATOR_NAMESPACE, "-l", OPERATOR_SELECTOR])
 
     def create_reviews(self, bodies: Sequence[Json]) -> Sequence[Json]:
-        """Reviews, which are answered and not stored."""
+        """Create reviews, which the API server answers and does not store."""
         text = json.dumps({"apiVersion": "v1", "kind": "List", "items": list(bodies)})
         template = (
             'jsonpath={.spec.resourceAttributes.group}{"\\t"}{.spec.resourceAttributes.resource}{"\\t"}'
@@ -209,22 +209,22 @@ class _ClusterReader:
         return [dict(zip(members, line.split("\t"), strict=True)) for line in reported.splitlines() if line.strip()]
 
     def dry_run_pods(self, bodies: Sequence[Json]) -> Sequence[Json]:
-        """Pods as admission would let them pass, by a dry run; or `refused`, in its words."""
-        found = []
+        """Create pods in a dry run; return them as admission changed them, or with its message in `refused`."""
+        results = []
         for body in bodies:
             try:
                 text = self._kubectl.run("create", "--dry-run=server", "-f", "-", "-o", "json", stdin=json.dumps(body))
-                found.append({**json.loads(text), "given": body})
+                results.append({**json.loads(text), "given": body})
             except ClusterError as error:
-                said = str(error)
-                if " cannot create resource " in said:
+                message = str(error)
+                if " cannot create resource " in message:
                     raise
-                found.append({**body, "given": body, "refused": said})
-        return found
+                results.append({**body, "given": body, "refused": message})
+        return results
 
 
 def _keep_one_model(objects: dict[str, Sequence[Json]], wanted: str) -> None:
-    """Leaves what belongs to one Model. Raises NotThere."""
+    """Keep only the objects of one Model. Raises ObjectNotFound."""
     kinds = ("models", "modelversions", "modelrollouts", "retrainingpolicies", "trainingruns", "pods")
     name = resolve_model_name(wanted, [obj for kind in kinds for obj in objects.get(kind, ())])
     label = names.label_value(name)

@@ -1,4 +1,4 @@
-"""What `kubectl modelwright doctor [MODEL]` runs. What it needs is imported only then."""
+"""Handler of `kubectl modelwright doctor [MODEL]`, which imports its checks only when it runs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from modelwright.cli.kubectl import KubectlClient
 
 
 def run(options: SimpleNamespace, kubectl: KubectlClient) -> int:
-    """Exit code: 1 when there is a fault, else 0."""
+    """Run the checks and print their findings; exit code 1 with a fault, else 0."""
     from modelwright.cli.doctor import checks, cluster_reader, doctor_report, registry
 
     facts = cluster_reader.read_cluster(kubectl, options.namespace, options.model)

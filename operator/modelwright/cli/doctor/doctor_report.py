@@ -1,4 +1,4 @@
-"""How findings of `doctor` are printed, and its exit code."""
+"""Prints findings of `doctor` and determines its exit code."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from modelwright.cli.doctor.registry import DoctorFinding, Severity
 from modelwright.cli.printing import print_text
 
 MAX_PRINTED = 10
-"""Findings of one check that are printed; -o json has all."""
+"""The most printed findings of one check; -o json has all."""
 
 NamedFindings = Sequence[tuple[str, DoctorFinding]]
 
 
 def print_report(findings: NamedFindings, output: str) -> int:
-    """Prints the findings; the exit code."""
+    """Print the findings and return the exit code."""
     counts = Counter(finding.level for _, finding in findings)
     if output == "json":
         reported = [{"check": name, **asdict(finding)} for name, finding in findings]
@@ -39,7 +39,7 @@ def print_report(findings: NamedFindings, output: str) -> int:
 
 
 def report_lines(findings: NamedFindings) -> Iterable[str]:
-    """A line for each finding, and one that counts them."""
+    """Yield a line for each finding, and one with the totals."""
     printed: Counter[str] = Counter()
     totals = Counter(name for name, _ in findings)
     for name, finding in findings:
@@ -55,6 +55,6 @@ def report_lines(findings: NamedFindings) -> Iterable[str]:
 
 def _format_finding(name: str, finding: DoctorFinding) -> str:
     about = f"{finding.about}: " if finding.about else ""
-    # A text of an object may have several lines.
+    # An object's text may have several lines.
     text = " ".join(f"{about}{finding.text}".split())
     return f"{finding.level:<15}{name}: {text}" + (f"; cure: {finding.cure}" if finding.cure else "")

@@ -1,4 +1,4 @@
-"""Which objects of others are named by Models, versions, policies and the operator, and by whom."""
+"""References from Models, versions, policies and the operator to other objects."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from typing import Any
 from modelwright.cli.doctor.facts import Facts, Json, describe_object
 
 _FREE_FORM_FIELDS = ("template", "manifest", "podTemplate", "samples")
-"""Members in which others have the say: what is wrong in there shows in pods."""
+"""Fields with user-defined content: mistakes in them show in pods."""
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectReference:
-    """`by` names one object of the kind `plural`; `uri`: the store that a Secret is for."""
+    """A reference to one object of the kind `plural`. `by`: the referring object. `uri`: the store that a Secret is
+    for."""
 
     plural: str
     namespace: str
@@ -26,42 +27,42 @@ class ObjectReference:
 
 @dataclass(frozen=True, slots=True)
 class References:
-    """All of them, each with who names it."""
+    """All references, with their referring objects."""
 
     references: tuple[ObjectReference, ...]
 
     @property
     def by_kind(self) -> Mapping[str, Mapping[str, set[str]]]:
         """Names by plural and namespace."""
-        found: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+        names: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
         for use in self.references:
-            found[use.plural][use.namespace].add(use.name)
-        return found
+            names[use.plural][use.namespace].add(use.name)
+        return names
 
     def in_namespace(self, plural: str, namespace: str) -> list[ObjectReference]:
-        """Those of one kind in one namespace."""
+        """Return the references to one kind in one namespace."""
         return [use for use in self.references if (use.plural, use.namespace) == (plural, namespace)]
 
 
 def collect_references(facts: Facts) -> References:
-    """What is named in the facts. Of versions, those that Models use, and those that are not pinned yet."""
-    found: list[ObjectReference] = []
+    """Collect the references in the facts. Of versions only those in use, and those that are not pinned yet."""
+    references: list[ObjectReference] = []
     used = versions_in_use(facts)
     for obj in facts.objects.get("modelversions", ()):
         if _object_key(obj) in used or not (obj.get("status") or {}).get("artifact"):
-            found += _store_references(obj, obj["metadata"]["namespace"], obj["spec"])
+            references += _store_references(obj, obj["metadata"]["namespace"], obj["spec"])
     for obj in facts.objects.get("retrainingpolicies", ()):
-        found += _store_references(obj, obj["metadata"]["namespace"], obj["spec"])
+        references += _store_references(obj, obj["metadata"]["namespace"], obj["spec"])
     for obj in facts.objects.get("models", ()):
-        found += _model_references(obj)
+        references += _model_references(obj)
     for obj in facts.objects.get("operator-deployments", ()):
-        found += _operator_references(obj)
-    return References(tuple(dict.fromkeys(found)))
+        references += _operator_references(obj)
+    return References(tuple(dict.fromkeys(references)))
 
 
 def versions_in_use(facts: Facts) -> set[tuple[str, str]]:
-    """Namespace and name of the versions that Models want, or send requests to."""
-    found = set()
+    """Return namespace and name of the versions that Models target or serve."""
+    versions = set()
     for obj in facts.objects.get("models", ()):
         status, namespace = obj.get("status") or {}, obj["metadata"]["namespace"]
         reported = [
@@ -70,8 +71,8 @@ def versions_in_use(facts: Facts) -> set[tuple[str, str]]:
             status.get("target"),
             *(status.get("traffic") or ()),
         ]
-        found |= {(namespace, str(entry.get("version") or entry.get("name"))) for entry in reported if entry}
-    return found
+        versions |= {(namespace, str(entry.get("version") or entry.get("name"))) for entry in reported if entry}
+    return versions
 
 
 def _object_key(obj: Json) -> tuple[str, str]:
@@ -79,7 +80,7 @@ def _object_key(obj: Json) -> tuple[str, str]:
 
 
 def _store_references(obj: Json, namespace: str, node: Any) -> Iterator[ObjectReference]:
-    """Wherever an address is: the Secret and the ServiceAccount beside it, and the claim in it."""
+    """Yield the Secret and ServiceAccount beside each address, and the claim in it."""
     if isinstance(node, list):
         for entry in node:
             yield from _store_references(obj, namespace, entry)

@@ -1,4 +1,4 @@
-"""The checks of `doctor` as data: each is a function from what was read to what is wrong."""
+"""Registry of `doctor`'s checks: each is a function from facts to findings."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from modelwright.cli.doctor.facts import Facts, NotPermitted, ReadFailed
 
 
 class Severity(StrEnum):
-    """How bad a finding is, as it is printed."""
+    """Severity of a finding, as printed."""
 
     OK = "ok"
     WARNING = "warning"
@@ -21,7 +21,7 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True)
 class DoctorFinding:
-    """What a check has to say of one object. `cure`: a command or a field; empty only for OK."""
+    """A finding about one object. `cure`: a command or a field; empty only for OK."""
 
     level: Severity
     about: str
@@ -30,17 +30,17 @@ class DoctorFinding:
 
 
 def fault_finding(about: str, text: str, cure: str) -> DoctorFinding:
-    """Something does not work, or will not."""
+    """Build a finding for something that does not work, or will not."""
     return DoctorFinding(Severity.FAULT, about, text, cure)
 
 
 def warning_finding(about: str, text: str, cure: str) -> DoctorFinding:
-    """Something may be wrong, or is on purpose."""
+    """Build a finding for something that may be wrong, or intended."""
     return DoctorFinding(Severity.WARNING, about, text, cure)
 
 
 def ok_finding(text: str, about: str = "") -> DoctorFinding:
-    """What is as it must be, where the words depend on what was read."""
+    """Build a finding for a correct state whose text depends on the facts."""
     return DoctorFinding(Severity.OK, about, text)
 
 
@@ -50,7 +50,7 @@ NamespaceCheck = Callable[[Facts, str], Iterable[DoctorFinding]]
 
 @dataclass(frozen=True)
 class RegisteredCheck:
-    """A check, with what is printed when it finds nothing. `section`: the module that it is in."""
+    """A check, with the text for no findings. `section`: the module that defines it."""
 
     name: str
     section: str
@@ -59,11 +59,11 @@ class RegisteredCheck:
 
 
 CHECKS: dict[str, RegisteredCheck] = {}
-"""By name."""
+"""All checks by name."""
 
 
 def cluster_check(name: str, well: str) -> Callable[[ClusterCheck], ClusterCheck]:
-    """Registers a check of the cluster. `well`: what is true when it finds nothing."""
+    """Register a check of the cluster. `well`: the text for no findings."""
 
     def registered(function: ClusterCheck) -> ClusterCheck:
         CHECKS[name] = RegisteredCheck(
@@ -75,7 +75,8 @@ def cluster_check(name: str, well: str) -> Callable[[ClusterCheck], ClusterCheck
 
 
 def namespace_check(name: str, well: str) -> Callable[[NamespaceCheck], NamespaceCheck]:
-    """Registers a check that is run for each namespace with Models: what is hidden in one hides no other."""
+    """Register a check that runs for each namespace with Models, so that one unreadable namespace does not hide the
+    others."""
 
     def registered(function: NamespaceCheck) -> NamespaceCheck:
         def all_of_them(facts: Facts) -> Iterator[DoctorFinding]:
@@ -98,11 +99,10 @@ def _run_check(function: Callable[[], Iterable[DoctorFinding]]) -> Iterator[Doct
 
 
 def run_checks(facts: Facts, sections: Sequence[ModuleType]) -> list[tuple[str, DoctorFinding]]:
-    """What the checks of these modules have to say, in their order; one finding at least for each check, with its
-    name."""
+    """Run the checks of these modules in order. Each yields at least one finding, paired with the check's name."""
     order = [section.__name__ for section in sections]
-    found = []
+    results = []
     for registered in sorted(CHECKS.values(), key=lambda each: order.index(each.section)):
         findings = list(dict.fromkeys(registered.run(facts)))
-        found += [(registered.name, finding) for finding in findings or [ok_finding(registered.ok_text)]]
-    return found
+        results += [(registered.name, finding) for finding in findings or [ok_finding(registered.ok_text)]]
+    return results

@@ -1,4 +1,4 @@
-"""What the shipped roles allow, and the reviews by which the API server says which of it a user may."""
+"""Rights of the shipped roles, and access reviews of a user's rights."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ ROLES: Final[Mapping[str, tuple[Right, ...]]] = {
     ),
     "approve": (("models", "approve"), ("approvals", "create")),
 }
-"""By role, modelwright-<role>: the rights that it is for. Those to see are asked of `view` alone."""
+"""The characteristic rights of each role modelwright-<role>. Only `view` asks for rights to read."""
 
 
 def build_reviews(namespace: str | None) -> list[dict[str, Any]]:
-    """A SelfSubjectAccessReview for each right, in a namespace or in all."""
+    """Build a SelfSubjectAccessReview for each right, in one namespace or in all."""
     return [
         {
             "apiVersion": "authorization.k8s.io/v1",

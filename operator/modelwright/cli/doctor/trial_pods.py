@@ -1,4 +1,4 @@
-"""The pods that `doctor` tries as a dry run: what would be made to find out a digest, in each namespace."""
+"""Pods that `doctor` creates in a dry run: like those that resolve a digest, in each namespace."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from modelwright.render.images import Images
 
 @dataclass(frozen=True, slots=True)
 class _PlaceholderArtifact:
-    """An address that is never asked."""
+    """An artifact whose address is never contacted."""
 
     uri: str = "https://example.com/model"
     service_account_name: str | None = None
@@ -25,15 +25,15 @@ class _PlaceholderArtifact:
 
 
 def build_trial_pods(facts: Facts) -> list[Json]:
-    """A pod for each namespace, and for each way in which its Models place theirs. They carry no label of ours, which
-    admission keeps for the operator."""
+    """Build a pod for each namespace and each placement of its Models. The pods carry none of our labels, which
+    admission reserves for the operator."""
     images = _operator_images(facts)
-    found: dict[str, Json] = {}
+    pods: dict[str, Json] = {}
     for namespace in facts.namespaces:
         for model in (None, *facts.readable_in_namespace("models", namespace)):
             body = _build_pod(namespace, model, images)
-            found.setdefault(json.dumps(body, sort_keys=True), body)
-    return list(found.values())
+            pods.setdefault(json.dumps(body, sort_keys=True), body)
+    return list(pods.values())
 
 
 def _build_pod(namespace: str, model: Json | None, images: Images) -> Json:
@@ -42,14 +42,16 @@ def _build_pod(namespace: str, model: Json | None, images: Images) -> Json:
 
 
 def _operator_images(facts: Facts) -> Images:
-    """Those of the operator, where its Deployment was read; else the shipped ones."""
+    """Return the images of the operator's Deployment where it was read; else the shipped ones."""
     for deployment in facts.objects.get("operator-deployments", ()):
-        said = container_environment(deployment)
+        variables = container_environment(deployment)
         try:
             return Images(
-                said.get("MODELWRIGHT_FETCH_IMAGE", "modelwright/fetch"),
-                helper_pods=HelperPods.model_validate_json(said.get("MODELWRIGHT_HELPER_PODS", "{}"), by_alias=True),
-                platform_ids=said.get("MODELWRIGHT_POD_SECURITY") == "Platform",
+                variables.get("MODELWRIGHT_FETCH_IMAGE", "modelwright/fetch"),
+                helper_pods=HelperPods.model_validate_json(
+                    variables.get("MODELWRIGHT_HELPER_PODS", "{}"), by_alias=True
+                ),
+                platform_ids=variables.get("MODELWRIGHT_POD_SECURITY") == "Platform",
             )
         except ValidationError:
             break
@@ -57,6 +59,6 @@ def _operator_images(facts: Facts) -> Images:
 
 
 def container_environment(deployment: Json) -> dict[str, str]:
-    """The variables of the operator's container that have a value of their own."""
+    """Return the variables with a literal value of the operator's container."""
     containers = deployment["spec"]["template"]["spec"]["containers"]
     return {entry["name"]: entry["value"] for entry in containers[0].get("env") or () if "value" in entry}

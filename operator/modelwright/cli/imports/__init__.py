@@ -1,1 +1,1 @@
-"""`kubectl modelwright import`: objects of other projects as ours. Nothing of them is dropped without a note."""
+"""`kubectl modelwright import`: converts objects of other projects. No field is dropped without a note."""

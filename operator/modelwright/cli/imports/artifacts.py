@@ -1,4 +1,4 @@
-"""Where models are and what kind of models they are, in the words of others and in ours."""
+"""Converts addresses and formats of artifacts from other projects."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SHIPPED_FORMATS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "triton": {"triton": (), "onnx": ("1",), "tensorrt": (), "torchscript": (), "tensorflow": ("1", "2")},
     "vllm": {"vllm": (), "huggingface": ()},
 }
-"""Formats of the shipped runtimes, with the versions that they list (none: any)."""
+"""Formats of the shipped runtimes, with their listed versions (empty: any)."""
 
 _AZURE_BLOB = re.compile(r"https://([a-z0-9]+)\.blob\.core\.windows\.net/(.+)")
 _COPY_HINT = "copy the files to an object store, a volume or a registry, and name that in spec.artifact.uri"
@@ -45,23 +45,23 @@ _HUB_REVISION = re.compile(r"hf://([^/:@]+/[^/:@]+):(.+)")
 
 
 def convert_address(fields: Fields, key: str) -> str:
-    """The address at a member, in our form; notes what has to be done about it."""
+    """Convert the address in a field; note the remaining work."""
     uri = fields.text(key)
     blob, hub = _AZURE_BLOB.fullmatch(uri), _HUB_REVISION.fullmatch(uri)
     if blob:
         uri = f"az://{blob[1]}/{blob[2]}"
     elif hub:
         uri = f"hf://{hub[1]}@{hub[2]}"
-    for theirs, ours in _SCHEME_ALIASES:
-        uri = ours + uri.removeprefix(theirs) if uri.startswith(theirs) else uri
-    why = next((text for pattern, text in _UNSUPPORTED_STORES if pattern.fullmatch(uri)), None)
-    if why is not None:
-        fields.note(key, f"{uri} {why}")
+    for foreign, ours in _SCHEME_ALIASES:
+        uri = ours + uri.removeprefix(foreign) if uri.startswith(foreign) else uri
+    problem = next((text for pattern, text in _UNSUPPORTED_STORES if pattern.fullmatch(uri)), None)
+    if problem is not None:
+        fields.note(key, f"{uri} {problem}")
     return uri
 
 
 def modelcar_path(fields: Fields, key: str, uri: str) -> Json:
-    """Which part of KServe's image is the model, for spec.artifact; empty for another kind of address."""
+    """Return the path of the model in KServe's modelcar image, for spec.artifact; empty for other addresses."""
     if not uri.startswith("oci://"):
         return {}
     fields.note(
@@ -73,14 +73,15 @@ def modelcar_path(fields: Fields, key: str, uri: str) -> Json:
 
 
 def shipped_runtimes(name: str) -> list[str]:
-    """Shipped runtimes that serve a format."""
+    """List the shipped runtimes that serve a format."""
     return [runtime for runtime, formats in SHIPPED_FORMATS.items() if name in formats]
 
 
 def convert_format(name: str, version: str, place: Fields, key: str) -> Json:
-    """spec.artifact.format; notes when no shipped runtime serves it. `place` and `key`: where the format was read."""
-    found = shipped_runtimes(name)
-    if not found:
+    """Build spec.artifact.format; note when no shipped runtime serves it. `place` and `key`: where the format was
+    read."""
+    runtimes = shipped_runtimes(name)
+    if not runtimes:
         text = (
             "no artifact format is given, and runtimes are chosen by it: write it into spec.artifact.format"
             if not name
@@ -93,7 +94,7 @@ def convert_format(name: str, version: str, place: Fields, key: str) -> Json:
             "TensorFlow's files are in a folder named by a number (1, 0001) below the address, and the runtime here "
             "wants the SavedModel itself: add that folder to spec.artifact.uri"
         )
-    listed = {entry for runtime in found for entry in SHIPPED_FORMATS[runtime][name]}
+    listed = {entry for runtime in runtimes for entry in SHIPPED_FORMATS[runtime][name]}
     if version and listed and version not in listed:
         major = version.split(".")[0]
         if major in listed:
@@ -107,7 +108,7 @@ def convert_format(name: str, version: str, place: Fields, key: str) -> Json:
 
 
 def build_version(of: ForeignObject, name: str, model: str, artifact: Json) -> Json:
-    """A ModelVersion."""
+    """Build a ModelVersion."""
     return {
         "apiVersion": API_VERSION,
         "kind": "ModelVersion",
@@ -117,14 +118,14 @@ def build_version(of: ForeignObject, name: str, model: str, artifact: Json) -> J
 
 
 def build_model(of: ForeignObject, name: str, spec: Json, labels: Mapping[str, str] | None = None) -> Json:
-    """A Model. Members of its spec without content are left out."""
+    """Build a Model without the empty fields of its spec."""
     metadata = of.build_metadata(name) | ({"labels": dict(labels)} if labels else {})
     wanted = {key: value for key, value in spec.items() if value not in (None, {})}
     return {"apiVersion": API_VERSION, "kind": "Model", "metadata": metadata, "spec": wanted}
 
 
 def convert_credentials(fields: Fields, key: str, artifact: Json) -> None:
-    """Take a Secret of a store over; its keys have other names here."""
+    """Convert the reference to a store's Secret, and note that its keys have other names here."""
     secret = fields.text(key)
     if secret:
         artifact["credentialsSecretRef"] = {"name": secret}

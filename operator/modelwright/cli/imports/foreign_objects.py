@@ -1,4 +1,4 @@
-"""What is imported and what comes of it: the types that a provider works with."""
+"""Objects to import and their results: the types that a provider works with."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 
 @dataclass(frozen=True, slots=True)
 class ImportOptions:
-    """What the command line says. `gateway`: namespace/name of a Gateway for endpoints, with hostnames
+    """Options of the command line. `gateway`: namespace/name of a Gateway for endpoints, with hostnames
     <name>.<domain>."""
 
     gateway: str = ""
     domain: str = ""
 
     def build_endpoint(self, name: str) -> Json | None:
-        """spec.endpoint of a Model; None without a gateway."""
+        """Build spec.endpoint of a Model; None without a gateway."""
         if not self.gateway:
             return None
         namespace, _, gateway = self.gateway.rpartition("/")
@@ -47,30 +47,33 @@ class ForeignObject:
     namespace: str
     fields: Fields
     part_of: dict[str, None] = field(default_factory=dict)
-    """What it is a part of, where it becomes no object of its own."""
+    """The objects it became a part of, when it does not become one itself."""
 
     @property
     def spec(self) -> Fields:
-        """Its spec."""
+        """The object's spec."""
         return self.fields.child("spec")
 
     def build_metadata(self, name: str) -> Json:
-        """Metadata of an object that comes of it."""
+        """Build the metadata of a converted object."""
         return {"name": name, **({"namespace": self.namespace} if self.namespace else {})}
 
     def note_object(self, text: str) -> None:
-        """Something of the object as a whole."""
+        """Add a note about the object as a whole."""
         self.fields.note_all(text)
 
     def add_advice(self, text: str) -> None:
-        """What to do instead of its spec, whatever that holds: nothing reads it."""
+        """Add advice in place of the spec, which is not read."""
         self.fields.ledger.add_note(("spec",), text, whole=True)
 
 
 @dataclass(frozen=True, slots=True)
 class ImportedObject:
-    """What an object becomes. `drafts`: what would be refused as it is. `notes` name what of it has no place, and what
-    has to be done."""
+    """The conversion of one object.
+
+    `drafts`: converted objects that would be refused. `notes`: fields without an equivalent, and the remaining
+    work.
+    """
 
     kind: str
     name: str
@@ -78,18 +81,18 @@ class ImportedObject:
     drafts: tuple[Json, ...]
     notes: tuple[str, ...]
     is_part: bool = False
-    """Whether it became a part of others."""
+    """Whether it became a part of other objects."""
 
 
 @dataclass(frozen=True)
 class ImportContext:
-    """Everything that is imported together."""
+    """All objects of one import."""
 
     objects: Sequence[ForeignObject]
     options: ImportOptions
 
     def find_object(self, kind: str, name: str, namespace: str | None = None) -> ForeignObject | None:
-        """The object of this kind and name; in any namespace when none is given."""
+        """Find the object of a kind and name; in any namespace by default."""
         return next(
             (
                 each
@@ -105,9 +108,12 @@ ConvertObject = Callable[[ForeignObject, ImportContext], Sequence[Json]]
 
 @dataclass(frozen=True)
 class Provider:
-    """Another project. `kinds`: how objects of each kind become ours; `advice`: of kinds that become nothing, what to
-    do instead; `parts`: of kinds that others take over, what to say where none does. `resources`: what is listed in
-    a cluster, the main one first. `hints`: what to say of fields that nothing is made of."""
+    """Another project.
+
+    `kinds`: converters by kind. `advice`: alternatives for kinds that are not converted. `parts`: messages for
+    kinds that only other objects use, when none does. `resources`: resources to list in a cluster, the main one
+    first. `hints`: explanations of fields without an equivalent.
+    """
 
     name: str
     title: str
@@ -119,7 +125,7 @@ class Provider:
     hints: Mapping[str, str]
 
     def owns(self, value: Any) -> bool:
-        """Whether it is an object of this project."""
+        """Return whether a value is an object of this project."""
         if not isinstance(value, Mapping):
             return False
         group = str(value.get("apiVersion", "")).partition("/")[0]
@@ -127,7 +133,7 @@ class Provider:
 
 
 def read_foreign_object(value: Mapping[str, Any]) -> ForeignObject:
-    """An object as a Document; Unreadable when it has no name."""
+    """Read an object. Raises UnreadableField when it has no name."""
     try:
         json.dumps(value, default=str)
     except (ValueError, RecursionError) as error:
@@ -148,7 +154,7 @@ def read_foreign_object(value: Mapping[str, Any]) -> ForeignObject:
 
 
 def flatten_lists(values: Iterable[Any]) -> Iterable[Any]:
-    """Objects, those in lists (`kind: List`, `RolloutList`) one by one."""
+    """Yield objects, and the items of lists (`kind: List`, `RolloutList`)."""
     for value in values:
         kind = value.get("kind") if isinstance(value, Mapping) else None
         items = value.get("items") if isinstance(value, Mapping) else None

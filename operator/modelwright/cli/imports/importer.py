@@ -1,4 +1,4 @@
-"""Imports objects by a provider, and says of everything in them what became of it."""
+"""Imports objects with a provider, and reports the treatment of every field."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from modelwright.cli.imports.foreign_objects import (
 
 
 def load_providers() -> dict[str, Provider]:
-    """Providers by name: each module of the package `providers` has one."""
+    """Load the providers by name: each module of the package `providers` defines one."""
     modules = sorted(module.name for module in pkgutil.iter_modules(providers.__path__))
-    found = [importlib.import_module(f"{providers.__name__}.{name}").PROVIDER for name in modules]
-    return {provider.name: provider for provider in found}
+    loaded = [importlib.import_module(f"{providers.__name__}.{name}").PROVIDER for name in modules]
+    return {provider.name: provider for provider in loaded}
 
 
 def import_objects(
     provider: Provider, values: Iterable[Any], options: ImportOptions
 ) -> tuple[list[ImportedObject], dict[str, int]]:
-    """What each object of the provider becomes, in order; and how many objects of each other kind were passed over."""
+    """Convert each object of the provider, in order; also count the skipped objects of other kinds."""
     read: list[ForeignObject | ImportedObject] = []
     others: dict[str, int] = {}
     for value in flatten_lists(values):
@@ -46,11 +46,11 @@ def import_objects(
             read.append(ImportedObject(str(value["kind"]), "without a name", (), (), (str(error),)))
     context = ImportContext([each for each in read if isinstance(each, ForeignObject)], options)
     converted = {id(each): _convert_object(provider, each, context) for each in context.objects}
-    found = [
+    results = [
         _build_result(provider, each, *converted[id(each)]) if isinstance(each, ForeignObject) else each
         for each in read
     ]
-    return found, others
+    return results, others
 
 
 def _convert_object(provider: Provider, each: ForeignObject, context: ImportContext) -> tuple[list[Json], str]:
@@ -64,7 +64,7 @@ def _convert_object(provider: Provider, each: ForeignObject, context: ImportCont
     except UnreadableField as error:
         return [], f"can't be read as {provider.title} has it: {error}"
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
-        # What is in a file was checked by no API server.
+        # No API server has validated the content of a file.
         return [], f"can't be read as {provider.title} has it ({type(error).__name__}: {error})"
 
 
@@ -73,17 +73,17 @@ def _build_result(provider: Provider, each: ForeignObject, objects: list[Json], 
         return ImportedObject(each.kind, each.name, (), (), (unread,))
     if each.kind in provider.parts and not each.part_of:
         each.add_advice(provider.parts[each.kind])
-    rest = list(list_unused(each.fields, provider.hints))
-    said = [*each.fields.ledger.notes, *rest]
-    notes = [f"{format_path(path)}: {text}" if path else text for path, text in said]
-    notes += [f"is a part of {what}" for what in each.part_of]
+    unused = list(list_unused(each.fields, provider.hints))
+    notes_by_path = [*each.fields.ledger.notes, *unused]
+    notes = [f"{format_path(path)}: {text}" if path else text for path, text in notes_by_path]
+    notes += [f"is a part of {owner}" for owner in each.part_of]
     refused = [*_list_refusals(objects)]
     kept, drafts = ((), tuple(objects)) if refused else (tuple(objects), ())
     return ImportedObject(each.kind, each.name, kept, drafts, (*notes, *refused), bool(each.part_of))
 
 
 def _list_refusals(objects: Iterable[Json]) -> Iterable[str]:
-    """What the API or lint has against them."""
+    """Yield the errors that the API or lint would report."""
     for obj in objects:
         for text, level in manifest_lint.check_object(obj):
             if level == "error":

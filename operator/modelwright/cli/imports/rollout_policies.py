@@ -1,4 +1,4 @@
-"""Strategies and analyses of others as a RolloutPolicy that passes lint."""
+"""Converts strategies and analyses of other projects to a RolloutPolicy that passes lint."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 
 
 def format_duration(length: float) -> str:
-    """Seconds as a duration of ours."""
+    """Format seconds as a duration of our API."""
     whole = round(length)
     parts = ((whole // 3600, "h"), (whole % 3600 // 60, "m"), (whole % 60, "s"))
     return "".join(f"{number}{unit}" for number, unit in parts if number) or "0s"
 
 
 def read_duration(fields: Fields, key: str) -> float | None:
-    """Seconds of a duration as Go writes them, or of a number of seconds; None when it is absent or unreadable."""
+    """Read a duration in Go's format or in seconds; None when it is absent or unreadable."""
     text = fields.text(key)
     if re.fullmatch(r"[0-9]{1,8}", text):
         return float(text)
@@ -42,14 +42,14 @@ def read_duration(fields: Fields, key: str) -> float | None:
 
 
 class StepsBuilder:
-    """Steps in the making: each kind goes where it may stand."""
+    """Collects steps, placing each kind where the API allows it."""
 
     def __init__(self) -> None:
         self.steps: list[Json] = []
         self.weight = -1
 
     def set_weight(self, weight: int) -> bool:
-        """Whether the weight could be set: weights only increase, 0 is for the first step."""
+        """Add a weight and return True, unless it does not increase; 0 is only for the first step."""
         if not self.weight < weight <= 100 or (weight == 0 and self.steps):
             return False
         self.weight = weight
@@ -57,7 +57,7 @@ class StepsBuilder:
         return True
 
     def add_hold(self, length: float) -> None:
-        """Stay where the step before has led; before the first one, without callers."""
+        """Hold the traffic of the previous step; before the first step, without requests."""
         if length <= 0:
             return
         text = format_duration(min(length, MAX_DURATION_SECONDS))
@@ -71,35 +71,35 @@ class StepsBuilder:
             part["hold"] = text
 
     def add_approval(self) -> None:
-        """Wait for somebody."""
+        """Add a step that waits for an approval."""
         if not self.steps:
             self.set_weight(0)
         self.steps.append({"approval": {"required": 1, "timeout": "720h"}})
 
     def add_step(self, step: Json) -> None:
-        """A mirror or match step."""
+        """Add a mirror or match step."""
         self.steps.append(step)
 
     @property
     def total_hold_seconds(self) -> float:
-        """Seconds that all holds take; of mirror and match steps without one, that of the API."""
+        """Total seconds of all holds; mirror and match steps without one take the API's default."""
         return sum(_hold_seconds(step) for step in self.steps)
 
     def limit_steps(self, place: Fields) -> list[Json]:
-        """At most as many steps as a policy may have: weights are left out, evenly."""
+        """Return at most as many steps as a policy may have, leaving out weights evenly."""
         plain = [index for index, step in enumerate(self.steps) if "weight" in step and "hold" in step][1:-1]
         excess = len(self.steps) - MAX_STEPS
         if excess <= 0:
             return self.steps
         dropped = {plain[index * len(plain) // excess] for index in range(min(excess, len(plain)))}
-        gone = [str(self.steps[index]["weight"]) for index in sorted(dropped)]
-        left = [step for index, step in enumerate(self.steps) if index not in dropped][:MAX_STEPS]
+        dropped_weights = [str(self.steps[index]["weight"]) for index in sorted(dropped)]
+        kept = [step for index, step in enumerate(self.steps) if index not in dropped][:MAX_STEPS]
         place.note_here(
             f"has {len(self.steps)} steps, and a policy has at most {MAX_STEPS}: weights "
-            f"{', '.join(gone) or 'at the end'} "
+            f"{', '.join(dropped_weights) or 'at the end'} "
             "are left out"
         )
-        return left
+        return kept
 
 
 def _hold_seconds(step: Json) -> float:
@@ -110,8 +110,8 @@ def _hold_seconds(step: Json) -> float:
 
 
 def parse_limits(condition: str) -> Json | None:
-    """max and min of a condition on `result`, such as `result[0] >= 0.95 && result[0] < 2`; None for others."""
-    found: Json = {}
+    """Parse max and min from a condition on `result`, such as `result[0] >= 0.95 && result[0] < 2`; None for others."""
+    limits: Json = {}
     for part in condition.split("&&"):
         limit = re.fullmatch(
             r"\(?\s*(?:asFloat\()?\s*result(?:\[0\])?\s*\)?\s*(<=?|>=?)\s*(-?[0-9]+(?:\.[0-9]+)?)\s*\)?", part.strip()
@@ -119,38 +119,38 @@ def parse_limits(condition: str) -> Json | None:
         if limit is None:
             return None
         side = "max" if limit[1].startswith("<") else "min"
-        if side in found:
+        if side in limits:
             return None
-        found[side] = limit[2]
-    return found
+        limits[side] = limit[2]
+    return limits
 
 
 def invert_limit(condition: str) -> Json | None:
-    """max and min of a condition that says when it fails; None when it has not exactly one limit."""
-    found = parse_limits(condition)
-    if found is None or len(found) != 1:
+    """Parse max and min from a failure condition; None unless it has exactly one limit."""
+    limits = parse_limits(condition)
+    if limits is None or len(limits) != 1:
         return None
-    ((side, value),) = found.items()
+    ((side, value),) = limits.items()
     return {"min" if side == "max" else "max": value}
 
 
 def metric_name(text: str) -> str:
-    """A name of a metric: a DNS label."""
+    """Convert a text to a metric's name, which is a DNS label."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:63].strip("-") or "metric"
 
 
 def single_line_query(query: str) -> str:
-    """A query without line breaks, unless it may hold a comment."""
+    """Join a query's lines, unless it may contain a comment."""
     return query.strip() if "#" in query else " ".join(query.split())
 
 
 def format_number(value: float) -> str:
-    """A number as our texts have it."""
+    """Format a number as in our API."""
     return f"{value:.12g}"
 
 
 def build_policy(of: ForeignObject, name: str, spec: Json) -> Json:
-    """A RolloutPolicy."""
+    """Build a RolloutPolicy."""
     return {"apiVersion": API_VERSION, "kind": "RolloutPolicy", "metadata": of.build_metadata(name), "spec": spec}
 
 
@@ -161,15 +161,15 @@ def build_decidable_policy(
     metrics: Sequence[tuple[Json, Callable[[str], None]]],
     interval: float | None,
 ) -> Json:
-    """A RolloutPolicy with those of the metrics by which lint lets it be decided; of each of the others, the function
-    beside it says why it is left out."""
+    """Build a RolloutPolicy with the metrics that lint accepts; for each other metric call its function with the
+    reason."""
     every = [metric for metric, _ in metrics]
     whole = build_policy(of, name, spec | (_build_analysis(every, interval) if every else {}))
     if not _lint_errors(whole):
         return whole
     kept: list[Json] = []
     names: set[str] = set()
-    # A dry run alone judges nothing, which lint refuses: it is tried beside the others.
+    # lint refuses dry runs alone, which judge nothing, so they are tried after the others.
     for metric, say in sorted(metrics, key=lambda each: bool(each[0].get("dryRun"))):
         if metric["name"] in names:
             say(f"another metric is called {metric['name']} too: this one is left out")

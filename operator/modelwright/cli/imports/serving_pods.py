@@ -1,4 +1,4 @@
-"""Pods of others: what of them goes into spec.serving of a Model."""
+"""Converts pods of other projects to spec.serving of a Model."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _TOOL_PREFIXES = (
     "kustomize.toolkit.fluxcd.io/",
     "meta.helm.sh/",
 )
-"""Labels and annotations by which tools know their own objects."""
+"""Labels and annotations by which tools identify their own objects."""
 _RUNTIME_FIELDS = {
     "args": "they are for the server's own image, and would replace all arguments of the runtime here: see "
     "which of them "
@@ -46,7 +46,7 @@ _RUNTIME_FIELDS = {
 
 
 def convert_pod_template(pod: Fields, container: Fields | None, others: tuple[Fields, ...] = ()) -> Json:
-    """spec.serving.podTemplate.spec of a pod. `container`: that of the model; `others`: beside it."""
+    """Convert a pod to spec.serving.podTemplate.spec. `container`: the model's; `others`: the remaining ones."""
     spec: Json = {key: pod.take(key) for key in _POD_FIELDS if pod.value.get(key)}
     changed = (
         {} if container is None else {key: container.take(key) for key in _CONTAINER_FIELDS if container.value.get(key)}
@@ -63,32 +63,32 @@ def _take_all(part: Fields) -> Json:
 
 
 def convert_resources(container: Fields) -> Json:
-    """spec.serving.resources of a container."""
-    given = container.child("resources")
-    found = {key: given.texts(key) for key in ("requests", "limits") if key in given}
-    return {key: value for key, value in found.items() if value}
+    """Convert the resources of a container to spec.serving.resources."""
+    container_resources = container.child("resources")
+    resources = {key: container_resources.texts(key) for key in ("requests", "limits") if key in container_resources}
+    return {key: value for key, value in resources.items() if value}
 
 
 def convert_labels(metadata: Fields, key: str) -> dict[str, str]:
-    """Labels or annotations, without those by which another tool knows its own objects: those are noted."""
-    part, found = metadata.child(key), {}
+    """Return labels or annotations; note and leave out those by which other tools identify their own objects."""
+    part, labels = metadata.child(key), {}
     for name in part.member_names():
         if name.startswith(_TOOL_PREFIXES):
             part.note(name, "is of the tool that manages the object, and isn't taken over")
         else:
-            found[name] = part.text(name)
-    return found
+            labels[name] = part.text(name)
+    return labels
 
 
 def build_serving(resources: Json, spec: Json, metadata: Mapping[str, dict[str, str]] | None = None) -> Json:
-    """spec.serving of what was found."""
-    given = {key: value for key, value in (metadata or {}).items() if value}
-    template = ({"metadata": given} if given else {}) | ({"spec": spec} if spec else {})
+    """Build spec.serving."""
+    nonempty = {key: value for key, value in (metadata or {}).items() if value}
+    template = ({"metadata": nonempty} if nonempty else {}) | ({"spec": spec} if spec else {})
     return ({"resources": resources} if resources else {}) | ({"podTemplate": template} if template else {})
 
 
 def convert_replicas(place: Fields, key: str, least: int | None, most: int | None, more: Json | None = None) -> Json:
-    """spec.serving.replicas or autoscaling. `key`: the member of `place` that has the fewest pods."""
+    """Build spec.serving.replicas or autoscaling. `key`: the field of `place` with the minimum."""
     if least == 0:
         place.note(key, "0 is taken as 1: scaling to zero is not supported")
     least = max(1 if least is None else least, 1)

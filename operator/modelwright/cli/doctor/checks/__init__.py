@@ -1,4 +1,4 @@
-"""The checks of `doctor`, by what they are about. Importing a module registers its checks."""
+"""The checks of `doctor` by subject. Importing a module registers its checks."""
 
 from modelwright.cli.doctor.checks import (
     gateways,
@@ -12,4 +12,4 @@ from modelwright.cli.doctor.checks import (
 )
 
 SECTIONS = (install, user_roles, gateways, metric_sources, referenced_objects, runtime_formats, pod_starts, states)
-"""In the order in which they are printed: causes before what follows from them."""
+"""In printing order: causes before their consequences."""

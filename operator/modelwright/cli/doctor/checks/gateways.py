@@ -1,4 +1,4 @@
-"""Whether gateways take the routes of Models, and can do what Models and policies ask of them."""
+"""Checks that gateways accept the routes of Models, and support the features that Models and policies need."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ OTHER_CLASS_CURE = "remove it, or use a gateway whose class lists the feature"
 
 @cluster_check("Gateway API", "it is there, or no Model has an endpoint")
 def check_gateway_api(facts: Facts) -> Iterator[DoctorFinding]:
-    """Whether the cluster serves the version and the route kinds that endpoints need."""
+    """Check that the cluster serves the version and the route kinds that endpoints need."""
     served = _resource_names(facts, "gateway-resources")
     wanted = {f"{endpoint.protocol.lower()}routes" for _, endpoint in _models_with_endpoint(facts.list_all("models"))}
     if wanted and not served:
@@ -38,7 +38,7 @@ def check_gateway_api(facts: Facts) -> Iterator[DoctorFinding]:
 
 @namespace_check("gateways", "a listener takes the route of every endpoint")
 def check_listeners(facts: Facts, namespace: str) -> Iterator[DoctorFinding]:
-    """Each gateway of an endpoint: whether it is there, works, and has a listener for the route."""
+    """Check that each gateway of an endpoint exists, works, and has a listener for the route."""
     labels = _namespace_labels(facts, namespace)
     for obj, endpoint in _models_with_endpoint(facts.in_namespace("models", namespace)):
         for ref in endpoint.parent_refs:
@@ -63,8 +63,8 @@ def _check_programmed(about: str, gateway: Json) -> Iterator[DoctorFinding]:
     for kind in ("Accepted", "Programmed"):
         entry = reported.get(kind)
         if entry is not None and entry["status"] != "True":
-            said = f"{entry.get('reason')}: {entry.get('message')}"
-            yield fault_finding(about, f"the Gateway is not {kind.lower()}: {said}", cure)
+            reason = f"{entry.get('reason')}: {entry.get('message')}"
+            yield fault_finding(about, f"the Gateway is not {kind.lower()}: {reason}", cure)
             return
     if not (gateway.get("status") or {}).get("addresses"):
         yield fault_finding(about, "the Gateway has no address, so nobody reaches it", cure)
@@ -72,7 +72,7 @@ def _check_programmed(about: str, gateway: Json) -> Iterator[DoctorFinding]:
 
 @namespace_check("features", "gateways can do all that Models and policies ask of them")
 def check_features(facts: Facts, namespace: str) -> Iterator[DoctorFinding]:
-    """What a class does not list, of rollouts, shadows, sticky sessions, header matches, time-outs and filters."""
+    """Check features missing from a class: rollouts, shadows, sticky sessions, header matches, timeouts and filters."""
     policies = {obj["metadata"]["name"]: obj for obj in facts.readable_in_namespace("rolloutpolicies", namespace)}
     for obj in facts.in_namespace("models", namespace):
         model = _parse_model(obj)
@@ -112,32 +112,32 @@ def _policy_needs(model: Model, obj: Json) -> TrafficRequirements | None:
 
 
 def _endpoint_classes(facts: Facts, namespace: str, endpoint: Endpoint | None) -> list[Json | None]:
-    """The GatewayClass of each Gateway of an endpoint that is there. Raises NotPermitted."""
+    """Return the GatewayClass of each existing Gateway of an endpoint. Raises NotPermitted."""
     known = {obj["metadata"]["name"]: obj for obj in facts.list_all("gatewayclasses")} if endpoint is not None else {}
-    found: list[Json | None] = []
+    classes: list[Json | None] = []
     for ref in endpoint.parent_refs if endpoint is not None else ():
         gateway = facts.by_name("gateways", ref.namespace or namespace).get(ref.name)
         if gateway is not None:
-            found.append(known.get(gateway["spec"]["gatewayClassName"]))
-    return found
+            classes.append(known.get(gateway["spec"]["gatewayClassName"]))
+    return classes
 
 
 @cluster_check("gateway classes", "a controller has accepted each class, or none is used")
 def check_classes(facts: Facts) -> Iterator[DoctorFinding]:
-    """Classes that are missing, or that no controller has accepted."""
+    """Check that used classes exist and a controller has accepted them."""
     used = {
         gateway["spec"]["gatewayClassName"]
-        for name, found in facts.objects.items()
+        for name, gateways in facts.objects.items()
         if name.startswith("gateways/")
-        for gateway in found
+        for gateway in gateways
     }
     known = {obj["metadata"]["name"]: obj for obj in facts.list_all("gatewayclasses")} if used else {}
     for name in sorted(used):
-        found, about = known.get(name), f"GatewayClass {name}"
-        if found is None:
+        gateway_class, about = known.get(name), f"GatewayClass {name}"
+        if gateway_class is None:
             yield fault_finding(about, "is not there, and a Gateway names it", "install the gateway's controller")
             continue
-        reported = {entry["type"]: entry["status"] for entry in (found.get("status") or {}).get("conditions") or ()}
+        reported = {entry["type"]: entry["status"] for entry in (gateway_class.get("status") or {}).get("conditions") or ()}
         if reported.get("Accepted") != "True":
             yield fault_finding(
                 about, "no controller has accepted it", "install the controller that its controllerName names"
@@ -146,10 +146,10 @@ def check_classes(facts: Facts) -> Iterator[DoctorFinding]:
 
 def _namespace_labels(facts: Facts, namespace: str) -> dict[str, str] | None:
     try:
-        found = next((o for o in facts.list_all("namespaces") if o["metadata"]["name"] == namespace), None)
+        match = next((o for o in facts.list_all("namespaces") if o["metadata"]["name"] == namespace), None)
     except NotPermitted:
         return None
-    return found["metadata"].get("labels") or {} if found is not None else None
+    return match["metadata"].get("labels") or {} if match is not None else None
 
 
 def _served_kinds(facts: Facts) -> set[Kind]:
@@ -169,7 +169,7 @@ def _models_with_endpoint(models: Iterable[Json]) -> Iterator[tuple[Json, Endpoi
 
 
 def _parse_model(obj: Json) -> Model | None:
-    """None where this program can't read it; its status says why."""
+    """Parse a Model; None when this program cannot read it, which the Model's status explains."""
     try:
         return Model.parse(obj)
     except InvalidObject:

@@ -1,4 +1,4 @@
-"""Whether what an administrator installs is there: CRDs, operator, admission policies."""
+"""Checks what an administrator installs: CRDs, operator, admission policies."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from modelwright.cli.doctor.trial_pods import container_environment
 from modelwright.core.pod_failures import diagnose_pods
 
 MINIMUM_KUBERNETES: Final = (1, 32)
-"""The oldest Kubernetes that is supported: kubeVersion of the charts."""
+"""The oldest supported Kubernetes: kubeVersion of the charts."""
 ADMISSION_POLICIES: Final = (
     "modelwright-approval",
     "modelwright-author",
@@ -34,7 +34,7 @@ ADMISSION_POLICIES: Final = (
     "modelwright-training-run",
 )
 LEASE_TIMEOUT = timedelta(seconds=60)
-"""A leader renews its Lease every few seconds; more than this is a dead one, or a clock that is wrong."""
+"""A leader renews its Lease every few seconds; an older Lease means a dead leader or a wrong clock."""
 INSTALL_CRDS = "install the chart modelwright-crds of this version, or kubectl apply --server-side -k crds"
 INSTALL_OPERATOR = "install the operator's chart: docs/how-to/install.md"
 INSTALL_POLICIES = "install the chart modelwright-crds, or kubectl apply -k manifests/policies"
@@ -42,9 +42,9 @@ INSTALL_POLICIES = "install the chart modelwright-crds, or kubectl apply -k mani
 
 @cluster_check("Kubernetes", "the server's version was read")
 def check_server(facts: Facts) -> Iterator[DoctorFinding]:
-    """The server's minor version, against the supported ones."""
+    """Compare the server's minor version with the supported ones."""
     reported = facts.find_one("server") or {}
-    numbers = tuple(int(found[0]) for part in ("major", "minor") if (found := re.match(r"\d+", reported.get(part, ""))))
+    numbers = tuple(int(match[0]) for part in ("major", "minor") if (match := re.match(r"\d+", reported.get(part, ""))))
     name = str(reported.get("gitVersion", "its version is unknown"))
     if numbers and numbers < MINIMUM_KUBERNETES:
         yield warning_finding(
@@ -58,7 +58,7 @@ def check_server(facts: Facts) -> Iterator[DoctorFinding]:
 
 @cluster_check("CRDs", f"all kinds of {API_VERSION} are served, with all fields that this program knows")
 def check_crds(facts: Facts) -> Iterator[DoctorFinding]:
-    """Kinds that are missing, and fields that an older CRD would prune."""
+    """Check for missing kinds, and for fields that an older CRD would prune."""
     served = {entry["name"] for entry in (facts.find_one("resources") or {}).get("resources", ())}
     if not served:
         versions = [entry["version"] for entry in (facts.find_one("group") or {}).get("versions", ())]
@@ -84,7 +84,7 @@ def check_crds(facts: Facts) -> Iterator[DoctorFinding]:
 
 @functools.cache
 def _known_fields(kind: Any) -> frozenset[str]:
-    """The fields of a kind that this program knows."""
+    """Return the fields of a kind that this program knows."""
     return frozenset(_field_paths(build_schema(kind)))
 
 
@@ -94,7 +94,7 @@ def _schema_kind(node: Mapping[str, Any]) -> str | None:
 
 
 def _field_paths(node: Mapping[str, Any], path: str = "") -> Iterator[str]:
-    """Paths of all fields of spec and status."""
+    """Yield the paths of all fields of spec and status."""
     for name, child in (node.get("properties") or {}).items():
         if path or name in ("spec", "status"):
             here = f"{path}.{name}".removeprefix(".")
@@ -106,7 +106,7 @@ def _field_paths(node: Mapping[str, Any], path: str = "") -> Iterator[str]:
 
 
 def _topmost_paths(paths: Set[str]) -> list[str]:
-    """Those that are in none of the others."""
+    """Return the paths that no other path contains."""
     return sorted(path for path in paths if path.rpartition(".")[0].removesuffix("[]") not in paths)
 
 
@@ -116,21 +116,21 @@ def _shorten_list(paths: list[str]) -> str:
 
 @cluster_check("operator", "it is there and ready")
 def check_operator(facts: Facts) -> Iterator[DoctorFinding]:
-    """Deployments of the operator: whether they are ready, and of this program's version."""
-    found = facts.list_all("operator-deployments")
-    if not found:
+    """Check that Deployments of the operator are ready, and of this program's version."""
+    deployments = facts.list_all("operator-deployments")
+    if not deployments:
         yield fault_finding("operator", "no Deployment of it is in the cluster", INSTALL_OPERATOR)
-    for deployment in found:
+    for deployment in deployments:
         name, status = describe_object(deployment), deployment.get("status") or {}
         wanted, ready = deployment["spec"].get("replicas", 1), status.get("readyReplicas", 0)
-        why = _pod_failure(facts, deployment["metadata"]["namespace"]) if ready < wanted else ""
+        cause = _pod_failure(facts, deployment["metadata"]["namespace"]) if ready < wanted else ""
         cure = f"kubectl -n {deployment['metadata']['namespace']} describe pods, and their logs"
         if not wanted:
             yield fault_finding(name, "spec.replicas is 0, so nothing is decided", "set replicas of the chart to 2")
         elif not ready:
-            yield fault_finding(name, f"none of its {wanted} pods is ready{why}", cure)
+            yield fault_finding(name, f"none of its {wanted} pods is ready{cause}", cure)
         elif ready < wanted:
-            yield warning_finding(name, f"only {ready} of its {wanted} pods are ready{why}", cure)
+            yield warning_finding(name, f"only {ready} of its {wanted} pods are ready{cause}", cure)
         version = _deployment_version(deployment)
         if facts.client and version and version != facts.client:
             text = f"is version {version}, and this program is {facts.client}"
@@ -156,7 +156,7 @@ def _deployment_version(deployment: Json) -> str:
 
 @cluster_check("leader", "one replica of the operator leads")
 def check_leader(facts: Facts) -> Iterator[DoctorFinding]:
-    """The Lease of each install: somebody holds it and renews it."""
+    """Check that the Lease of each installation is held and renewed."""
     for deployment in facts.list_all("operator-deployments"):
         home = deployment["metadata"]["namespace"]
         lease_name = container_environment(deployment).get("MODELWRIGHT_LEASE_NAME", OPERATOR_LEASE)
@@ -174,7 +174,7 @@ def check_leader(facts: Facts) -> Iterator[DoctorFinding]:
 
 
 def _cluster_time(facts: Facts) -> datetime:
-    """The cluster's clock, by the newest Lease of its own: this computer's may be wrong."""
+    """Return the cluster's time by its newest Lease, because this computer's clock may be wrong."""
     reported = [_parse_time((lease.get("spec") or {}).get("renewTime")) for lease in facts.objects.get("leases", ())]
     return max((time for time in reported if time is not None), default=facts.now)
 
@@ -185,7 +185,7 @@ def _parse_time(text: str | None) -> datetime | None:
 
 @namespace_check("watched", "an operator has taken up every Model")
 def check_watched(facts: Facts, namespace: str) -> Iterator[DoctorFinding]:
-    """Namespaces that no install watches, and objects that none has seen."""
+    """Check for namespaces that no installation watches, and objects that no operator has observed."""
     installs = facts.objects.get("operator-deployments", ())
     watches = [container_environment(deployment).get("MODELWRIGHT_WATCH_NAMESPACES", "") for deployment in installs]
     if installs and all(watches) and not any(namespace in text.split(",") for text in watches):
@@ -210,7 +210,7 @@ def check_watched(facts: Facts, namespace: str) -> Iterator[DoctorFinding]:
 
 @cluster_check("admission", "all admission policies are there and bound")
 def check_admission(facts: Facts) -> Iterator[DoctorFinding]:
-    """Policies and bindings: without them no command and no approval counts."""
+    """Check policies and bindings, without which commands and approvals have no effect."""
     there = {obj["metadata"]["name"] for obj in facts.list_all("validatingadmissionpolicies")}
     bindings = facts.list_all("validatingadmissionpolicybindings")
     for name in ADMISSION_POLICIES:

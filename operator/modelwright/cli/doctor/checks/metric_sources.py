@@ -1,4 +1,4 @@
-"""Whether metrics can be had: connections that policies name, and what rollouts say of their measurements."""
+"""Checks that metrics are available: the connections that policies name, and the verdicts of rollouts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from modelwright.cli.doctor.registry import DoctorFinding, fault_finding, namesp
 from modelwright.core.rollout.record import TERMINAL_STATES
 
 BUILTIN_CONNECTION = "default"
-"""The connection that builtin metrics are read from."""
+"""The connection of builtin metrics."""
 _FAULT_REASONS = frozenset(
     {
         Reason.METRICS_SERVER_UNREACHABLE,
@@ -40,13 +40,13 @@ _FAULT_REASONS = frozenset(
         Reason.UNEXPECTED_MEASUREMENT,
     }
 )
-"""Of verdicts: what more requests don't change."""
+"""Reasons of verdicts that more requests would not change."""
 _NO_DATA_REASONS = frozenset({Reason.NO_DATA, Reason.NO_SERVING_DATA})
 
 
 @namespace_check("connections", "every connection that policies name is in the operator's configuration")
 def check_connections(facts: Facts, namespace: str) -> Iterator[DoctorFinding]:
-    """Providers of metrics and triggers, against the operator's connections."""
+    """Check the providers of metrics and triggers against the operator's connections."""
     wanted = [
         (obj, name)
         for plural in ("rolloutpolicies", "retrainingpolicies")
@@ -63,31 +63,31 @@ def check_connections(facts: Facts, namespace: str) -> Iterator[DoctorFinding]:
 
 
 def _known_connections(facts: Facts) -> set[str]:
-    """Names of the connections of all installs. Raises NotPermitted."""
+    """Return the names of the connections of all installations. Raises NotPermitted."""
     for name, why in facts.not_permitted.items():
         if name.startswith("configmaps/"):
             raise NotPermitted(why)
-    found: set[str] = set()
+    names: set[str] = set()
     for name in facts.objects:
         for obj in facts.list_all(name) if name.startswith("configmaps/") else ():
             text = (obj.get("data") or {}).get("connections.yaml")
             reported = yaml.safe_load(text) if text else {}
-            found |= {entry["name"] for entry in (reported or {}).get("connections") or ()}
-    return found
+            names |= {entry["name"] for entry in (reported or {}).get("connections") or ()}
+    return names
 
 
 def _named_connections(node: Any) -> set[str]:
-    """Names of connections in a policy: where `provider` stands or is left out, and of builtin metrics."""
+    """Return the connections that a policy names: explicit or default providers, and that of builtin metrics."""
     if isinstance(node, list):
         return {name for entry in node for name in _named_connections(entry)}
     if not isinstance(node, dict):
         return set()
-    found = {
+    names = {
         str(node[kind].get("provider", BUILTIN_CONNECTION)) for kind in ("prometheus", "http") if _has_query(node, kind)
     }
     if "builtin" in node:
-        found.add(BUILTIN_CONNECTION)
-    return found | {name for value in node.values() for name in _named_connections(value)}
+        names.add(BUILTIN_CONNECTION)
+    return names | {name for value in node.values() for name in _named_connections(value)}
 
 
 def _has_query(node: Json, kind: str) -> bool:
@@ -96,7 +96,7 @@ def _has_query(node: Json, kind: str) -> bool:
 
 @namespace_check("measurements", "no rollout that goes on lacks its metrics")
 def check_measurements(facts: Facts, namespace: str) -> Iterator[DoctorFinding]:
-    """Verdicts of rollouts that go on: metrics servers that don't answer, pods that nobody scrapes."""
+    """Check the verdicts of running rollouts: failing metrics servers, pods that are not scraped."""
     for rollout in facts.in_namespace("modelrollouts", namespace):
         status = rollout.get("status") or {}
         if status.get("state") in TERMINAL_STATES:

@@ -1,4 +1,4 @@
-"""Whether pods can be made, pulled and started: quotas, Pod Security, sidecars, images."""
+"""Checks that pods can be created, pulled and started: quotas, Pod Security, sidecars, images."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from modelwright.core.pod_failures import (
 
 @namespace_check("helper pods", "admission lets the pods pass that find out digests, as they are (a dry run)")
 def check_helper_pods(facts: Facts, namespace: str) -> Iterator[DoctorFinding]:
-    """Pods that were tried as a dry run: refused by a quota, a Pod Security level or a policy, or changed."""
+    """Check pods of a dry run: refused by a quota, a Pod Security level or a policy, or changed."""
     about = f"Namespace {namespace}"
-    for tried in facts.list_all(f"dry-run/{namespace}"):
-        if "refused" in tried:
-            said = tried["refused"].splitlines()[0]
-            quota = explain_quota_refusal(said, HELPER_RESOURCES_HINT)
+    for pod in facts.list_all(f"dry-run/{namespace}"):
+        if "refused" in pod:
+            message = pod["refused"].splitlines()[0]
+            quota = explain_quota_refusal(message, HELPER_RESOURCES_HINT)
             reason = Reason.QUOTA_EXCEEDED if quota else Reason.PODS_FORBIDDEN
-            yield fault_finding(about, f"refuses pods that find out digests: {quota or said}", REMEDIES[reason])
+            yield fault_finding(about, f"refuses pods that find out digests: {quota or message}", REMEDIES[reason])
             continue
-        added = _container_names(tried) - _container_names(tried["given"])
+        added = _container_names(pod) - _container_names(pod["given"])
         if added:
             text = f"admission adds {', '.join(sorted(added))} to pods: they take more, and may start without a network"
             cure = 'opt out by helperPods.labels of the chart, such as {sidecar.istio.io/inject: "false"}'
@@ -43,7 +43,7 @@ def _container_names(pod: Json) -> set[str]:
 
 @namespace_check("quotas", "no ResourceQuota is used up")
 def check_quotas(facts: Facts, namespace: str) -> Iterator[DoctorFinding]:
-    """Quotas without room: the next revision or training gets no pods."""
+    """Check for exhausted quotas, which leave no pods for the next revision or training."""
     for quota in facts.in_namespace("resourcequotas", namespace):
         status = quota.get("status") or {}
         full = [name for name, hard in (status.get("hard") or {}).items() if _is_used_up(status, name, hard)]
@@ -61,7 +61,7 @@ def _is_used_up(status: Json, name: str, hard: Any) -> bool:
 
 @namespace_check("refused pods", "no pods of Models are refused")
 def check_refused_pods(facts: Facts, namespace: str) -> Iterator[DoctorFinding]:
-    """Deployments whose pods are refused, and Jobs, by their Events."""
+    """Check Deployments whose pods are refused, and Jobs by their Events."""
     for deployment in facts.in_namespace("deployments", namespace):
         failure = find_creation_refusal(deployment)
         if failure is not None:
@@ -69,16 +69,16 @@ def check_refused_pods(facts: Facts, namespace: str) -> Iterator[DoctorFinding]:
     for event in facts.in_namespace("events", namespace):
         on = event.get("involvedObject") or event.get("regarding") or {}
         if on.get("kind") in ("Job", "CronJob"):
-            said = str(event.get("message") or event.get("note"))
-            quota = explain_quota_refusal(said, HELPER_RESOURCES_HINT)
+            message = str(event.get("message") or event.get("note"))
+            quota = explain_quota_refusal(message, HELPER_RESOURCES_HINT)
             reason = Reason.QUOTA_EXCEEDED if quota else Reason.PODS_FORBIDDEN
             about = f"{on['kind']} {namespace}/{on.get('name')}"
-            yield warning_finding(about, f"had pods refused: {quota or said}", REMEDIES[reason])
+            yield warning_finding(about, f"had pods refused: {quota or message}", REMEDIES[reason])
 
 
 @namespace_check("pods", "all pods of Models start")
 def check_failing_pods(facts: Facts, namespace: str) -> Iterator[DoctorFinding]:
-    """What pods say of themselves: images that can't be pulled, Secrets that are missing, models that don't load."""
+    """Check failures in the status of pods: images that can't be pulled, missing Secrets, models that don't load."""
     for pod in facts.in_namespace("pods", namespace):
         failure = diagnose_pods([pod])
         if failure is not None:

@@ -1,4 +1,4 @@
-"""Whether Secrets, ServiceAccounts and claims that are named exist, and Secrets have the keys of their store."""
+"""Checks that referenced Secrets, ServiceAccounts and claims exist, and that Secrets have the keys of their store."""
 
 from __future__ import annotations
 
@@ -18,33 +18,33 @@ KEY_PREFIXES: Final[Mapping[str, tuple[str, ...]]] = {
     "hf": ("HF_",),
     "oci": (".dockerconfigjson", "REGISTRY_INSECURE"),
 }
-"""Beginnings of the keys that are read for a scheme; ca.crt is for all."""
+"""Prefixes of the keys that a scheme reads; ca.crt is for all schemes."""
 COMPANION_KEYS: Final[Mapping[str, tuple[str, ...]]] = {
     "AWS_ACCESS_KEY_ID": ("AWS_SECRET_ACCESS_KEY",),
     "AWS_SECRET_ACCESS_KEY": ("AWS_ACCESS_KEY_ID",),
     "AZURE_CLIENT_SECRET": ("AZURE_CLIENT_ID", "AZURE_TENANT_ID"),
     "HTTP_AUTHORIZATION": ("HTTP_HOSTS",),
 }
-"""Keys that are of no use without others."""
+"""Keys that have no effect without others."""
 KEYS_HINT: Final = "docs/how-to/artifacts.md, Credentials, has the keys of each store"
 
 
 @namespace_check("Secrets", "every Secret that is named is there, with the keys of its store")
 def check_secrets(facts: Facts, namespace: str) -> Iterator[DoctorFinding]:
-    """Secrets of stores, by the names of their keys: values are never read."""
-    for use, found in _referenced_objects(facts, "secrets", namespace):
+    """Check Secrets of stores by the names of their keys; values are never read."""
+    for use, secret in _referenced_objects(facts, "secrets", namespace):
         about = f"Secret {namespace}/{use.name}"
-        if found is None:
+        if secret is None:
             yield fault_finding(about, f"is not there, and {use.by} names it", _create_command(use))
         elif use.uri:
-            yield from _check_keys(about, use, set(found["keys"]))
+            yield from _check_keys(about, use, set(secret["keys"]))
 
 
 def _referenced_objects(facts: Facts, name: str, namespace: str) -> Iterator[tuple[ObjectReference, Json | None]]:
-    """What objects of the namespace name, with what is there; `name` is that of a resource, as in facts."""
+    """Return the references to objects of a resource in the namespace, each with the object if it exists."""
     uses = collect_references(facts).in_namespace(name, namespace)
-    there = facts.by_name(name, namespace)
-    return ((use, there.get(use.name)) for use in uses)
+    existing = facts.by_name(name, namespace)
+    return ((use, existing.get(use.name)) for use in uses)
 
 
 def _check_keys(about: str, use: ObjectReference, keys: set[str]) -> Iterator[DoctorFinding]:
@@ -69,21 +69,21 @@ def _create_command(use: ObjectReference) -> str:
 
 @namespace_check("ServiceAccounts", "every ServiceAccount that is named is there")
 def check_service_accounts(facts: Facts, namespace: str) -> Iterator[DoctorFinding]:
-    """ServiceAccounts of pods."""
-    for use, found in _referenced_objects(facts, "serviceaccounts", namespace):
-        if found is None:
+    """Check ServiceAccounts of pods."""
+    for use, account in _referenced_objects(facts, "serviceaccounts", namespace):
+        if account is None:
             cure = f"kubectl -n {namespace} create serviceaccount {use.name}, or correct serviceAccountName"
             yield fault_finding(f"ServiceAccount {namespace}/{use.name}", f"is not there, and {use.by} names it", cure)
 
 
 @namespace_check("claims", "every PersistentVolumeClaim that is named is there")
 def check_claims(facts: Facts, namespace: str) -> Iterator[DoctorFinding]:
-    """Claims of caches, and of pvc:// addresses."""
-    for use, found in _referenced_objects(facts, "persistentvolumeclaims", namespace):
+    """Check claims of caches, and of pvc:// addresses."""
+    for use, claim in _referenced_objects(facts, "persistentvolumeclaims", namespace):
         about = f"PersistentVolumeClaim {namespace}/{use.name}"
-        if found is None:
+        if claim is None:
             yield fault_finding(about, f"is not there, and {use.by} names it", "make the claim, or correct its name")
-        elif (found.get("status") or {}).get("phase") == "Lost":
+        elif (claim.get("status") or {}).get("phase") == "Lost":
             yield fault_finding(
                 about, f"has lost its volume, and {use.by} names it", "make the claim again, with its data"
             )
@@ -91,11 +91,12 @@ def check_claims(facts: Facts, namespace: str) -> Iterator[DoctorFinding]:
 
 @cluster_check("operator's Secrets", "every Secret that the operator's Deployment names is there")
 def check_operator_secrets(facts: Facts) -> Iterator[DoctorFinding]:
-    """Secrets of connections, of TLS and of the registry: without one of the first its pods don't start."""
+    """Check Secrets of connections, TLS and the registry: without a connection's Secret the operator's pods don't
+    start."""
     for home in sorted({obj["metadata"]["namespace"] for obj in facts.list_all("operator-deployments")}):
         uses = [use for use in collect_references(facts).in_namespace("secrets", home) if not use.uri]
-        there = facts.by_name("secrets", home) if uses else {}
+        existing = facts.by_name("secrets", home) if uses else {}
         for use in uses:
-            if use.name not in there:
+            if use.name not in existing:
                 cure = "make it, or take it out of the chart's connectionSecrets, tls.secretName or imagePullSecrets"
                 yield fault_finding(f"Secret {home}/{use.name}", f"is not there, and {use.by} names it", cure)

@@ -1,4 +1,4 @@
-"""Whether a runtime serves each format in use."""
+"""Checks that a runtime serves each format in use."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from modelwright.core.runtime_choice import RuntimeCandidate
 
 @namespace_check("runtimes", "a runtime serves each format in use")
 def check_formats(facts: Facts, namespace: str) -> Iterator[DoctorFinding]:
-    """The runtime that each Model's version would get, where the operator has not chosen one."""
+    """Check the runtime for each Model's version, unless the operator has chosen one."""
     versions = {obj["metadata"]["name"]: obj for obj in facts.in_namespace("modelversions", namespace)}
     for obj in facts.in_namespace("models", namespace):
         try:
@@ -28,15 +28,15 @@ def check_formats(facts: Facts, namespace: str) -> Iterator[DoctorFinding]:
             name = model.status.target.version if model.status.target is not None else model.spec.version.name
             if name not in versions:
                 continue
-            wanted = ModelVersion.parse(versions[name]).spec.artifact.format
+            wanted_format = ModelVersion.parse(versions[name]).spec.artifact.format
         except InvalidObject:
             continue
-        found = runtime_choice.choose_runtime(
-            wanted, model.spec.serving.runtime_ref, _list_candidates(facts, namespace)
+        choice = runtime_choice.choose_runtime(
+            wanted_format, model.spec.serving.runtime_ref, _list_candidates(facts, namespace)
         )
-        if isinstance(found, Problem):
+        if isinstance(choice, Problem):
             yield fault_finding(
-                describe_object(obj), f"version {name}: {found.message}", REMEDIES[Reason(found.reason)]
+                describe_object(obj), f"version {name}: {choice.message}", REMEDIES[Reason(choice.reason)]
             )
 
 

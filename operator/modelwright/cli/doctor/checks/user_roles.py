@@ -1,4 +1,4 @@
-"""What the user may do, by the roles that are shipped."""
+"""Checks the user's rights against the shipped roles."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from modelwright.cli.doctor.roles import ROLES
 
 @cluster_check("rights", "none of the shipped roles")
 def check_rights(facts: Facts) -> Iterator[DoctorFinding]:
-    """Which roles the user has, as the API server reviews it; a role of which only a part is there is a mistake."""
+    """Report which roles the user has, according to the API server. A role held only in part is a mistake."""
     answers = [review for review in facts.list_all("reviews") if review["group"] == GROUP]
     allowed = {(review["resource"], review["verb"]) for review in answers if review["allowed"] == "true"}
     scope = f"in namespace {facts.namespace}" if facts.namespace else "in all namespaces"
@@ -29,7 +29,8 @@ def check_rights(facts: Facts) -> Iterator[DoctorFinding]:
 
 
 def _is_covered_by_another(role: str, allowed: set[tuple[str, str]]) -> bool:
-    """Whether another role brings all of this one's rights that the user has: to see, for those who command."""
+    """Return whether another role includes all rights that the user has of this one, such as reading for those who
+    command."""
     has = {right for right in ROLES[role] if right in allowed}
     others = (("models", "list"), ("modelversions", "list"), ("modelrollouts", "list"))
     return role == "view" and has <= set(others)

@@ -1,1 +1,1 @@
-"""One module for each project that is imported from; its PROVIDER is found by its being here."""
+"""One module for each supported project; every module here is loaded and defines PROVIDER."""

@@ -1,4 +1,4 @@
-"""Argo Rollouts: a Rollout's strategy and AnalysisTemplates become a RolloutPolicy, the rest of it a Model."""
+"""Argo Rollouts: a Rollout's strategy and AnalysisTemplates become a RolloutPolicy, the rest a Model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from modelwright.cli.imports.fields import Fields, Json
 from modelwright.cli.imports.foreign_objects import ForeignObject, ImportContext, Provider
 
 _DEFAULT_DEADLINE = 600
-"""Seconds of progressDeadlineSeconds, when absent."""
+"""Argo's default of progressDeadlineSeconds, in seconds."""
 _ROUTE_HINT = "requests are moved by the Model's own route: name its Gateway in spec.endpoint, or with --gateway"
 _SERVICE_HINT = "the Model has Services of its own; send callers to the one of its name"
 _UNSUPPORTED_SOURCE = (
@@ -81,7 +81,7 @@ ExplainOmission = Callable[[str], None]
 
 @dataclass
 class _TemplateMetrics:
-    """Metrics of a rollout's templates, with the function that says of each why it is left out."""
+    """Metrics of a rollout's templates, each with a function that explains why it is left out."""
 
     metrics: list[tuple[Json, ExplainOmission]]
     intervals: list[float]
@@ -119,20 +119,20 @@ def _convert_rollout(document: ForeignObject, context: ImportContext) -> Sequenc
 def _retention_fields(document: ForeignObject) -> Json:
     spec = document.spec
     window, kept = spec.child("rollbackWindow").number("revisions"), spec.number("revisionHistoryLimit")
-    found: Json = {}
+    fields: Json = {}
     if window is not None:
-        found["rollbackWindow"] = min(max(window, 0), 10)
+        fields["rollbackWindow"] = min(max(window, 0), 10)
         if window > 10:
             spec.note("rollbackWindow", f"{window} is more than 10, which is the most")
     if kept is not None:
-        found["historyLimit"] = min(max(kept, 1), 100)
-        if kept != found["historyLimit"]:
-            spec.note("revisionHistoryLimit", f"{kept} is taken as {found['historyLimit']}: 1 to 100 records are kept")
-    return found
+        fields["historyLimit"] = min(max(kept, 1), 100)
+        if kept != fields["historyLimit"]:
+            spec.note("revisionHistoryLimit", f"{kept} is taken as {fields['historyLimit']}: 1 to 100 records are kept")
+    return fields
 
 
 def _build_model(document: ForeignObject, context: ImportContext) -> Json:
-    """The Model of a Rollout: its artifact is known to its container alone."""
+    """Build the Model of a Rollout, whose artifact only its container knows."""
     spec, name = document.spec, document.name
     template = spec.child("template")
     pod = template.child("spec")
@@ -143,19 +143,19 @@ def _build_model(document: ForeignObject, context: ImportContext) -> Json:
         "container where none of the shipped ones will do"
     )
     count = spec.number("replicas")
-    found = serving_pods.convert_replicas(spec, "replicas", count, None)
+    scaling = serving_pods.convert_replicas(spec, "replicas", count, None)
     main = containers[0] if containers else None
     if main is not None:
         main.note("name", "the model's container is called model")
-    shape = template.child("metadata")
-    shape.note(
+    pod_metadata = template.child("metadata")
+    pod_metadata.note(
         "labels",
         "Services that select pods by them would select the Model's pods too: write those that "
         "nothing "
         "selects by into spec.serving.podTemplate.metadata.labels",
     )
-    metadata = {"annotations": serving_pods.convert_labels(shape, "annotations")}
-    serving = found | serving_pods.build_serving(
+    metadata = {"annotations": serving_pods.convert_labels(pod_metadata, "annotations")}
+    serving = scaling | serving_pods.build_serving(
         serving_pods.convert_resources(main) if main else {},
         serving_pods.convert_pod_template(pod, main, tuple(containers[1:])),
         metadata,
@@ -252,8 +252,8 @@ def _convert_match(route: Fields, steps: rollout_policies.StepsBuilder) -> None:
     for each in route.children("match"):
         value = each.child("headerValue")
         exact, pattern, prefix = value.text("exact"), value.text("regex"), value.text("prefix")
-        found = {"name": each.text("headerName"), "value": exact or pattern or f"{re.escape(prefix)}.*"}
-        headers.append(found if exact else {**found, "type": "RegularExpression"})
+        header = {"name": each.text("headerName"), "value": exact or pattern or f"{re.escape(prefix)}.*"}
+        headers.append(header if exact else {**header, "type": "RegularExpression"})
     if headers:
         steps.add_step({"match": {"headers": headers}})
     else:
@@ -280,8 +280,8 @@ def _convert_blue_green(
 ) -> Json:
     _convert_delay(part, more)
     steps.set_weight(0)
-    by_itself, wait = part.flag("autoPromotionEnabled", True), part.number("autoPromotionSeconds")
-    if wait and not by_itself:
+    automatic, wait = part.flag("autoPromotionEnabled", True), part.number("autoPromotionSeconds")
+    if wait and not automatic:
         part.note("autoPromotionSeconds", "has no effect, there as here: a person promotes")
     if "prePromotionAnalysis" in part:
         before = part.child("prePromotionAnalysis")
@@ -292,9 +292,9 @@ def _convert_blue_green(
             "what must pass before is a gate (how-to: gates)"
         )
         steps.add_hold(length)
-    if by_itself and wait:
+    if automatic and wait:
         steps.add_hold(wait)
-    if not by_itself:
+    if not automatic:
         steps.add_approval()
         part.note("autoPromotionEnabled", f"promotion by a person {rollout_policies.APPROVAL_NOTE}")
     steps.set_weight(100)
@@ -308,30 +308,30 @@ def _convert_blue_green(
 def _read_templates(
     document: ForeignObject, context: ImportContext, analysis: Fields, evidence: _TemplateMetrics
 ) -> float:
-    """Takes the metrics of an analysis' templates; seconds that they take by their counts."""
+    """Read the metrics of an analysis' templates; return the seconds that they take by their counts."""
     given = {each.text("name"): each for each in analysis.children("args")}
     dry = [each.text("metricName") for each in analysis.children("dryRun")]
-    named: list[ForeignObject] = []
+    templates: list[ForeignObject] = []
     longest = 0.0
     for each in analysis.children("templates"):
         kind = "ClusterAnalysisTemplate" if each.flag("clusterScope") else "AnalysisTemplate"
-        called = each.text("templateName")
+        template_name = each.text("templateName")
         namespace = None if kind.startswith("Cluster") else document.namespace
-        found = context.find_object(kind, called, namespace)
-        if found is None:
+        template = context.find_object(kind, template_name, namespace)
+        if template is None:
             each.note(
                 "templateName",
-                f"{kind} {called} isn't among what is imported: give its file too, or write its "
+                f"{kind} {template_name} isn't among what is imported: give its file too, or write its "
                 "metrics into spec.analysis of the policy",
             )
             continue
-        named.append(found)
-        found.part_of[f"RolloutPolicy {document.name}"] = None
-        longest = max(longest, _read_template(found, given, dry, evidence))
+        templates.append(template)
+        template.part_of[f"RolloutPolicy {document.name}"] = None
+        longest = max(longest, _read_template(template, given, dry, evidence))
     for name, each in given.items():
         if "valueFrom" in each:
             each.note("valueFrom", f"argument {name}: use $(PODS), $(REVISION), $(MODEL) or $(NAMESPACE) in the query")
-        elif not any(f"args.{name}" in str(found.spec.value.get("metrics")) for found in named):
+        elif not any(f"args.{name}" in str(template.spec.value.get("metrics")) for template in templates):
             each.note_all("is used by no metric of the templates that are imported")
     return longest
 
@@ -351,19 +351,19 @@ def _read_template(
     longest = 0.0
     for written in spec.children("metrics"):
         each = Fields(_fill_arguments(written.value, values), written.path, written.ledger)
-        every, count = (
+        interval, count = (
             rollout_policies.read_duration(each, "interval"),
             each.number("count") if _has_count(each) else None,
         )
         each.note("count", "says how long a step of its analysis takes; in the background each step has its own time")
-        if every is not None:
-            evidence.intervals.append(every)
-            longest = max(longest, every * (count or 1))
-        found = _convert_metric(each)
-        if found is not None:
+        if interval is not None:
+            evidence.intervals.append(interval)
+            longest = max(longest, interval * (count or 1))
+        converted = _convert_metric(each)
+        if converted is not None:
             if any(re.fullmatch(pattern, each.text("name")) for pattern in _valid_patterns(dry)):
-                found["dryRun"] = True
-            evidence.metrics.append((found, each.note_all))
+                converted["dryRun"] = True
+            evidence.metrics.append((converted, each.note_all))
     return longest
 
 
@@ -381,7 +381,7 @@ def _valid_patterns(texts: Sequence[str]) -> Iterator[str]:
 
 
 def _convert_metric(metric: Fields) -> Json | None:
-    """A metric of a template; None when it can't be, which is noted."""
+    """Convert a metric of a template; None, with a note, when that is impossible."""
     provider = metric.child("provider")
     name = rollout_policies.metric_name(metric.text("name"))
     kind = next(iter(provider.member_names()), "")
@@ -423,9 +423,9 @@ def _convert_limits(metric: Fields) -> Json | None:
 
 
 def _fill_arguments(value: Any, values: dict[str, str]) -> Any:
-    """With the arguments filled in, as far as they are known."""
+    """Fill in the known arguments."""
     if isinstance(value, str):
-        return re.sub(r"\{\{\s*args\.([^}\s]+)\s*\}\}", lambda found: values.get(found[1], found[0]), value)
+        return re.sub(r"\{\{\s*args\.([^}\s]+)\s*\}\}", lambda match: values.get(match[1], match[0]), value)
     if isinstance(value, Mapping):
         return {key: _fill_arguments(member, values) for key, member in value.items()}
     return [_fill_arguments(member, values) for member in value] if isinstance(value, list) else value

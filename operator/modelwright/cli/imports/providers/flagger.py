@@ -1,4 +1,4 @@
-"""Flagger: a Canary's analysis and the MetricTemplates it names become a RolloutPolicy, the rest of it a Model."""
+"""Flagger: a Canary's analysis and its MetricTemplates become a RolloutPolicy, the rest a Model."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def _convert_canary(document: ForeignObject, context: ImportContext) -> Sequence
 
 
 def _build_model(document: ForeignObject, context: ImportContext) -> Json:
-    """The Model of a Canary: its artifact is known to its container alone."""
+    """Build the Model of a Canary, whose artifact only its container knows."""
     spec, name = document.spec, document.name
     target = spec.child("targetRef")
     what = f"{target.text('kind', 'Deployment')} {target.text('name')}"
@@ -137,7 +137,7 @@ def _build_model(document: ForeignObject, context: ImportContext) -> Json:
 
 
 def _read_hooks(analysis: Fields) -> set[str]:
-    """Kinds of webhooks that become approvals; the others are noted."""
+    """Return the kinds of webhooks that become approvals; note the others."""
     found = set()
     for each in analysis.children("webhooks"):
         kind = each.text("type", "rollout")
@@ -301,7 +301,7 @@ def _convert_metric(document: ForeignObject, context: ImportContext, metric: Fie
 
 
 def _template_query(document: ForeignObject, context: ImportContext, metric: Fields, name: str) -> str | None:
-    """The query of a metric, with our placeholders; None when there is none, which is noted."""
+    """Return the query of a metric with our placeholders; None, with a note, when there is none."""
     window = metric.text("interval", "1m")
     variables: dict[str, str] = {}
     if "templateRef" in metric:

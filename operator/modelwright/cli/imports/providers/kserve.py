@@ -1,4 +1,4 @@
-"""KServe: InferenceService, LLMInferenceService and TrainedModel; it names what other kinds would take."""
+"""KServe: converts InferenceService, LLMInferenceService and TrainedModel; gives advice for other kinds."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _FRAMEWORKS = (
     "mlflow",
 )
 _SPOKEN_V1 = ("sklearn", "xgboost", "lightgbm")
-"""Formats that KServe serves by its protocol v1 unless `protocolVersion` says otherwise, and runtimes here by V2."""
+"""Formats that KServe serves by protocol v1 unless `protocolVersion` is set; the runtimes here use V2."""
 _RUNTIMES = {
     "kserve-mlserver": "mlserver",
     "kserve-tritonserver": "triton",
@@ -95,7 +95,7 @@ def _model_labels(document: ForeignObject) -> dict[str, str]:
 
 
 def _pod_annotations(document: ForeignObject) -> dict[str, str]:
-    """Annotations for pods, as KServe hands them on; its own are noted."""
+    """Return the annotations that KServe passes to pods; note KServe's own."""
     annotations = document.fields.child("metadata").child("annotations")
     for name in annotations.member_names():
         if name.startswith(_OWN_ANNOTATIONS):
@@ -143,7 +143,7 @@ def _convert_service(document: ForeignObject, context: ImportContext) -> Sequenc
 
 
 def _note_containers(predictor: Fields) -> None:
-    """Of what is named where it stands, also when nothing comes of the service."""
+    """Note containers in place, also when the service is not converted."""
     if predictor.value.get("containers") and _find_model(predictor) is None:
         predictor.note("containers", _HINTS["spec.predictor.containers"])
 
@@ -158,7 +158,7 @@ def _find_model(predictor: Fields) -> tuple[Fields, str] | None:
 
 
 def _convert_artifact(document: ForeignObject, model: Fields, format_name: str, predictor: Fields) -> tuple[Json, Json]:
-    """spec.artifact, and what of spec.serving names the runtime."""
+    """Build spec.artifact, and the runtime's part of spec.serving."""
     shape = model.child("modelFormat")
     uri = _convert_storage(model)
     artifact: Json = {"uri": uri, **artifacts.modelcar_path(model, "storageUri", uri)}
@@ -283,7 +283,7 @@ def _resource_metric(name: str, kind: str, value: str) -> Json:
 
 
 def _convert_canaries(document: ForeignObject, predictor: Fields) -> tuple[list[Json], list[Json]]:
-    """Versions of spec.canary, and the policy by which one takes over."""
+    """Build the versions of spec.canary, and the policy for the rollout."""
     name, spec = document.name, document.spec
     percent = predictor.number("canaryTrafficPercent")
     if isinstance(predictor.value.get("canary"), list | dict):
@@ -385,7 +385,7 @@ def _convert_llm(document: ForeignObject, context: ImportContext) -> Sequence[Js
 
 
 def _convert_gateways(document: ForeignObject, context: ImportContext) -> Json | None:
-    """spec.endpoint: what the command line says, else the Gateways of the service."""
+    """Build spec.endpoint from the command line, else from the service's Gateways."""
     asked = context.options.build_endpoint(document.name)
     gateway = document.spec.child("router").child("gateway")
     parents = [

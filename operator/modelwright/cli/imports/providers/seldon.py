@@ -1,4 +1,4 @@
-"""Seldon: SeldonDeployment of Core 1, Model and Experiment of Core 2; it names what other kinds would take."""
+"""Seldon: converts SeldonDeployment of Core 1, Model and Experiment of Core 2; gives advice for other kinds."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def _build_endpoint(document: ForeignObject, context: ImportContext) -> Json | N
 
 
 def _is_convertible(predictor: Fields) -> bool:
-    """Whether a predictor is one model; notes why not."""
+    """Return whether a predictor is a single model; note why not."""
     graph = predictor.child("graph")
     if graph.value.get("children"):
         graph.note("children", _HINTS["spec.predictors.graph.children"])
@@ -155,7 +155,7 @@ def _build_version(document: ForeignObject, predictor: Fields) -> Json:
 
 
 def _find_pod(predictor: Fields) -> tuple[Fields | None, Fields | None, tuple[Fields, ...]]:
-    """The model's container of componentSpecs, its pod, and the containers beside it."""
+    """Return the model's container of componentSpecs, its pod, and the other containers."""
     unit = predictor.child("graph").text("name")
     for component in predictor.children("componentSpecs"):
         pod = component.child("spec")
@@ -169,7 +169,7 @@ def _find_pod(predictor: Fields) -> tuple[Fields | None, Fields | None, tuple[Fi
 
 
 def _build_policy(document: ForeignObject, main: Fields, others: Sequence[Fields]) -> list[Json]:
-    """A policy of the predictors beside the main one: shadows are mirrored, shares are steps."""
+    """Build the policy of the other predictors: shadows become mirror steps, traffic shares weight steps."""
     name, steps = document.name, rollout_policies.StepsBuilder()
     main.child("graph").text("name")
     if others and "traffic" in main:
@@ -260,14 +260,14 @@ def _read_artifact(spec: Fields) -> Json:
 
 
 def _stable_name(experiment: ForeignObject) -> str:
-    """The model of an experiment that the others are compared with."""
+    """Return the name of the experiment's baseline model."""
     spec = experiment.spec
     candidates = spec.children("candidates")
     return str(spec.value.get("default") or (candidates[0].value.get("name") if candidates else ""))
 
 
 def _other_candidates(experiment: ForeignObject, context: ImportContext) -> list[tuple[Fields, ForeignObject]]:
-    """Candidates and mirror beside the stable model, with their Models; those that aren't there are left out."""
+    """Return the other candidates and the mirror with their Models; those without an imported Model are left out."""
     spec = experiment.spec
     entries = [*spec.children("candidates"), *([spec.child("mirror")] if spec.value.get("mirror") else [])]
     found = []

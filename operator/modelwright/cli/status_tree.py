@@ -218,15 +218,15 @@ def _version_nodes(view: ModelView) -> Iterator[TreeNode]:
 
 
 def _format_version(view: ModelView, version: ModelVersion, announced: bool) -> str:
-    words = [version.name, versions.lifecycle_stage(version, view.model.status)]
+    parts = [version.name, versions.lifecycle_stage(version, view.model.status)]
     # A metric measured on several datasets is shown by its first value, which is for all of them.
     figures = {metric.name: metric.value for metric in reversed(version.spec.metrics)}
-    words += [f"{name} {value}" for name, value in [*reversed(figures.items())][:2]]
+    parts += [f"{name} {value}" for name, value in [*reversed(figures.items())][:2]]
     lineage = version.spec.lineage
-    words += [f"trained by {lineage.training_run}"] if lineage is not None and lineage.training_run else []
-    words += [version.status.failure.message] if version.status.failure is not None else []
-    words += ["available: set spec.version to it to serve it"] if announced else []
-    return "  ".join(words)
+    parts += [f"trained by {lineage.training_run}"] if lineage is not None and lineage.training_run else []
+    parts += [version.status.failure.message] if version.status.failure is not None else []
+    parts += ["available: set spec.version to it to serve it"] if announced else []
+    return "  ".join(parts)
 
 
 def _retraining_nodes(view: ModelView, now: datetime) -> Iterator[TreeNode]:
@@ -238,10 +238,10 @@ def _retraining_nodes(view: ModelView, now: datetime) -> Iterator[TreeNode]:
         children = []
         for run in runs:
             created = run.metadata.creation_timestamp
-            words = [f"run {run.name}", str(run.status.state or "Pending"), format_age(created, now)]
-            words += [run.status.outcome] if run.status.outcome else []
-            words += [run.status.message] if run.status.message and run.status.state != "Succeeded" else []
-            children.append(TreeNode("  ".join(words)))
+            parts = [f"run {run.name}", str(run.status.state or "Pending"), format_age(created, now)]
+            parts += [run.status.outcome] if run.status.outcome else []
+            parts += [run.status.message] if run.status.message and run.status.state != "Succeeded" else []
+            children.append(TreeNode("  ".join(parts)))
         yield TreeNode("  ".join(head), children)
 
 

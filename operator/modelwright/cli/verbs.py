@@ -1,8 +1,8 @@
-"""The verbs of `kubectl modelwright`: names, arguments, options and help. Importing this module costs little; what a
-verb does is imported when it is called.
+"""The verbs of `kubectl modelwright`: names, arguments, options and help. Importing this module is cheap; handlers are
+imported when a verb is called.
 
-To add one, write a function below: its name and docstring are the verb and its help, its parameters the arguments and
-options. `@verb("module:function")` names the handler, `function(options, cluster) -> exit code`.
+To add a verb, write a function below: its name and docstring are the verb and its help, its parameters the arguments
+and options. `@verb("module:function")` names the handler, `function(options, kubectl) -> exit code`.
 """
 
 import inspect
@@ -13,12 +13,12 @@ from typing import Annotated, Any, Final
 import typer
 
 ROLLOUT_COMMANDS: Final[Mapping[str, str]] = {
-    "pause": "stop where it is; what turns bad still rolls back",
-    "resume": "go on, in a freeze window too, which is recorded",
-    "promote": "go to the end without further evidence, which is recorded",
-    "abort": "go back to what served, at once",
-    "retry": "try a revision again that was rolled back or aborted",
-    "release": "end the hold of a rollback",
+    "pause": "pause the rollout; bad evidence still rolls it back",
+    "resume": "resume, also in a freeze window (recorded)",
+    "promote": "promote without further evidence (recorded)",
+    "abort": "roll back to the serving version at once",
+    "retry": "retry a revision that was rolled back or aborted",
+    "release": "unpin a Model after a manual rollback",
 }
 """Commands for the operator about a rollout, written to `spec.command` of its record."""
 IMAGE_SUFFIXES: Final = (".svg", ".png")
@@ -121,17 +121,15 @@ def _output_option(*more: str) -> Any:
 ModelArgument = Annotated[
     str,
     typer.Argument(
-        metavar="MODEL", show_default=False, help="Model, or anything of it: a version, rollout, run, policy or pod"
+        metavar="MODEL", show_default=False, help="a Model, or one of its versions, rollouts, runs, policies or pods"
     ),
 ]
 OutputOption = Annotated[str, _output_option()]
-ReasonOption = Annotated[
-    str, _build_option("--reason", text="why; it stands in the record, with your name", metavar="TEXT")
-]
+ReasonOption = Annotated[str, _build_option("--reason", text="why; recorded with your name", metavar="TEXT")]
 RolloutOption = Annotated[
     str | None, _build_option("--rollout", text="an earlier rollout (default: the newest)", metavar="NAME")
 ]
-WaitOption = Annotated[bool, _build_option("--wait", text="until it has ended: exit code 0 as asked for, 1 otherwise")]
+WaitOption = Annotated[bool, _build_option("--wait", text="wait for the end: exit code 0 for success, else 1")]
 TimeoutOption = Annotated[
     float,
     _build_option(
@@ -156,7 +154,7 @@ _KUBECTL_OPTIONS: Final = tuple(
 
 @verb("about:version", needs="")
 def version(
-    client: Annotated[bool, _build_option("--client", text="of this program only: no cluster is asked")] = False,
+    client: Annotated[bool, _build_option("--client", text="of this program only, without a cluster")] = False,
     output: OutputOption = "text",
 ) -> None:
     """versions of this program, operator, CRDs and images"""
@@ -167,14 +165,14 @@ def list_(
     all_namespaces: Annotated[bool, _build_option("-A", "--all-namespaces", text="those of all namespaces")] = False,
     output: OutputOption = "text",
 ) -> None:
-    """every Model: version, share of the requests, why not ready"""
+    """all Models: version, traffic weight, why not ready"""
 
 
 @verb("show:status")
 def status(
     model: ModelArgument,
-    watch: Annotated[bool, _build_option("--watch", text="show it again whenever it has changed")] = False,
-    wait: Annotated[bool, _build_option("--wait", text="until it is promoted (exit code 0) or has failed (1)")] = False,
+    watch: Annotated[bool, _build_option("--watch", text="update the output on every change")] = False,
+    wait: Annotated[bool, _build_option("--wait", text="wait until promoted (exit code 0) or failed (1)")] = False,
     timeout: Annotated[
         float,
         _build_option(
@@ -191,17 +189,17 @@ def status(
 
 @verb("show:history")
 def history(model: ModelArgument, output: OutputOption = "text") -> None:
-    """every rollout that there is a record of"""
+    """all recorded rollouts"""
 
 
 @verb("show:why")
 def why(model: ModelArgument, rollout: RolloutOption = None, output: OutputOption = "text") -> None:
-    """what was decided, by what evidence, and what can be done now"""
+    """the decision, its evidence, and possible next actions"""
 
 
 @verb("show:timeline")
 def timeline(model: ModelArgument, output: OutputOption = "text") -> None:
-    """what happened, in order, from records and Events"""
+    """history in order, from records and Events"""
 
 
 @verb("requests:logs")
@@ -210,7 +208,7 @@ def logs(
     version: Annotated[
         str | None, _build_option("--version", text="its pods only (default: all)", metavar="NAME")
     ] = None,
-    follow: Annotated[bool, _build_option("-f", "--follow", text="go on as lines come")] = False,
+    follow: Annotated[bool, _build_option("-f", "--follow", text="follow new lines")] = False,
     tail: Annotated[
         int, _build_option("--tail", text="lines of each pod (default: 100; -1 for all)", metavar="N")
     ] = 100,
@@ -236,7 +234,7 @@ def predict(
     ] = None,
     output: OutputOption = "text",
 ) -> None:
-    """send one request to a version, and print the answer"""
+    """send one request to a version, and print the response"""
 
 
 @verb("show:plot")
@@ -253,7 +251,7 @@ def plot(
             "--output",
             metavar="FILE",
             parser=_parse_plot_output,
-            text=f"a picture ({' or '.join(IMAGE_SUFFIXES)}), or json for the numbers (default: in the terminal)",
+            text=f"an image ({' or '.join(IMAGE_SUFFIXES)}), or json for the numbers (default: in the terminal)",
         ),
     ] = None,
     terminal: Annotated[bool, _build_option("--terminal", text="in the terminal too, when -o names a file")] = False,
@@ -268,12 +266,12 @@ def doctor(
         typer.Argument(
             metavar="[MODEL]",
             show_default=False,
-            help="a Model, or anything of it (default: all of the namespace given by -n, else of the cluster)",
+            help="a Model, or one of its objects (default: all of the namespace given by -n, else of the cluster)",
         ),
     ] = None,
     output: OutputOption = "text",
 ) -> None:
-    """find what is wrong, with the cure; exit code 1 with a fault"""
+    """diagnose problems, with cures; exit code 1 with a fault"""
 
 
 @verb("about:explain", needs="")
@@ -284,12 +282,12 @@ def explain(
     ] = None,
     output: OutputOption = "text",
 ) -> None:
-    """what a reason means, such as WaitingForPods"""
+    """the meaning of a reason, such as WaitingForPods"""
 
 
 @verb("show:lineage")
 def lineage(model: ModelArgument, version: VersionOption = None, output: OutputOption = "text") -> None:
-    """a version back to data and code, and on to where it serves"""
+    """data, code and parents of a version, and where it serves"""
 
 
 @verb("show:card")
@@ -303,7 +301,7 @@ def diff(
     new: Annotated[str, typer.Argument(metavar="NEW", show_default=False, help="the other version")],
     output: OutputOption = "text",
 ) -> None:
-    """what differs between two versions"""
+    """differences between two versions"""
 
 
 def _command(model: ModelArgument, reason: ReasonOption, output: OutputOption = "text") -> None: ...
@@ -333,7 +331,7 @@ def rollback(
     timeout: TimeoutOption = 600.0,
     output: OutputOption = "text",
 ) -> None:
-    """go back at once to a version that has served, and stay there"""
+    """roll back at once to an earlier version, and pin it"""
 
 
 def _decision(
@@ -341,13 +339,13 @@ def _decision(
     reason: ReasonOption,
     hash: Annotated[
         str | None,
-        _build_option("--hash", text="content hash of what you have seen (default: ask, showing it)", metavar="HASH"),
+        _build_option("--hash", text="content hash that you reviewed (default: show it and ask)", metavar="HASH"),
     ] = None,
     expires: Annotated[
         float | None,
         _build_option(
             "--expires",
-            text="for how long it holds, such as 48h (default: for good)",
+            text="validity, such as 48h (default: without expiry)",
             metavar="TIME",
             parser=_parse_duration,
         ),
@@ -359,8 +357,8 @@ def _decision(
 
 
 for _name, _text in (
-    ("approve", "say yes to what a rollout moves to"),
-    ("reject", "say no, which ends the rollout"),
+    ("approve", "approve the candidate of a rollout"),
+    ("reject", "reject the candidate, which ends the rollout"),
 ):
     verb("write:decide", group=WRITING, needs="the role modelwright-approve", name=_name, text=_text)(_decision)
 
@@ -376,7 +374,7 @@ def retrain(
     timeout: TimeoutOption = 600.0,
     output: OutputOption = "text",
 ) -> None:
-    """ask for a training run"""
+    """start a training run"""
 
 
 @verb("write:set_version", group=WRITING, needs="the roles modelwright-view and modelwright-edit")
@@ -387,7 +385,7 @@ def set_version(
     timeout: TimeoutOption = 600.0,
     output: OutputOption = "text",
 ) -> None:
-    """let a Model serve another version, by its policy"""
+    """move a Model to another version, by its policy"""
 
 
 @verb("write:run", group=WRITING, needs="the roles modelwright-view and modelwright-edit")
@@ -435,7 +433,7 @@ def new(
     ] = None,
     output: OutputOption = "text",
 ) -> None:
-    """print a manifest to edit, each field with what it means"""
+    """print a manifest to edit, with descriptions of its fields"""
 
 
 @verb("files:import_", group=FILES, needs="")
@@ -456,4 +454,4 @@ def import_(
     domain: Annotated[str, _build_option("--domain", text="hostnames are <name>.<domain>", metavar="DOMAIN")] = "",
     output: OutputOption = "text",
 ) -> None:
-    """turn objects of other projects into ours"""
+    """convert objects of other projects"""

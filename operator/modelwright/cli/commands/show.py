@@ -15,7 +15,7 @@ from modelwright.cli import lineage as lineages
 from modelwright.cli import model_card, model_list, status_tree, version_diff
 from modelwright.cli import rollout_plot as plots
 from modelwright.cli import timeline as history_of
-from modelwright.cli import why as words
+from modelwright.cli import why as decisions
 from modelwright.cli.commands.command_support import (
     FAILED,
     POLL_SECONDS,
@@ -141,9 +141,9 @@ def why(options: Options, kubectl: KubectlClient) -> int:
     view = find_model(options.model, kubectl)
     rollout_name = _named_rollout(options, view)
     if options.output == "json":
-        print_text(json.dumps(words.why_data(view, utc_now(), rollout_name), indent=2))
+        print_text(json.dumps(decisions.why_data(view, utc_now(), rollout_name), indent=2))
     else:
-        print_answer(words.render_why(view, utc_now(), rollout_name))
+        print_answer(decisions.render_why(view, utc_now(), rollout_name))
     return 0
 
 

@@ -12,7 +12,7 @@ from typing import Final
 from modelwright.api.v1alpha1.rollout import ModelRollout, RolloutState
 from modelwright.api.v1alpha1.training import RunState
 from modelwright.cli import manual_actions
-from modelwright.cli import why as words
+from modelwright.cli import why as decisions
 from modelwright.cli.commands.command_support import (
     FAILED,
     POLL_SECONDS,
@@ -97,7 +97,7 @@ def decide(options: Options, kubectl: KubectlClient) -> int:
         raise manual_actions.InvalidAction(f"Model {view.model.name} has no rollout to approve")
     reviewed_hash = options.hash
     if reviewed_hash is None:
-        print_text(words.render_why(view, utc_now(), record.name), error=options.output == "json")
+        print_text(decisions.render_why(view, utc_now(), record.name), error=options.output == "json")
         reviewed_hash = record.status.content_hash
         if sys.stdin.isatty():
             answer = input(escape_unprintable(f"\n{options.command} this (content hash {reviewed_hash})? [y/N] "))
@@ -161,7 +161,7 @@ def _move_exit_code(kubectl: KubectlClient, model: str) -> int | None:
     view = find_model(model, kubectl)
     ended = move_result(view)
     if ended == "failed":
-        print_text(words.render_why(view, utc_now(), None), error=True)
+        print_text(decisions.render_why(view, utc_now(), None), error=True)
     return {"promoted": 0, "failed": FAILED}.get(ended or "")
 
 

@@ -93,7 +93,7 @@ def _run_check(function: Callable[[], Iterable[DoctorFinding]]) -> Iterator[Doct
     try:
         yield from function()
     except NotPermitted as error:
-        yield DoctorFinding(Severity.HIDDEN, "", str(error), "ask somebody who may, or for that right")
+        yield DoctorFinding(Severity.HIDDEN, "", str(error), "ask for that right, or a user who has it")
     except ReadFailed as error:
         yield warning_finding("", f"could not be read: {error}", "try again")
 

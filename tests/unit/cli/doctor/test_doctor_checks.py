@@ -203,7 +203,7 @@ SEEDED: dict[str, Row] = {
         "leader",
         FAULT,
         f"Lease {HOME}/modelwright-operator",
-        "nobody holds it",
+        "it has no holder",
         "logs deploy/modelwright",
     ),
     "a leader that does not renew its Lease": (

@@ -67,7 +67,7 @@ def _check_programmed(about: str, gateway: Json) -> Iterator[DoctorFinding]:
             yield fault_finding(about, f"the Gateway is not {kind.lower()}: {reason}", cure)
             return
     if not (gateway.get("status") or {}).get("addresses"):
-        yield fault_finding(about, "the Gateway has no address, so nobody reaches it", cure)
+        yield fault_finding(about, "the Gateway has no address, so it cannot be reached", cure)
 
 
 @namespace_check("features", "gateways can do all that Models and policies ask of them")
@@ -137,7 +137,9 @@ def check_classes(facts: Facts) -> Iterator[DoctorFinding]:
         if gateway_class is None:
             yield fault_finding(about, "is not there, and a Gateway names it", "install the gateway's controller")
             continue
-        reported = {entry["type"]: entry["status"] for entry in (gateway_class.get("status") or {}).get("conditions") or ()}
+        reported = {
+            entry["type"]: entry["status"] for entry in (gateway_class.get("status") or {}).get("conditions") or ()
+        }
         if reported.get("Accepted") != "True":
             yield fault_finding(
                 about, "no controller has accepted it", "install the controller that its controllerName names"
@@ -146,10 +148,10 @@ def check_classes(facts: Facts) -> Iterator[DoctorFinding]:
 
 def _namespace_labels(facts: Facts, namespace: str) -> dict[str, str] | None:
     try:
-        match = next((o for o in facts.list_all("namespaces") if o["metadata"]["name"] == namespace), None)
+        obj = next((o for o in facts.list_all("namespaces") if o["metadata"]["name"] == namespace), None)
     except NotPermitted:
         return None
-    return match["metadata"].get("labels") or {} if match is not None else None
+    return obj["metadata"].get("labels") or {} if obj is not None else None
 
 
 def _served_kinds(facts: Facts) -> set[Kind]:

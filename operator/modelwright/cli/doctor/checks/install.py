@@ -164,7 +164,7 @@ def check_leader(facts: Facts) -> Iterator[DoctorFinding]:
         name, spec = f"Lease {home}/{lease_name}", lease.get("spec") or {}
         cure = f"kubectl -n {home} logs deploy/{deployment['metadata']['name']}"
         if not spec.get("holderIdentity"):
-            yield fault_finding(name, "nobody holds it, so no replica of the operator acts", cure)
+            yield fault_finding(name, "it has no holder, so no replica of the operator acts", cure)
             continue
         renewed = _parse_time(spec.get("renewTime"))
         if renewed is None or _cluster_time(facts) - renewed > LEASE_TIMEOUT:

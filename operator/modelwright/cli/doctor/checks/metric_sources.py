@@ -94,7 +94,7 @@ def _has_query(node: Json, kind: str) -> bool:
     return isinstance(node.get(kind), dict) and bool({"query", "bad", "path"} & node[kind].keys())
 
 
-@namespace_check("measurements", "no rollout that goes on lacks its metrics")
+@namespace_check("measurements", "no running rollout lacks its metrics")
 def check_measurements(facts: Facts, namespace: str) -> Iterator[DoctorFinding]:
     """Check the verdicts of running rollouts: failing metrics servers, pods that are not scraped."""
     for rollout in facts.in_namespace("modelrollouts", namespace):

@@ -1,1 +1,1 @@
-"""The demo: from nothing to real models rolled out, back, and trained anew, on a real cluster, told step by step."""
+"""The demo: real models are rolled out, rolled back and retrained on a real cluster, step by step."""

@@ -1,5 +1,5 @@
-"""``python -m demo``: tells the story, from nothing to a model trained anew by itself; ends with 0 only when all went
-well."""
+"""``python -m demo``: runs the demo, from no cluster to an automatically retrained model; exit code 0 only when
+every step succeeded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the demo says: numbered steps with their times, in colour on a terminal and as plain lines elsewhere."""
+"""Output of the demo: numbered steps with their times, in colour on a terminal and as plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ COLOURS = {"Pass": "green", "Succeeded": "green", "Fail": "red", "Failed": "red"
 
 
 class Watchable(Protocol):
-    """What can be watched: where it stands in one line, and what its parts came to, in three named columns."""
+    """Something to show live: its state in one line, and its verdicts in three named columns."""
 
     COLUMNS: ClassVar[tuple[str, str, str]]
 
@@ -31,12 +31,12 @@ class Watchable(Protocol):
 
 
 class DemoError(Exception):
-    """The demo can't go on; the text says what is wrong and what to do."""
+    """The demo can't continue; the text says what is wrong and what to do."""
 
 
 @dataclass
 class Story:
-    """Prints the steps and keeps how long each took."""
+    """Prints the steps and records the time of each."""
 
     steps: int
     console: Console = field(default_factory=lambda: Console(highlight=False, soft_wrap=True))
@@ -50,7 +50,7 @@ class Story:
 
     @contextmanager
     def step(self, key: str, title: str, why: str) -> Iterator[None]:
-        """One numbered step: ``title`` is what happens, ``why`` is why it matters."""
+        """Run one numbered step: ``title`` says what happens, ``why`` why it matters."""
         number = len(self.seconds) + 1
         self.console.print(f"\n[bold cyan]{number}/{self.steps}[/] [bold]{title}[/]")
         self.console.print(f"    [dim]{why}[/]")
@@ -68,7 +68,7 @@ class Story:
         self.console.print(f"    {text}")
 
     def command(self, text: str) -> None:
-        """Shows a command as the reader would type it."""
+        """Show a command as the reader would type it."""
         self.console.print(Text(f"    $ {text}", style="magenta"))
 
     def failed(self, text: str) -> None:
@@ -80,8 +80,8 @@ class Story:
 
     @contextmanager
     def watching(self, waiting: str = "waiting for the rollout to begin") -> Iterator[LiveTable]:
-        """Shows a rollout or run in a table that changes in place; without a terminal a line when something changes.
-        ``waiting`` is said as long as there is none."""
+        """Show a rollout or run in a table that changes in place; without a terminal, print a line on each change.
+        ``waiting`` is shown until there is one."""
         if self.live:
             with Live(console=self.console, refresh_per_second=4, transient=False) as live:
                 yield LiveTable(self, live, waiting)
@@ -90,7 +90,7 @@ class Story:
 
 
 class LiveTable:
-    """A rollout or run beside the answers that callers get meanwhile."""
+    """Shows a rollout or run beside the responses that callers receive."""
 
     EVERY = 10.0
 
@@ -101,7 +101,8 @@ class LiveTable:
     def update(
         self, seconds: float, view: Watchable | None, versions: Mapping[str, int], recent: Mapping[str, int], bad: str
     ) -> None:
-        """``recent`` counts the answers of the last second, ``versions`` all; ``bad`` says what is not well."""
+        """Show the current state. ``recent`` counts the responses of the last second, ``versions`` all; ``bad``
+        describes problems."""
         headline = view.headline() if view else self.waiting
         verdicts = view.verdicts if view else ()
         if self.live:
@@ -116,7 +117,7 @@ class LiveTable:
             head = Text(f"{seconds:4.0f} s  {headline}", style="bold")
             self.live.update(Group(head, Text(f"        {bad}"), answers, evidence))
             return
-        # Numbers change at each look; what is worth a line is another step, state or outcome.
+        # Numbers change at every poll; only another step, state or outcome deserves a line.
         state = " ".join([headline.partition(" (seen")[0], *(verdict.outcome for verdict in verdicts)])
         if state != self.last_state or time.monotonic() - self.last >= self.EVERY:
             self.last_state, self.last = state, time.monotonic()
@@ -136,7 +137,7 @@ class LiveTable:
 def draw_picture(
     pixels: Sequence[float], *, colour: bool, scale: int = 2, size: int = 8, darkest: float = 16.0
 ) -> list[Text]:
-    """A square grey picture as lines of text: two pixels to a character with colour, shaded characters without."""
+    """Draw a square grey image as lines of text: two pixels to a character with colour, shaded characters without."""
     rows = [
         [min(1.0, pixels[(y // scale) * size + x // scale] / darkest) for x in range(size * scale)]
         for y in range(size * scale)
@@ -157,7 +158,7 @@ def draw_picture(
 def draw_gallery(
     pictures: Sequence[Sequence[float]], captions: Sequence[Text], *, colour: bool, columns: int = 4
 ) -> Text:
-    """Pictures side by side, each above its caption."""
+    """Draw images side by side, each above its caption."""
     width, gap, out = 16, 3, Text()
     for start in range(0, len(pictures), columns):
         drawn = [draw_picture(pixels, colour=colour) for pixels in pictures[start : start + columns]]

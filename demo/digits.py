@@ -1,4 +1,4 @@
-"""Real handwritten digits, and a V2 client that asks a Model about them through the gateway."""
+"""Real handwritten digits, and a V2 client that sends them to a Model through the gateway."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from devcluster.load.client import v2_body
 
 @dataclass(frozen=True)
 class Digits:
-    """Pictures (64 grey values from 0 to 16 each) that no version was trained on, and what they show."""
+    """Images (64 grey values from 0 to 16 each) that no version was trained on, with their labels."""
 
     pictures: list[list[float]]
     labels: list[int]
 
     def first_of_each(self, count: int) -> list[int]:
-        """Indices of ``count`` pictures that together show as many different digits as there are."""
+        """Return indices of ``count`` images that together show as many different digits as possible."""
         seen: dict[int, int] = {}
         for index, label in enumerate(self.labels):
             seen.setdefault(label, index)
@@ -30,7 +30,7 @@ class Digits:
 
 
 def load_holdout() -> Digits:
-    """The same split as examples/digits/train.py makes."""
+    """Load the same split as examples/digits/train.py makes."""
     pictures, labels = load_digits(return_X_y=True)
     _, unseen, _, truth = train_test_split(pictures, labels, test_size=0.3, random_state=7, stratify=labels)
     return Digits([list(map(float, row)) for row in unseen], [int(label) for label in truth])
@@ -44,7 +44,8 @@ class Prediction:
 
 @dataclass(frozen=True)
 class V2Client:
-    """Asks one Model by the Open Inference Protocol; ``url`` is the Model's, ``address`` where its gateway listens."""
+    """Sends requests to one Model by the Open Inference Protocol; ``url`` is the Model's, ``address`` where its
+    gateway listens."""
 
     model: str
     url: str
@@ -55,7 +56,7 @@ class V2Client:
         return f"{self.url.rstrip('/')}/v2/models/{self.model}/infer"
 
     def predict(self, rows: Sequence[Sequence[float]]) -> Prediction:
-        """Predictions for a batch of pictures. Raises DemoError when the answer is not one."""
+        """Return the predictions for a batch of images. Raises DemoError for an invalid response."""
         parts = httpx.URL(self.infer_url)
         at = parts.copy_with(host=self.address[0], port=self.address[1])
         headers = {"Host": parts.netloc.decode(), "Content-Type": "application/json"}
@@ -74,5 +75,5 @@ class V2Client:
 
 
 def accuracy(predictions: Sequence[int], labels: Sequence[int]) -> float:
-    """Share of right predictions, from 0 to 1."""
+    """Return the share of right predictions, from 0 to 1."""
     return sum(a == b for a, b in zip(predictions, labels, strict=True)) / len(labels)

@@ -1,4 +1,4 @@
-"""Writes what the demo measured in the form that all measuring commands share."""
+"""Writes the demo's figures in the form that all measuring commands share."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ROLLBACK_SECONDS = 60
 
 
 def collect_figures(demo: Demo, loop: LoopFacts) -> list[dict[str, Any]]:
-    """The figures of a demo that went well. The bound on its time is for a warm one: caches by version are filled."""
+    """Collect the figures of a successful demo. The bound on its time holds for warm caches."""
     facts, report = demo.facts, demo.facts.report
     assert report is not None
     total = demo.story.elapsed()
@@ -100,12 +100,12 @@ def _rollout_figures(outcome: ChapterOutcome) -> list[dict[str, Any]]:
 def build_figure(
     name: str, value: float, unit: str, bound: str | None = None, holds: bool | None = None
 ) -> dict[str, Any]:
-    """One figure; ``bound`` says in words what it must keep to, ``holds`` whether it did."""
+    """Build one figure; ``bound`` describes its target, ``holds`` whether the target was met."""
     return {"name": name, "value": value, "unit": unit, "bound": bound, "holds": holds}
 
 
 def write(path: Path, command: str, figures: list[dict[str, Any]]) -> None:
-    """Writes figures with the command, the commit and the host they come from; makes the folder when needed."""
+    """Write figures with their command, commit and host; create the folder when needed."""
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=ROOT, check=False).stdout
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     content = {

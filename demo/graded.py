@@ -1,4 +1,4 @@
-"""A load whose every answer is looked at: was it right, who gave it, and how was the picture made."""
+"""A load whose every response is graded: whether it was right, which version gave it, and how the image was made."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from examples.digits.shift import ORIGINS
 
 @dataclass(frozen=True, slots=True)
 class Grade:
-    """One answer. ``at`` is when it was given, by time.monotonic."""
+    """One response. ``at`` is its time by time.monotonic."""
 
     at: float
     version: str
@@ -27,14 +27,14 @@ class Grade:
 
 
 class Grades:
-    """What answers are worth. ``truth`` is the digit of each request by its id, ``<origin>-<number>``."""
+    """Grades of responses. ``truth`` maps each request's id, ``<origin>-<number>``, to its digit."""
 
     def __init__(self, truth: Mapping[str, int]) -> None:
         self.truth = truth
         self.given: list[Grade] = []
 
     def check(self, body: bytes) -> str | None:
-        """Grades the body of a V2 answer, which repeats the request's id. Why it is no answer, or None."""
+        """Grade the body of a V2 response, which repeats the request's id. Return why it is invalid, or None."""
         try:
             answer = json.loads(body)
             asked, said = str(answer["id"]), int(answer["outputs"][0]["data"][0])
@@ -46,7 +46,7 @@ class Grades:
         return None
 
     def share(self, version: str | None = None, *, since: float = 0.0, origin: str | None = None) -> float | None:
-        """Share of right answers from 0 to 1; None without an answer."""
+        """Return the share of right responses from 0 to 1; None without a response."""
         found = [
             grade.right
             for grade in list(self.given)
@@ -55,12 +55,12 @@ class Grades:
         return sum(found) / len(found) if found else None
 
     def count(self, *, since: float = 0.0) -> Counter[str]:
-        """Answers by version."""
+        """Count the responses by version."""
         return Counter(grade.version for grade in list(self.given) if grade.at >= since)
 
 
 class GradedLoad(BackgroundLoad):
-    """A constant load of pictures, each answer of which is graded; one that is no answer is a lost request."""
+    """A constant load of images whose responses are graded; an invalid response is a lost request."""
 
     def __init__(self, client: real.V2Client, bodies: Sequence[bytes], grades: Grades, *, rate: float) -> None:
         target = Target(client.infer_url, bodies[0], client.address)
@@ -70,7 +70,8 @@ class GradedLoad(BackgroundLoad):
 
 
 def build_requests(digits: real.Digits, origins: Iterable[str]) -> tuple[list[bytes], dict[str, int]]:
-    """Bodies of all pictures in each way, one way after the other within a picture, and the digit of each by its id."""
+    """Build the bodies of all images in each way, alternating the ways within an image, and the digit of each by its
+    id."""
     ways = {origin: ORIGINS[origin](np.array(digits.pictures)) for origin in origins}
     bodies, truth = [], {}
     for number, label in enumerate(digits.labels):

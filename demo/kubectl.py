@@ -1,4 +1,4 @@
-"""kubectl as the demo and the end-to-end tests use it, with an explanation when waiting fails."""
+"""kubectl for the demo and the end-to-end tests, with an explanation when a wait fails."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ Json = dict[str, Any]
 
 
 class KubectlError(DemoError):
-    """kubectl ended with an error; the text is the command and what it printed."""
+    """kubectl failed; the text is the command and its output."""
 
 
 class TimedOut(DemoError):
-    """An object did not become what was waited for; the text holds its conditions, pods and events."""
+    """An object did not reach the expected state; the text holds its conditions, pods and events."""
 
 
 @dataclass(frozen=True)
 class Kubectl:
-    """One cluster as its administrator sees it."""
+    """One cluster with an administrator's rights."""
 
     binary: Path
     kubeconfig: Path
 
     def run(self, *arguments: str, stdin: str | None = None, timeout: float = 120) -> str:
-        """Standard output of a command. Raises KubectlError."""
+        """Return the standard output of a command. Raises KubectlError."""
         command = [str(self.binary), "--kubeconfig", str(self.kubeconfig), *arguments]
         try:
             done = subprocess.run(
@@ -45,13 +45,14 @@ class Kubectl:
         return done.stdout
 
     def apply(self, *objects: Json | Path, server_side: bool = False, force: bool = False) -> str:
-        """Applies objects and files, as a user would. Raises KubectlError with the API server's message."""
+        """Apply objects and files, as a user would. Raises KubectlError with the API server's message."""
         text = "\n---\n".join(obj.read_text() if isinstance(obj, Path) else json.dumps(obj) for obj in objects)
         flags = [*(["--server-side"] if server_side else []), *(["--force-conflicts"] if force else [])]
         return self.run("apply", "-f", "-", *flags, stdin=text)
 
     def get(self, kind: str, name: str, namespace: str | None = None) -> Json | None:
-        """The object, or None when there is none. ``kind`` may say its group: ``models.modelwright.dev``."""
+        """Return the object, or None when it does not exist. ``kind`` may include its group:
+        ``models.modelwright.dev``."""
         text = self.run("get", kind, name, *_namespace_flags(namespace), "--ignore-not-found", "-o", "json")
         return json.loads(text) if text.strip() else None
 
@@ -67,7 +68,7 @@ class Kubectl:
         )
 
     def patch(self, kind: str, name: str, namespace: str | None, change: Json) -> None:
-        """A JSON merge patch."""
+        """Apply a JSON merge patch."""
         self.run("patch", kind, name, *_namespace_flags(namespace), "--type", "merge", "-p", json.dumps(change))
 
     def wait(
@@ -84,9 +85,10 @@ class Kubectl:
         failed: Callable[[Json], bool] | None = None,
         meanwhile: Callable[[], None] = lambda: None,
     ) -> Json:
-        """Waits until ``done`` of the object and tells each new state. Raises NotReady, at once when ``failed``.
+        """Wait until ``done`` holds for the object, passing each new state to ``tell``.
 
-        ``timeout`` and ``every`` are seconds; ``meanwhile`` is called at every look.
+        Raises TimedOut, at once when ``failed``. ``timeout`` and ``every`` are seconds; ``meanwhile`` is called
+        at every poll.
         """
         deadline, said = time.monotonic() + timeout, ""
         while True:
@@ -107,7 +109,7 @@ class Kubectl:
             time.sleep(every)
 
     def explain(self, obj: Json) -> str:
-        """Conditions of an object, and the pods and events of its namespace that carry its name."""
+        """Describe the conditions of an object, and the pods and events of its namespace that carry its name."""
         name, namespace = obj["metadata"]["name"], obj["metadata"].get("namespace")
         lines = [f"{obj['kind']} {name}, generation {obj['metadata'].get('generation', '?')}:"]
         lines += [f"  {condition_line(condition)}" for condition in conditions(obj).values()]
@@ -164,7 +166,7 @@ def condition_line(condition: Json) -> str:
 
 
 def headline(obj: Json) -> str:
-    """The condition that says most about an object now, in one line; empty without conditions."""
+    """Return the most important condition of an object in one line; empty without conditions."""
     found = conditions(obj)
     for name in ("Stalled", "Reconciling"):
         if found.get(name, {}).get("status") == "True":
@@ -173,7 +175,7 @@ def headline(obj: Json) -> str:
 
 
 def is_true(obj: Json, condition: str, *, current: bool = True) -> bool:
-    """True when the condition is True and, if ``current``, was said about the object's present generation."""
+    """Return whether the condition is True and, if ``current``, describes the object's current generation."""
     found = conditions(obj).get(condition, {})
     status = obj.get("status", {})
     seen = status.get("observedGeneration", found.get("observedGeneration"))

@@ -1,6 +1,6 @@
-"""The second half of the story: what callers send changes, and the loop closes by itself; then damaged data is stopped.
+"""The second half of the demo: callers' data shifts and retraining closes the loop; then damaged data is stopped.
 
-Each step may be run again, as those of the first half.
+Each step may be repeated, like those of the first half.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from examples.digits import shift
 POLICY = "digits"
 FILE = EXAMPLE / "retraining-policy.yaml"
 ROLLOUT_POLICY = "canary"
-# The same pictures come again and again, which chance does not explain; drift is a larger change than that makes.
+# The same images recur, which chance does not explain; drift is a larger change than this causes.
 MONITORING = {"mirrorPercent": 50, "window": "1m", "longWindow": "0s", "minSamples": 200, "numbers": {"floor": "0.15"}}
 FIGURE_SECONDS = 180
 LOOP_SECONDS = 600
@@ -54,10 +54,11 @@ RIGHT_SECONDS = 5.0
 
 @dataclass
 class LoopFacts:
-    """What the loop measured. Seconds count from the first shifted request; shares of right answers are from 0 to 1."""
+    """Measurements of the loop. Seconds count from the first shifted request; shares of right responses are from 0
+    to 1."""
 
     quiet: float | None = None
-    """The drift figure while callers sent what they always had; 1 is the limit."""
+    """The drift figure for unshifted requests; the limit is 1."""
     drift_seconds: float | None = None
     run_seconds: float | None = None
     registered_seconds: float | None = None
@@ -69,7 +70,7 @@ class LoopFacts:
     checks: tuple[str, ...] = ()
     """Names of the checks that stopped the damaged data."""
     stages: tuple[str, ...] = ()
-    """Stages that the run on damaged data began."""
+    """Stages that the run on damaged data started."""
     reports: list[Report] = field(default_factory=list)
 
     @property
@@ -83,7 +84,7 @@ class LoopFacts:
 
 @dataclass(frozen=True)
 class ExistingNames:
-    """Names of what was there before the drift."""
+    """Names of objects that existed before the drift."""
 
     runs: frozenset[str]
     rollouts: frozenset[str]
@@ -91,7 +92,7 @@ class ExistingNames:
 
 @dataclass
 class Screen:
-    """What is shown while the load goes on: the run or the rollout, the drift, and how well callers are answered."""
+    """The live output during the load: the run or rollout, the drift, and the share of right responses."""
 
     watch: LiveTable
     load: GradedLoad
@@ -110,7 +111,7 @@ class Screen:
 
 @dataclass
 class Loop:
-    """Tells it with what the first half has brought up: digits-v2 serves."""
+    """Continues with what the first half has set up: digits-v2 serves."""
 
     STEPS: ClassVar[int] = 3
 
@@ -118,7 +119,7 @@ class Loop:
     facts: LoopFacts = field(default_factory=LoopFacts)
 
     def run(self) -> None:
-        """The whole of it. Raises DemoError at the first thing that isn't as it should be."""
+        """Run all steps. Raises DemoError at the first failure."""
         story = self.demo.story
         with story.step(
             "watch",
@@ -140,7 +141,8 @@ class Loop:
             self.refuse()
 
     def watch(self) -> None:
-        """Applies the policy, lets the Model follow and be watched, and waits for a first figure of usual requests."""
+        """Apply the policy, turn on following and monitoring, and wait for a first drift figure of unshifted
+        requests."""
         version = self._model()["status"]["serving"]["version"]
         if not (self.demo.kubectl.get(VERSIONS, version, NAMESPACE) or {}).get("spec", {}).get("reference"):
             raise DemoError(f"ModelVersion {version} has no spec.reference to tell drift by: delete it and begin anew")
@@ -166,7 +168,7 @@ class Loop:
             raise DemoError(f"the drift figure of usual digits is {found:.2f}; it must be at most 1")
 
     def close(self) -> None:
-        """Sends shifted digits until the model that was trained for them serves, and measures the way there."""
+        """Send shifted digits until the retrained model serves, and measure the time."""
         facts, old = self.facts, self._model()["status"]["serving"]["version"]
         known = ExistingNames(self._names(RUNS), self._names(ROLLOUTS))
         with self.load(list(shift.ORIGINS)) as load, self.demo.story.watching("waiting for the drift") as watch:
@@ -187,9 +189,9 @@ class Loop:
         self._print_times(old)
 
     def observe_progress(self, known: ExistingNames, now: float, figure: float | None) -> RunView | RolloutView | None:
-        """One look at the run and the rollout of what it made, at ``now`` seconds; what there is to see of them.
+        """Poll the run and its rollout at ``now`` seconds, and return the current view.
 
-        Notes in the facts when each thing was first seen. Raises DemoError when the run or the rollout ended badly.
+        Records when each event was first observed. Raises DemoError when the run or the rollout fails.
         """
         facts, kubectl = self.facts, self.demo.kubectl
         if facts.drift_seconds is None and figure is not None and figure > 1:
@@ -237,7 +239,7 @@ class Loop:
             raise DemoError("the new model is not better for those who call it")
 
     def refuse(self) -> None:
-        """Uploads the damaged data, asks for a run, and waits until it has been stopped before anything was trained."""
+        """Upload the damaged data, request a run, and wait until it is stopped before training."""
         kubectl, serving = self.demo.kubectl, self._model()["status"]["serving"]["version"]
         self.upload("damaged", "the same with empty, impossible, misnamed and doubled rows")
         user = json.loads(kubectl.run("auth", "whoami", "-o", "json"))["status"]["userInfo"]["username"]
@@ -268,7 +270,7 @@ class Loop:
 
     @contextmanager
     def load(self, origins: Sequence[str]) -> Iterator[GradedLoad]:
-        """A load of held-out digits in these ways. Raises DemoError at its end when a request was lost."""
+        """Run a load of held-out digits, shifted in these ways. Raises DemoError at its end when a request was lost."""
         bodies, truth = build_requests(real.load_holdout(), origins)
         with GradedLoad(self.demo.client(), bodies, Grades(truth), rate=self.demo.rate) as load:
             self.facts.reports.append(load.report)
@@ -278,7 +280,7 @@ class Loop:
             raise DemoError(f"{len(load.report.lost)} of {load.report.total} requests were lost; none may be\n{lines}")
 
     def drift(self) -> float | None:
-        """What the policy's query gives now; None without an answer."""
+        """Return the current value of the policy's query; None without a result."""
         try:
             answer = httpx.get(
                 f"{self.demo.cluster.prometheus_url.rstrip('/')}/api/v1/query",
@@ -292,7 +294,7 @@ class Loop:
         return None if math.isnan(value) else value
 
     def upload(self, name: str, what: str) -> None:
-        """Puts a data set of examples/digits/shift.py where the policy looks, and the holdout beside it."""
+        """Upload a data set of examples/digits/shift.py to the policy's URI, and the holdout beside it."""
         files, run = shift.files(), load_policy({})["spec"]["run"]
         for source, uri in ((name, run["dataset"]["uri"]), ("holdout", run["holdout"]["uri"])):
             platform.upload(self.demo.cluster, f"{uri}/digits.csv", files[f"{source}/digits.csv"])
@@ -317,7 +319,7 @@ class Loop:
 
 
 def load_policy(images: Mapping[str, str]) -> Json:
-    """The RetrainingPolicy, with its images by digest where they are known."""
+    """Load the RetrainingPolicy, with its images by digest where they are known."""
     found: Json = yaml.safe_load(FILE.read_text())
     for stage in ("dataCheck", "train", "evaluate"):
         for container in found["spec"]["run"][stage]["job"]["template"]["spec"]["containers"]:
@@ -326,14 +328,14 @@ def load_policy(images: Mapping[str, str]) -> Json:
 
 
 def drift_query() -> str:
-    """What the policy's drift trigger asks, with its names filled in."""
+    """Return the query of the policy's drift trigger, with its names filled in."""
     (trigger,) = load_policy({})["spec"]["triggers"]
     text: str = trigger["prometheus"]["query"]
     return text.replace("$(NAMESPACE)", NAMESPACE).replace("$(MODEL)", MODEL)
 
 
 def manual_run(user: str) -> Json:
-    """A TrainingRun that a person asks for."""
+    """Build a manual TrainingRun."""
     return {
         "apiVersion": "modelwright.dev/v1alpha1",
         "kind": "TrainingRun",
@@ -347,6 +349,6 @@ def _format_share(share: float | None) -> str:
 
 
 def _describe_verdicts(view: RunView | RolloutView) -> str:
-    """What a run or rollout says, and its verdicts."""
+    """Describe the state of a run or rollout, and its verdicts."""
     verdicts = [f"  {each.metric}: {each.outcome}: {each.message}" for each in view.verdicts]
     return "\n".join([f"{view.headline()}: {view.message}", *verdicts])

@@ -1,4 +1,4 @@
-"""What stands below the story: images in the registry, Modelwright installed by Helm, a store and its Secret."""
+"""The platform of the demo: images in the registry, Modelwright installed by Helm, a store and its Secret."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ GATEWAY = "models"
 
 
 def bring_up(progress: Progress | None = None, images: Iterable[str] = ()) -> Cluster:
-    """The cluster, brought up unless it is, with helm to install things in it. Images named here are built meanwhile:
-    they mostly wait for downloads, while the cluster's programs are compiled.
+    """Bring the cluster up unless it is running, with helm to install charts.
 
-    CLUSTER says where it comes from (see devcluster), MODELWRIGHT_CLUSTER its name (default ``dev``).
+    Builds the named images meanwhile: they mostly wait for downloads, while the cluster's programs are compiled.
+    CLUSTER selects the backend (see devcluster), MODELWRIGHT_CLUSTER the name (default ``dev``).
     """
     with ThreadPoolExecutor(1) as pool:
         built = [pool.submit(build, name, progress) for name in images]
@@ -44,7 +44,7 @@ def bring_up(progress: Progress | None = None, images: Iterable[str] = ()) -> Cl
 
 
 def build(name: str, progress: Progress | None = None, *, root: Path = ROOT, tag: str = "dev") -> str:
-    """Builds an image from the checkout at `root`, unless it is unchanged; returns its tag."""
+    """Build an image from the checkout at `root`, unless it is unchanged; return its tag."""
     image = f"localhost/modelwright/{name}:{tag}"
     containerfile = CONTAINERFILES.get(name, root / "images" / name / "Containerfile")
     build_image(containerfile, image, context=root, progress=progress)
@@ -54,7 +54,7 @@ def build(name: str, progress: Progress | None = None, *, root: Path = ROOT, tag
 def images(
     cluster: Cluster, names: Iterable[str], progress: Progress | None = None, *, root: Path = ROOT, tag: str = "dev"
 ) -> dict[str, str]:
-    """Builds (from the checkout at `root`) and pushes what has changed; returns each image by digest."""
+    """Build (from the checkout at `root`) and push the changed images; return each image by digest."""
     references = {}
     for name in names:
         references[name] = cluster.push_image(build(name, progress, root=root, tag=tag), progress)
@@ -68,10 +68,8 @@ def install(
     *,
     root: Path = ROOT,
 ) -> Iterable[str]:
-    """Installs or upgrades both charts of the checkout at `root`, yielding each command before it is run.
-
-    Raises DemoError with Helm's words.
-    """
+    """Install or upgrade both charts of the checkout at `root`, yielding each command before it runs. Raises
+    DemoError with Helm's message."""
     own = image_values(references) | {"connections": connections(cluster)}
     for chart, chart_values in (("modelwright-crds", {}), ("modelwright", own | dict(values or {}))):
         command = ["upgrade", "--install", chart, f"charts/{chart}", "--namespace", SYSTEM, "--create-namespace"]
@@ -81,7 +79,7 @@ def install(
 
 
 def image_values(references: Mapping[str, str]) -> dict[str, object]:
-    """The chart's values for images by digest: `operator` and `fetch`, and `mlserver` where it is among them."""
+    """Build the chart's values for images by digest: `operator` and `fetch`, and `mlserver` if included."""
     return {
         "image": _by_digest(references["operator"]),
         "fetchImage": _by_digest(references["fetch"]),
@@ -90,15 +88,15 @@ def image_values(references: Mapping[str, str]) -> dict[str, object]:
 
 
 def connections(cluster: Cluster) -> list[dict[str, str]]:
-    """What rollouts are measured by: the cluster's Prometheus, when it has one."""
+    """Build the connection to the cluster's Prometheus, if it has one."""
     if not cluster.prometheus_url:
         return []
-    # One team has the cluster for itself, and its queries name series that carry no namespace.
+    # A single team uses the cluster, and its queries select series without a namespace.
     return [{"name": "default", "type": "Prometheus", "url": cluster.prometheus_url, "enforcedLabel": ""}]
 
 
 def helm(cluster: Cluster, *arguments: str, stdin: str | None = None, root: Path = ROOT) -> str:
-    """Standard output of a helm command, run at `root`. Raises DemoError."""
+    """Return the standard output of a helm command, run at `root`. Raises DemoError."""
     command = [str(cluster.helm), "--kubeconfig", str(cluster.kubeconfig), *arguments]
     done = subprocess.run(command, input=stdin, capture_output=True, text=True, cwd=root, check=False)
     if done.returncode:
@@ -109,7 +107,7 @@ def helm(cluster: Cluster, *arguments: str, stdin: str | None = None, root: Path
 
 
 def operator_log(kubectl: Kubectl, lines: int = 200) -> str:
-    """The end of the operator's log; a sentence when there is none."""
+    """Return the end of the operator's log, or a sentence when there is none."""
     try:
         which = "app.kubernetes.io/component=operator"
         return kubectl.run("logs", "-n", SYSTEM, "--selector", which, "--prefix", f"--tail={lines}")
@@ -118,7 +116,7 @@ def operator_log(kubectl: Kubectl, lines: int = 200) -> str:
 
 
 def store_secret(cluster: Cluster, namespace: str, name: str = SECRET) -> Json:
-    """A Secret with the address and keys of the cluster's S3 store, as manifests/samples/credentials.yaml shows it."""
+    """Build a Secret with the address and keys of the cluster's S3 store, like manifests/samples/credentials.yaml."""
     return {
         "apiVersion": "v1",
         "kind": "Secret",
@@ -133,14 +131,14 @@ def store_secret(cluster: Cluster, namespace: str, name: str = SECRET) -> Json:
 
 
 def prepare(cluster: Cluster, kubectl: Kubectl, samples: Path, namespace: str) -> None:
-    """The team's namespace, the bucket its models are in, and the Secret its pods read them with."""
+    """Create the team's namespace, the bucket of its models, and the Secret that its pods read them with."""
     make_bucket(cluster, BUCKET)
     kubectl.apply(samples / "namespace.yaml")
     kubectl.apply(store_secret(cluster, namespace))
 
 
 def make_bucket(cluster: Cluster, name: str) -> None:
-    """Makes a bucket in the embedded cluster's store; elsewhere it must be there."""
+    """Create a bucket in the embedded cluster's store; elsewhere it must exist."""
     if cluster.s3.root is not None:
         (cluster.s3.root / name).mkdir(parents=True, exist_ok=True)
     elif not cluster.s3.endpoint:
@@ -148,7 +146,7 @@ def make_bucket(cluster: Cluster, name: str) -> None:
 
 
 def upload(cluster: Cluster, uri: str, content: bytes) -> None:
-    """Writes an object of the cluster's store; ``uri`` is s3://bucket/key. What was there is replaced."""
+    """Write an object to the cluster's store, replacing an existing one; ``uri`` is s3://bucket/key."""
     bucket, _, key = uri.removeprefix("s3://").partition("/")
     make_bucket(cluster, bucket)
     store = S3Store(
@@ -163,7 +161,7 @@ def upload(cluster: Cluster, uri: str, content: bytes) -> None:
 
 
 def gateway(cluster: Cluster) -> tuple[str, int]:
-    """Host and port of Gateway gateways/models. Raises DemoError when the cluster has none."""
+    """Return host and port of Gateway gateways/models. Raises DemoError when the cluster has none."""
     if not cluster.gateway_address:
         raise DemoError("this cluster has no gateway: set MODELWRIGHT_GATEWAY to host:port of Gateway gateways/models")
     host, _, port = cluster.gateway_address.rpartition(":")

@@ -1,4 +1,4 @@
-"""What a ModelRollout says, read for people."""
+"""Views of a ModelRollout for display."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ENDED_STATES = ("Succeeded", "RolledBack", "Aborted", "Superseded")
 
 @dataclass(frozen=True)
 class Verdict:
-    """What one metric came to in one step."""
+    """The verdict on one metric in one step."""
 
     metric: str
     outcome: str
@@ -26,7 +26,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class RolloutView:
-    """One look at a rollout. ``verdicts`` are those of the present step."""
+    """A snapshot of a rollout. ``verdicts`` are those of the current step."""
 
     COLUMNS: ClassVar[tuple[str, str, str]] = ("metric", "verdict", "numbers")
 
@@ -64,7 +64,7 @@ class RolloutView:
         return self.state in ENDED_STATES
 
     def headline(self) -> str:
-        """Where it stands, in one line: ``digits-v1 → digits-v2: Progressing, step 2/4, 10 % of the callers``."""
+        """Format the state in one line: ``digits-v1 → digits-v2: Progressing, step 2/4, 10 % of the callers``."""
         parts = [self.state if self.state == "Progressing" or not self.reason else f"{self.state} ({self.reason})"]
         going = self.state in ACTIVE_STATES
         if going and self.progress:
@@ -78,13 +78,13 @@ class RolloutView:
 
 
 def failed_verdicts(rollout: Json) -> tuple[Verdict, ...]:
-    """The verdicts that failed, those of the latest step first."""
+    """Return the failed verdicts, latest step first."""
     found = [each for each in rollout.get("status", {}).get("verdicts", []) if each["outcome"] == "Fail"]
     return tuple(Verdict.of(each) for each in sorted(found, key=lambda each: -each["step"]))
 
 
 def find_rollout(rollouts: list[Json], model: str, version: str, before: frozenset[str]) -> Json | None:
-    """The youngest rollout of a Model to a version that is not among ``before`` (names)."""
+    """Return the newest rollout of a Model to a version that is not among ``before`` (names)."""
     found = [
         each
         for each in rollouts

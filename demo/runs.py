@@ -1,4 +1,4 @@
-"""What a TrainingRun says, read for people."""
+"""Views of a TrainingRun for display."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ENDED_STATES = ("Succeeded", "Skipped", "Failed", "Cancelled")
 
 @dataclass(frozen=True)
 class RunView:
-    """One look at a run. ``verdicts`` are its stages, then the checks of the data that failed."""
+    """A snapshot of a run. ``verdicts`` are its stages, then the failed checks of the data."""
 
     COLUMNS: ClassVar[tuple[str, str, str]] = ("stage", "state", "what")
 
@@ -49,14 +49,14 @@ class RunView:
         return self.state in ENDED_STATES
 
     def headline(self) -> str:
-        """Where it stands, in one line: ``run digits-drift-1 (drift): Training``."""
+        """Format the state in one line: ``run digits-drift-1 (drift): Training``."""
         why = f" ({self.reason})" if self.reason and self.ended else ""
         made = f", made {self.version}" if self.version else ""
         return f"run {self.name} ({self.trigger}): {self.state}{why}{made}"
 
 
 def failed_checks(run: Json) -> tuple[Verdict, ...]:
-    """The checks of the data that failed."""
+    """Return the failed checks of the data."""
     checks = run.get("status", {}).get("checks", [])
     return tuple(
         Verdict(each["name"], each["outcome"], each.get("message", ""), None)
@@ -66,7 +66,7 @@ def failed_checks(run: Json) -> tuple[Verdict, ...]:
 
 
 def newest_run(runs: Iterable[Json], policy: str, before: frozenset[str]) -> Json | None:
-    """The youngest run of a policy that is not among ``before`` (names)."""
+    """Return the newest run of a policy that is not among ``before`` (names)."""
     found = [
         each for each in runs if each["spec"]["policyRef"]["name"] == policy and each["metadata"]["name"] not in before
     ]

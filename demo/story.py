@@ -1,4 +1,4 @@
-"""The story the demo tells, one function a step; every step may be run again and finds what it did before."""
+"""The steps of the demo, one function each. Every step may be repeated, and finds what it did before."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ IMAGES = ("operator", "fetch", "mlserver", "trainer", "datacheck")
 
 @dataclass(frozen=True)
 class Chapter:
-    """One version's way to the callers: how it is asked for, and what must come of it."""
+    """The rollout of one version: how it is requested, and the expected outcome."""
 
     number: int
     policy: str
     outcome: str
     metric: str = ""
-    """The metric that must be what decides against it."""
+    """The metric that must decide against the version."""
     slow: float | None = None
-    """Seconds over which an answer is a bad one, as the policy has it."""
+    """Seconds from which a response counts as slow in the policy."""
 
     @property
     def version(self) -> str:
@@ -56,7 +56,7 @@ class Chapter:
 
     @property
     def mirrored(self) -> bool:
-        """Whether it begins as a shadow, so that a bad one never reaches a caller."""
+        """Whether it starts as a shadow, so that a bad version never reaches a caller."""
         return self.policy.startswith("shadow")
 
     @property
@@ -73,7 +73,7 @@ WRONG = Chapter(5, "shadow-then-canary", "RolledBack", "same-answer")
 
 @dataclass
 class ChapterOutcome:
-    """What came of a chapter. ``decided`` is the load's second in which the decision was first seen."""
+    """The outcome of a chapter. ``decided`` is the load's second in which the decision was first observed."""
 
     chapter: Chapter
     phase: Phase
@@ -87,7 +87,7 @@ class ChapterOutcome:
 
     @property
     def switch_seconds(self) -> float | None:
-        """From the decision to the candidate's last answer; None without a decision that was seen."""
+        """Seconds from the decision to the candidate's last response; None when no decision was observed."""
         if self.decided is None or self.tally.last is None:
             return None
         return max(0.0, self.tally.last - self.decided)
@@ -95,7 +95,7 @@ class ChapterOutcome:
 
 @dataclass
 class DemoFacts:
-    """What the demo measured, for its last words and for docs/figures/demo.json."""
+    """Measurements of the demo, for its summary and for docs/figures/demo.json."""
 
     accuracy: dict[str, float] = field(default_factory=dict)
     outcomes: list[ChapterOutcome] = field(default_factory=list)
@@ -104,7 +104,7 @@ class DemoFacts:
 
 @dataclass
 class Demo:
-    """One telling. ``rate`` is requests a second during the rollouts."""
+    """One run of the demo. ``rate`` is requests per second during the rollouts."""
 
     STEPS: ClassVar[int] = 11
 
@@ -115,10 +115,10 @@ class Demo:
     kubectl: Kubectl = field(init=False)
     images: dict[str, str] = field(init=False)
     hard: list[int] = field(default_factory=list)
-    """Indices of pictures that the first version asked got wrong; shown each time."""
+    """Indices of images that the first version got wrong; shown each time."""
 
     def run(self) -> None:
-        """The story of the five versions. Raises DemoError at the first thing that isn't as it should be."""
+        """Run the rollouts of the five versions. Raises DemoError at the first failure."""
         with self.story.step(
             "cluster",
             "A Kubernetes cluster",
@@ -198,8 +198,8 @@ class Demo:
             self.show_answers()
 
     def remove_earlier_run(self) -> None:
-        """Removes Model, rollouts and runs of an earlier telling: a version that was judged once is not judged again,
-        and one that was trained by itself would be followed at once."""
+        """Remove the Model, rollouts and runs of an earlier demo: a version that was judged once is not judged
+        again, and an automatically trained one would be followed at once."""
         if self.kubectl.get("crd", MODELS) is None or self.kubectl.get(MODELS, MODEL, NAMESPACE) is None:
             return
         self.story.say("the Model of an earlier telling is removed, so that the story begins at its beginning")
@@ -211,13 +211,13 @@ class Demo:
                 self.kubectl.delete(VERSIONS, version["metadata"]["name"], NAMESPACE)
 
     def train(self, *numbers: int) -> dict[int, Json]:
-        """Runs the training Jobs of these versions side by side, unless they have run; returns the result of each."""
+        """Run the training Jobs of these versions in parallel, unless they have run; return the result of each."""
         results: dict[int, Json] = {}
         for number in numbers:
             name, job = self._training_job(number)
             found = self._training_result(name)
             if found is None:
-                # What is left of an earlier try says nothing about this one.
+                # Remains of an earlier attempt must not affect this one.
                 self.kubectl.delete("jobs.batch", name, NAMESPACE, wait=True)
                 self.story.command(f"kubectl apply -f examples/digits/train-{number}.yaml")
                 self.kubectl.apply(job)
@@ -278,7 +278,7 @@ class Demo:
     def wait_ready(
         self, version: str, tell: Callable[[str], None], meanwhile: Callable[[], None] = lambda: None
     ) -> Json:
-        """Waits until the Model is Ready with this version, telling what it waits for."""
+        """Wait until the Model is Ready with this version, passing the current condition to ``tell``."""
         return self.kubectl.wait(
             MODELS,
             MODEL,
@@ -307,11 +307,11 @@ class Demo:
         return real.V2Client(MODEL, model["status"]["url"], platform.gateway(self.cluster))
 
     def show_answers(self) -> None:
-        """Draws eight digits beside what the model says, then asks about all that were held out."""
+        """Draw eight digits beside the model's predictions, then request predictions for all held-out images."""
         digits, client = real.load_holdout(), self.client()
         all_answers = client.predict(digits.pictures)
         wrong = [i for i, (a, b) in enumerate(zip(all_answers.predictions, digits.labels, strict=True)) if a != b]
-        # Half of the pictures are some that the first version missed: in them the versions differ.
+        # The first version missed half of the images, so the versions differ in them.
         easy = digits.first_of_each(4)
         self.hard = self.hard or [index for index in wrong if index not in easy][:4]
         shown = sorted([*easy, *self.hard])
@@ -333,8 +333,8 @@ class Demo:
 
     @contextmanager
     def load(self) -> Iterator[BackgroundLoad]:
-        """A constant load of real digits, one after the other; at its end everything is counted again, with the
-        requests that were still under way."""
+        """Run a constant load of real digits. At its end everything is counted again, including the requests that
+        were in flight."""
         client, pictures = self.client(), real.load_holdout().pictures
         bodies = [v2_body([picture], name="predict") for picture in pictures]
         target = Target(client.infer_url, bodies[0], client.address)
@@ -352,7 +352,7 @@ class Demo:
             self._check_losses(outcome)
 
     def roll_out(self, load: BackgroundLoad, chapter: Chapter) -> None:
-        """Asks for a version and watches until its rollout has ended. Raises DemoError unless it ended as it must."""
+        """Request a version and watch its rollout to the end. Raises DemoError unless it ends as expected."""
         where = str(chapter.file.relative_to(ROOT))
         change = {"spec": {"version": {"name": chapter.version}, "rolloutPolicyRef": {"name": chapter.policy}}}
         self.story.command(f"kubectl apply -f {where}")
@@ -386,7 +386,7 @@ class Demo:
                         f"the rollout of {chapter.version} did not end in time\n{self._explain_rollout(rollout)}"
                     )
                 show_for(0.75, view)
-            # What callers hear when it is over belongs to it too.
+            # Responses shortly after the end belong to the rollout too.
             show_for(SETTLED_SECONDS, view)
             phase = Phase(chapter.version, begin, load.elapsed(), chapter.slow)
         outcome = ChapterOutcome(chapter, phase, rollout, count_answers(load.report, phase), decided)
@@ -400,7 +400,7 @@ class Demo:
         self._print_outcome(outcome)
 
     def _explain_rollout(self, rollout: Json | None) -> str:
-        """All that explains a rollout: its own words and verdicts, and the Model's conditions, pods and events."""
+        """Explain a rollout: its message and verdicts, and the Model's conditions, pods and events."""
         lines = []
         if rollout:
             view = RolloutView.of(rollout)
@@ -429,7 +429,7 @@ class Demo:
         self._check_losses(outcome)
 
     def _check_losses(self, outcome: ChapterOutcome) -> None:
-        """Raises DemoError when callers saw what they must not see."""
+        """Raise DemoError when callers received a response that they must not receive."""
         counts, chapter = outcome.tally, outcome.chapter
         if counts.lost:
             lines = "\n".join(f"  {lost}" for lost in counts.lost[:10])
@@ -445,7 +445,7 @@ class Demo:
             raise DemoError(f"no request was answered by {chapter.version}, though it had a share of the callers")
 
     def request_serving_version(self) -> None:
-        """Takes back the wish for a version that was refused: the Model asks again for the one that serves."""
+        """Withdraw the request for a refused version: target the serving one again."""
         change = {"spec": {"version": {"name": "digits-v2"}}}
         self.story.command(f"kubectl -n {NAMESPACE} patch model {MODEL} --type merge -p '{json.dumps(change)}'")
         self.kubectl.patch(MODELS, MODEL, NAMESPACE, change)
@@ -479,8 +479,8 @@ class Demo:
 
 
 def summary_table(outcomes: Sequence[ChapterOutcome]) -> Table:
-    """One line a version: what came of it, and what it cost the callers. The last column is the time from the first bad
-    answer to 0 % of the callers."""
+    """Build the summary table: outcome of each version, and its cost for the callers. The last column is the time
+    from the first bad response to 0 % of the callers."""
     table = Table(box=None, padding=(0, 1, 0, 2))
     for column in ("version", "ended as", "after", "answered", "errors", "lost", "bad to 0 %"):
         table.add_column(column, justify="left" if column in ("version", "ended as") else "right", no_wrap=True)

@@ -1,4 +1,4 @@
-"""What callers saw during one rollout, counted from the load's own record of every request."""
+"""Counts what callers received during one rollout, from the load's own record of every request."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from devcluster.load import Answer, Lost, Report
 Request = TypeVar("Request", Answer, Lost)
 
 MODEL_ERROR = 500
-"""What a model server answers when its model raises; a gateway's own errors are 502, 503 and 504."""
+"""The status of a model server whose model raises; a gateway's own errors are 502, 503 and 504."""
 
 
 @dataclass(frozen=True)
 class Phase:
-    """The time of one rollout, in seconds of the load. ``slow`` are the seconds over which an answer is a bad one."""
+    """The period of one rollout, in seconds of the load. ``slow``: seconds from which a response counts as bad."""
 
     candidate: str
     begin: float
@@ -29,8 +29,9 @@ class Phase:
 class AnswerCounts:
     """Requests that were due in a phase.
 
-    ``errors`` were answered by a model with 500; ``lost`` got no good answer for any other reason. ``first_bad`` and
-    ``last`` are seconds of the load: when the first bad answer was given, and the candidate's last, errors too.
+    ``errors`` were answered by a model with 500; ``lost`` got no good response for any other reason.
+    ``first_bad`` and ``last`` are seconds of the load: the time of the first bad response, and of the candidate's
+    last one, errors included.
     """
 
     versions: Counter[str] = field(default_factory=Counter)
@@ -46,12 +47,12 @@ class AnswerCounts:
 
     @property
     def rollback_seconds(self) -> float | None:
-        """From the first bad answer to the candidate's last one; None without a bad one."""
+        """Seconds from the first bad response to the candidate's last one; None without a bad one."""
         return None if self.first_bad is None or self.last is None else self.last - self.first_bad
 
 
 def count_answers(report: Report, phase: Phase) -> AnswerCounts:
-    """Counts a phase. An error without a version is the candidate's: the serving version has none, or it would not
+    """Count a phase. An error without a version is the candidate's: the serving version has none, or it would not
     serve."""
     found = AnswerCounts()
     bad: list[float] = []

@@ -1,4 +1,4 @@
-"""What a cluster needs beside nodes: DNS, registry, S3 store, gateway, metrics. Command lines and their objects."""
+"""Command lines and objects of the cluster's add-ons: DNS, registry, S3 store, gateway, metrics."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ S3_ACCESS_KEY, S3_SECRET_KEY = "modelwright", "modelwright-secret"
 
 @dataclass(frozen=True)
 class AddonPaths:
-    """Where an add-on finds its things."""
+    """The folders and addresses of an add-on."""
 
     folder: Path
     kubeconfig: Path
@@ -171,7 +171,7 @@ scrape_configs:
 
 
 def dns_objects(network: Network) -> list[dict[str, Any]]:
-    """The DNS Service, whose server is no pod."""
+    """Build the DNS Service, whose server is not a pod."""
     labels = {"kubernetes.io/service-name": "kube-dns"}
     ports = [{"name": "dns", "port": DNS_PORT, "protocol": "UDP"}, {"name": "dns-tcp", "port": DNS_PORT}]
     return [
@@ -193,8 +193,8 @@ def dns_objects(network: Network) -> list[dict[str, Any]]:
 
 
 def common_objects() -> list[dict[str, Any]]:
-    """What every cluster of ours offers: the Gateway with its class, a class for the prepared volumes, and who
-    Prometheus is."""
+    """Build the objects of every cluster: the Gateway with its class, a class for the prepared volumes, and
+    Prometheus' rights."""
     listener = {
         "name": "http",
         "protocol": "HTTP",
@@ -240,7 +240,7 @@ def common_objects() -> list[dict[str, Any]]:
 
 
 def volume(name: str, folder: Path, size: str = "10Gi") -> dict[str, Any]:
-    """A volume in a folder of the host, which both nodes see: so it may honestly say ReadWriteMany."""
+    """Build a volume in a folder of the host. Both nodes see it, so ReadWriteMany is true."""
     return {
         "apiVersion": "v1",
         "kind": "PersistentVolume",

@@ -1,4 +1,4 @@
-"""The few calls that devcluster makes to an API server itself, over the standard library."""
+"""The few requests that devcluster itself makes to an API server, over the standard library."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from devcluster.processes import Daemon
 
 
 class ApiClient:
-    """One kept connection with a client certificate; not for use by several threads."""
+    """A kept connection with a client certificate; not thread-safe."""
 
     def __init__(self, url: str, authority: Authority, identity: Identity) -> None:
         self.place = urlsplit(url)
@@ -28,7 +28,7 @@ class ApiClient:
     def request(
         self, method: str, path: str, body: Any = None, kind: str = "application/json", timeout: float = 10
     ) -> tuple[int, Any]:
-        """Status and decoded body; status 0 when nobody answers."""
+        """Return status and decoded body; status 0 without a response."""
         try:
             if self.connection is None:
                 self.connection = http.client.HTTPSConnection(
@@ -54,7 +54,7 @@ class ApiClient:
         return answer
 
     def wait(self, path: str, what: str, daemons: Iterable[Daemon], timeout: float = 90) -> None:
-        """Wait until a path is answered with 200; stop at once when a daemon it needs has died."""
+        """Wait until a path responds with 200; stop at once when a required daemon has died."""
         needed = list(daemons)
         end = time.monotonic() + timeout
         while True:

@@ -1,4 +1,4 @@
-"""The same cluster by kind, where a Docker engine answers: what to run and to apply is decided by pure functions.
+"""The same cluster by kind, where a Docker engine responds. Pure functions decide the commands and objects.
 
 Never run where this was written (there is no Docker engine): the functions are tested, the whole is not.
 """
@@ -25,7 +25,7 @@ VOLUMES = 16
 
 @dataclass(frozen=True)
 class KindNames:
-    """What belongs to a cluster in the Docker engine."""
+    """Names of a cluster's parts in the Docker engine."""
 
     cluster: str
 
@@ -39,7 +39,7 @@ class KindNames:
 
     @property
     def registry(self) -> str:
-        """As nodes and pods name it: Docker's name server knows the container."""
+        """The name for nodes and pods: Docker's name server resolves the container."""
         return f"{self.registry_container}:5000"
 
     @property
@@ -52,7 +52,7 @@ class KindNames:
 
 
 def config(volumes: Path) -> dict[str, Any]:
-    """A control plane and two workers, which see the same folder: so that its volumes may be ReadWriteMany."""
+    """Configure a control plane and two workers that share a folder, so that its volumes may be ReadWriteMany."""
     mounts = [{"hostPath": str(volumes), "containerPath": "/volumes"}]
     return {
         "kind": "Cluster",
@@ -79,13 +79,13 @@ def delete(kind: str, names: KindNames, kubeconfig: Path) -> list[list[str]]:
 
 
 def start_registry(names: KindNames) -> list[str]:
-    """In kind's network, and on a free port of this host's loopback to push to."""
+    """Start the registry in kind's network, on a free port of this host's loopback for pushing."""
     command = ["docker", "run", "--detach", "--restart=unless-stopped", "--name", names.registry_container]
     return [*command, "--network", "kind", "--publish", "127.0.0.1::5000", REGISTRY_IMAGE]
 
 
 def trust_registry(names: KindNames, node: str) -> list[str]:
-    """Tell a node that the registry speaks plain HTTP; nodes of kind 0.27 and newer look into this folder."""
+    """Tell a node that the registry uses plain HTTP; nodes of kind 0.27 and newer read this folder."""
     folder = f"/etc/containerd/certs.d/{names.registry}"
     text = f'[host."http://{names.registry}"]'
     return ["docker", "exec", node, "sh", "-c", f"mkdir -p {folder} && echo '{text}' > {folder}/hosts.toml"]
@@ -100,7 +100,8 @@ def node_address(node: str) -> list[str]:
 
 
 def addon_objects(names: KindNames, address: str) -> list[dict[str, Any]]:
-    """Traefik, Prometheus and the S3 server in the control plane's host network: one address for host and pods."""
+    """Build Traefik, Prometheus and the S3 server in the control plane's host network: one address for host and
+    pods."""
     traefik = f"docker.io/library/traefik:v{parts.tool_of('traefik').version()}"
     # Prometheus numbers its Go module 0.3xx.y where the release is 3.xx.y.
     minor = parts.tool_of("prometheus").version().split(".")[1].removeprefix("3")
@@ -168,7 +169,7 @@ def _deployment(
 
 
 class Kind:
-    """Runs what the functions above say."""
+    """Runs the commands that the functions above build."""
 
     def __init__(self, name: str, folder: Path, progress: Progress) -> None:
         self.names = KindNames(name)

@@ -1,4 +1,4 @@
-"""A cluster's place in the network: address ranges of its own, and the little that the host must know of them."""
+"""A cluster's network: its own address ranges, and the few settings that the host needs for them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ _FIRST, _SLOTS = 200, 40
 
 @dataclass(frozen=True)
 class Network:
-    """Everything listens on `address`, inside the cluster's network namespace; only the host has a route to it."""
+    """Address ranges of a cluster. Every server listens on `address`, inside the cluster's network namespace; only
+    the host has a route to it."""
 
     slot: int
 
@@ -62,12 +63,13 @@ class Network:
         return f"{self.base}.0.{11 + number}"
 
     def outside(self) -> list[str]:
-        """The host's only firewall rule: pods may reach the world (a store, a model hub) under the host's address."""
+        """The host's only firewall rule: pods may reach the outside (a store, a model hub) under the host's address."""
         return ["POSTROUTING", "-s", self.range, "!", "-d", self.range, "-j", "MASQUERADE"]
 
 
 def choose_network(state: State) -> Network:
-    """The cluster's ranges: those it has, else the first that no other cluster and no route of the host uses."""
+    """Choose the cluster's ranges: its recorded ones, else the first that no other cluster and no route of the host
+    uses."""
     with paths.locked(paths.cache() / "locks" / "network.lock"):
         if "slot" not in state.facts:
             taken = {State.load(folder).facts.get("slot") for folder in paths.runs().glob("*")}
@@ -93,7 +95,8 @@ def _routes() -> list[ipaddress.IPv4Network]:
 
 
 def connect(network: Network, holder: int) -> None:
-    """A cable between the host and the sandbox; it goes with the sandbox, the rule and the setting don't."""
+    """Connect host and sandbox by a virtual cable. The cable vanishes with the sandbox; the firewall rule and the
+    setting do not."""
     inside = ["nsenter", f"--target={holder}", "--net", "--"]
     link = network.host_link
     _run("ip", "link", "add", link, "type", "veth", "peer", "name", "uplink", "netns", str(holder))
@@ -120,7 +123,7 @@ def _from_pods(network: Network) -> list[str]:
 
 
 def disconnect(network: Network, others: bool) -> None:
-    """Take back what `connect` did to the host; safe to repeat, and after a crash."""
+    """Undo what `connect` did to the host; safe to repeat, and after a crash."""
     while _succeeds("iptables", "-w", "-t", "nat", "-D", *network.outside()):
         pass
     _succeeds("ip", "link", "del", network.host_link)
@@ -129,7 +132,7 @@ def disconnect(network: Network, others: bool) -> None:
 
 
 def _forward(wanted: bool) -> None:
-    """Let the host pass packets on while a cluster is up; a file remembers that it was us who allowed it."""
+    """Let the host forward packets while a cluster is up; a file records that devcluster turned it on."""
     setting, ours = Path("/proc/sys/net/ipv4/ip_forward"), paths.runs() / "forwarding-is-ours"
     with paths.locked(paths.cache() / "locks" / "network.lock"):
         if wanted and setting.read_text().strip() == "0":

@@ -1,4 +1,4 @@
-"""One node: a containerd and a kubelet of its own; both nodes share the sandbox, its CNI and one kube-proxy."""
+"""One node: its own containerd and kubelet; both nodes share the sandbox, its CNI and one kube-proxy."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Node:
 
     @property
     def cgroup(self) -> str:
-        """Apart from the other node's: a kubelet kills the pods it doesn't know below its own root."""
+        """Its own cgroup: a kubelet kills unknown pods below its root."""
         return f"{cgroup(self.cluster)}/{self.name}"
 
 
@@ -72,7 +72,7 @@ config_path = "{shared / "registries"}"
 
 
 def share(shared: Path, network: Network) -> None:
-    """What both nodes read: how pods get an address, and that the cluster's registry speaks plain HTTP."""
+    """Write the files that both nodes read: pod addresses, and plain HTTP for the cluster's registry."""
     cni = shared / "cni"
     cni.mkdir(parents=True, exist_ok=True)
     (cni / "10-modelwright.conflist").write_text(
@@ -135,7 +135,7 @@ def kubelet(node: Node, number: int, authority: Authority, network: Network, res
         "registryPullQPS": 0,
         "imageGCHighThresholdPercent": 100,
         "imageGCLowThresholdPercent": 99,
-        # The disk is the host's and may be fuller than a node's ever is.
+        # The disk is the host's, and may be fuller than a node's ever is.
         "evictionHard": {
             "memory.available": "100Mi",
             "nodefs.available": "1%",
@@ -170,7 +170,7 @@ def kube_proxy(kubeconfig: Path, node: str, network: Network, folder: Path) -> l
         "bindAddress": network.address,
         "healthzBindAddress": "127.0.0.1:10256",
         "metricsBindAddress": "127.0.0.1:10249",
-        # Its table is the host's, and not ours to resize.
+        # The connection table is the host's, and must keep its size.
         "conntrack": {"maxPerCore": 0, "min": 0},
     }
     file = folder / "kube-proxy.json"

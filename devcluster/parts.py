@@ -1,4 +1,4 @@
-"""The programs a cluster is made of: each from a Go module below `tools/`, built once per version into the cache."""
+"""The programs of a cluster: each is built from a Go module below `tools/`, once per version, into the cache."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from devcluster.progress import NoProgress, Progress
 
 @dataclass(frozen=True)
 class GoTool:
-    """One Go module below `tools/`; its go.mod says which version is built."""
+    """One Go module below `tools/`; its go.mod determines the version."""
 
     name: str
     module: str
     packages: dict[str, str]
     weight: int = 0
-    """CPU seconds of a build from an empty cache, after the parts before it, by the amount of code: the time left
-    follows from it."""
+    """CPU seconds of a build from an empty cache, after the tools before it, by the amount of code; used to estimate
+    the remaining time."""
     tags: str = ""
     on_request: bool = False
-    """Built when it is asked for, and not with all the others."""
+    """Built only on request, not with all the others."""
 
     def source(self) -> Path:
-        """Where its go.mod is. Kubernetes has one for each minor version that is tried: `MODELWRIGHT_KUBERNETES`."""
+        """The folder of its go.mod. Kubernetes has one for each tested minor version: `MODELWRIGHT_KUBERNETES`."""
         minor = os.environ.get("MODELWRIGHT_KUBERNETES") if self.name == "kubernetes" else None
         folder = paths.TOOLS / (f"{self.name}-{minor}" if minor else self.name)
         if not folder.is_dir():
@@ -47,13 +47,13 @@ class GoTool:
         return self._version(self.source()) if self.module else "1"
 
     def versions(self) -> set[str]:
-        """All that the tree names: of Kubernetes one for each minor version that is tried."""
+        """All versions that the tree names: for Kubernetes, one for each tested minor version."""
         if not self.module:
             return {"1"}
         return {self._version(folder) for folder in self._sources()}
 
     def folders(self) -> set[str]:
-        """Names of the folders of all versions that the tree names, in the cache."""
+        """Names of the cache folders of all versions that the tree names."""
         return {self._cache_key(folder) for folder in self._sources()}
 
     def _sources(self) -> list[Path]:
@@ -71,7 +71,7 @@ class GoTool:
         return paths.binaries() / self._cache_key(self.source())
 
     def _cache_key(self, source: Path) -> str:
-        """The version; of what is built from the common list of versions also a hash of all that it depends on."""
+        """The version; for tools built from the common list of versions, also a hash of all dependencies."""
         version = self._version(source) if self.module else "1"
         if source not in shared_folders():
             return f"{self.name}-{version}"
@@ -101,12 +101,12 @@ class GoTool:
 WORKSPACE = paths.TOOLS / "go.work"
 REPLACED = r"^\t(\S+) => "
 SLIM = ("-gcflags=all=-dwarf=false",)
-"""Without what only a debugger reads: a tenth of the CPU time. Stack traces and profiles need none of it."""
+"""Omit debugging information, which takes a tenth of the CPU time; stack traces and profiles do not need it."""
 
 
 @cache
 def shared_folders() -> tuple[Path, ...]:
-    """The folders whose parts are built from the common list of versions."""
+    """Return the folders whose tools are built from the common list of versions."""
     return tuple(paths.TOOLS / name for name in re.findall(r"^\s+\./(\S+)$", WORKSPACE.read_text(), re.MULTILINE))
 
 
@@ -119,7 +119,7 @@ def _flux(name: str) -> GoTool:
 
 
 GO_TOOLS = (
-    # First what takes longest: the pace of all others is known by it.
+    # The slowest build comes first, because it sets the estimated pace of the others.
     GoTool(
         "kubernetes",
         "k8s.io/kubernetes",
@@ -209,13 +209,13 @@ def tool_of(binary: str) -> GoTool:
 
 
 def binary_path(binary: str) -> Path:
-    """Where a binary is, or will be once built."""
+    """Return the path of a binary, built or not."""
     return tool_of(binary).folder() / binary
 
 
 def build(binaries: Iterable[str], progress: Progress | None = None) -> None:
-    """Build what isn't in the cache yet: one part after the other, each on all cores. Two at once would compile twice
-    what they share."""
+    """Build the binaries missing in the cache: one tool after the other, each on all cores. Two at once would
+    compile shared code twice."""
     shown = progress or NoProgress()
     wanted = [name for name in binaries if not binary_path(name).exists()]
     if not wanted:
@@ -249,7 +249,7 @@ def _build(part: GoTool, names: list[str]) -> None:
         log.open("wb") as out,
         _workspace(part) as work,
     ):
-        # Several are named by the last word of their packages, in one command: they are linked side by side.
+        # go build names several binaries by the last word of their packages and links them in parallel, in one command.
         target = f"{new}/" if len(names) > 1 else f"{new}/{names[0]}"
         command = [
             "go",
@@ -279,8 +279,8 @@ def _build(part: GoTool, names: list[str]) -> None:
 
 @contextlib.contextmanager
 def _workspace(part: GoTool) -> Iterator[Path | None]:
-    """The file with the common list of versions, None for a part that has its own. One with a `module.patch` is built
-    from a patched copy of its module."""
+    """Yield the file with the common list of versions; None for a tool with its own list. A tool with a
+    `module.patch` is built from a patched copy of its module."""
     source = part.source()
     patch = source / "module.patch"
     if source not in shared_folders():
@@ -300,15 +300,15 @@ def _workspace(part: GoTool) -> Iterator[Path | None]:
 
 
 def common_versions(source: Path) -> str:
-    """The common list of versions, as a part's build reads it from anywhere: what its own go.mod replaces is left out,
-    and holds there."""
+    """Return the common list of versions for a build outside the workspace, without the replacements of the tool's
+    own go.mod."""
     text = re.sub(r"^(\s+)\./", rf"\g<1>{source.parent}/", WORKSPACE.read_text(), flags=re.MULTILINE)
     own = re.findall(REPLACED, (source / "go.mod").read_text(), re.MULTILINE)
     return re.sub(rf"{REPLACED}.*\n", lambda line: "" if line[1] in own else line[0], text, flags=re.MULTILINE)
 
 
 def apply(patch: Path, folder: Path) -> None:
-    """Apply a patch in a folder that is no part of a repository, wherever the cache is."""
+    """Apply a patch in a folder outside any repository, wherever the cache is."""
     command = ["git", "apply", "--whitespace=nowarn", str(patch)]
     outside = {**os.environ, "GIT_CEILING_DIRECTORIES": str(folder.parent)}
     done = subprocess.run(command, cwd=folder, env=outside, capture_output=True, text=True, check=False)
@@ -317,29 +317,29 @@ def apply(patch: Path, folder: Path) -> None:
 
 
 def gateway_api_crds() -> Path:
-    """The folder of Gateway API's CRDs, from the Go module that holds them."""
+    """Return the folder of Gateway API's CRDs, from the Go module that holds them."""
     return _copy_from_module("gateway-api", "sigs.k8s.io/gateway-api", "config/crd/standard")
 
 
 def module_files(binary: str, inside: str, *files: str) -> Path:
-    """A folder with files of the Go module that a binary is built from: all of a folder there, or the named ones."""
+    """Return a folder with files of the Go module that a binary is built from: a whole folder, or the named files."""
     part = tool_of(binary)
     return _copy_from_module(part.name, part.module, inside, *files)
 
 
 def olm_crds() -> Path:
-    """The folder with the CRD of ClusterServiceVersions."""
+    """Return the folder with the CRD of ClusterServiceVersions."""
     return module_files("operator-verify", "crds", "operators.coreos.com_clusterserviceversions.yaml")
 
 
 def traefik_crds() -> Path:
-    """The folder with Traefik's own CRDs (TraefikService and others)."""
+    """Return the folder with Traefik's own CRDs (TraefikService and others)."""
     inside = "docs/content/reference/dynamic-configuration"
     return module_files("traefik", inside, "kubernetes-crd-definition-v1.yml")
 
 
 def module(binary: str) -> Path:
-    """The folder of the Go module that a binary is built from, in Go's own cache: to be read only."""
+    """Return the read-only folder of a binary's Go module in Go's own cache."""
     part = tool_of(binary)
     return _download(paths.TOOLS / part.name, part.module, part.version())
 
@@ -361,7 +361,7 @@ def _copy_from_module(folder: str, module: str, inside: str, *files: str) -> Pat
 
 
 def _download(folder: Path, module: str, version: str) -> Path:
-    """Where Go's cache has a module's files; downloaded unless they are there."""
+    """Return the folder of a module in Go's cache, downloading it first when needed."""
     log = paths.cache() / "logs" / f"module-{folder.name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as out:

@@ -1,4 +1,4 @@
-"""Where things are kept on disk: binaries and images in a cache, one folder per running cluster."""
+"""Locations on disk: binaries and images in a cache, one folder per running cluster."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TOOLS = Path(__file__).parent / "tools"
 
 
 def cache() -> Path:
-    """The cache folder; `MODELWRIGHT_CACHE` moves it."""
+    """Return the cache folder; `MODELWRIGHT_CACHE` moves it."""
     return Path(os.environ.get("MODELWRIGHT_CACHE") or Path.home() / ".cache" / "modelwright")
 
 
@@ -28,7 +28,7 @@ def runs() -> Path:
 
 
 def remove(folder: Path) -> None:
-    """Remove a folder with all in it; that it can't be removed is worth knowing."""
+    """Remove a folder and its content; raises when that fails."""
     shutil.rmtree(folder, ignore_errors=True)
     if folder.exists():
         raise ClusterError(f"{folder} can't be removed: does something still use it?")

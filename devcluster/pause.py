@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def pause_archive(binary: Path, archive: Path, name: str) -> Path:
-    """An OCI archive with one static binary in it."""
+    """Write an OCI archive with one static binary."""
     layer = io.BytesIO()
     with tarfile.open(fileobj=layer, mode="w") as tar:
         entry = tarfile.TarInfo("pause")

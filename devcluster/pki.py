@@ -22,7 +22,7 @@ class Identity:
 
 @dataclass(frozen=True)
 class Authority:
-    """A certificate authority in a folder; everything it signs is kept beside it."""
+    """A certificate authority in a folder that also keeps every certificate it signs."""
 
     folder: Path
 
@@ -47,7 +47,7 @@ class Authority:
         return authority
 
     def sign(self, name: str, user: str, group: str = "", addresses: Iterable[str] = ()) -> Identity:
-        """A certificate for a client (user and group) that also serves, when addresses are given."""
+        """Sign a certificate for a client (user and group), also valid for serving when addresses are given."""
         made = Identity(self.folder / f"{name}.crt", self.folder / f"{name}.key")
         if made.certificate.exists():
             return made
@@ -65,7 +65,7 @@ class Authority:
 
 
 def service_account_key(folder: Path) -> Path:
-    """The key that ServiceAccount tokens are signed with."""
+    """Create the key that signs ServiceAccount tokens."""
     key = folder / "service-account.key"
     if not key.exists():
         _openssl("ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", str(key))
@@ -73,7 +73,7 @@ def service_account_key(folder: Path) -> Path:
 
 
 def kubeconfig(file: Path, server: str, authority: Authority, identity: Identity) -> Path:
-    """A kubeconfig that holds its certificates, so that it may be copied anywhere (JSON is YAML)."""
+    """Write a kubeconfig with embedded certificates, so that it may be copied anywhere (JSON is YAML)."""
     config = {
         "apiVersion": "v1",
         "kind": "Config",

@@ -21,7 +21,7 @@ _RANDOM = random.SystemRandom()
 
 
 def free_ports(count: int, address: str = "127.0.0.1") -> list[int]:
-    """Ports that nobody listens on, of a block that no other process chooses from: what is chosen may be used later."""
+    """Choose unused ports from a block reserved for this process, so that they stay free until they are used."""
     found: list[int] = []
     with ExitStack() as held:
         while len(found) < count:
@@ -37,7 +37,7 @@ def free_ports(count: int, address: str = "127.0.0.1") -> list[int]:
 
 @cache
 def _candidates() -> Iterator[int]:
-    """The ports of this process's block, in turn; its file stays locked until the process ends."""
+    """Yield the ports of this process's block; its file stays locked until the process ends."""
     folder = paths.cache() / "locks"
     folder.mkdir(parents=True, exist_ok=True)
     blocks = list(range(_LOWEST, _HIGHEST + 1 - _BLOCK, _BLOCK))

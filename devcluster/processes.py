@@ -13,13 +13,13 @@ from pathlib import Path
 
 from devcluster.errors import log_failure
 
-# Kept so that those which end while we run are reaped and don't stay as zombies.
+# Kept so that daemons that end while we run are reaped, and don't remain as zombies.
 _STARTED: list[subprocess.Popen[bytes]] = []
 
 
 @dataclass(frozen=True)
 class Daemon:
-    """A process as it was when it was started. A pid alone is not an identity: pids are used again."""
+    """A process as it was started. A pid alone is not an identity, because pids are reused."""
 
     name: str
     pid: int
@@ -34,7 +34,8 @@ class Daemon:
         return self.present() and program(self.pid) is not None
 
     def present(self) -> bool:
-        """Alive, or on its way out: it then no longer tells its program, but may still hold its ports."""
+        """Whether it is alive or exiting: an exiting process no longer reports its program, but may still hold its
+        ports."""
         return self.boot == boot_id() and start_time(self.pid) == self.start and program(self.pid) in (self.exe, None)
 
     def signal(self, number: int) -> None:
@@ -48,7 +49,7 @@ def boot_id() -> str:
 
 
 def start_time(pid: int) -> int | None:
-    """When the process started, in clock ticks since boot; None when it is gone or only a zombie."""
+    """Return when the process started, in clock ticks since boot; None when it is gone or a zombie."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
@@ -67,7 +68,7 @@ def threads(pid: int) -> int:
 
 
 def program(pid: int) -> str | None:
-    """The program a process runs. A binary replaced on disk is still the same program."""
+    """Return the program of a process. A binary replaced on disk is still the same program."""
     try:
         return os.readlink(f"/proc/{pid}/exe").removesuffix(" (deleted)")
     except OSError:
@@ -75,7 +76,7 @@ def program(pid: int) -> str | None:
 
 
 def identify(name: str, pid: int, log: Path, argv: Sequence[str] = (), env: Mapping[str, str] | None = None) -> Daemon:
-    """Record a running process; fails when it has ended already."""
+    """Record a running process; raises when it has already ended."""
     start, exe = start_time(pid), program(pid)
     if start is None or exe is None:
         raise log_failure(f"{name} ended as soon as it was started", log)
@@ -98,7 +99,7 @@ def spawn(
     env: Mapping[str, str] | None = None,
     inside: Daemon | None = None,
 ) -> Daemon:
-    """Start a daemon in a session of its own; `inside` names the first process of a sandbox to start it in."""
+    """Start a daemon in its own session; `inside` names the first process of a sandbox to start it in."""
     log.parent.mkdir(parents=True, exist_ok=True)
     enter = [] if inside is None else ["nsenter", f"--target={inside.pid}", "--mount", "--net", "--pid", "--"]
     with log.open("ab") as out:
@@ -122,7 +123,7 @@ def reap() -> None:
 
 
 def only_child(parent: int, name: str, log: Path, timeout: float = 10) -> int:
-    """The one process that a launcher (nsenter, unshare) forked, once it runs a program of its own."""
+    """Return the one process that a launcher (nsenter, unshare) has forked, once it runs its own program."""
     launcher = program(parent)
     end = time.monotonic() + timeout
     while time.monotonic() < end:
@@ -143,8 +144,8 @@ def children(pid: int) -> list[int]:
 
 
 def interrupt_on_sigterm() -> None:
-    """From now on SIGTERM ends this process as Ctrl-C in a terminal does: with KeyboardInterrupt, and the programs that
-    it waits for are told to end too. Daemons, each in a session of its own, are left to who started them."""
+    """From now on SIGTERM ends this process like Ctrl-C in a terminal: with KeyboardInterrupt, which also ends the
+    programs it waits for. Daemons have their own sessions and are left alone."""
     session = os.getsid(0)
 
     def interrupt(*_: object) -> None:
@@ -168,13 +169,13 @@ def _descendants(pid: int, session: int) -> list[int]:
 
 
 def parent(pid: int) -> int:
-    """Raises OSError when the process is gone."""
+    """Return the parent's pid. Raises OSError when the process is gone."""
     stat = Path(f"/proc/{pid}/stat").read_text()
     return int(stat[stat.rindex(")") + 2 :].split()[1])
 
 
 def end_all(daemons: Iterable[Daemon], grace: float = 5) -> None:
-    """Ask each to end, wait, and kill what is still there."""
+    """Ask each daemon to end, wait, and kill the remaining ones."""
     wanted = [daemon for daemon in daemons if daemon.present()]
     for number, wait in ((signal.SIGTERM, grace), (signal.SIGKILL, 10.0)):
         for daemon in wanted:

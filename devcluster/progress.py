@@ -1,4 +1,4 @@
-"""Shows what is being done, how long it takes and how much is left: a live table, or plain lines in CI."""
+"""Shows the steps in progress, their times and the remaining work: a live table, or plain lines in CI."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from rich.table import Table
 from rich.text import Text
 
 CREDIT = 60
-"""CPU seconds: how much work must be done before its pace counts as much as the guess that all cores are ours."""
+"""CPU seconds of work after which the measured pace counts as much as the assumption that all cores are free."""
 NEVER_DONE = 0.95
 """The largest share of a running step that counts as done, however long it takes."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """`weight` is CPU seconds, 0 where unknown; `when` the start while it runs, afterwards how long it took, in
+    """`weight` is CPU seconds, 0 when unknown; `when` is the start while the step runs, then its duration in
     seconds."""
 
     weight: float = 0.0
@@ -37,14 +37,14 @@ class Step:
 
 
 def forecast(steps: Iterable[Step], now: float, cores: int) -> tuple[int, float] | None:
-    """Per cent of the work that is done, and seconds until all is, by the pace so far; None when no step that is left
-    has a weight. Steps without a weight count for nothing, and steps that failed are over."""
+    """Return the finished percentage and the remaining seconds by the pace so far; None when no remaining step has a
+    weight. Steps without a weight are ignored, and failed steps are finished."""
     known = [step for step in steps if step.weight]
     total = sum(step.weight for step in known)
     over = sum(step.weight for step in known if not step.left)
     if over == total:
         return None
-    # Of work that is over: what has just begun says nothing about the pace.
+    # Only finished work shows the pace.
     taken = sum(step.when for step in known if not step.left)
     pace = (over + CREDIT) / (taken + CREDIT / cores)
     running = sum(min((now - step.when) * pace, NEVER_DONE * step.weight) for step in known if step.state == "running")
@@ -53,8 +53,8 @@ def forecast(steps: Iterable[Step], now: float, cores: int) -> tuple[int, float]
 
 
 class Progress(Protocol):
-    """Steps are announced with `add`, so that what is left can be shown, and done with `step`. A weight is the CPU
-    seconds that a step usually takes."""
+    """Steps are announced with `add`, so that the remaining work can be shown, and performed in `step`. A weight is
+    a step's usual CPU seconds."""
 
     def add(self, name: str, weight: float = 0.0) -> None: ...
 
@@ -74,7 +74,7 @@ class NoProgress:
 
 
 class LiveProgress:
-    """Shows each step's state and time, and how much is left; may be used from several threads."""
+    """Shows each step's state and time, and the remaining work; thread-safe."""
 
     def __init__(self, title: str) -> None:
         self.title = title
@@ -134,12 +134,12 @@ class LiveProgress:
 
 
 def left_of(steps: Sequence[Step], now: float) -> str:
-    """What is left, as a line says it: how many steps and, where weights are known, how much and for how long."""
+    """Format the remaining work: the number of steps and, where weights are known, percentage and time."""
     left = f"{sum(step.left for step in steps)} left"
     known = forecast(steps, now, os.cpu_count() or 1)
     if known is None:
         return left
     percent, seconds = known
-    # A guess by the minute: more digits would promise too much.
+    # Estimated in minutes: more digits would promise too much.
     time_left = f"about {round(seconds / 60)} min" if seconds >= 90 else "about a minute"
     return f"{left}; {percent} % built, {time_left} to go"

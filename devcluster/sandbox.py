@@ -1,6 +1,6 @@
 """The cluster's sandbox: namespaces for mounts, network and processes that vanish with their first process.
 
-A killed cluster so leaves no shim, mount, network namespace, bridge or iptables rule: the kernel takes them all.
+A killed cluster thus leaves no shim, mount, network namespace, bridge or iptables rule: the kernel removes them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ much as a whole group of the default weight: beside ten busy ones, all pods woul
 
 
 def start(folder: Path) -> Daemon:
-    """Start the first process, and give the sandbox folders of its own where programs insist on a place."""
+    """Start the first process, with separate folders where programs insist on fixed paths."""
     log = folder / "logs" / "sandbox.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     command = ["unshare", "--mount", "--net", "--pid", "--fork", "--mount-proc", "--propagation=slave", "--"]
@@ -43,7 +43,7 @@ def start(folder: Path) -> Daemon:
 
 
 def enter(holder: Daemon, *command: str) -> str:
-    """Run a command in the sandbox and return what it prints."""
+    """Run a command in the sandbox and return its output."""
     done = subprocess.run(
         ["nsenter", f"--target={holder.pid}", "--mount", "--net", "--pid", "--", *command],
         capture_output=True,
@@ -60,7 +60,7 @@ def cgroup(name: str) -> str:
 
 
 def make_cgroups(path: str) -> None:
-    """Make the kubelet's root cgroup, which it wants to be there in every hierarchy, with a weight for its pods."""
+    """Create the kubelet's root cgroup, which it expects in every hierarchy, with a weight for its pods."""
     for controller in _controllers():
         folder = controller
         for step in path.strip("/").split("/"):
@@ -77,7 +77,7 @@ def make_cgroups(path: str) -> None:
 
 
 def remove_cgroups(path: str, timeout: float = 10) -> None:
-    """Remove a cgroup and all below it, once the kernel has let its last process go."""
+    """Remove a cgroup and all below it, once the kernel has released its last process."""
     end = time.monotonic() + timeout
     while True:
         left = []

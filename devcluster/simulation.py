@@ -1,4 +1,4 @@
-"""Nodes that KWOK plays: pods on them are Running at once and cost nothing."""
+"""Simulated nodes by KWOK: their pods are Running at once and cost nothing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ TAINT = {"key": "kwok.x-k8s.io/node", "value": "fake", "effect": "NoSchedule"}
 
 
 def node(number: int, tainted: bool) -> dict[str, Any]:
-    """A fake node; tainted where real nodes stand beside it, so that no real pod lands there by accident."""
+    """Build a simulated node; tainted beside real nodes, so that no real pod is scheduled there by accident."""
     name = f"kwok-{number}"
     size = {"cpu": "1024", "memory": "4Ti", "pods": "10000"}
     return {
@@ -33,7 +33,7 @@ def node(number: int, tainted: bool) -> dict[str, Any]:
 
 
 def create(client: ApiClient, count: int, tainted: bool) -> list[str]:
-    """Make the fake nodes that aren't there yet."""
+    """Create the missing simulated nodes."""
     names = []
     for number in range(count):
         wanted = node(number, tainted)

@@ -1,4 +1,4 @@
-"""What a cluster's folder on disk remembers: its profile, its daemons, its place in the network."""
+"""The recorded state of a cluster: its profile, its daemons, its network."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from devcluster.processes import Daemon
 
 @dataclass
 class State:
-    """Written before and after everything that must be undone, so that `down` needs no memory of `up`."""
+    """Written before and after everything that must be undone, so that `down` does not depend on `up`."""
 
     folder: Path
     profile: str = ""
@@ -30,7 +30,7 @@ class State:
 
     @classmethod
     def load(cls, folder: Path) -> State:
-        """The saved state; an empty one where there is none or where it can't be read."""
+        """Load the state; an empty one when it is missing or unreadable."""
         try:
             raw = json.loads((folder / "state.json").read_text())
             daemons = {name: _daemon(fields) for name, fields in raw["daemons"].items()}
@@ -58,7 +58,7 @@ class State:
         return daemon
 
     def dead(self) -> list[str]:
-        """The daemons that should run and don't."""
+        """List the daemons that should run and don't."""
         return [name for name, daemon in self.daemons.items() if not daemon.alive()]
 
 

@@ -1,4 +1,4 @@
-"""A load in a thread of its own, so that a test or the demo can change the world meanwhile in plain blocking code."""
+"""A load in its own thread, so that a test or the demo can change the cluster meanwhile in plain blocking code."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from devcluster.load.client import Load, Report, Target
 
 
 class BackgroundLoad:
-    """``with BackgroundLoad(target, rate=100) as load:`` sends until the block ends, then awaits the last answers."""
+    """``with BackgroundLoad(target, rate=100) as load:`` sends until the block ends, then awaits the last responses."""
 
     def __init__(
         self,
@@ -41,7 +41,7 @@ class BackgroundLoad:
 
     @property
     def report(self) -> Report:
-        """What came of it so far; complete after the block."""
+        """The report so far; complete after the block."""
         return self._load.report
 
     def elapsed(self) -> float:
@@ -49,21 +49,21 @@ class BackgroundLoad:
         return time.monotonic() - self._begin
 
     def recent(self) -> dict[str, int]:
-        """Good answers by version in the last full second."""
+        """Good responses by version in the last full second."""
         return dict(self.report.timeline.get(int(self.elapsed()) - 1, {}))
 
     def run_until(self, total: int) -> None:
-        """Waits until ``total`` requests were sent."""
+        """Wait until ``total`` requests were sent."""
         while self.report.total < total and self._thread.is_alive():
             time.sleep(0.1)
 
     def send_no_more(self) -> None:
-        """Returns at once, while requests under way are still awaited."""
+        """Stop sending and return at once; requests in flight are still awaited."""
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._load.stop)
 
     def stop(self) -> Report:
-        """Sends no more, awaits the last answers and returns the whole report."""
+        """Stop sending, await the last responses and return the whole report."""
         self.send_no_more()
         self._thread.join()
         if self._error:

@@ -27,9 +27,9 @@ UNKNOWN = "(no version)"
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """What is asked: a ``POST`` of one body.
+    """The target of a load: a ``POST`` of one body.
 
-    ``url`` names path and ``Host``; ``address`` (host, port) is where to connect when that is another place, such as a
+    ``url`` names path and ``Host``; ``address`` (host, port) is where to connect when that differs, such as a
     gateway on a loopback port.
     """
 
@@ -55,7 +55,7 @@ class Target:
 
 @dataclasses.dataclass(frozen=True)
 class Lost:
-    """One request without a good answer."""
+    """One request without a good response."""
 
     number: int  # which request, from 0
     due: float  # seconds after the start
@@ -77,7 +77,8 @@ class Lost:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Answer:
-    """One good answer: when it was due (seconds after the start), how long it took from then, who gave it."""
+    """One good response: when it was due (seconds after the start), how long it took from then, and which version
+    gave it."""
 
     due: float
     seconds: float
@@ -86,7 +87,7 @@ class Answer:
 
 @dataclasses.dataclass
 class Report:
-    """What came of a load. ``versions`` counts good answers; latencies are seconds from the moment each was due."""
+    """The results of a load. ``versions`` counts good responses; latencies are seconds from the moment each was due."""
 
     rate: float
     total: int = 0
@@ -105,7 +106,7 @@ class Report:
         return len(self.latencies)
 
     def percentile(self, share: float) -> float:
-        """Latency in seconds that ``share`` of the good answers met; NaN without any."""
+        """Return the latency in seconds that ``share`` of the good responses met; NaN without any."""
         if not self.latencies:
             return math.nan
         ordered = sorted(self.latencies)
@@ -129,7 +130,7 @@ class Report:
         }
 
     def lines(self, most: int = 10) -> list[str]:
-        """The report for people, with at most ``most`` lost requests spelled out."""
+        """Format the report, with at most ``most`` lost requests in detail."""
         versions = ", ".join(f"{version} {count}" for version, count in sorted(self.versions.items())) or "none"
         ways = ", ".join(f"{way} {count}" for way, count in sorted(self.by_connection.items()))
         milliseconds = [f"{name} {self.percentile(share) * 1000:.1f}" for name, share in (("p50", 0.5), ("p95", 0.95))]
@@ -167,10 +168,11 @@ class _Connection:
 
 
 class Load:
-    """Runs one load. ``fresh_share`` of the requests, spread evenly, use a connection of their own.
+    """Runs one load.
 
-    ``check`` looks at the body of every 200 and returns why it is wrong, or None; a wrong answer is lost too.
-    ``bodies``, when given, are sent in turn instead of the target's.
+    ``fresh_share`` of the requests, spread evenly, use their own connection. ``check`` reads the body of every
+    200 and returns why it is wrong, or None; a wrong response is lost too. ``bodies``, when given, are sent in
+    turn instead of the target's.
     """
 
     def __init__(
@@ -197,18 +199,20 @@ class Load:
         self._stop = asyncio.Event()
 
     def stop(self) -> None:
-        """Sends no further request; ``run`` returns when those under way have ended."""
+        """Send no further request; ``run`` returns when those in flight have ended."""
         self._stop.set()
 
     async def run(self, *, seconds: float | None = None, requests: int | None = None) -> Report:
-        """Sends until ``seconds`` have passed, ``requests`` were sent or ``stop`` is called; answers are awaited."""
+        """Send until ``seconds`` have passed, ``requests`` were sent or ``stop`` is called, then await the
+        responses."""
         tasks: set[asyncio.Task[None]] = set()
         start = time.perf_counter()
         number = 0
         limit = math.inf if requests is None else requests
         end = math.inf if seconds is None else seconds
         while number < limit and not self._stop.is_set():
-            # All that is due is sent, then slept until the next one: a late wake-up is caught up, never skipped.
+            # All due requests are sent before sleeping until the next one: a late wake-up catches up, and skips
+            # nothing.
             now = time.perf_counter() - start
             while number < limit and (due := number / self.rate) <= now and due < end:
                 self.report.latest_start = max(self.report.latest_start, now - due)
@@ -282,7 +286,7 @@ class Load:
                 connection = self._pool.pop()
                 if connection.usable():
                     return connection
-                # Closed by the server while idle, and seen before use: any client opens another one.
+                # The server closed it while idle, before its next use: any client opens another connection.
                 connection.writer.transport.abort()
         try:
             connection = _Connection(*await asyncio.open_connection(self._host, self._port))
@@ -311,7 +315,7 @@ class Load:
 
 
 def version_of(head: bytes, body: bytes) -> str | None:
-    """The version that answered: header ``X-Model-Version``, else the V2 field ``model_version``."""
+    """Return the version that responded: header ``X-Model-Version``, else the V2 field ``model_version``."""
     lowered = head.lower()
     if (at := lowered.find(b"\r\n" + VERSION_HEADER)) >= 0:
         start = at + 2 + len(VERSION_HEADER)
@@ -326,7 +330,7 @@ def version_of(head: bytes, body: bytes) -> str | None:
 
 
 def v2_body(rows: Sequence[Sequence[float]], *, name: str = "input-0", datatype: str = "FP64") -> bytes:
-    """A V2 inference request for a batch: one tensor of shape (rows, columns), as JSON."""
+    """Build a V2 inference request for a batch: one tensor of shape (rows, columns), as JSON."""
     data = [value for row in rows for value in row]
     tensor = {"name": name, "shape": [len(rows), len(rows[0])], "datatype": datatype, "data": data}
     return json.dumps({"inputs": [tensor]}, separators=(",", ":")).encode()

@@ -1,4 +1,4 @@
-"""The one way in for commands, demo and tests: bring a cluster up, wherever it comes from, and say how to reach it."""
+"""Entry point for commands, demo and tests: brings a cluster up, from any backend, and describes how to reach it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class S3Store:
 
 @dataclass(frozen=True)
 class Cluster:
-    """A running cluster. Every address is the same from this host and from pods; empty where there is no such part."""
+    """A running cluster. Every address is valid on this host and in pods; empty for missing parts."""
 
     name: str
     backend: Backend
@@ -62,7 +62,7 @@ class Cluster:
 
     @property
     def audit_log(self) -> Path:
-        """What the API server was asked, one JSON line for each request (not on an existing cluster)."""
+        """The API server's audit log, one JSON line for each request (not on an existing cluster)."""
         return self.folder / "audit.log"
 
     @property
@@ -81,7 +81,7 @@ class Cluster:
         kwok_nodes: int | None = None,
         progress: Progress | None = None,
     ) -> Cluster:
-        """Bring a cluster up, or find it running; `kwok_nodes` simulated nodes stand beside the real ones."""
+        """Bring a cluster up, or find it running; `kwok_nodes` simulated nodes are added to the real ones."""
         if profile not in get_args(Profile):
             raise ClusterError(f"unknown profile {profile!r}: it is one of {', '.join(get_args(Profile))}")
         shown = progress or NoProgress()
@@ -104,7 +104,7 @@ class Cluster:
 
     @classmethod
     def attach(cls, name: str = "dev") -> Cluster:
-        """A cluster that is up already, without looking after it."""
+        """Return a running cluster without repairing it."""
         if backend() == "existing":
             return _existing(name)
         folder = _cluster_folder(name)
@@ -142,14 +142,14 @@ class Cluster:
         down(self.name)
 
     def push_image(self, tag: str, progress: Progress | None = None) -> str:
-        """Push a local image; returns the reference by digest that pods name."""
+        """Push a local image; return the reference by digest for pods."""
         if not self.push_registry:
             raise ClusterError("this cluster has no registry: set MODELWRIGHT_REGISTRY to one its nodes can pull from")
         pushed = images.push_image(tag, self.push_registry, progress)
         return self.registry + pushed.removeprefix(self.push_registry)
 
     def engines(self, progress: Progress | None = None) -> bool:
-        """Have JobSet and Kueue run here; False where they are not ours to install."""
+        """Install JobSet and Kueue; False where the cluster is not ours to install them in."""
         if self.backend != "embedded" or self.profile != "full":
             return False
         with paths.locked(paths.cache() / "locks" / f"cluster-{self.name}.lock"):
@@ -157,7 +157,7 @@ class Cluster:
         return True
 
     def envoy(self, progress: Progress | None = None) -> bool:
-        """Have Envoy Gateway run here, with Gateway gateways/envoy; False where it is not ours to install."""
+        """Install Envoy Gateway, with Gateway gateways/envoy; False where the cluster is not ours to install it in."""
         if self.backend != "embedded" or self.profile != "full":
             return False
         shown = progress or NoProgress()
@@ -168,13 +168,14 @@ class Cluster:
         return True
 
     def without_node(self, name: str) -> AbstractContextManager[None]:
-        """A node of the embedded cluster says nothing meanwhile, as one that has lost its network; its pods run on."""
+        """Cut a node of the embedded cluster off, as if it had lost its network; its pods keep running."""
         return self._silent(f"kubelet-{name}")
 
     @contextlib.contextmanager
     def without_api_server(self) -> Iterator[None]:
-        """The API server of the embedded cluster answers nobody meanwhile, and ends no connection."""
-        # Elsewhere the controller-manager loses its Lease and begins anew. One that goes on takes the Leases that no
+        """Suspend the API server of the embedded cluster: it answers no request and closes no connection."""
+        # Elsewhere the controller-manager loses its Lease and restarts. One that keeps running would take nodes for
+        # lost whose Leases no kubelet could renew.
         # kubelet could renew for lost nodes.
         with (
             Embedded(self.name, self.folder, NoProgress()).stopped_daemon("kube-controller-manager"),
@@ -183,7 +184,8 @@ class Cluster:
             yield
 
     def network_policies(self, node: str) -> AbstractContextManager[None]:
-        """Pods of this node of the embedded cluster are held to NetworkPolicies meanwhile; else nobody is."""
+        """Enforce NetworkPolicies on the pods of one node of the embedded cluster; without this they are not
+        enforced."""
         return Embedded(self.name, self.folder, NoProgress()).network_policies(node)
 
     @contextlib.contextmanager
@@ -194,11 +196,11 @@ class Cluster:
             yield
         finally:
             process.signal(signal.SIGCONT)
-            # nsenter, where it waits for it, has stopped with it; nobody would reap the process any more.
+            # nsenter, which waits for it in some cases, has stopped with it, so no process would reap it.
             os.kill(parent(process.pid), signal.SIGCONT)
 
     def volumes(self, count: int) -> list[str]:
-        """Make sure that `count` volumes of class `local` (ReadWriteMany) are free; returns their names."""
+        """Ensure that `count` volumes of class `local` (ReadWriteMany) are free; return their names."""
         if self.backend != "embedded" or self.profile != "full":
             raise ClusterError("volumes of class `local` are only made in the full embedded cluster")
         client = Embedded(self.name, self.folder, NoProgress()).client()
@@ -227,7 +229,7 @@ class Cluster:
         return free
 
     def environment(self) -> dict[str, str]:
-        """What other commands may want to know, as environment variables."""
+        """The cluster's addresses as environment variables for other commands."""
         found = {
             "KUBECONFIG": str(self.kubeconfig),
             "MODELWRIGHT_CLUSTER": self.name,
@@ -244,7 +246,7 @@ class Cluster:
 
 
 def backend(environment: Mapping[str, str] | None = None) -> Backend:
-    """Where the cluster comes from: as told by CLUSTER, else kind where a Docker engine answers, else our own."""
+    """Choose the backend: as set by CLUSTER, else kind where a Docker engine responds, else embedded."""
     told = (os.environ if environment is None else environment).get("CLUSTER", "")
     if told == "existing":
         return "existing"
@@ -256,7 +258,7 @@ def backend(environment: Mapping[str, str] | None = None) -> Backend:
 
 
 def down(name: str) -> None:
-    """Take a cluster down; nothing happens when there is none. An existing cluster is left alone."""
+    """Take a cluster down, if there is one. An existing cluster is left alone."""
     if backend() == "existing":
         return
     folder = _cluster_folder(name)
@@ -272,7 +274,7 @@ def down(name: str) -> None:
 
 
 def status(name: str) -> list[tuple[str, str, str]]:
-    """Each part with its pid, where it has one, and whether it runs."""
+    """List each part with its pid, if it has one, and whether it runs."""
     if backend() == "existing":
         return [(node, "", "running") for node in _existing(name).node_names]
     folder = _cluster_folder(name)
@@ -313,7 +315,7 @@ def _kind(name: str, folder: Path, state: State) -> Cluster:
 
 
 def _existing(name: str) -> Cluster:
-    """The cluster that KUBECONFIG names; what else it offers is told by environment variables."""
+    """Describe the cluster of KUBECONFIG; environment variables describe its further parts."""
     kubeconfig = Path(os.environ.get("KUBECONFIG") or Path.home() / ".kube" / "config")
     if not kubeconfig.exists():
         raise ClusterError(f"CLUSTER=existing, but there is no kubeconfig at {kubeconfig}: set KUBECONFIG")
@@ -347,14 +349,14 @@ def _existing(name: str) -> Cluster:
 
 
 def _cluster_folder(name: str) -> Path:
-    """A cluster's folder. Its name is part of paths of sockets, which the kernel limits to 107 characters."""
+    """Return a cluster's folder. Its name is part of socket paths, which the kernel limits to 107 characters."""
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,19}", name):
         raise ClusterError(f"{name!r} is no name for a cluster: up to 20 lower-case letters, digits and dashes")
     return paths.runs() / name
 
 
 def _tool_path(name: str) -> Path:
-    """Our own build where there is one, so that versions agree; else the one on the PATH."""
+    """Return our own build of a tool, so that versions agree; else the one on the PATH."""
     built = parts.binary_path(name)
     if built.exists():
         return built

@@ -1,4 +1,4 @@
-"""Command lines of the control plane's programs: pure functions, the same for every profile."""
+"""Command lines of the control plane's programs: pure functions, shared by every profile."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NODE_GRACE_FLAG = "--node-monitor-grace-period=24h"
 
 @dataclass(frozen=True)
 class ApiServer:
-    """Where the API server listens, and what differs from one profile to the other."""
+    """Settings of the API server that differ between profiles."""
 
     folder: Path
     authority: Authority
@@ -35,7 +35,7 @@ class ApiServer:
 
 
 def kube_router(kubeconfig: Path, node: str, service_range: str) -> list[str]:
-    """Only what holds the pods of one node to NetworkPolicies."""
+    """Run only the network policy controller, for the pods of one node."""
     return [
         str(binary_path("kube-router")),
         f"--kubeconfig={kubeconfig}",
@@ -59,7 +59,7 @@ def etcd(data: Path, address: str, port: int, peer_port: int) -> list[str]:
         f"--listen-peer-urls={peer}",
         f"--initial-advertise-peer-urls={peer}",
         f"--initial-cluster=default={peer}",
-        # Nothing here must survive a power cut; a crash of the process alone loses nothing.
+        # No data here must survive a power cut; a crash of the process alone loses nothing.
         "--unsafe-no-fsync",
         "--quota-backend-bytes=4294967296",
         "--auto-compaction-mode=periodic",
@@ -106,7 +106,7 @@ def api_server(api: ApiServer, server: Identity, kubelet_client: Identity, servi
     plugins = ["NodeRestriction", *api.admission_plugins]
     arguments.append(f"--enable-admission-plugins={','.join(plugins)}")
     if not api.controllers:
-        # Nobody makes the `default` ServiceAccount that this plugin asks for.
+        # Without controllers no `default` ServiceAccount exists, which this plugin requires.
         arguments.append("--disable-admission-plugins=ServiceAccount")
     if api.audit_log:
         # Blocking: no event may be lost, since requests are counted from this file.
@@ -121,7 +121,7 @@ def api_server(api: ApiServer, server: Identity, kubelet_client: Identity, servi
 
 
 def audit_policy(folder: Path) -> Path:
-    """One line a request, when it is answered, without bodies."""
+    """Write a policy that logs each completed request in one line, without bodies."""
     file = folder / "audit-policy.yaml"
     file.write_text(
         "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules: [{level: Metadata}]\n"

@@ -1,4 +1,4 @@
-"""A control plane without real nodes: a real API server in seconds, on loopback, many beside each other."""
+"""A control plane without real nodes: a real API server in seconds, on loopback, many in parallel."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ _PREFIX = "modelwright-controlplane-"
 class ControlPlane:
     """etcd and kube-apiserver; with `controllers` also controller-manager and scheduler; with `kwok_nodes` KWOK.
 
-    Without controllers no ServiceAccount, no garbage collection and no end of a namespace's deletion: the API only.
+    Without controllers there are no ServiceAccounts, no garbage collection and no end of a namespace's deletion:
+    only the API.
     """
 
     def __init__(
@@ -65,7 +66,7 @@ class ControlPlane:
 
     @property
     def audit_log(self) -> Path | None:
-        """One JSON line for each request that was answered; None when not asked for."""
+        """One JSON line for each completed request; None without an audit log."""
         return self.folder / "audit.log" if self.audit else None
 
     def binaries(self) -> list[str]:
@@ -130,7 +131,7 @@ class ControlPlane:
         pki.kubeconfig(self.kubeconfig, api.url, authority, admin)
         client = ApiClient(api.url, authority, admin)
         client.wait("/readyz", "the API server", self.state.daemons.values())
-        # Made by the API server itself a moment after it is ready; tests use it at once.
+        # The API server creates it shortly after it is ready; tests use it at once.
         client.wait("/api/v1/namespaces/default", "the default namespace", self.state.daemons.values())
         return api, client, service_account
 
@@ -162,8 +163,8 @@ class ControlPlane:
         self.state.record(spawn(name, argv, self.logs / f"{name}.log"))
 
     def stop(self, keep: bool = False) -> None:
-        """End every process; the folder goes too when it is a temporary one, unless it is kept to look at."""
-        # A temporary one has nothing to save; an API server takes seconds to end politely.
+        """End every process and remove a temporary folder, unless it is kept for inspection."""
+        # A temporary one has no data to save; an API server takes seconds to end gracefully.
         end_all(self.state.daemons.values(), grace=0 if self.owned else 1)
         self.state.daemons.clear()
         self.state.ready = False

@@ -1,4 +1,4 @@
-"""The embedded cluster: everything in one sandbox on this host, two nodes, brought up from nothing and taken down."""
+"""The embedded cluster: two nodes in one sandbox on this host, brought up from nothing and taken down."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ VOLUMES = 16
 
 
 class Embedded:
-    """One cluster in one folder. `up` may be called on nothing, on a running cluster, and on a dead one's leftovers."""
+    """One cluster in one folder. `up` works from nothing, on a running cluster, and on the remains of a dead one."""
 
     def __init__(self, name: str, folder: Path, progress: Progress) -> None:
         self.name = name
@@ -69,7 +69,7 @@ class Embedded:
                 self._simulate(kwok_nodes)
                 return
             except ClusterError:
-                # It may have been on its way out when we looked.
+                # It may have been exiting during the check.
                 if self._sandbox_alive():
                     raise
         if os.geteuid() != 0:
@@ -97,7 +97,7 @@ class Embedded:
         self._simulate(kwok_nodes)
 
     def down(self) -> None:
-        """Everything away, from what is on disk; what was never there is no error."""
+        """Remove everything recorded on disk; missing parts are no error."""
         holder = self.state.daemons.get("sandbox")
         if holder:
             # The kernel ends every process of the sandbox with its first one.
@@ -132,13 +132,13 @@ class Embedded:
         return holder is not None and holder.alive()
 
     def _restart_dead(self) -> None:
-        """Start again what has died beside a living sandbox, on the data that it left."""
+        """Restart the daemons that died in a living sandbox, on their existing data."""
         dead = self.state.dead()
         for name in dead:
             with self.progress.step(f"restart {name}"):
                 self._restart(name, self.state.daemons[name].argv)
             if name == "kube-apiserver":
-                # A kubelet that finds none when it starts may give up.
+                # A kubelet that finds none at its start may give up.
                 self.client().wait("/readyz", "the API server", self._daemons("etcd", name))
         if dead:
             with self.progress.step("ready"):
@@ -244,7 +244,7 @@ class Embedded:
     def _volume(self, number: int) -> dict[str, Any]:
         folder = self.folder / "volumes" / f"local-{number:03}"
         folder.mkdir(parents=True, exist_ok=True)
-        # Pods run as users of their own, and nothing changes a host path's owner for them.
+        # Pods run as various users, and the owner of a host path is not changed for them.
         folder.chmod(0o777)
         return addons.volume(folder.name, folder)
 
@@ -299,7 +299,7 @@ class Embedded:
             time.sleep(0.1)
 
     def engines(self) -> None:
-        """JobSet and Kueue beside a cluster that is up; once more to one that has them changes nothing."""
+        """Run JobSet and Kueue in a running cluster; no effect when they already run."""
         parts.build([each.name for each in engines.ENGINES], self.progress)
         with self.progress.step("engines"):
             for engine in engines.ENGINES:
@@ -315,8 +315,8 @@ class Embedded:
                 self._apply(engine.webhooks(self.net, self.authority))
 
     def envoy(self, image: str) -> None:
-        """Envoy Gateway, with a Gateway of its own, beside a cluster that is up; once more to one that has them changes
-        nothing. `image`: what `envoy.build` makes, as pods name it."""
+        """Run Envoy Gateway, with its own Gateway, in a running cluster; no effect when it already runs. `image`:
+        the image of `envoy.build`, as pods name it."""
         with self.progress.step("Envoy Gateway"):
             self._apply_files(envoy.crds())
             chart = envoy.chart()
@@ -329,7 +329,7 @@ class Embedded:
 
     @contextlib.contextmanager
     def stopped_daemon(self, name: str) -> Iterator[None]:
-        """A daemon is ended, and started again afterwards, when the API server answers."""
+        """End a daemon for the duration of the context; restart it afterwards, once the API server responds."""
         daemon = self.state.daemons[name]
         end_all([daemon])
         try:
@@ -340,7 +340,8 @@ class Embedded:
 
     @contextlib.contextmanager
     def network_policies(self, node: str) -> Iterator[None]:
-        """kube-router holds the pods of one node to NetworkPolicies meanwhile: our nodes share a network."""
+        """Run kube-router to enforce NetworkPolicies on one node for the duration of the context; our nodes share a
+        network."""
         parts.build(["kube-router"], self.progress)
         host.install({"ipset": "ipset"}, self.progress)
         holder = self.state.daemons["sandbox"]
@@ -375,7 +376,7 @@ def _has_condition(client: ApiClient, path: str, condition: str) -> bool:
 
 
 def answers_http(url: str) -> bool:
-    """Whether anything speaks HTTP there; a refusal for lack of credentials is an answer too."""
+    """Return whether a server speaks HTTP there; a refusal for lack of credentials counts."""
     try:
         with urllib.request.urlopen(url, timeout=2):
             return True

@@ -1,4 +1,4 @@
-"""Controllers that training may be handed to: JobSet and Kueue. Their configuration, and the objects they need."""
+"""Controllers that can run training: JobSet and Kueue. Their configuration and objects."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from devcluster.network import Network
 from devcluster.pki import Authority, Identity
 
 MANAGED = {"kueue-managed": "true"}
-"""Label of the namespaces whose Jobs Kueue looks after: others go on when it is away."""
+"""Label of the namespaces whose Jobs Kueue manages: others are unaffected while Kueue is stopped."""
 _ADMISSION = "admissionregistration.k8s.io"
 _FRAMEWORKS = ["batch/job", "jobset.x-k8s.io/jobset"]
 
 
 @dataclass(frozen=True)
 class Engine:
-    """One controller, as a process of the cluster's own network: its ports, its settings, what its webhooks are for."""
+    """One controller as a process in the cluster's network: its ports, settings and webhooks."""
 
     name: str
     api_version: str
@@ -33,7 +33,7 @@ class Engine:
     settings: dict[str, Any]
 
     def command(self, folder: Path, network: Network, identity: Identity) -> list[str]:
-        """The command line; the configuration and the certificate of the webhooks are written into the folder."""
+        """Build the command line; write the configuration and the webhooks' certificate into the folder."""
         certificates = folder / "certificates"
         certificates.mkdir(parents=True, exist_ok=True)
         for source, name in ((identity.certificate, "tls.crt"), (identity.key, "tls.key")):
@@ -57,7 +57,7 @@ class Engine:
         return parts.module_files(self.name, "config/components/crd/bases")
 
     def webhooks(self, network: Network, authority: Authority) -> list[dict[str, Any]]:
-        """Its admission webhooks, called at the process's address."""
+        """Build its admission webhooks, called at the process's address."""
         (file,) = parts.module_files(self.name, "config/components/webhook", "manifests.yaml").iterdir()
         told = [each for each in yaml.safe_load_all(file.read_text()) if each]
         bundle = base64.b64encode(authority.certificate.read_bytes()).decode()
@@ -97,7 +97,7 @@ ENGINES = (
         {
             "namespace": "kube-system",
             "integrations": {"frameworks": _FRAMEWORKS},
-            # Its server of positions in a queue would want an aggregated API.
+            # Its server of queue positions would need an aggregated API.
             "featureGates": {"VisibilityOnDemand": False},
         },
     ),

@@ -1,4 +1,4 @@
-"""Envoy behind Envoy Gateway, a second gateway beside Traefik: its image, the values of its chart, and its objects."""
+"""Envoy behind Envoy Gateway, a second gateway beside Traefik: its image, chart values and objects."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _API, _OWN_API = "gateway.networking.k8s.io/v1", "gateway.envoyproxy.io/v1alpha1
 
 
 def build(progress: Progress) -> str:
-    """The image with Envoy and Envoy Gateway in it; returns its tag. Both must be there: `parts.build`."""
+    """Build the image with Envoy and Envoy Gateway; return its tag. Both binaries must exist: `parts.build`."""
     part = parts.tool_of("envoy-gateway")
     context = part.folder()
     shutil.copy2(part.source() / "requirements.txt", context)
@@ -35,17 +35,17 @@ def crds() -> Path:
 
 
 def chart() -> Path:
-    """Its Helm chart, in the Go module that it is built from."""
+    """The Helm chart, in the Go module of its source."""
     return parts.module("envoy-gateway") / "charts" / "gateway-helm"
 
 
 def values(chart_folder: Path, image: str) -> dict[str, Any]:
-    """All values of the chart: its own defaults are a template that releases fill in."""
+    """Build all values of the chart, whose own defaults are a template that releases fill in."""
     text = (chart_folder / "values.tmpl.yaml").read_text()
     filled = text.replace("${GatewayImage}", image).replace("${GatewayImagePullPolicy}", "IfNotPresent")
     found: dict[str, Any] = yaml.safe_load(filled)
     found["crds"]["enabled"] = False
-    # It tells Envoy its zone by a webhook, which one Envoy has no use for.
+    # The webhook tells Envoy its zone, which a single Envoy does not need.
     found["topologyInjector"]["enabled"] = False
     found["deployment"]["envoyGateway"]["resources"] = {"requests": {"cpu": "20m", "memory": "64Mi"}}
     provider = found["config"]["envoyGateway"]["provider"]
@@ -54,7 +54,7 @@ def values(chart_folder: Path, image: str) -> dict[str, Any]:
 
 
 def objects(image: str) -> list[dict[str, Any]]:
-    """The GatewayClass, how its Envoys run, and a Gateway for the routes of all namespaces."""
+    """Build the GatewayClass, the configuration of its Envoys, and a Gateway for the routes of all namespaces."""
     parameters = {"group": "gateway.envoyproxy.io", "kind": "EnvoyProxy", "namespace": NAMESPACE, "name": CLASS}
     container = {"image": image, "resources": {"requests": {"cpu": "50m", "memory": "64Mi"}}}
     listener = {
@@ -69,7 +69,7 @@ def objects(image: str) -> list[dict[str, Any]]:
             "kind": "EnvoyProxy",
             "metadata": {"namespace": NAMESPACE, "name": CLASS},
             "spec": {
-                # One Envoy cluster for each Service, so that what it counts tells revisions apart.
+                # One Envoy cluster for each Service, so that its counters distinguish revisions.
                 "mergeBackends": {},
                 "provider": {
                     "type": "Kubernetes",

@@ -1,4 +1,4 @@
-"""Errors meant for people: what failed, which log to look at, and its last lines."""
+"""Errors for users: what failed, the relevant log, and its last lines."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from pathlib import Path
 
 
 class ClusterError(Exception):
-    """Something about the cluster failed; the message says what, and where to look."""
+    """The cluster failed; the message says what, and names the log."""
 
 
 def log_tail(log: Path, lines: int = 15) -> str:
-    """The last lines of a log, cut to a readable width; empty when there is none."""
+    """Return the last lines of a log, cut to a readable width; empty without a log."""
     try:
         with log.open("rb") as file:
             file.seek(0, 2)
@@ -22,7 +22,7 @@ def log_tail(log: Path, lines: int = 15) -> str:
 
 
 def log_failure(what: str, log: Path | None = None) -> ClusterError:
-    """An error that points at a log and shows how it ends."""
+    """Build an error that names a log and shows its end."""
     if log is None:
         return ClusterError(what)
     end = log_tail(log)

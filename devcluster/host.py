@@ -1,4 +1,4 @@
-"""What the host must have: Debian packages, installed when missing, and name servers that a sandbox can reach."""
+"""Requirements on the host: Debian packages, installed when missing, and name servers that a sandbox can reach."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ EMULATOR_PACKAGES = {"qemu-aarch64-static": "qemu-user-static"}
 
 
 def missing(wanted: dict[str, str]) -> list[str]:
-    """The packages of those programs that aren't there."""
+    """Return the packages of missing programs."""
     return [package for program, package in wanted.items() if not shutil.which(program)]
 
 
 def install(wanted: dict[str, str], progress: Progress) -> None:
     if not missing(wanted):
         return
-    # The cluster and the images may ask at the same time.
+    # The cluster and the images may install packages at the same time.
     with paths.locked(paths.cache() / "locks" / "apt-get.lock"):
         _install(missing(wanted), progress)
 
@@ -62,7 +62,7 @@ def _install(packages: list[str], progress: Progress) -> None:
 
 
 def name_servers() -> list[str]:
-    """The host's name servers, without those on its loopback, which no sandbox reaches."""
+    """Return the host's name servers, without those on its loopback, which a sandbox cannot reach."""
     try:
         lines = Path("/etc/resolv.conf").read_text().splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""Container images: built and pushed with Docker where an engine answers, else with buildah; skipped when unchanged."""
+"""Container images: built and pushed by Docker where an engine responds, else by buildah; skipped when unchanged."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ _FOREIGN = [
     "--skip=check/qemu",
     "--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr",
     f"--extract-hook={_UNPACKED}",
-    # What minbase has.
+    # The packages of minbase.
     "--include=?essential",
     "--include=apt",
 ]
@@ -74,7 +74,7 @@ _RECIPE = "FROM scratch\nADD base.tar /\n"
 
 @cache
 def docker_answers() -> bool:
-    """Whether there is a Docker engine; the command alone is not enough."""
+    """Return whether a Docker engine responds; the command alone is not enough."""
     if not shutil.which("docker"):
         return False
     try:
@@ -84,7 +84,7 @@ def docker_answers() -> bool:
 
 
 def base_archive(architecture: str = NATIVE) -> Path:
-    """Where the base image's file system is, or will be once made."""
+    """Return the path of the base image's archive, built or not."""
     described = json.dumps([_bootstrap(architecture), _RECIPE]).encode()
     return paths.cache() / "base" / f"base-{_hash(described)[:12]}.tar"
 
@@ -96,12 +96,12 @@ def _bootstrap(architecture: str) -> list[str]:
 
 
 def base_image(architecture: str = NATIVE) -> str:
-    """What the base image of an architecture is called here."""
+    """Return the local tag of an architecture's base image."""
     return BASE_IMAGE if architecture == NATIVE else f"{BASE_IMAGE}-{architecture}"
 
 
 def ensure_base_image(progress: Progress | None = None, architecture: str = NATIVE) -> str:
-    """A Debian bookworm with Python 3.11, made from Debian packages, since no public image can be pulled here."""
+    """Build Debian bookworm with Python 3.11 from Debian packages, since no public image can be pulled here."""
     shown = progress or NoProgress()
     host.install(host.IMAGE_PACKAGES, shown)
     archive, tag = base_archive(architecture), base_image(architecture)
@@ -133,11 +133,12 @@ def build_image(
     progress: Progress | None = None,
     architecture: str = NATIVE,
 ) -> str:
-    """Build an image, unless the Containerfile and what it copies are unchanged; returns the image's id (sha256:…).
+    """Build an image, unless the Containerfile and the files it copies are unchanged; return the image's id
+    (sha256:…).
 
-    For another architecture than this machine's, nothing of the image runs while it is built.
-    `BASE_IMAGE`, `PIP_CERT` and `PIP_INDEX_URL` are filled in when the Containerfile declares them and the caller
-    doesn't say otherwise; the environment's `BASE_IMAGE` wins over the usual one.
+    For another architecture than this machine's, nothing of the image runs while it is built. `BASE_IMAGE`,
+    `PIP_CERT` and `PIP_INDEX_URL` get defaults when the Containerfile declares them; the environment's
+    `BASE_IMAGE` replaces the usual one.
     """
     shown = progress or NoProgress()
     file, folder = Path(containerfile), Path(context)
@@ -155,7 +156,7 @@ def build_image(
 
 
 def push_image(tag: str, registry: str, progress: Progress | None = None) -> str:
-    """Push an image to a registry, unless it is there; returns `registry/name@sha256:…`, which pods can name."""
+    """Push an image to a registry, unless it is there; return `registry/name@sha256:…`, which pods can name."""
     name = tag.removeprefix("localhost/").rpartition(":")[0] or tag.removeprefix("localhost/")
     version = tag.rpartition(":")[2] if ":" in tag else "latest"
     with paths.locked(paths.cache() / "locks" / f"image-{_file_name(tag)}.lock"):
@@ -171,7 +172,7 @@ def push_image(tag: str, registry: str, progress: Progress | None = None) -> str
 
 
 def publish(tag: str, target: str, *, plain_http: bool = False, progress: Progress | None = None) -> str:
-    """Push an image to `target` (registry/name:tag), with the login of Docker or buildah there; returns
+    """Push an image to `target` (registry/name:tag), with the login of Docker or buildah there; return
     `registry/name@sha256:…`."""
     with (progress or NoProgress()).step(f"push {target}"):
         digest = _push(tag, target, ("--tls-verify=false",) if plain_http else ())
@@ -179,7 +180,7 @@ def publish(tag: str, target: str, *, plain_http: bool = False, progress: Progre
 
 
 def base_of(containerfile: Path, progress: Progress | None = None, architecture: str = NATIVE) -> tuple[str, str]:
-    """The base that `build_image` builds on, and its digest. Raises ClusterError when the engine knows none."""
+    """Return the base that `build_image` uses, and its digest. Raises ClusterError when the engine knows none."""
     text = containerfile.read_text()
     default = re.search(r"^ARG BASE_IMAGE=(\S+)", text, re.MULTILINE)
     base = _usual_arguments(text, progress or NoProgress(), architecture).get("BASE_IMAGE") or (
@@ -199,15 +200,15 @@ def base_of(containerfile: Path, progress: Progress | None = None, architecture:
 
 
 def read_file(tag: str, path: str, architecture: str = NATIVE) -> str:
-    """The text of a file in a local image. Raises ClusterError when it can't be read."""
+    """Return the text of a file in a local image. Raises ClusterError when it can't be read."""
     if docker_answers():
         return run_command(tag, ["cat", path], architecture)
     return _run_mounted(tag, architecture, 'cat "$root$1"', path)
 
 
 def run_command(tag: str, command: Sequence[str], architecture: str = NATIVE) -> str:
-    """Standard output of a command in a local image, as its user and with its environment, without a network; another
-    architecture's by emulation. Raises ClusterError when it fails."""
+    """Run a command in a local image, with its user and environment and without a network, and return its output;
+    emulated for another architecture. Raises ClusterError when it fails."""
     if docker_answers():
         platform = f"--platform=linux/{architecture}"
         return _said(
@@ -224,9 +225,9 @@ def run_command(tag: str, command: Sequence[str], architecture: str = NATIVE) ->
 
 
 def _run_mounted(tag: str, architecture: str, script: str, *arguments: str) -> str:
-    """What a shell script says for which an image is mounted at $root."""
+    """Run a shell script with an image mounted at $root, and return its output."""
     environment = {"STORE": str(paths.cache() / "buildah"), "IMAGE": tag, "ARCHITECTURE": architecture}
-    # All in one namespace: another one doesn't see the mount.
+    # All in one namespace: a mount is invisible in another one.
     command = ["unshare", "--mount", "--net", "--propagation=slave", "sh", "-c", f"{_MOUNT}{script}", "sh", *arguments]
     with paths.locked(paths.cache() / "locks" / "buildah.lock"):
         return _said(command, environment)
@@ -240,7 +241,7 @@ def build_command(
     common = [f"--platform=linux/{architecture}", *common]
     if docker_answers():
         return ["docker", "build", *common]
-    # The host's trust store: where TLS is intercepted by a local CA, only that one verifies.
+    # The host's trust store: where a local CA intercepts TLS, only that CA verifies.
     trusted = [f"--volume={_CERTIFICATES.parent}:{_CERTIFICATES.parent}:ro"] if _CERTIFICATES.exists() else []
     # Docker's builder knows this one.
     platform = f"--build-arg=BUILDPLATFORM=linux/{NATIVE}"
@@ -248,7 +249,7 @@ def build_command(
 
 
 def buildah() -> list[str]:
-    """In mount namespaces of its own, so that its overlay leaves no mount on the host."""
+    """Run in separate mount namespaces, so that the overlay leaves no mount on the host."""
     store = paths.cache() / "buildah"
     return [
         *("unshare", "--mount", "--propagation=slave", "buildah"),
@@ -257,7 +258,7 @@ def buildah() -> list[str]:
 
 
 def input_hash(text: str, arguments: Mapping[str, str], context: Path) -> str:
-    """A hash of all that decides what an image holds: the Containerfile, its arguments, the files it copies."""
+    """Return a hash of everything that determines an image: the Containerfile, its arguments, the files it copies."""
     found = hashlib.sha256(json.dumps([text, sorted(arguments.items())]).encode())
     for base in filter(None, map(arguments.get, ("BASE_IMAGE", "BUILD_IMAGE"))):
         found.update((_image_id(base) or "").encode())
@@ -269,7 +270,7 @@ def input_hash(text: str, arguments: Mapping[str, str], context: Path) -> str:
 
 
 def copied_paths(text: str) -> list[str]:
-    """The paths of the context that a Containerfile copies from."""
+    """Return the paths of the context that a Containerfile copies from."""
     sources: list[str] = []
     for line in re.sub(r"\\\n", " ", text).splitlines():
         words = line.split()
@@ -310,7 +311,7 @@ def _build(file: Path, tag: str, arguments: Mapping[str, str], context: Path, ar
     id_file = paths.cache() / "images" / f"{_file_name(tag)}.id"
     id_file.parent.mkdir(parents=True, exist_ok=True)
     command = build_command(file, tag, arguments, context, id_file, architecture)
-    # buildah's store is shared by mounts that namespaces hide from each other: one at a time.
+    # Mounts in namespaces hide buildah's store from each other: build one at a time.
     with paths.locked(paths.cache() / "locks" / "buildah.lock"):
         _logged(command, f"image {_file_name(tag)}", f"building {tag} failed")
     identity = id_file.read_text().strip()
@@ -318,7 +319,7 @@ def _build(file: Path, tag: str, arguments: Mapping[str, str], context: Path, ar
 
 
 def _push(tag: str, target: str, options: Sequence[str]) -> str:
-    """Push and return the digest; the options are buildah's, since Docker's engine decides such things itself."""
+    """Push and return the digest; the options are buildah's, since Docker's engine has none of them."""
     failure = f"pushing {tag} to {target} failed"
     if docker_answers():
         _logged(["docker", "tag", tag, target], f"push {_file_name(tag)}", failure)
@@ -335,14 +336,14 @@ def _push(tag: str, target: str, options: Sequence[str]) -> str:
 
 
 def digest_in(repo_digests: Sequence[str], repository: str) -> str:
-    """The digest of an image in this repository: Docker lists one for each that it was pushed to. Those of Docker Hub
-    go by a shorter name; the first one is taken then."""
+    """Return the digest of an image in this repository: Docker lists one for each repository it was pushed to. Those
+    of Docker Hub have a shorter name; the first one is taken then."""
     known = dict(reference.split("@", 1) for reference in reversed(repo_digests))
     return known.get(repository) or repo_digests[0].rpartition("@")[2]
 
 
 def _image_id(tag: str) -> str | None:
-    """The id of a local image; None when there is none."""
+    """Return the id of a local image; None when there is none."""
     if docker_answers():
         command = ["docker", "image", "inspect", "--format={{.Id}}", tag]
     elif shutil.which("buildah"):

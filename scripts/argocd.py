@@ -1,6 +1,7 @@
-"""Makes from the Lua files below manifests/argocd what Argo CD reads: argocd-cm's entries, and values of its chart.
+"""Generates Argo CD's configuration from the Lua files below manifests/argocd: entries of argocd-cm, and values of
+its chart.
 
-`--check` only says what differs. The health script is one for all kinds; its copies stand where Argo CD's own are.
+`--check` only reports differences. One health script serves all kinds; its copies are where Argo CD expects them.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ GENERATED_HEADER = "# Made by scripts/argocd.py; do not edit.\n"
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes texts of several lines as they are read best."""
+    """Writes texts of several lines as blocks."""
 
 
 def _text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
@@ -29,12 +30,12 @@ _Dumper.add_representer(str, _text)
 
 
 def dump(value: object) -> str:
-    """`value` as YAML."""
+    """Dump `value` as YAML."""
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False, width=120, allow_unicode=True)
 
 
 def render_entries() -> dict[str, str]:
-    """What belongs into the data of argocd-cm."""
+    """Render the data of argocd-cm."""
     script = (HERE / "health.lua").read_text()
     found = {f"resource.customizations.health.{GROUP}_{kind}": script for kind in KINDS}
     for discovery in sorted((HERE / GROUP).glob("*/actions/discovery.lua")):
@@ -50,10 +51,10 @@ def render_entries() -> dict[str, str]:
 
 
 def render_files() -> dict[Path, str]:
-    """Every made file and the text it should hold."""
+    """Render every generated file with its text."""
     script, data = (HERE / "health.lua").read_text(), render_entries()
     files = {HERE / GROUP / kind / "health.lua": script for kind in KINDS}
-    # Argo CD finds its ConfigMap by that label only.
+    # Argo CD finds its ConfigMap only by this label.
     labels = {"app.kubernetes.io/part-of": "argocd"}
     metadata = {"name": "argocd-cm", "namespace": "argocd", "labels": labels}
     files[HERE / "argocd-cm.yaml"] = (

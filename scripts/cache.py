@@ -1,5 +1,5 @@
-"""Prints what is in the cache, the largest last; drops what is there for peers beyond 10 GB, oldest first, and with
-`--prune` the versions that the tree no longer names. Nothing that `make test` needs is dropped."""
+"""Prints the content of the cache, the largest last. Removes peers' entries beyond 10 GB, oldest first, and with
+`--prune` versions that the tree no longer names. Entries that `make test` needs are kept."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ ROOT = Path(__file__).resolve().parent.parent
 LIMIT = 10 * 10**9
 """Bytes of all peers together."""
 VERSIONED = ("bin/", "crds/", "source-", "base/base-", "venv-", "npm-azurite-")
-"""How the paths begin of what is kept once for each version."""
+"""Prefixes of the paths with one entry for each version."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One thing in the cache: a version of a part, or all that isn't kept by version."""
+    """One entry of the cache: a version of a tool, or everything that has no version."""
 
     path: str
     size: int
     newest: float
-    """When the newest file in it was written, as Unix time."""
+    """When its newest file was written, as Unix time."""
     peer: bool = False
     leftover: bool = False
     """The tree names another version."""
@@ -40,7 +40,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be dropped, and what of the leftovers stays."""
+    """Entries to remove, and the remaining leftovers."""
 
     beyond: tuple[Entry, ...]
     pruned: tuple[Entry, ...]
@@ -48,7 +48,7 @@ class Plan:
 
     @classmethod
     def of(cls, entries: Sequence[Entry], limit: int, *, prune: bool = False) -> Plan:
-        """Peers' entries beyond the limit go, oldest first; leftovers when asked."""
+        """Plan to remove peers' entries beyond the limit, oldest first, and leftovers if requested."""
         leftover = tuple(entry for entry in entries if entry.leftover)
         pruned = leftover if prune else ()
         theirs = sorted((e for e in entries if e.peer and e not in pruned), key=lambda e: (e.newest, e.path))
@@ -62,7 +62,7 @@ class Plan:
 
 
 def named_versions() -> set[str]:
-    """The paths of all versions that the tree names."""
+    """Return the paths of all versions that the tree names."""
     known = [*parts.GO_TOOLS, parts.GoTool("gateway-api", "sigs.k8s.io/gateway-api", {})]
     versions = {f"{part.name}-{version}" for part in known for version in part.versions()}
     built = {key for part in parts.GO_TOOLS for key in part.folders()}
@@ -78,7 +78,7 @@ def named_versions() -> set[str]:
 
 
 def entries(cache: Path, known: set[str], peers: Sequence[Peer] = PEERS) -> list[Entry]:
-    """All that is there, the largest last."""
+    """List all entries, the largest last."""
     theirs = re.compile(rf"(?:bin|crds)/(?:{'|'.join(re.escape(part) for peer in peers for part in peer.parts)})-\d")
     seen: set[int] = set()
     found = []
@@ -99,12 +99,13 @@ def _paths(cache: Path) -> Iterator[Path]:
 
 
 def _measure(path: Path, seen: set[int]) -> tuple[int, float]:
-    """Bytes on the disk and when the newest was written. A file of several names counts once, what is mounted not."""
+    """Return the bytes on disk and the time of the newest file. A file with several names counts once; mounts are
+    skipped."""
     size, newest, device = 0, 0.0, path.lstat().st_dev
     waiting = [path]
     while waiting:
         each = waiting.pop()
-        # Builds and clusters go on meanwhile.
+        # Builds and clusters may change files meanwhile.
         with contextlib.suppress(FileNotFoundError):
             found = each.lstat()
             if found.st_dev != device or found.st_ino in seen:
@@ -127,7 +128,7 @@ def drop(cache: Path, entry: Entry) -> None:
 
 
 def format_size(size: int) -> str:
-    """In the unit that fits."""
+    """Format bytes in a readable unit."""
     value, unit = float(size), "B"
     for larger in ("kB", "MB", "GB"):
         if value < 1000:

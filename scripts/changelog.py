@@ -1,4 +1,4 @@
-"""Reads and moves the sections of CHANGELOG.md, as Keep a Changelog has them. Pure functions of its text."""
+"""Reads and moves the sections of CHANGELOG.md, in the format of Keep a Changelog. Pure functions of its text."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ _UNRELEASED = "## [Unreleased]"
 
 
 class NoSection(Exception):
-    """The changelog has no such section, or nothing in it; the text says which."""
+    """The section is missing or empty; the text names it."""
 
 
 def versions(text: str) -> list[str]:
-    """The versions that have a section, in the order of the file, without Unreleased."""
+    """List the versions that have a section, in the order of the file, without Unreleased."""
     return [name for name in re.findall(r"^## \[([^\]]+)\]", text, re.MULTILINE) if name != "Unreleased"]
 
 
 def section(text: str, name: str) -> str:
-    """The body of a section, without its heading and with a newline at its end. Raises NoSection."""
+    """Return the body of a section, without its heading and with a final newline. Raises NoSection."""
     found = re.search(rf"^## \[{re.escape(name)}\][^\n]*\n(.*?)(?=^## \[|\Z)", text, re.MULTILINE | re.DOTALL)
     if found is None:
         raise NoSection(f"CHANGELOG.md has no section `## [{name}]`")
@@ -28,6 +28,6 @@ def section(text: str, name: str) -> str:
 
 
 def released(text: str, version: str, day: date) -> str:
-    """The text with what was unreleased under `version`, below a new, empty Unreleased. Raises NoSection."""
+    """Return the text with the unreleased entries under `version`, below a new, empty Unreleased. Raises NoSection."""
     section(text, "Unreleased")
     return text.replace(f"{_UNRELEASED}\n", f"{_UNRELEASED}\n\n## [{version}] - {day.isoformat()}\n", 1)

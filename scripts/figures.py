@@ -1,5 +1,5 @@
-"""Writes the measured figures into README.md (the main ones) and docs/figures/README.md (all that have a bound, and the
-rows of what was run), from docs/figures/*.json; `--check` says whether they differ."""
+"""Writes the measured figures into README.md (the main ones) and docs/figures/README.md (all with a bound, and the
+recorded runs), from docs/figures/*.json; `--check` reports differences."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ MAIN = (
         "10000 files of 10 kB: modelwright fetch to the best S3 client (rclone)",
     ),
 )
-"""The figure as README names it, the file that holds it, and its name there."""
+"""The figure's name in README, its file, and its name in the file."""
 
 
 def _files() -> Iterator[tuple[str, dict[str, Any]]]:
@@ -112,14 +112,14 @@ def _row(what: str, figure: dict[str, Any]) -> str:
 
 
 def main_table() -> str:
-    """One row for each of MAIN whose file there is. Raises KeyError for one that isn't in it."""
+    """Render a row for each of MAIN whose file exists. Raises KeyError for a missing figure."""
     found = {file: {figure["name"]: figure for figure in content["figures"]} for file, content in _files()}
     rows = [_row(what, found[file][name]) for what, file, name in MAIN if file in found]
     return "\n".join(["| what | measured | target | holds |", "|---|---|---|---|", *rows])
 
 
 def all_tables() -> str:
-    """One table for each file, with the figures that have a bound."""
+    """Render a table for each file, with the figures that have a bound."""
     parts = []
     for name, content in _files():
         host = content["host"]
@@ -139,7 +139,7 @@ def _figure_rows(name: str) -> list[dict[str, Any]]:
 
 
 def _flake_table() -> str:
-    """Whole runs of the suite: the bound, and each run."""
+    """Render whole runs of the suite: the bound, and each run."""
     rows = _figure_rows("flakes")
     seen = Summary.of(rows)
     since = f"; since then {seen.streak} passed" if seen.failed else ""
@@ -163,7 +163,7 @@ def _flake_table() -> str:
 
 
 def _peer_table() -> str:
-    """The newest run of each peer."""
+    """Render the newest run of each peer."""
     runs = [
         f"| {row['peer']} | {row['version']} | {row['outcome']} | {row['date'][:10]} | {row['commit'][:7]} "
         f"| {row['seconds']} s |"

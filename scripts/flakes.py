@@ -1,7 +1,7 @@
-"""Counts flakes: whole runs of `make test`, one row a run in docs/figures/flakes.json.
+"""Counts flakes: whole runs of `make test`, one row per run in docs/figures/flakes.json.
 
-`run` makes them, each from the committed tree and with a seed of its own, beside busy processes if asked; `add LOG`
-takes the output of a run that was made elsewhere. The cause of a failure is written into its row by a person.
+`run` runs the suite on the committed tree, with a new seed for each run, and beside busy processes on request;
+`add LOG` adds the output of a run made elsewhere. A developer writes the cause of a failure into its row.
 """
 
 from __future__ import annotations
@@ -41,17 +41,17 @@ _SEED = re.compile(r"MODELWRIGHT_SEED=(\d+)\b")
 
 @dataclass(frozen=True)
 class Output:
-    """What a whole run of `make test` has printed."""
+    """The output of a whole run of `make test`."""
 
     passed: bool
     seconds: int
     seed: int | None
     failed: tuple[str, ...]
-    """Tests by their ids; steps in which something else than a test failed by their names."""
+    """Ids of failed tests; names of steps in which something other than a test failed."""
 
     @classmethod
     def of(cls, text: str) -> Output:
-        """Raises ValueError for what is not the output of a whole run."""
+        """Parse the output. Raises ValueError when it is not that of a whole run."""
         lines = [line.rstrip() for line in text.splitlines()]
         ends = [found for line in lines if (found := _OVER.fullmatch(line))]
         if not ends:
@@ -67,11 +67,11 @@ class Output:
 class _Step:
     name: str
     explained: bool = False
-    """Something in it is known to have failed."""
+    """Whether a failure inside it is already known."""
 
 
 def _failures(lines: Iterable[str]) -> Iterator[str]:
-    """Steps are in steps; one that failed is named when nothing in it is."""
+    """Yield failures. Steps are nested; a failed step is named when nothing inside it is."""
     under_way: list[_Step] = []
     for line in lines:
         if found := _TEST.fullmatch(line):
@@ -90,7 +90,7 @@ def _failures(lines: Iterable[str]) -> Iterator[str]:
 
 
 def row(output: Output, *, commit: str, date: str, seed: int | None, load: int, command: str) -> Row:
-    """As it is appended: without a cause, which nobody knows yet."""
+    """Build a new row, whose cause is still unknown."""
     return {
         "commit": commit,
         "date": date,
@@ -108,7 +108,7 @@ KEYS = tuple(row(Output(True, 0, 0, ()), commit="", date="", seed=0, load=0, com
 
 
 def row_faults(rows: Sequence[Row]) -> list[str]:
-    """What a reader of the rows would miss."""
+    """List missing or inconsistent entries of the rows."""
     found = []
     for number, each in enumerate(rows, start=1):
         where = f"row {number} ({each.get('date')}, {each.get('commit', '')[:7]})"
@@ -132,7 +132,7 @@ def row_faults(rows: Sequence[Row]) -> list[str]:
 
 @dataclass(frozen=True)
 class Summary:
-    """Of all rows, and of those since the last failure."""
+    """Totals of all rows, and of those since the last failure."""
 
     runs: int
     failed: int
@@ -154,18 +154,18 @@ class Summary:
 
     @property
     def holds(self) -> bool:
-        """Whether enough runs have passed since the last that failed."""
+        """Whether enough runs have passed since the last failure."""
         return self.streak >= RUNS and self.beside_load >= BESIDE_LOAD
 
 
 def read(root: Path) -> list[Row]:
-    """The rows, oldest first; none when there is no file yet."""
+    """Read the rows, oldest first; empty without a file."""
     path = root / FILE
     return json.loads(path.read_text())["rows"] if path.exists() else []
 
 
 def append(root: Path, new: Row) -> None:
-    """A row at its place by date; the others stay as they are."""
+    """Insert a row by date; the others stay unchanged."""
     rows = sorted([*read(root), new], key=lambda each: str(each["date"]))
     content = {"command": "make flakes", "bound": BOUND, "rows": rows}
     whole = root / FILE.with_suffix(".new")
@@ -174,7 +174,7 @@ def append(root: Path, new: Row) -> None:
 
 
 def run(root: Path, load: int, seed: int, command: Sequence[str] = MAKE_TEST) -> bool:
-    """One whole run of the commit that is checked out, and its row. Whether it passed."""
+    """Run the checked out commit once, append its row, and return whether it passed."""
     commit, began = _git(root, "rev-parse", "HEAD").strip(), datetime.now(UTC)
     log = root / LOGS / f"{began:%Y%m%dT%H%M%SZ}-{seed}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -199,7 +199,7 @@ def run(root: Path, load: int, seed: int, command: Sequence[str] = MAKE_TEST) ->
 
 
 def _read_output(text: str, status: int, seconds: int, seed: int) -> Output:
-    """What it has printed; where that says nothing of a failure, how it ended."""
+    """Parse the output; when it reports no failure, use the exit status."""
     try:
         output = Output.of(text)
     except ValueError:
@@ -209,7 +209,7 @@ def _read_output(text: str, status: int, seconds: int, seed: int) -> Output:
 
 
 def _environment() -> dict[str, str]:
-    """Without what a make that runs this tells the makes it runs: RUNS= and LOAD= are none of theirs."""
+    """Return the environment without the variables of an enclosing make, such as RUNS= and LOAD=."""
     return {
         key: value
         for key, value in os.environ.items()
@@ -218,7 +218,7 @@ def _environment() -> dict[str, str]:
 
 
 def _run_whole(command: Sequence[str], folder: Path, out: int, environment: dict[str, str]) -> int:
-    """Run to the end. Told to stop, it ends the run as Ctrl-C would, waits for it, and raises KeyboardInterrupt."""
+    """Run to the end. On a signal, end the run like Ctrl-C, wait for it, and raise KeyboardInterrupt."""
     stopped = []
 
     def stop(number: int, _: FrameType | None) -> None:
@@ -241,7 +241,7 @@ def _run_whole(command: Sequence[str], folder: Path, out: int, environment: dict
 
 @contextlib.contextmanager
 def _checkout(root: Path, commit: str) -> Iterator[Path]:
-    """A checkout of the commit beside this one: what is edited meanwhile is not in it."""
+    """Check the commit out beside this tree, whose later edits it does not contain."""
     with tempfile.TemporaryDirectory(prefix="modelwright-flakes-") as folder:
         tree = Path(folder) / "tree"
         _git(root, "worktree", "add", "--quiet", "--detach", str(tree), commit)
@@ -260,7 +260,7 @@ while os.getppid() == int(sys.argv[1]):
 
 @contextlib.contextmanager
 def _busy_processes(count: int) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """So many processes that compute all the time. They end with the block, or by themselves once this one is gone."""
+    """Run `count` busy processes. They end with the block, or when this process is gone."""
     processes = [subprocess.Popen([sys.executable, "-c", _SPIN, str(os.getpid())]) for _ in range(count)]
     try:
         yield processes

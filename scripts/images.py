@@ -1,7 +1,7 @@
-"""Builds the five images, skipping those that are unchanged, and pushes them with the quickstart's sample models:
-`make images`, `make push`.
+"""Builds the five images, skipping unchanged ones, and pushes them with the quickstart's sample models: `make
+images`, `make push`.
 
-With a key, the images are signed by digest, and its bill of materials and provenance are attached, signed too.
+With a key, the images are signed by digest, and their bill of materials and provenance are attached, also signed.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ NOT_SIGNED = "the images are not signed: nobody can tell that they are yours. Si
 
 @dataclass(frozen=True)
 class Signing:
-    """What is signed with, and what is told of the build."""
+    """The signing key, and the facts of the build."""
 
     signer: CryptoSigner
     source: provenance.Source
@@ -46,7 +46,7 @@ class Signing:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Signing | None:
-        """From SIGN_KEY, SIGN_PASSWORD and BUILDER_ID; None without a key. Raises BadKey and NoSource."""
+        """Read SIGN_KEY, SIGN_PASSWORD and BUILDER_ID; None without a key. Raises BadKey and NoSource."""
         key = environment.get("SIGN_KEY")
         if not key:
             return None
@@ -54,7 +54,7 @@ class Signing:
         return cls(signer, provenance.source(ROOT), environment.get("BUILDER_ID") or provenance.BUILDER)
 
     def apply(self, name: str, reference: str, tag: str, *, plain_http: bool) -> str:
-        """Sign a pushed image and attach what is known of it, read it back; returns what can be told of it."""
+        """Sign a pushed image, attach its statements and verify them; return a line to print."""
         predicate = self.predicate(name, tag)
         PROVENANCE.mkdir(parents=True, exist_ok=True)
         (PROVENANCE / f"{name}.json").write_text(json.dumps(predicate, indent=2) + "\n")
@@ -63,7 +63,7 @@ class Signing:
         return self.attach(Registry(image, find_login(image), plain_http=plain_http), image, predicate, bill)
 
     def attach(self, registry: Registry, image: Image, predicate: Json, bill: Json) -> str:
-        """Sign an image or index, with its provenance and bill of materials, read it back; returns what to print."""
+        """Sign an image or index with its provenance and bill of materials, verify them, and return a line to print."""
         statements = [
             provenance.statement(image, provenance.SLSA, predicate),
             provenance.statement(image, provenance.CYCLONEDX, bill),
@@ -72,7 +72,7 @@ class Signing:
         return signing.describe(image, signing.verify(registry, image, self.signer.public_key))
 
     def predicate(self, name: str, tag: str, architecture: str = NATIVE) -> Json:
-        """How an image came to be, as SLSA has it."""
+        """Build the provenance of an image, in SLSA's format."""
         base, digest = base_of(containerfile(name), architecture=architecture)
         return provenance.provenance(
             provenance.Build(
@@ -98,7 +98,7 @@ def local_tag(name: str) -> str:
 
 
 def main() -> int:
-    """Exit status 1 when a build, a push or a signature fails; the message names its log."""
+    """Build, and push if requested. Exit status 1 when a build, push or signature fails; the message names its log."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--push", metavar="REGISTRY", help="such as registry.example.com/modelwright")
     parser.add_argument("--tag", default=tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"])
@@ -133,7 +133,7 @@ def main() -> int:
 
 
 def push(registry: str, tag: str, *, plain_http: bool, progress: Progress) -> dict[str, str]:
-    """Push all; returns what each is called by digest."""
+    """Push all images; return their references by digest."""
     return {
         name: publish(local_tag(name), f"{registry}/{name}:{tag}", plain_http=plain_http, progress=progress)
         for name in NAMES
@@ -141,7 +141,8 @@ def push(registry: str, tag: str, *, plain_http: bool, progress: Progress) -> di
 
 
 def write_values(pushed: Mapping[str, str]) -> None:
-    """What was pushed as values for the chart: the last step, so that they name nothing that couldn't be signed."""
+    """Write the pushed images as values for the chart. This is the last step, so that the values name only signed
+    images."""
     VALUES.parent.mkdir(exist_ok=True)
     VALUES.write_text(yaml.safe_dump(image_values(pushed), sort_keys=False))
 

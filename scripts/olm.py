@@ -25,12 +25,12 @@ ROOT = Path(__file__).resolve().parent.parent
 CHART = ROOT / "charts" / "modelwright"
 PACKAGE = "modelwright"
 CHANNEL = "alpha"
-# Users and groups are left to the platform: OLM is mostly OpenShift's, which gives each namespace its own.
+# The platform assigns users and groups: OLM is mostly OpenShift's, which gives each namespace its own.
 VALUES = {"podSecurity": "Platform", "runtimes": {"enabled": False}}
 HELM_LABELS = ("helm.sh/chart", "app.kubernetes.io/managed-by")
-"""Labels that would be untrue without Helm."""
+"""Labels that would be wrong without Helm."""
 FROM_CSV = {"Deployment", "ServiceAccount", "ClusterRoleBinding", "RoleBinding"}
-"""Kinds that OLM makes from the ClusterServiceVersion."""
+"""Kinds that OLM creates from the ClusterServiceVersion."""
 EXAMPLE_USER = "alice@example.com"
 
 Json = dict[str, Any]
@@ -50,10 +50,10 @@ Without the policies, commands and approvals are refused (`AdmissionPolicyMissin
 
 
 def rendered(values: Sequence[Path]) -> list[Json]:
-    """The objects of the operator's chart, without its test."""
+    """Render the objects of the operator's chart, without its test."""
     parts.build(["helm"])
     command = [str(parts.binary_path("helm")), "template", PACKAGE, str(CHART), "--skip-tests", "--values", "-"]
-    # Without a cluster helm would take one of its own age.
+    # Without a cluster helm would assume a Kubernetes version of its own.
     command += ["--kube-version", minimum(yaml.safe_load((CHART / "Chart.yaml").read_text()))]
     command += [word for path in values for word in ("--values", str(path))]
     done = subprocess.run(command, input=yaml.safe_dump(VALUES), capture_output=True, text=True, check=False)
@@ -63,13 +63,13 @@ def rendered(values: Sequence[Path]) -> list[Json]:
 
 
 def minimum(chart: Json) -> str:
-    """The oldest Kubernetes that a chart is for."""
+    """Return the oldest Kubernetes that a chart supports."""
     version: str = chart["kubeVersion"]
     return version.removeprefix(">=").removesuffix("-0")
 
 
 def bundle(values: Sequence[Path] = ()) -> dict[str, str]:
-    """Path in the bundle -> text of every file. `values`: files for the chart, such as build/images.yaml."""
+    """Render the bundle: path -> text of every file. `values`: files for the chart, such as build/images.yaml."""
     objects = [_without_helm(obj) for obj in rendered(values)]
     roles = (ROOT / "manifests" / "rbac" / "user-roles.yaml").read_text()
     files = {f"manifests/{PACKAGE}.clusterserviceversion.yaml": _yaml(service_version(objects))}
@@ -88,7 +88,7 @@ def bundle(values: Sequence[Path] = ()) -> dict[str, str]:
 
 
 def annotations() -> dict[str, str]:
-    """What OLM reads of a bundle before its manifests."""
+    """Build the annotations that OLM reads before the manifests."""
     name = "operators.operatorframework.io.bundle"
     return {
         f"{name}.mediatype.v1": "registry+v1",
@@ -101,7 +101,7 @@ def annotations() -> dict[str, str]:
 
 
 def service_version(objects: Sequence[Json]) -> Json:
-    """The ClusterServiceVersion of the chart's objects."""
+    """Build the ClusterServiceVersion of the chart's objects."""
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
     (deployment,) = (obj for obj in objects if obj["kind"] == "Deployment")
     account = deployment["spec"]["template"]["spec"]["serviceAccountName"]
@@ -117,7 +117,7 @@ def service_version(objects: Sequence[Json]) -> Json:
                 "categories": "AI/Machine Learning",
                 "containerImage": image,
                 "description": chart["description"],
-                # Records, which nobody starts with.
+                # Records, which are not created first.
                 "operators.operatorframework.io/internal-objects": json.dumps([f"modelrollouts.{GROUP}"]),
             },
         },
@@ -131,7 +131,7 @@ def service_version(objects: Sequence[Json]) -> Json:
             "provider": {"name": "Modelwright"},
             "maintainers": [{"name": "Modelwright", "email": "modelwright@example.com"}],
             "links": [{"name": "Documentation", "url": "https://example.com/modelwright/docs"}],
-            # A namespaced install needs other rights: it is Helm's (watchNamespaces) or kustomize's.
+            # A namespaced installation needs other rights: use Helm (watchNamespaces) or kustomize for it.
             "installModes": [
                 {"type": mode, "supported": mode == "AllNamespaces"}
                 for mode in ("OwnNamespace", "SingleNamespace", "MultiNamespace", "AllNamespaces")
@@ -157,7 +157,7 @@ def service_version(objects: Sequence[Json]) -> Json:
 
 
 def examples() -> list[Json]:
-    """One object of each kind that people write, as the samples have them."""
+    """Return one example of each kind that users write, from the samples."""
     files = [
         *(f"manifests/samples/{name}.yaml" for name in ("model", "version-1", "rollout-policy")),
         "examples/digits/retraining-policy.yaml",
@@ -198,7 +198,7 @@ def _record(kind: str, name: str, **spec: Any) -> Json:
 
 
 def _named_only(obj: Json) -> Json:
-    """Without its namespace: a console creates it where its user is."""
+    """Remove the namespace: a console creates the object in its user's."""
     return {**obj, "metadata": {"name": obj["metadata"]["name"]}}
 
 
@@ -213,7 +213,7 @@ def _owned(kind: Any) -> Json:
 
 
 def _images(deployment: Json) -> list[Json]:
-    """Images that the operator runs and makes others run, for clusters that mirror them."""
+    """List the images of the operator and its pods, for clusters that mirror them."""
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
     variables = {entry["name"]: entry.get("value") for entry in container["env"]}
     return [
@@ -223,7 +223,7 @@ def _images(deployment: Json) -> list[Json]:
 
 
 def _permissions(objects: Sequence[Json], kind: str, account: str) -> list[Json]:
-    """Rules of the roles of `kind` that are bound to the operator's account."""
+    """Return the rules of the roles of `kind` that are bound to the operator's account."""
     bound = {
         obj["roleRef"]["name"]
         for obj in objects
@@ -234,7 +234,7 @@ def _permissions(objects: Sequence[Json], kind: str, account: str) -> list[Json]
 
 
 def _is_given(obj: Json) -> bool:
-    """Whether it is a role that stands in the ClusterServiceVersion."""
+    """Return whether it is a role contained in the ClusterServiceVersion."""
     name: str = obj["metadata"]["name"]
     return (obj["kind"] == "ClusterRole" and name == PACKAGE) or obj["kind"] == "Role"
 
@@ -246,7 +246,7 @@ def _without_helm(obj: Json) -> Json:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Safe YAML with long texts as they are written, and without aliases."""
+    """Safe YAML with long texts as blocks, and without aliases."""
 
     def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002
         return True
@@ -263,7 +263,7 @@ def _yaml(content: Mapping[str, Any]) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Write the bundle, in place of one that is there."""
+    """Write the bundle, replacing an existing one."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("dist/olm"), help="folder (default: dist/olm)")
     parser.add_argument("--values", type=Path, action="append", default=[], help="values of the chart; may be repeated")

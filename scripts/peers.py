@@ -1,5 +1,5 @@
-"""Runs peers' own programs on our objects and keeps docs/figures/peers.json, one row a peer: `run [NAME ...]`, or
-`stale`, which lists the rows that say nothing any more because what they depend on has changed."""
+"""Runs peers' own programs on our objects and keeps docs/figures/peers.json, one row per peer: `run [NAME ...]`, or
+`stale`, which lists outdated rows: those whose dependencies have changed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Row = dict[str, Any]
 
 
 def digest(files: Mapping[str, bytes]) -> str:
-    """A hash of these files, by path: whatever their order, another one when one is changed, renamed, new or gone."""
+    """Return a hash of files by path, independent of order; any change, rename, addition or removal changes it."""
     whole = hashlib.sha256()
     for path, content in sorted(files.items()):
         whole.update(f"{hashlib.sha256(content).hexdigest()} {path}\n".encode())
@@ -36,18 +36,18 @@ def digest(files: Mapping[str, bytes]) -> str:
 
 
 def combined(hashes: Mapping[str, str]) -> str:
-    """One hash of all that a peer depends on."""
+    """Return one hash of all dependencies of a peer."""
     return digest({what: each.encode() for what, each in hashes.items()})
 
 
 def differing(row: Row, now: Mapping[str, str]) -> list[str]:
-    """What the peer depends on and has another content than in its row; what it depended on then, or does only now."""
+    """List the dependencies whose content differs from the row, and those added or removed since."""
     then = row["files"]
     return sorted(what for what in then.keys() | now.keys() if then.get(what) != now.get(what))
 
 
 def stale_peers(rows: Iterable[Row], now: Mapping[str, Mapping[str, str]]) -> list[str]:
-    """A line for each peer of `now` that is to be run again, with the reason."""
+    """Return a line for each peer of `now` to be run again, with the reason."""
     known = {row["peer"]: row for row in rows}
     lines = []
     for peer, hashes in now.items():
@@ -65,20 +65,20 @@ def stale_peers(rows: Iterable[Row], now: Mapping[str, Mapping[str, str]]) -> li
 
 
 def replaced(rows: Iterable[Row], new: Row) -> list[Row]:
-    """The rows with this one for its peer, by name of the peer; the others as they are."""
+    """Return the rows with this one for its peer, sorted by peer."""
     return sorted([*(row for row in rows if row["peer"] != new["peer"]), new], key=lambda row: str(row["peer"]))
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run of a peer's tests was."""
+    """The result of a run of a peer's tests."""
 
     passed: int
     failed: tuple[str, ...]
 
     @classmethod
     def of_junit(cls, text: str) -> Outcome:
-        """As pytest writes it."""
+        """Parse pytest's JUnit report."""
         passed, failed = 0, []
         for case in ElementTree.fromstring(text).iter("testcase"):  # noqa: S314, pytest has just written it
             if case.find("failure") is not None or case.find("error") is not None:
@@ -89,7 +89,7 @@ class Outcome:
 
 
 def hashes(root: Path, peer: Peer) -> dict[str, str]:
-    """What the peer depends on, each with the hash of the files that are there now. Nothing is there: an empty hash."""
+    """Hash each dependency of the peer; a missing one has an empty hash."""
     found = {}
     for what in peer.depends_on():
         listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", what]
@@ -100,7 +100,7 @@ def hashes(root: Path, peer: Peer) -> dict[str, str]:
 
 
 def read(root: Path) -> list[Row]:
-    """The rows; none when there is no file yet."""
+    """Read the rows; empty without a file."""
     path = root / FILE
     return json.loads(path.read_text())["rows"] if path.exists() else []
 
@@ -110,10 +110,10 @@ def write(root: Path, rows: list[Row]) -> None:
 
 
 def run(root: Path, peers: Sequence[Peer], python: str = sys.executable) -> bool:
-    """Run each, one after the other, and write its row as soon as it has ended. False unless all passed."""
+    """Run each peer in turn, and write its row as soon as it has ended. Return False unless all passed."""
     good = True
     for peer in peers:
-        # Before the clock runs: the first build of some takes longer than all their tests.
+        # Not measured: the first build of some takes longer than all their tests.
         try:
             _build(peer)
         except ClusterError as error:
@@ -131,7 +131,7 @@ def run(root: Path, peers: Sequence[Peer], python: str = sys.executable) -> bool
 
 
 def _record_run(root: Path, peer: Peer, before: dict[str, str], seconds: float, status: int, outcome: Outcome) -> bool:
-    """Write what came of it. A run that neither passed nor failed (skipped, interrupted) leaves the row as it is."""
+    """Write the row of a run. A run that neither passed nor failed (skipped, interrupted) leaves it unchanged."""
     passed = status == 0 and outcome.passed > 0 and not outcome.failed
     if not passed and not outcome.failed:
         print(f"{peer.name} was not run (pytest ended with {status}, no test passed or failed): its row stays as it is")
@@ -154,7 +154,7 @@ def _record_run(root: Path, peer: Peer, before: dict[str, str], seconds: float, 
 
 
 def version(peer: Peer) -> str:
-    """Of the program itself, as its go.mod has it."""
+    """Return the version of the program itself, from its go.mod."""
     known = {part.name: part for part in parts.GO_TOOLS}
     return known[peer.parts[0]].version() if peer.parts else ""
 

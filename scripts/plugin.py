@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 KREW = ROOT / "manifests" / "krew"
 LOCK = ROOT / "requirements" / "cli.txt"
 MODULES, PARTS = ("__init__.py", "untrusted_json.py"), ("api", "cli", "core", "kube", "net", "render", "traffic")
-"""Of the package: what the plugin imports."""
+"""Modules and packages that the plugin imports."""
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 PLATFORMS: Mapping[str, str] = {
     "linux/amd64": "x86_64-manylinux2014",
@@ -33,17 +33,17 @@ PLATFORMS: Mapping[str, str] = {
     "darwin/amd64": "x86_64-apple-darwin",
     "darwin/arm64": "aarch64-apple-darwin",
 }
-"""By krew's name, uv's name of the oldest system that it shall run on."""
+"""By krew's name: uv's name of the oldest supported system."""
 
 
 def project() -> dict[str, Any]:
-    """The table `project` of pyproject.toml."""
+    """Read the table `project` of pyproject.toml."""
     found: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     return found
 
 
 def libraries() -> list[str]:
-    """Names of all distributions that the extra `cli` comes to, as they are installed here."""
+    """List all distributions of the extra `cli`, as installed here."""
     told = project()
     found: dict[str, None] = {}
     asked = [*told["dependencies"], *told["optional-dependencies"]["cli"]]
@@ -57,7 +57,7 @@ def libraries() -> list[str]:
 
 
 def locked(names: Iterable[str]) -> str:
-    """Their entries of the lock, with hashes."""
+    """Return their entries of the lock, with hashes."""
     entries = {}
     for entry in re.split(r"\n(?=[a-z0-9])", LOCK.read_text()):
         entries[canonicalize_name(entry.split("==")[0])] = entry
@@ -65,7 +65,8 @@ def locked(names: Iterable[str]) -> str:
 
 
 def fetched(platform: str, folder: Path) -> list[Path]:
-    """Libraries of a platform from the registry, checked against the lock: a folder for each version of Python."""
+    """Fetch the libraries of a platform from the registry, checked against the lock: a folder for each version of
+    Python."""
     requirements = folder / "requirements.txt"
     requirements.write_text(locked(libraries()))
     found = []
@@ -99,13 +100,13 @@ def fetched(platform: str, folder: Path) -> list[Path]:
 
 
 def pack(installed: Iterable[Path], archive: Path) -> str:
-    """Write an archive of the plugin with these libraries, laid over each other: compiled modules are named after their
-    version of Python, and everything else is the same. Its SHA-256; the same content gives the same."""
+    """Write an archive of the plugin with these libraries merged: compiled modules are named by their version of
+    Python, and all other files are equal. Return its SHA-256; equal content gives an equal archive."""
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         lib = folder / "lib"
         for library in installed:
-            # PyYAML does without its compiled half, which nothing here asks for.
+            # PyYAML works without its compiled half, which the plugin does not use.
             left_out = shutil.ignore_patterns("__pycache__", "bin", ".lock", "_yaml.*")
             shutil.copytree(library, lib, dirs_exist_ok=True, ignore=left_out)
         (lib / "modelwright").mkdir(parents=True)
@@ -137,7 +138,7 @@ def _plain(entry: tarfile.TarInfo) -> tarfile.TarInfo:
 
 
 def manifest(version: str, archives: Mapping[str, tuple[str, str]]) -> str:
-    """The manifest for krew; `archives`: address and SHA-256 by platform."""
+    """Render the manifest for krew; `archives`: address and SHA-256 by platform."""
     told = yaml.safe_load((KREW / "modelwright.yaml").read_text())
     told["spec"]["version"] = f"v{version}"
     told["spec"]["platforms"] = [
@@ -155,8 +156,8 @@ def manifest(version: str, archives: Mapping[str, tuple[str, str]]) -> str:
 
 
 def release(version: str, url: str, out: Path) -> tuple[list[Path], Path]:
-    """Write the archive of each platform and the manifest, which says that they lie at `url`; returns both. Raises
-    CalledProcessError when a library can't be had."""
+    """Write the archive of each platform and the manifest with `url` as their location; return both. Raises
+    CalledProcessError when a library is unavailable."""
     archives = {}
     files = []
     for platform in PLATFORMS:
@@ -173,7 +174,7 @@ def release(version: str, url: str, out: Path) -> tuple[list[Path], Path]:
 
 
 def main() -> int:
-    """Exit status 1 when a library can't be had; uv says which."""
+    """Pack all. Exit status 1 when a library is unavailable; uv names it."""
     parser = argparse.ArgumentParser(prog="make plugin", description=__doc__)
     parser.add_argument("--url", default="https://example.com/modelwright", help="where the archives will lie")
     parser.add_argument("--out", type=Path, default=ROOT / "dist")

@@ -1,6 +1,6 @@
-"""How an image came to be, as an in-toto statement with a predicate of SLSA v1.
+"""Provenance of an image: an in-toto statement with a predicate of SLSA v1.
 
-Facts of the work tree are read by `source` and `materials`; the statement follows from them alone.
+`source` and `materials` read the work tree; the statement is a pure function of their results.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ SLSA = "https://slsa.dev/provenance/v1"
 CYCLONEDX = "https://cyclonedx.org/bom"
 BUILD_TYPE = "https://modelwright.dev/make-push/v1"
 BUILDER = "https://modelwright.dev/builders/make-push"
-"""Who has built, unless BUILDER_ID says it: nobody vouches for the machine."""
+"""The builder, unless BUILDER_ID names it: an unverified machine."""
 
 Json = dict[str, Any]
 
 
 class NoSource(Exception):
-    """There is nothing to say of where the image came from; the text says why."""
+    """The origin of the image is unknown; the text says why."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """The commit that was built, and whether the work tree was it."""
+    """The built commit, and whether the work tree had changes."""
 
     commit: str
     dirty: bool
@@ -42,7 +42,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Build:
-    """What an image was made by and of."""
+    """The builder and the inputs of an image."""
 
     name: str
     tag: str
@@ -50,14 +50,14 @@ class Build:
     base: str
     base_digest: str
     materials: Mapping[str, str]
-    """Files of the work tree that decide what is installed, and the SHA-256 of each."""
+    """Files of the work tree that determine the installed packages, with their SHA-256."""
     builder: str
     began: datetime
     ended: datetime
 
 
 def source(root: Path) -> Source:
-    """Read from Git. Raises NoSource outside a Git work tree."""
+    """Read the source from Git. Raises NoSource outside a Git work tree."""
     commit = _git(root, "rev-parse", "HEAD").strip()
     dirty = bool(_git(root, "status", "--porcelain").strip())
     try:
@@ -68,7 +68,7 @@ def source(root: Path) -> Source:
 
 
 def materials(root: Path, name: str) -> dict[str, str]:
-    """The lock that an image installs from, and its Containerfile, with their SHA-256."""
+    """Hash the lock that an image installs from, and its Containerfile."""
     files = [f"requirements/{name}.txt", f"images/{name}/Containerfile"]
     return {file: hashlib.sha256((root / file).read_bytes()).hexdigest() for file in files}
 
@@ -79,7 +79,7 @@ def statement(image: Image, predicate_type: str, predicate: Mapping[str, Any]) -
 
 
 def provenance(build: Build) -> Json:
-    """The predicate of SLSA v1."""
+    """Build the predicate of SLSA v1."""
     return {
         "buildDefinition": {
             "buildType": BUILD_TYPE,
@@ -95,7 +95,8 @@ def provenance(build: Build) -> Json:
 
 
 def of_index(predicate: Json, images: Mapping[str, Image]) -> Json:
-    """The predicate of an index of images by architecture, after that of one of them: made of them, and of no base."""
+    """Build the predicate of an index of images from that of one of them: its materials are the images, without a
+    base."""
     definition = predicate["buildDefinition"]
     (tree,) = (each for each in definition["resolvedDependencies"] if each["name"] == "source")
     made_of = [
@@ -128,11 +129,11 @@ def _time(moment: datetime) -> str:
 
 
 def _without_login(remote: str) -> str:
-    """A remote's address without user and password, which may be a token."""
+    """Return a remote's address without user and password, which may be a token."""
     if re.match(r"[a-z+]+://", remote):
         parts = urlsplit(remote)
         return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment=""))
-    # `user@host:path`; a folder of this machine says nothing to others.
+    # `user@host:path`; a folder of this machine is meaningless elsewhere.
     found = re.fullmatch(r"(?:[^@/]+@)?([^/:]+):(.+)", remote)
     return f"ssh://{found[1]}/{found[2].lstrip('/')}" if found else ""
 

@@ -1,6 +1,6 @@
-"""What `make release` puts into a registry: images for several architectures behind one index, and charts.
+"""Publishes to a registry for `make release`: images for several architectures behind one index, and charts.
 
-An index is the image that people name: a node takes from it what it can run. `NAME:VERSION` is the index,
+Users name the index, and a node takes the image of its architecture. `NAME:VERSION` is the index,
 `NAME:VERSION-arm64` and so on are its images.
 """
 
@@ -31,17 +31,17 @@ STARTS: Mapping[str, str] = {
     "trainer": "import examples.digits.train",
     "datacheck": "import datacheck, pandera, pyarrow.parquet",
 }
-"""By image, what a Python in it does when it is started once: load all that is compiled."""
+"""By image: the Python code that loads everything compiled in it, for a test start."""
 
 Json = dict[str, Any]
 
 
 class BadRelease(Exception):
-    """What is in the registry isn't what was released, or can't be put there; the text says what."""
+    """The registry's content differs from the release, or can't be written; the text says what."""
 
 
 def index_of(manifests: Mapping[str, bytes]) -> bytes:
-    """An OCI image index of manifests by architecture."""
+    """Build an OCI image index of manifests by architecture."""
     listed = [
         {
             "mediaType": json.loads(data).get("mediaType", MANIFEST),
@@ -55,7 +55,7 @@ def index_of(manifests: Mapping[str, bytes]) -> bytes:
 
 
 def put_index(registry: Registry, tag: str, digests: Mapping[str, str]) -> str:
-    """Write the index of images that are there, by architecture, under a tag; returns its digest."""
+    """Write the index of pushed images by architecture under a tag; return its digest."""
     manifests = {}
     for architecture, digest in digests.items():
         found = registry.manifest(digest)
@@ -68,7 +68,7 @@ def put_index(registry: Registry, tag: str, digests: Mapping[str, str]) -> str:
 
 
 def verify_index(registry: Registry, image: Image, tag: str, digests: Mapping[str, str]) -> None:
-    """Raise BadRelease unless the tag is this index, and that has an image of each architecture for it."""
+    """Raise BadRelease unless the tag is this index, with an image for each architecture."""
     data = registry.manifest(tag)
     if data is None or digest_of(data) != image.digest:
         raise BadRelease(f"{image.name}:{tag} is {digest_of(data) if data else 'not there'}, and not {image.digest}")
@@ -85,7 +85,7 @@ def verify_index(registry: Registry, image: Image, tag: str, digests: Mapping[st
 
 
 def chart_values(text: str, references: Mapping[str, str]) -> str:
-    """values.yaml of the chart with the released images as its defaults, comments kept. Raises BadRelease."""
+    """Return the chart's values.yaml with the released images as defaults, keeping comments. Raises BadRelease."""
     wanted = image_values(references)
     for field in ("image", "fetchImage"):
         for member, value in wanted[field].items():  # type: ignore[attr-defined]
@@ -102,7 +102,7 @@ def chart_values(text: str, references: Mapping[str, str]) -> str:
 
 
 def package_chart(root: Path, name: str, references: Mapping[str, str], out: Path) -> Path:
-    """Pack a chart; the operator's names the images by digest, so that it installs without values."""
+    """Package a chart; the operator's names the images by digest, so that it installs without values."""
     with TemporaryDirectory() as folder:
         chart = Path(folder) / name
         shutil.copytree(root / "charts" / name, chart)
@@ -115,7 +115,7 @@ def package_chart(root: Path, name: str, references: Mapping[str, str], out: Pat
 
 
 def push_chart(packed: Path, place: str, login: Login, *, plain_http: bool) -> str:
-    """Push a packed chart to `<place>/NAME`; returns its digest."""
+    """Push a packaged chart to `<place>/NAME`; return its digest."""
     with _logged_in(place, login) as config:
         said = _helm("push", str(packed), f"oci://{place}", *config, *(["--plain-http"] if plain_http else []))
     found = re.search(r"Digest: (sha256:[0-9a-f]{64})", said)
@@ -125,7 +125,7 @@ def push_chart(packed: Path, place: str, login: Login, *, plain_http: bool) -> s
 
 
 def verify_chart(packed: Path, place: str, version: str, login: Login, *, plain_http: bool) -> None:
-    """Raise BadRelease unless people who pull the chart get the same files."""
+    """Raise BadRelease unless pulling the chart gives the same files."""
     name = packed.name.removesuffix(f"-{version}.tgz")
     plain = ["--plain-http"] if plain_http else []
     with TemporaryDirectory() as folder, _logged_in(place, login) as config:
@@ -142,7 +142,7 @@ def _contents(archive: Path) -> dict[str, bytes]:
 
 @contextmanager
 def _logged_in(place: str, login: Login) -> Iterator[list[str]]:
-    """Options by which helm has the login of Docker or Buildah, which may come from a helper of theirs."""
+    """Yield helm's options for the login of Docker or Buildah, which may come from a credential helper."""
     with TemporaryDirectory() as folder:
         file = Path(folder) / "config.json"
         entry = {"auth": login.basic.removeprefix("Basic ")} if login.user else {}
@@ -152,7 +152,7 @@ def _logged_in(place: str, login: Login) -> Iterator[list[str]]:
 
 
 def _helm(*arguments: str) -> str:
-    """All that helm says. Raises BadRelease."""
+    """Run helm and return its output. Raises BadRelease."""
     parts.build(["helm"])
     done = subprocess.run([parts.binary_path("helm"), *arguments], capture_output=True, text=True, check=False)
     if done.returncode:

@@ -1,7 +1,7 @@
-"""Tries the other versions of Python that development and the plugin are for, where they are: `make test-pythons`.
+"""Tests the other supported versions of Python, where they are installed: `make test-pythons`.
 
-For each: everything of requirements/dev.txt is installed and the unit tests run; and the plugin's archive for this
-machine is packed as for a release, and started with nothing else.
+For each: requirements/dev.txt is installed and the unit tests run; the plugin's archive for this machine is
+packed as for a release, and started without other packages.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from scripts import plugin
 
 ROOT = Path(__file__).resolve().parent.parent
 VERSIONS = ("3.12", "3.13")
-"""Beside 3.11, with which everything else runs."""
+"""Beside 3.11, which runs everything else."""
 TESTS = ("-m", "not (controlplane or kwok or e2e or chart or fetch or metrics)", "tests/unit")
 _MODEL = "apiVersion: modelwright.dev/v1alpha1\nkind: Model\nmetadata: {name: digits}\nspec: {version: {name: one}}\n"
 
 
 def find(version: str, environment: Mapping[str, str] = os.environ) -> Path | None:
-    """An interpreter of the version, on the PATH or among those of pyenv; None when there is none that runs."""
+    """Find a working interpreter of the version, on the PATH or among those of pyenv; None when there is none."""
     pyenv = Path(environment.get("PYENV_ROOT") or Path(environment.get("HOME", "/")) / ".pyenv")
     on_path = shutil.which(f"python{version}", path=environment.get("PATH", ""))
     candidates = [*([Path(on_path)] if on_path else []), *sorted(pyenv.glob(f"versions/{version}.*/bin/python"))]
@@ -56,7 +56,7 @@ def try_plugin(python: Path, archive: Path, folder: Path) -> None:
 
 
 def try_development(python: Path, folder: Path, tests: Sequence[str]) -> None:
-    """Install what a developer has, and run the unit tests. Raises CalledProcessError."""
+    """Install the development requirements, and run the unit tests. Raises CalledProcessError."""
     environment = folder / "venv"
     uv = [sys.executable, "-m", "uv"]
     subprocess.run([*uv, "venv", "--quiet", "--python", python, environment], check=True)
@@ -83,13 +83,13 @@ def try_development(python: Path, folder: Path, tests: Sequence[str]) -> None:
         "--dist",
         "loadfile",
     ]
-    # The long matrices don't differ by the version.
+    # The long matrices don't depend on the version.
     usual = {key: value for key, value in os.environ.items() if key != "MODELWRIGHT_FULL_MATRIX"}
     subprocess.run([*pytest, *tests], check=True, cwd=ROOT, env=usual)
 
 
 def main(tests: Sequence[str]) -> int:
-    """Exit status 1 when one fails; a version that isn't here is skipped, and said so."""
+    """Test each version. Exit status 1 when one fails; a missing version is reported as skipped."""
     failed = 0
     machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
     with TemporaryDirectory() as place:

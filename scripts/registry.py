@@ -1,4 +1,4 @@
-"""A small client of an OCI registry: what signing reads and writes there, with the login of Docker or buildah."""
+"""A small client of an OCI registry for signing, with the login of Docker or buildah."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Json = dict[str, Any]
 
 
 class RegistryError(Exception):
-    """The registry refused, or holds something else than was asked for."""
+    """The registry refused a request, or returned other content than requested."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Image:
 
     @classmethod
     def parse(cls, reference: str) -> Image:
-        """Raises ValueError for an image that is named by tag: a tag may be another image by now."""
+        """Parse a reference. Raises ValueError for an image named by tag, because a tag may have moved."""
         found = _REFERENCE.fullmatch(reference)
         if found is None:
             raise ValueError(f"{reference}: name the image by digest, registry/name@sha256:...")
@@ -60,7 +60,7 @@ class Image:
 
 @dataclass(frozen=True)
 class Login:
-    """What a registry's user proves who they are by; empty for nobody."""
+    """Credentials for a registry; empty for anonymous access."""
 
     user: str = ""
     password: str = ""
@@ -71,7 +71,7 @@ class Login:
 
 
 class Authentication(httpx.Auth):
-    """Answers the registry's challenge: with the login itself, or with a token that it is exchanged for."""
+    """Answers the registry's challenge: with the login itself, or with a token obtained by it."""
 
     requires_response_body = True
 
@@ -119,7 +119,7 @@ class Registry:
         )
 
     def manifest(self, reference: str) -> bytes | None:
-        """The bytes of a manifest, None when there is none. One that is named by digest has that digest."""
+        """Return the bytes of a manifest, None when there is none. Content named by digest is verified."""
         accepted = {"Accept": ", ".join(_ACCEPTED)}
         response = self._ask("GET", f"{self._base}/manifests/{reference}", headers=accepted, missing=True)
         return None if response is None else _checked_content(response.content, reference)
@@ -129,7 +129,7 @@ class Registry:
         return _checked_content(response.content, digest)
 
     def put_blob(self, data: bytes) -> str:
-        """Store bytes; returns their digest."""
+        """Store bytes; return their digest."""
         digest = digest_of(data)
         begun = self._ask("POST", f"{self._base}/blobs/uploads/")
         place = begun.url.join(begun.headers.get("Location", "")).copy_merge_params({"digest": digest})
@@ -156,7 +156,7 @@ def digest_of(data: bytes) -> str:
 
 
 def _checked_content(data: bytes, reference: str) -> bytes:
-    """The bytes; RegistryError when they aren't those of the digest they were asked by."""
+    """Return the bytes. Raises RegistryError when they don't match the requested digest."""
     if reference.startswith("sha256:") and digest_of(data) != reference:
         raise RegistryError(f"the registry gave {digest_of(data)} for {reference}")
     return data
@@ -176,7 +176,7 @@ def _token(answer: httpx.Response) -> str:
 
 
 def find_login(image: Image, environment: Mapping[str, str] = os.environ) -> Login:
-    """The login that buildah or Docker has for the image's registry; nobody's when there is none."""
+    """Find the login of buildah or Docker for the image's registry; anonymous when there is none."""
     for file in _login_files(environment):
         try:
             kept: Json = json.loads(file.read_text())
@@ -207,7 +207,7 @@ def _login_in(kept: Json, image: Image) -> Login | None:
     entries = {
         re.sub(r"^https?://|/v[12]/?$", "", key).rstrip("/"): value for key, value in (kept.get("auths") or {}).items()
     }
-    # Buildah's logins may be for a part of a registry: the longest that fits.
+    # Buildah's logins may be for a part of a registry: the longest match wins.
     words = image.name.split("/")
     aliases = ["index.docker.io"] if image.registry == "docker.io" else []
     for name in ["/".join(words[:length]) for length in range(len(words), 0, -1)] + aliases:
@@ -222,7 +222,7 @@ def _login_in(kept: Json, image: Image) -> Login | None:
 
 
 def _read_challenge(helper: str, registry: str) -> Login | None:
-    """What a credential helper knows; None when it knows nothing of the registry."""
+    """Return the login from a credential helper; None when it has none for the registry."""
     try:
         command = [f"docker-credential-{helper}", "get"]
         done = subprocess.run(command, input=registry, capture_output=True, text=True, check=False)

@@ -1,7 +1,7 @@
 """Makes a release with one command: `make release VERSION=1.2.3 REGISTRY=... URL=... SIGN_KEY=release.key`.
 
-`STEPS` lists what it does. What a step has made is recorded in dist/VERSION/release.json: a run that was interrupted
-goes on from there when it is started again on the same commit.
+`STEPS` lists its steps. dist/VERSION/release.json records finished steps: an interrupted release continues from
+there when it is started again on the same commit.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SEMVER = re.compile(
     r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)"
     r"(-(0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*)(\.(0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*))*)?"
 )
-"""Without build metadata: tags of images can't hold a plus sign."""
+"""Without build metadata: tags of images can't contain a plus sign."""
 ARCHITECTURES = ("amd64", "arm64")
 INDEX = "index"
 VERSIONED = (
@@ -42,11 +42,11 @@ VERSIONED = (
     "manifests/install/**/*.yaml",
     "docs/how-to/*.md",
 )
-"""Files beside pyproject.toml that name the version."""
+"""Files beside pyproject.toml that contain the version."""
 
 
 class Refused(Exception):
-    """There will be no release; the text says why, and what to do."""
+    """The release is refused; the text says why, and what to do."""
 
 
 ERRORS = (
@@ -63,7 +63,7 @@ ERRORS = (
 
 @dataclass
 class State:
-    """What a release has made so far: dist/VERSION/release.json."""
+    """Finished parts of a release: dist/VERSION/release.json."""
 
     version: str
     commit: str = ""
@@ -78,19 +78,19 @@ class State:
 
 @dataclass
 class Release:
-    """One release: what was asked for, and where it stands."""
+    """One release: its options and its state."""
 
     version: str
     place: str
-    """Where images and charts go: a registry with a path."""
+    """Registry and path for images and charts."""
     url: str
-    """Where people will find the files."""
+    """Public location of the files."""
     signing: Signing
     root: Path = ROOT
     day: date = field(default_factory=lambda: datetime.now(UTC).date())
     plain_http: bool = False
     folder: Path | None = None
-    """Where files go; dist/VERSION when it isn't given."""
+    """Folder of the files; dist/VERSION by default."""
     state: State = field(init=False)
 
     def __post_init__(self) -> None:
@@ -113,21 +113,21 @@ class Release:
         return self.root / "CHANGELOG.md"
 
     def registry(self, name: str, digest: str = "") -> tuple[Registry, Image]:
-        """A client of the repository `name` at the place, and the image with this digest there."""
+        """Return a client of the repository `name` at the place, and the image with this digest there."""
         host, _, path = self.place.partition("/")
         image = Image(host, f"{path}/{name}".lstrip("/"), digest)
         return Registry(image, find_login(image), plain_http=self.plain_http), image
 
     def reference(self, name: str) -> str:
-        """The image that people name: the index, by digest."""
+        """Return the public reference of an image: the index, by digest."""
         return f"{self.place}/{name}@{self.state.images[name][INDEX]}"
 
     def digests(self, name: str) -> dict[str, str]:
-        """The digests of the images behind an index, by architecture."""
+        """Return the digests of the images behind an index, by architecture."""
         return {architecture: self.state.images[name][architecture] for architecture in ARCHITECTURES}
 
     def keep(self, *files: Path) -> None:
-        """Record files that people get."""
+        """Record published files."""
         for file in files:
             self.state.files[file.name] = hashlib.sha256(file.read_bytes()).hexdigest()
 
@@ -138,7 +138,7 @@ class Release:
 
 @dataclass(frozen=True)
 class Step:
-    """One thing that a release does. Doing it twice is the same as doing it once."""
+    """One step of a release. Steps are idempotent."""
 
     name: str
     says: str
@@ -146,7 +146,7 @@ class Step:
 
 
 def git(root: Path, *arguments: str) -> str:
-    """What git says, without space at its ends. Raises Refused."""
+    """Return git's output, stripped. Raises Refused."""
     done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False)
     if done.returncode:
         raise Refused(f"git {' '.join(arguments)}: {done.stderr.strip()}")
@@ -172,13 +172,13 @@ def check(release: Release) -> None:
 
 
 def set_version(root: Path, version: str) -> list[Path]:
-    """Write the version into all files that name it; returns those that have changed."""
+    """Write the version into all files that contain it; return the changed ones."""
     project = root / "pyproject.toml"
     old = re.search(r'^version = "(.+)"$', project.read_text(), re.MULTILINE)
     if old is None:
         raise Refused('pyproject.toml has no line `version = "..."`')
     places = {project: rf'(?m)^(version = "){re.escape(old[1])}(?=")'}
-    # Another version may begin or end with this one.
+    # The version may also be part of a longer one.
     bounded = rf"((?<![\d.])){re.escape(old[1])}(?![\d-]|\.\d)"
     places |= {file: bounded for pattern in VERSIONED for file in sorted(root.glob(pattern))}
     changed = []
@@ -198,7 +198,7 @@ def write_version(release: Release) -> None:
     git(release.root, "commit", "--quiet", "--message", f"Release {release.version}")
     git(release.root, "tag", "--annotate", f"v{release.version}", "--message", f"Modelwright {release.version}")
     release.state.commit = git(release.root, "rev-parse", "HEAD")
-    # What is signed names the commit that was built.
+    # Signatures name the built commit.
     release.signing = replace(release.signing, source=provenance.source(release.root))
 
 
@@ -221,7 +221,7 @@ def pack_plugin(release: Release) -> None:
 
 
 def local(name: str, architecture: str) -> str:
-    """What an image of a release is called on this machine."""
+    """Return the local tag of a release's image."""
     return f"localhost/modelwright/{name}:release-{architecture}"
 
 
@@ -239,7 +239,7 @@ def build_images(release: Release) -> None:
 
 
 def start_images(release: Release) -> None:
-    """Load all that is compiled in each image, by emulation where it is for another architecture."""
+    """Load everything compiled in each image, emulated for another architecture."""
     del release
     for name in NAMES:
         for architecture in ARCHITECTURES:
@@ -267,7 +267,7 @@ def push_images(release: Release) -> None:
 
 
 def sign_images(release: Release) -> None:
-    """Each image and each index, with its provenance and its bill of materials, which is also a file."""
+    """Sign each image and each index, with its provenance and its bill of materials, which is also a file."""
     for name in NAMES:
         bills, predicates = {}, {}
         for architecture in ARCHITECTURES:
@@ -282,7 +282,7 @@ def sign_images(release: Release) -> None:
 
 
 def sign_index(release: Release, name: str, predicates: Mapping[str, Json], bills: Mapping[str, Json]) -> None:
-    """An index and its images; predicates and bills of materials are by architecture."""
+    """Sign an index and its images; predicates and bills of materials are by architecture."""
     registry, index = release.registry(name, release.state.images[name][INDEX])
     images = {each: replace(index, digest=digest) for each, digest in release.digests(name).items()}
     for architecture, image in images.items():
@@ -304,7 +304,7 @@ def push_charts(release: Release) -> None:
 
 
 def verify(release: Release) -> None:
-    """As people get it: by tag from the registry, with the public key."""
+    """Verify as a user would: by tag from the registry, with the public key."""
     key = release.signing.signer.public_key
     for name in release.state.images:
         registry, index = release.registry(name, release.state.images[name][INDEX])
@@ -329,7 +329,7 @@ def write_notes(release: Release) -> None:
 
 
 def notes_of(release: Release) -> str:
-    """What people read of the release: the changelog's section, and what was made."""
+    """Write the release notes: the changelog's section, and the published artifacts."""
     entries = changelog.section(release.changelog.read_text(), release.version)
     files = "".join(
         f"| [{name}]({release.url.rstrip('/')}/{name}) | `{digest}` |\n"
@@ -350,7 +350,8 @@ def notes_of(release: Release) -> str:
 
 
 def sign_files(release: Release) -> None:
-    """All files with their SHA-256, as `sha256sum --check` reads them, and the list's signature as cosign writes it."""
+    """Write the SHA-256 of all files, as `sha256sum --check` reads them, and the list's signature as cosign writes
+    it."""
     sums = release.out / "SHA256SUMS"
     sums.write_text("".join(f"{digest}  {name}\n" for name, digest in sorted(release.state.files.items())))
     (release.out / "SHA256SUMS.sig").write_text(signing.sign_blob(release.signing.signer, sums.read_bytes()) + "\n")
@@ -374,7 +375,7 @@ STEPS: Sequence[Step] = (
 
 
 def play(release: Release, steps: Sequence[Step] = STEPS, say: Callable[[str], None] = print) -> None:
-    """Do what is left of the steps, recording each."""
+    """Run the remaining steps, recording each."""
     if not release.state.done:
         check(release)
     for step in steps:
@@ -408,7 +409,7 @@ def _moved(file: Path, folder: Path) -> Path:
 
 
 def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] = os.environ) -> int:
-    """Exit status 1 when it is refused or a step fails; the same command goes on from there."""
+    """Release. Exit status 1 when it is refused or a step fails; the same command continues from there."""
     parser = argparse.ArgumentParser(prog="make release", description=__doc__)
     parser.add_argument("version")
     parser.add_argument("--registry", default="", help="such as registry.example.com/modelwright")

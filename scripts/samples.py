@@ -1,4 +1,4 @@
-"""Three versions of a small model as OCI artifacts, for the quickstart: `make push` pushes them beside the images."""
+"""Three versions of a small model as OCI artifacts for the quickstart; `make push` pushes them beside the images."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _TITLE = "org.opencontainers.image.title"
 
 
 def train() -> dict[str, bytes]:
-    """The file of each version by its tag: 1 is good, 2 answers with wrong classes only, 3 is another good one.
+    """Train the file of each version by its tag: 1 is good, 2 predicts only wrong classes, 3 is another good one.
 
     The same scikit-learn gives the same bytes.
     """
@@ -56,7 +56,7 @@ def _dump(model: object) -> bytes:
 
 
 def _manifest(data: bytes) -> bytes:
-    """The manifest of an artifact with one file, as `oras push` makes it."""
+    """Build the manifest of an artifact with one file, like `oras push`."""
     layer = _descriptor("application/octet-stream", data) | {"annotations": {_TITLE: _FILE}}
     return json.dumps(
         {

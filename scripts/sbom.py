@@ -1,7 +1,7 @@
 """Writes a software bill of materials for each image: `make sbom`.
 
-What pip installed is from the image's lock, with the hashes of its files; what Debian's base holds is read from the
-image itself.
+pip's packages are read from the image's lock, with the hashes of their files; Debian's packages from the image
+itself.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Json = dict[str, Any]
 
 
 def locked(image: str, folder: Path) -> Json:
-    """The CycloneDX document of every package that an image's lock names, with the hashes of its files."""
+    """Build the CycloneDX document of an image's locked packages, with the hashes of their files."""
     folder.mkdir(parents=True, exist_ok=True)
     place = folder / f"{image}.cdx.json"
     command = [sys.executable, "-m", "cyclonedx_py", "requirements", "--pyproject", str(ROOT / "pyproject.toml")]
@@ -40,7 +40,7 @@ def locked(image: str, folder: Path) -> Json:
 
 
 def debian(status: str, release: str) -> list[Json]:
-    """Components for the packages that dpkg's status file has as installed; `release` is the text of os-release."""
+    """Build components for the installed packages in dpkg's status file; `release` is the text of os-release."""
     system = dict(re.findall(r'^(\w+)="?([^"\n]*)"?$', release, re.MULTILINE))
     found = []
     for stanza in re.split(r"\n\n+", status.strip()):
@@ -51,14 +51,14 @@ def debian(status: str, release: str) -> list[Json]:
         source, _, source_version = (package["Source"] or name).partition(" ")
         qualifiers = {"arch": package["Architecture"], "distro": f"{system['ID']}-{system['VERSION_ID']}"}
         if package["Source"]:
-            # Debian's advisories go by source packages.
+            # Debian's advisories name source packages.
             qualifiers["upstream"] = f"{source}@{source_version.strip('()') or version}"
         found.append(_component(PackageURL("deb", system["ID"], name, version, qualifiers)))
     return found
 
 
 def python(settings: str) -> Json:
-    """The component for the interpreter of a virtual environment, by the text of its pyvenv.cfg."""
+    """Build the component for the interpreter of a virtual environment, from its pyvenv.cfg."""
     version = re.search(r"^version\s*=\s*(\S+)", settings, re.MULTILINE)
     if version is None:
         raise ValueError(f"no version of Python in {settings!r}")
@@ -67,7 +67,7 @@ def python(settings: str) -> Json:
 
 
 def write(image: str, tag: str, folder: Path, architecture: str = NATIVE) -> Path:
-    """The whole document of an image that was built as `tag`. Raises ClusterError when it can't be read."""
+    """Write the document of an image built as `tag`. Raises ClusterError when the image can't be read."""
     document = locked(image, folder)
     document["components"] += [
         *debian(read_file(tag, "/var/lib/dpkg/status", architecture), read_file(tag, "/etc/os-release", architecture)),
@@ -79,7 +79,7 @@ def write(image: str, tag: str, folder: Path, architecture: str = NATIVE) -> Pat
 
 
 def merged(documents: Sequence[Json]) -> Json:
-    """One document of all that several hold: an index of images for several architectures."""
+    """Merge documents: for an index of images for several architectures."""
     first = documents[0]
     components = {each["bom-ref"]: each for document in documents for each in document["components"]}
     return {**first, "components": list(components.values())}
@@ -96,7 +96,7 @@ def _component(url: PackageURL) -> Json:
 
 
 def main() -> int:
-    """Exit status 1 when an image can't be built or read."""
+    """Write all documents. Exit status 1 when an image can't be built or read."""
     try:
         with LiveProgress("images") as progress:
             for image in IMAGES:

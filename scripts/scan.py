@@ -1,7 +1,8 @@
-"""Looks for known vulnerabilities in what the images hold: `make scan GRYPE_DB=...`.
+"""Scans the images' packages for known vulnerabilities: `make scan GRYPE_DB=...`.
 
-grype compares the bills of materials of `make sbom` with a database of the user's: a folder that grype keeps one in, or
-an archive of one. Nothing is fetched. Exit codes: 0 nothing of that severity or above, 1 findings, 2 not looked.
+grype compares the bills of materials of `make sbom` with a local database: a folder that grype maintains, or an
+archive of one. Nothing is downloaded. Exit codes: 0 no finding of that severity or above, 1 findings, 2 not
+scanned.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ LOOKED, FOUND, NOT_LOOKED = 0, 1, 2
 
 
 class ScanFailed(Exception):
-    """Nothing was compared; the text says why, and what to do."""
+    """The scan did not run; the text says why, and what to do."""
 
 
 def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] = os.environ) -> int:
-    """Scan each bill of materials; prints what was found, and by which database."""
+    """Scan each bill of materials; print the findings and the database's date."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, default=ROOT / "build" / "sbom", help="bills of materials, *.cdx.json")
     parser.add_argument("--fail-on", choices=SEVERITIES, default="medium", help="severity from which on it fails")
@@ -48,7 +49,7 @@ def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] 
 
 
 def _grype(environment: Mapping[str, str], scratch: Path) -> tuple[str, dict[str, str]]:
-    """The program, and the environment in which it uses the given database and asks nobody."""
+    """Return the program, and an environment in which it uses the given database and no network."""
     given = environment.get("GRYPE_DB", "")
     if not given:
         raise ScanFailed("no database. Name a folder or an archive of grype's: make scan GRYPE_DB=...")
@@ -63,7 +64,7 @@ def _grype(environment: Mapping[str, str], scratch: Path) -> tuple[str, dict[str
         "GRYPE_DB_CACHE_DIR": str(database if database.is_dir() else scratch / "db"),
         "GRYPE_DB_AUTO_UPDATE": "false",
         "GRYPE_DB_REQUIRE_UPDATE_CHECK": "false",
-        # How old it may be is its owner's to say: its date is printed.
+        # The owner decides how old the database may be; its date is printed.
         "GRYPE_DB_VALIDATE_AGE": "false",
         "GRYPE_CHECK_FOR_APP_UPDATE": "false",
     }
@@ -73,7 +74,8 @@ def _grype(environment: Mapping[str, str], scratch: Path) -> tuple[str, dict[str
 
 
 def _database(program: str, settings: Mapping[str, str]) -> str:
-    """When the database was built. NotLooked for one that grype doesn't take: it would find nothing in it."""
+    """Return when the database was built. Raises ScanFailed for one that grype rejects, which would give no
+    findings."""
     told = _json(_run(program, settings, "db", "status", "-o", "json"), "db status")
     if not isinstance(told, dict) or told.get("valid") is not True or not told.get("built"):
         raise ScanFailed(f"no database that can be used: grype says {json.dumps(told)[:300]}")
@@ -81,7 +83,7 @@ def _database(program: str, settings: Mapping[str, str]) -> str:
 
 
 def _scan(program: str, settings: Mapping[str, str], bill: Path, fail_on: str) -> int:
-    """How many findings are grave; prints all of them."""
+    """Print all findings, and return how many are severe."""
     told = _json(_run(program, settings, f"sbom:{bill}", "-o", "json"), bill.name)
     matches = told.get("matches") if isinstance(told, dict) else None
     if not isinstance(matches, list):
@@ -90,7 +92,7 @@ def _scan(program: str, settings: Mapping[str, str], bill: Path, fail_on: str) -
     for match in matches:
         found, artifact = match["vulnerability"], match["artifact"]
         severity = str(found.get("severity", "")).lower()
-        # One that nobody has rated counts: it may be anything.
+        # A finding without a severity counts as severe.
         counts = severity not in SEVERITIES or SEVERITIES.index(severity) >= SEVERITIES.index(fail_on)
         grave += counts
         fixes = ", ".join((found.get("fix") or {}).get("versions") or ()) or "no fix"

@@ -1,7 +1,7 @@
 """Signs images by digest, attaches statements, verifies both: `make push SIGN_KEY=...`, `make verify-images`.
 
-In cosign's format (its SIGNATURE_SPEC and ATTESTATION_SPEC), which cosign, Kyverno, policy-controller and Podman read:
-a signature is an OCI manifest with the tag `sha256-HEX.sig` beside the image, statements are one with `.att`.
+The format is cosign's (SIGNATURE_SPEC and ATTESTATION_SPEC), read by cosign, Kyverno, policy-controller and
+Podman: signatures are an OCI manifest with the tag `sha256-HEX.sig` beside the image, statements one with `.att`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from scripts import provenance
 from scripts.registry import MANIFEST, Image, Registry, RegistryError, digest_of, find_login
 
 NEEDED = (provenance.SLSA, provenance.CYCLONEDX)
-"""The kinds of statement that each of our images has."""
+"""The kinds of statement of each of our images."""
 IN_TOTO = "application/vnd.in-toto+json"
 _PAYLOAD = "application/vnd.dev.cosign.simplesigning.v1+json"
 _ENVELOPE = "application/vnd.dsse.envelope.v1+json"
@@ -38,16 +38,16 @@ Json = dict[str, Any]
 
 
 class BadKey(Exception):
-    """The key can't be used; the text says why."""
+    """The key is unusable; the text says why."""
 
 
 class NotSigned(Exception):
-    """No signature of that key says it of that image."""
+    """The image has no such signature by that key."""
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One signature or statement: its bytes, and what the manifest says of them."""
+    """One signature or statement: its bytes, and its annotations in the manifest."""
 
     kind: str
     data: bytes
@@ -60,7 +60,7 @@ class Layer:
 
 
 def private_key(file: Path, password: str) -> CryptoSigner:
-    """A signer by a key in PEM, which may have a password. Raises BadKey."""
+    """Load a signer from a PEM key, which may have a password. Raises BadKey."""
     try:
         key = load_pem_private_key(file.read_bytes(), password.encode() or None)
     except OSError as error:
@@ -76,7 +76,7 @@ def private_key(file: Path, password: str) -> CryptoSigner:
 
 
 def public_key(file: Path) -> SSlibKey:
-    """Raises BadKey when there is no public key on P-256, in PEM."""
+    """Load a public key on P-256 in PEM. Raises BadKey."""
     try:
         key = load_pem_public_key(file.read_bytes())
     except (OSError, ValueError) as error:
@@ -88,12 +88,12 @@ def public_key(file: Path) -> SSlibKey:
 
 def _known(key: EllipticCurvePublicKey) -> SSlibKey:
     found = SSlibKey.from_crypto(key)
-    # Envelopes of cosign name no key, and some readers compare names.
+    # cosign's envelopes name no key, and some readers compare names.
     return SSlibKey("", found.keytype, found.scheme, found.keyval)
 
 
 def sign(registry: Registry, image: Image, signer: CryptoSigner, statements: Sequence[Json]) -> None:
-    """Write the signature and the statements beside the image. What others have signed stays; ours is replaced."""
+    """Write the signature and the statements beside the image. Other signers' entries stay; ours are replaced."""
     key = signer.public_key
     payload = _canonical(_claim(image))
     signature = sign_blob(signer, payload)
@@ -108,12 +108,12 @@ def sign(registry: Registry, image: Image, signer: CryptoSigner, statements: Seq
 
 
 def sign_blob(signer: CryptoSigner, data: bytes) -> str:
-    """The signature of a file's bytes in base64, as `cosign sign-blob` writes it."""
+    """Return the signature of a file's bytes in base64, like `cosign sign-blob`."""
     return base64.b64encode(bytes.fromhex(signer.sign(data).signature)).decode()
 
 
 def verify(registry: Registry, image: Image, key: SSlibKey, needed: Iterable[str] = NEEDED) -> dict[str, Json]:
-    """What the key says of the image: its statements by type. Raises NotSigned, and RegistryError."""
+    """Return the statements about the image that the key has signed, by type. Raises NotSigned, and RegistryError."""
     if registry.manifest(image.digest) is None:
         raise NotSigned(f"{image}: the registry has no such image")
     signed = [layer for layer in _layers(registry, _tag(image, "sig")) if _is_by(key, layer)]
@@ -144,7 +144,7 @@ def _claim(image: Image) -> Json:
 
 
 def _claims(payload: bytes, image: Image) -> bool:
-    """Whether a payload is about the image, by digest, as cosign compares: copies in other registries are the same."""
+    """Return whether a payload is about the image, by digest like cosign: copies in other registries are equal."""
     try:
         critical = json.loads(payload)["critical"]
         return bool(critical["type"] == _TYPE and critical["image"] == {"docker-manifest-digest": image.digest})
@@ -172,7 +172,7 @@ def _enveloped(signer: CryptoSigner, statement: Json) -> Layer:
 
 
 def _is_by(key: SSlibKey, layer: Layer) -> bool:
-    """Whether a signature's layer was signed by the key."""
+    """Return whether the key has signed a signature's layer."""
     try:
         raw = base64.b64decode(layer.annotations.get(_SIGNATURE, ""), validate=True)
         key.verify_signature(Signature("", raw.hex()), layer.data)
@@ -182,11 +182,11 @@ def _is_by(key: SSlibKey, layer: Layer) -> bool:
 
 
 def _statement_of(key: SSlibKey, layer: Layer) -> Json:
-    """The statement in a layer, empty unless the key has signed it."""
+    """Return the statement in a layer, empty unless the key has signed it."""
     try:
         document = json.loads(layer.data)
         for each in document["signatures"]:
-            # It is a hint only, and others write one.
+            # Only a hint, which other tools may set differently.
             each["keyid"] = ""
         envelope = Envelope.from_dict(document)
         envelope.verify([key], 1)
@@ -198,7 +198,7 @@ def _statement_of(key: SSlibKey, layer: Layer) -> Json:
 
 
 def _layers(registry: Registry, tag: str) -> list[Layer]:
-    """What a manifest of signatures holds, none when it isn't there."""
+    """Return the layers of a manifest of signatures, empty when it does not exist."""
     data = registry.manifest(tag)
     if data is None:
         return []
@@ -237,7 +237,7 @@ def _config(digests: Sequence[str]) -> Json:
 
 
 def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] = os.environ) -> int:
-    """Verify images by a public key. Exit status 1: one isn't signed as ours are; 2: it can't be known."""
+    """Verify images by a public key. Exit status 1: an image isn't signed like ours; 2: unknown."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--key", type=Path, required=True, help="public key, PEM")
     parser.add_argument("--plain-http", action="store_true", help="the registry speaks no TLS")
@@ -258,7 +258,7 @@ def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] 
 
 
 def describe(image: Image, statements: Mapping[str, Json]) -> str:
-    """One line of where a verified image came from, and of which of ours it is: that is signed, a name is not."""
+    """Describe the source of a verified image, and which of ours it is: the signature covers that, unlike a name."""
     definition = statements[provenance.SLSA]["buildDefinition"]
     of = definition["externalParameters"]
     commit = next(

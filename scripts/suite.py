@@ -30,7 +30,7 @@ BUDGET = 1800
 """Seconds of the whole suite with a warm cache, on two cores."""
 STATUS_SECONDS = 60.0
 GRACE = {signal.SIGINT: 40.0, signal.SIGTERM: 10.0, signal.SIGKILL: 10.0}
-"""Seconds to end in after each signal. After the first, fixtures still take down what they have started."""
+"""Seconds to wait after each signal. After the first, fixtures still take down their resources."""
 SWEEP = "from devcluster.controlplane import sweep_orphans; sweep_orphans()"
 
 State = Literal["waiting", "running", "ok", "FAILED", "ended", "not run"]
@@ -38,12 +38,12 @@ State = Literal["waiting", "running", "ok", "FAILED", "ended", "not run"]
 
 @dataclass(frozen=True)
 class Layer:
-    """One target of the Makefile. It begins once the layers `after` have ended, and those it `needs` have passed."""
+    """One target of the Makefile. It starts once the layers `after` have ended, and those it `needs` have passed."""
 
     name: str
     command: tuple[str, ...]
     budget: int
-    """Seconds it should take with a warm cache, beside the other lane."""
+    """Target time with a warm cache, in seconds, beside the other lane."""
     after: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
 
@@ -72,12 +72,12 @@ COMPUTE = (
     _layer("simulated nodes", "test-kwok", 480),
 )
 WHOLE = (_layer("other Pythons", "test-pythons", 900),)
-"""What only `make test-all` has, after those that compute."""
+"""Layers of `make test-all` only, after the computing ones."""
 
 
 @dataclass
 class Run:
-    """A layer and what has become of it."""
+    """A layer and its state."""
 
     layer: Layer
     folder: Path
@@ -99,7 +99,7 @@ class Run:
         self.state, self.began, self.last_report = "running", time.monotonic(), time.monotonic()
         _print_line(f"==> {self.layer.name}: begins")
         with self.log.open("wb") as out:
-            # In a process group of its own, so that it is ended with all it has started, and Ctrl-C reaches us only.
+            # A separate process group, so that it can be ended with its children, and Ctrl-C reaches only this process.
             self.process = subprocess.Popen(
                 self.layer.command,
                 cwd=ROOT,
@@ -111,7 +111,7 @@ class Run:
             )
 
     def poll(self, *, stopped: bool = False) -> None:
-        """Print what it said, if it has ended; else say now and then that it runs."""
+        """Print the output of a layer that has ended; else report now and then that it is running."""
         if self.process is None:
             return
         code, now = self.process.poll(), time.monotonic()
@@ -144,20 +144,20 @@ class Run:
 
 @dataclass
 class Suite:
-    """All lanes, each with its layers one after the other."""
+    """All lanes; the layers of a lane run one after the other."""
 
     lanes: Sequence[Sequence[Layer]]
     folder: Path = LOGS
     runs: list[list[Run]] = field(init=False)
     stopped: int = 0
-    """The signal that ends it early."""
+    """The signal that ended the suite early."""
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.runs = [[Run(layer, self.folder) for layer in lane] for lane in self.lanes]
 
     def play(self, every: float = 0.2) -> None:
-        """Until every layer has ended, or a signal came."""
+        """Run until every layer has ended, or a signal arrives."""
         while not self.stopped and not all(run.over for run in self):
             for lane in self.runs:
                 self._step(lane)
@@ -183,11 +183,11 @@ class Suite:
         return next(run for run in self if run.layer.name == name)
 
     def stop(self, number: int, _: FrameType | None = None) -> None:
-        """End early: a handler of signals."""
+        """Handle a signal: end early."""
         self.stopped = number
 
     def _stop(self) -> None:
-        """End what runs, by its process group, and print what it said."""
+        """End the running layers by process group, and print their output."""
         _print_line(f"\n==> {signal.Signals(self.stopped).name}: ending what runs")
         running = [run for run in self if run.state == "running"]
         for number, seconds in GRACE.items():
@@ -195,7 +195,7 @@ class Suite:
                 run.signal(number)
             _wait(lambda: all(run.process and run.process.poll() is not None for run in running), seconds)
         for run in running:
-            # What it has started may outlive it.
+            # Its children may outlive it.
             if run.process is not None:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(run.process.pid, signal.SIGKILL)
@@ -208,7 +208,7 @@ class Suite:
         return not self.stopped and all(run.state == "ok" for run in self)
 
     def failures(self) -> list[str]:
-        """Which tests failed, and the logs that tell."""
+        """List the failed tests, and the relevant logs."""
         lines = []
         for run in (run for run in self if run.state == "FAILED"):
             found = re.findall(r"^(?:FAILED|ERROR) tests/.*", run.log.read_text(errors="replace"), re.MULTILINE)
@@ -240,8 +240,8 @@ def cluster_is_up() -> bool:
 
 
 def seed_of_tree() -> int:
-    """A number that follows from the committed tree: what fails in CI fails here too, and the next change draws other
-    samples. Without git, any number."""
+    """Return a number derived from the committed tree: a failure in CI is repeatable here, and the next change draws
+    other samples. Random without git."""
     tree = subprocess.run(("git", "rev-parse", "HEAD^{tree}"), cwd=ROOT, capture_output=True, text=True, check=False)
     return int(tree.stdout[:8], 16) if tree.returncode == 0 else random.SystemRandom().randrange(2**32)
 
@@ -262,7 +262,7 @@ def main() -> int:
         signal.signal(number, suite.stop)
     suite.play()
     if suite.stopped:
-        # Control planes of tests that had no time to take them down are in sessions of their own.
+        # Control planes of killed tests have their own sessions.
         subprocess.run((sys.executable, "-c", SWEEP), cwd=ROOT, capture_output=True, check=False)
         if ours and suite["cluster up"].process:
             Suite([[DOWN]]).play()

@@ -123,20 +123,20 @@ class Loop:
         story = self.demo.story
         with story.step(
             "watch",
-            "What callers send is watched",
-            "An observer gets copies of the requests, and compares them with a sample that the version was trained on.",
+            "The requests are monitored",
+            "A drift monitor gets copies of the requests, and compares them with a sample of the training data.",
         ):
             self.watch()
         with story.step(
             "drift",
-            "The cameras change: digits come in dark on light, or blurred",
-            "Nobody tells the operator: it sees the drift, trains on new data, and puts the better model into service.",
+            "The data drifts: digits are dark on light, or blurred",
+            "The operator detects the drift, trains on new data, and rolls out the better model.",
         ):
             self.close()
         with story.step(
             "damaged",
-            "Somebody uploads damaged data, and somebody wants a run on it",
-            "Before anything is trained, the data is checked against its schema and the dataset before.",
+            "Damaged data is uploaded, and a run on it is requested",
+            "Before training, the data is checked against its schema and the previous dataset.",
         ):
             self.refuse()
 
@@ -145,7 +145,9 @@ class Loop:
         requests."""
         version = self._model()["status"]["serving"]["version"]
         if not (self.demo.kubectl.get(VERSIONS, version, NAMESPACE) or {}).get("spec", {}).get("reference"):
-            raise DemoError(f"ModelVersion {version} has no spec.reference to tell drift by: delete it and begin anew")
+            raise DemoError(
+                f"ModelVersion {version} has no spec.reference to measure drift against: delete it and start again"
+            )
         self.upload("shifted", "labelled digits in three ways")
         self._command(f"kubectl apply -f {FILE.relative_to(ROOT)}")
         self.demo.kubectl.apply(load_policy(self.demo.images))
@@ -159,13 +161,13 @@ class Loop:
             while (found := self.drift()) is None:
                 if time.monotonic() > end:
                     said = self.demo.kubectl.explain(self._model())
-                    raise TimedOut(f"there was no drift figure within {FIGURE_SECONDS} s\n{said}")
+                    raise TimedOut(f"no drift figure within {FIGURE_SECONDS} s\n{said}")
                 time.sleep(POLL_SECONDS)
             self.facts.quiet, self.facts.usual = found, load.grades.share()
-        told = f"drift [bold]{found:.2f}[/] (a run begins above 1), {_format_share(self.facts.usual)}"
-        self.demo.story.say(f"the usual digits: {told}")
+        told = f"drift [bold]{found:.2f}[/] (a run starts above 1), {_format_share(self.facts.usual)}"
+        self.demo.story.say(f"unshifted digits: {told}")
         if found > 1:
-            raise DemoError(f"the drift figure of usual digits is {found:.2f}; it must be at most 1")
+            raise DemoError(f"the drift figure of unshifted digits is {found:.2f}; it must be at most 1")
 
     def close(self) -> None:
         """Send shifted digits until the retrained model serves, and measure the time."""
@@ -177,7 +179,7 @@ class Loop:
                 screen.figure = self.drift()
                 screen.view = self.observe_progress(known, load.elapsed(), screen.figure)
                 if load.elapsed() > LOOP_SECONDS:
-                    said = screen.view.headline() if screen.view else "no run has begun"
+                    said = screen.view.headline() if screen.view else "no run has started"
                     raise TimedOut(f"the loop did not close within {LOOP_SECONDS} s: {said}\n{self._explain()}")
                 screen.show_for(POLL_SECONDS)
             ended = time.monotonic()
@@ -185,7 +187,9 @@ class Loop:
             facts.before, facts.after = load.grades.share(old), load.grades.share(facts.version, since=ended)
             others = set(load.grades.count(since=ended + SETTLED_SECONDS)) - {facts.version}
         if others:
-            raise DemoError(f"{facts.version} serves, but callers were still answered by {', '.join(sorted(others))}")
+            raise DemoError(
+                f"{facts.version} serves, but callers still received responses of {', '.join(sorted(others))}"
+            )
         self._print_times(old)
 
     def observe_progress(self, known: ExistingNames, now: float, figure: float | None) -> RunView | RolloutView | None:
@@ -221,7 +225,7 @@ class Loop:
         facts, say = self.facts, self.demo.story.say
         for what, seconds in (
             ("the drift figure was above 1", facts.drift_seconds),
-            ("a run had begun by itself", facts.run_seconds),
+            ("a run had started automatically", facts.run_seconds),
             (f"{facts.version} was registered", facts.registered_seconds),
             (f"{facts.version} served all callers", facts.served_seconds),
         ):
@@ -229,19 +233,18 @@ class Loop:
                 say(f"{seconds:6.1f} s after the first shifted request {what}")
         version = self.demo.kubectl.get(VERSIONS, facts.version, NAMESPACE) or {}
         parameters = ", ".join(f"{key} {value}" for key, value in version.get("spec", {}).get("parameters", {}).items())
-        say(f"the best of the search: {parameters}")
+        say(f"the best parameters: {parameters}")
         say(
-            f"{old} answered callers: {_format_share(facts.before)}; {facts.version}: "
-            f"[bold]{_format_share(facts.after)}[/]"
+            f"{old} gave callers: {_format_share(facts.before)}; {facts.version}: [bold]{_format_share(facts.after)}[/]"
         )
         say(f"requests: {facts.requests}, lost: {facts.lost}")
         if facts.before is None or facts.after is None or facts.after <= facts.before:
-            raise DemoError("the new model is not better for those who call it")
+            raise DemoError("the new model is not better for its callers")
 
     def refuse(self) -> None:
         """Upload the damaged data, request a run, and wait until it is stopped before training."""
         kubectl, serving = self.demo.kubectl, self._model()["status"]["serving"]["version"]
-        self.upload("damaged", "the same with empty, impossible, misnamed and doubled rows")
+        self.upload("damaged", "the same data with empty, impossible, misnamed and duplicate rows")
         user = json.loads(kubectl.run("auth", "whoami", "-o", "json"))["status"]["userInfo"]["username"]
         self._command(f"kubectl create -f - <<< '{json.dumps(manual_run(user))}'")
         made = (
@@ -264,8 +267,8 @@ class Loop:
         for check in checks:
             self.demo.story.say(f"[red]{check.metric}[/]: {check.message}")
         if (now := self._model()["status"]["serving"]["version"]) != serving:
-            raise DemoError(f"{now} serves, but {serving} must serve on")
-        self.demo.story.say(f"{serving} serves on")
+            raise DemoError(f"{now} serves, but {serving} must keep serving")
+        self.demo.story.say(f"{serving} keeps serving")
         self.upload("shifted", "the good data is back")
 
     @contextmanager

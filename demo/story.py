@@ -122,7 +122,7 @@ class Demo:
         with self.story.step(
             "cluster",
             "A Kubernetes cluster",
-            "Real API server, kubelets, gateway, image registry, S3 store, Prometheus; nothing here is simulated.",
+            "Real API server, kubelets, gateway, image registry, S3 store, Prometheus: no simulation.",
         ):
             with LiveProgress("cluster") as progress:
                 self.cluster = platform.bring_up(progress, IMAGES)
@@ -131,9 +131,7 @@ class Demo:
                 raise DemoError("this cluster has no Prometheus to measure rollouts by: set MODELWRIGHT_PROMETHEUS")
             nodes = [node["metadata"]["name"] for node in self.kubectl.items("nodes")]
             self.story.say(f"nodes: {', '.join(nodes)}; kubeconfig: {self.cluster.kubeconfig}")
-        with self.story.step(
-            "images", "Container images", "Built from this checkout; one whose files did not change is not built again."
-        ):
+        with self.story.step("images", "Container images", "Built from this checkout; unchanged ones are reused."):
             with LiveProgress("images") as progress:
                 self.images = platform.images(self.cluster, IMAGES, progress)
             for name, reference in self.images.items():
@@ -156,13 +154,13 @@ class Demo:
         with self.story.step(
             "serve-1",
             "Version 1 is served",
-            "You say what you want; the operator works until it is true, and says what it waits for.",
+            "You declare the desired state; the operator reconciles it, and reports what it is waiting for.",
         ):
             self.serve_first(trained[1])
         with self.story.step(
             "ask",
-            "Real digits, asked through the gateway",
-            "Pictures that no version was trained on, by the Open Inference Protocol V2.",
+            "Predictions for real digits, through the gateway",
+            "Images that no version was trained on, by the Open Inference Protocol V2.",
         ):
             self.show_answers()
         with self.load() as load:
@@ -175,25 +173,23 @@ class Demo:
                 self._same_digest("digits-v2", trained[2])
             with self.story.step(
                 "rollout-3",
-                "Version 3 raises an error for some pictures",
-                "Right where it answers. It goes straight to 10 % of the callers, and is taken back by itself.",
+                "Version 3 raises an error for some images",
+                "Otherwise it is right. It starts with 10 % of the callers, and is rolled back automatically.",
             ):
                 self.roll_out(load, FAILING)
             with self.story.step(
                 "rollout-4",
                 "Version 4 is slow",
-                "600 classifiers vote on each picture: no error, good answers, too late.",
+                "600 classifiers vote on each image: no error, good responses, too late.",
             ):
                 self.roll_out(load, SLOW)
             with self.story.step(
                 "rollout-5",
                 "Version 5 is fast, well-formed and always wrong",
-                "Its own accuracy is 99 %, no counter shows anything. As a shadow, its answers are compared.",
+                "Its accuracy is 99 %, and no counter shows a problem. As a shadow, its responses are compared.",
             ):
                 self.roll_out(load, WRONG)
-        with self.story.step(
-            "ask-again", "The same digits again", "Same address, same request: only the answers got better."
-        ):
+        with self.story.step("ask-again", "The same digits again", "Same address, same request, better predictions."):
             self.request_serving_version()
             self.show_answers()
 
@@ -202,7 +198,7 @@ class Demo:
         again, and an automatically trained one would be followed at once."""
         if self.kubectl.get("crd", MODELS) is None or self.kubectl.get(MODELS, MODEL, NAMESPACE) is None:
             return
-        self.story.say("the Model of an earlier telling is removed, so that the story begins at its beginning")
+        self.story.say("the Model of an earlier demo is removed, so that the demo starts from the beginning")
         self.kubectl.delete(RETRAINING, MODEL, NAMESPACE, wait=True)
         self.kubectl.delete(MODELS, MODEL, NAMESPACE, wait=True)
         self.kubectl.run("delete", f"{ROLLOUTS},{RUNS}", "-n", NAMESPACE, "--all")
@@ -244,7 +240,7 @@ class Demo:
             artifact, metrics = results[number]["artifact"], results[number]["metrics"]
             scores = ", ".join(f"{metric['name']} {metric['value']}" for metric in metrics)
             where = f"{artifact['uri']}, {artifact['digest'][:19]}…"
-            self.story.say(f"version {number}, on pictures held out: [bold]{scores}[/]; {where}")
+            self.story.say(f"version {number}, on held-out images: [bold]{scores}[/]; {where}")
         return results
 
     def _training_job(self, number: int) -> tuple[str, Json]:
@@ -298,7 +294,7 @@ class Demo:
             raise DemoError(
                 f"ModelVersion {version} pinned {pinned}, but the training Job wrote {trained['artifact']['digest']}"
             )
-        self.story.say(f"what is served is what was trained: digest {pinned[:19]}… is pinned in {version}")
+        self.story.say(f"the trained artifact is served: digest {pinned[:19]}… is pinned in {version}")
 
     def client(self) -> real.V2Client:
         model = self.kubectl.get(MODELS, MODEL, NAMESPACE)
@@ -328,7 +324,7 @@ class Demo:
         self.facts.accuracy[version] = share
         right_count = len(digits.labels) - len(wrong)
         self.story.say(
-            f"{version} got {right_count} of all {len(digits.labels)} pictures held out right ([bold]{share:.2%}[/])"
+            f"{version} got {right_count} of all {len(digits.labels)}held-out images right ([bold]{share:.2%}[/])"
         )
 
     @contextmanager
@@ -417,7 +413,7 @@ class Demo:
             self.story.say(f"[bold green]{version} serves all callers[/], on evidence")
         else:
             self.story.say(
-                f"[bold green]{version} was taken back by itself[/]: {RolloutView.of(outcome.rollout).reason}"
+                f"[bold green]{version} was rolled back automatically[/]: {RolloutView.of(outcome.rollout).reason}"
             )
         answered = ", ".join(f"{name} {count}" for name, count in sorted(counts.versions.items()))
         self.story.say(f"answers: {answered}; errors by the model: {len(counts.errors)}; lost: {len(counts.lost)}")
@@ -425,7 +421,7 @@ class Demo:
             switched = f", {outcome.switch_seconds:.1f} s of it after the decision" if outcome.switch_seconds else ""
             self.story.say(f"from the first bad answer to 0 % of the callers: [bold]{seconds:.1f} s[/]{switched}")
         if outcome.chapter is WRONG:
-            self.story.say(f"callers who were answered by {version}: [bold]{counts.versions[version]}[/]")
+            self.story.say(f"responses of {version} to callers: [bold]{counts.versions[version]}[/]")
         self._check_losses(outcome)
 
     def _check_losses(self, outcome: ChapterOutcome) -> None:
@@ -440,9 +436,9 @@ class Demo:
         if chapter is not FAILING and counts.errors:
             raise DemoError(f"{len(counts.errors)} errors while {chapter.version} was rolled out: {counts.errors[0]}")
         if chapter is WRONG and counts.versions[chapter.version]:
-            raise DemoError(f"{counts.versions[chapter.version]} callers were answered by {chapter.version}")
+            raise DemoError(f"{counts.versions[chapter.version]} callers received responses of {chapter.version}")
         if chapter is not WRONG and not counts.last:
-            raise DemoError(f"no request was answered by {chapter.version}, though it had a share of the callers")
+            raise DemoError(f"{chapter.version} served no request, though it had a share of the callers")
 
     def request_serving_version(self) -> None:
         """Withdraw the request for a refused version: target the serving one again."""
@@ -456,7 +452,7 @@ class Demo:
         client = self.client()
         host, port = client.address
         self.story.show("")
-        self.story.show("[bold]What came of the versions[/]")
+        self.story.show("[bold]Outcome of the versions[/]")
         self.story.show(summary_table(self.facts.outcomes))
         self.story.command(f"kubectl -n {NAMESPACE} get modelrollouts")
         for line in self.kubectl.run("get", ROLLOUTS, "-n", NAMESPACE).splitlines():
@@ -466,7 +462,7 @@ class Demo:
         self.story.say(
             "the cluster, the operator in namespace modelwright-system, and Model digits (2 pods) in namespace vision"
         )
-        self.story.show("[bold]Look at it[/]")
+        self.story.show("[bold]Inspect it[/]")
         self.story.command(f"export KUBECONFIG={self.cluster.kubeconfig}")
         self.story.command("kubectl -n vision get models,modelversions,modelrollouts,trainingruns,pods,httproutes")
         self.story.command("kubectl -n vision describe modelrollouts   # every step, with the evidence that decided it")

@@ -23,10 +23,10 @@ class Digits:
 
     def first_of_each(self, count: int) -> list[int]:
         """Return indices of ``count`` images that together show as many different digits as possible."""
-        seen: dict[int, int] = {}
+        index_by_label: dict[int, int] = {}
         for index, label in enumerate(self.labels):
-            seen.setdefault(label, index)
-        return sorted(seen.values())[:count]
+            index_by_label.setdefault(label, index)
+        return sorted(index_by_label.values())[:count]
 
 
 def load_holdout() -> Digits:
@@ -66,8 +66,10 @@ class V2Client:
             body = response.json()
             return Prediction([int(value) for value in body["outputs"][0]["data"]], body.get("model_version"))
         except httpx.HTTPStatusError as error:
-            said = error.response.text[:300]
-            raise DemoError(f"POST {self.infer_url} was answered with {error.response.status_code}: {said}") from error
+            message = error.response.text[:300]
+            raise DemoError(
+                f"POST {self.infer_url} was answered with {error.response.status_code}: {message}"
+            ) from error
         except httpx.HTTPError as error:
             raise DemoError(f"POST {self.infer_url} got no answer: {error or type(error).__name__}") from error
         except (json.JSONDecodeError, KeyError, IndexError, ValueError) as error:

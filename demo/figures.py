@@ -52,8 +52,8 @@ def _loop_figures(facts: LoopFacts) -> list[dict[str, Any]]:
     return [
         build_figure(name, round(seconds, 1), "s", bound, seconds <= LOOP_SECONDS),
         *(
-            build_figure(f"drift: from the first shifted request to {what}", round(value, 1), "s")
-            for what, value in times.items()
+            build_figure(f"drift: from the first shifted request to {event}", round(value, 1), "s")
+            for event, value in times.items()
             if value is not None
         ),
         build_figure(

@@ -37,22 +37,22 @@ class Grades:
         """Grade the body of a V2 response, which repeats the request's id. Return why it is invalid, or None."""
         try:
             answer = json.loads(body)
-            asked, said = str(answer["id"]), int(answer["outputs"][0]["data"][0])
-            right = said == self.truth[asked]
+            request_id, prediction = str(answer["id"]), int(answer["outputs"][0]["data"][0])
+            right = prediction == self.truth[request_id]
         except (ValueError, KeyError, IndexError, TypeError) as error:
             return f"no V2 answer to a request of this load: {error!r} in {body[:200]!r}"
         version = str(answer.get("model_version") or UNKNOWN)
-        self.given.append(Grade(time.monotonic(), version, asked.rpartition("-")[0], right))
+        self.given.append(Grade(time.monotonic(), version, request_id.rpartition("-")[0], right))
         return None
 
     def share(self, version: str | None = None, *, since: float = 0.0, origin: str | None = None) -> float | None:
         """Return the share of right responses from 0 to 1; None without a response."""
-        found = [
+        grades = [
             grade.right
             for grade in list(self.given)
             if grade.at >= since and version in (None, grade.version) and origin in (None, grade.origin)
         ]
-        return sum(found) / len(found) if found else None
+        return sum(grades) / len(grades) if grades else None
 
     def count(self, *, since: float = 0.0) -> Counter[str]:
         """Count the responses by version."""

@@ -90,13 +90,13 @@ class Kubectl:
         Raises TimedOut, at once when ``failed``. ``timeout`` and ``every`` are seconds; ``meanwhile`` is called
         at every poll.
         """
-        deadline, said = time.monotonic() + timeout, ""
+        deadline, last_state = time.monotonic() + timeout, ""
         while True:
             obj = self.get(kind, name, namespace)
             if obj is not None:
                 state = headline(obj)
-                if tell and state and state != said:
-                    said = state
+                if tell and state and state != last_state:
+                    last_state = state
                     tell(state)
                 if done(obj):
                     return obj
@@ -167,19 +167,23 @@ def condition_line(condition: Json) -> str:
 
 def headline(obj: Json) -> str:
     """Return the most important condition of an object in one line; empty without conditions."""
-    found = conditions(obj)
+    known_conditions = conditions(obj)
     for name in ("Stalled", "Reconciling"):
-        if found.get(name, {}).get("status") == "True":
-            return f"{found[name]['reason']}: {found[name]['message']}"
-    return f"{found['Ready']['reason']}: {found['Ready']['message']}" if "Ready" in found else ""
+        if known_conditions.get(name, {}).get("status") == "True":
+            return f"{known_conditions[name]['reason']}: {known_conditions[name]['message']}"
+    return (
+        f"{known_conditions['Ready']['reason']}: {known_conditions['Ready']['message']}"
+        if "Ready" in known_conditions
+        else ""
+    )
 
 
 def is_true(obj: Json, condition: str, *, current: bool = True) -> bool:
     """Return whether the condition is True and, if ``current``, describes the object's current generation."""
-    found = conditions(obj).get(condition, {})
+    entry = conditions(obj).get(condition, {})
     status = obj.get("status", {})
-    seen = status.get("observedGeneration", found.get("observedGeneration"))
-    return found.get("status") == "True" and (not current or seen == obj["metadata"]["generation"])
+    observed_generation = status.get("observedGeneration", entry.get("observedGeneration"))
+    return entry.get("status") == "True" and (not current or observed_generation == obj["metadata"]["generation"])
 
 
 def is_ready(obj: Json) -> bool:

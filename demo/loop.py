@@ -158,29 +158,29 @@ class Loop:
         self.demo.wait_ready(version, tell=lambda text: self.demo.story.say(f"[dim]{text}[/]"))
         with self.load(["plain"]) as load:
             end = time.monotonic() + FIGURE_SECONDS
-            while (found := self.drift()) is None:
+            while (drift_figure := self.drift()) is None:
                 if time.monotonic() > end:
-                    said = self.demo.kubectl.explain(self._model())
-                    raise TimedOut(f"no drift figure within {FIGURE_SECONDS} s\n{said}")
+                    explanation = self.demo.kubectl.explain(self._model())
+                    raise TimedOut(f"no drift figure within {FIGURE_SECONDS} s\n{explanation}")
                 time.sleep(POLL_SECONDS)
-            self.facts.quiet, self.facts.usual = found, load.grades.share()
-        told = f"drift [bold]{found:.2f}[/] (a run starts above 1), {_format_share(self.facts.usual)}"
-        self.demo.story.say(f"unshifted digits: {told}")
-        if found > 1:
-            raise DemoError(f"the drift figure of unshifted digits is {found:.2f}; it must be at most 1")
+            self.facts.quiet, self.facts.usual = drift_figure, load.grades.share()
+        summary = f"drift [bold]{drift_figure:.2f}[/] (a run starts above 1), {_format_share(self.facts.usual)}"
+        self.demo.story.say(f"unshifted digits: {summary}")
+        if drift_figure > 1:
+            raise DemoError(f"the drift figure of unshifted digits is {drift_figure:.2f}; it must be at most 1")
 
     def close(self) -> None:
         """Send shifted digits until the retrained model serves, and measure the time."""
         facts, old = self.facts, self._model()["status"]["serving"]["version"]
-        known = ExistingNames(self._names(RUNS), self._names(ROLLOUTS))
+        existing = ExistingNames(self._names(RUNS), self._names(ROLLOUTS))
         with self.load(list(shift.ORIGINS)) as load, self.demo.story.watching("waiting for the drift") as watch:
             screen = Screen(watch, load)
             while facts.served_seconds is None:
                 screen.figure = self.drift()
-                screen.view = self.observe_progress(known, load.elapsed(), screen.figure)
+                screen.view = self.observe_progress(existing, load.elapsed(), screen.figure)
                 if load.elapsed() > LOOP_SECONDS:
-                    said = screen.view.headline() if screen.view else "no run has started"
-                    raise TimedOut(f"the loop did not close within {LOOP_SECONDS} s: {said}\n{self._explain()}")
+                    state = screen.view.headline() if screen.view else "no run has started"
+                    raise TimedOut(f"the loop did not close within {LOOP_SECONDS} s: {state}\n{self._explain()}")
                 screen.show_for(POLL_SECONDS)
             ended = time.monotonic()
             screen.show_for(AFTER_SECONDS)
@@ -223,14 +223,14 @@ class Loop:
 
     def _print_times(self, old: str) -> None:
         facts, say = self.facts, self.demo.story.say
-        for what, seconds in (
+        for event, seconds in (
             ("the drift figure was above 1", facts.drift_seconds),
             ("a run had started automatically", facts.run_seconds),
             (f"{facts.version} was registered", facts.registered_seconds),
             (f"{facts.version} served all callers", facts.served_seconds),
         ):
             if seconds is not None:
-                say(f"{seconds:6.1f} s after the first shifted request {what}")
+                say(f"{seconds:6.1f} s after the first shifted request {event}")
         version = self.demo.kubectl.get(VERSIONS, facts.version, NAMESPACE) or {}
         parameters = ", ".join(f"{key} {value}" for key, value in version.get("spec", {}).get("parameters", {}).items())
         say(f"the best parameters: {parameters}")
@@ -247,12 +247,12 @@ class Loop:
         self.upload("damaged", "the same data with empty, impossible, misnamed and duplicate rows")
         user = json.loads(kubectl.run("auth", "whoami", "-o", "json"))["status"]["userInfo"]["username"]
         self._command(f"kubectl create -f - <<< '{json.dumps(manual_run(user))}'")
-        made = (
+        run_name = (
             kubectl.run("create", "-f", "-", "-o", "name", stdin=json.dumps(manual_run(user))).strip().partition("/")[2]
         )
         run = kubectl.wait(
             RUNS,
-            made,
+            run_name,
             NAMESPACE,
             lambda obj: RunView.of(obj).ended,
             "an end",
@@ -323,11 +323,11 @@ class Loop:
 
 def load_policy(images: Mapping[str, str]) -> Json:
     """Load the RetrainingPolicy, with its images by digest where they are known."""
-    found: Json = yaml.safe_load(FILE.read_text())
+    policy: Json = yaml.safe_load(FILE.read_text())
     for stage in ("dataCheck", "train", "evaluate"):
-        for container in found["spec"]["run"][stage]["job"]["template"]["spec"]["containers"]:
+        for container in policy["spec"]["run"][stage]["job"]["template"]["spec"]["containers"]:
             container["image"] = images.get(container["image"].rpartition("/")[2], container["image"])
-    return found
+    return policy
 
 
 def drift_query() -> str:

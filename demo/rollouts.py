@@ -72,24 +72,24 @@ class RolloutView:
         if going and self.kind == "mirror":
             parts.append("a shadow: it gets copies, callers hear the old one")
         elif self.weight is not None:
-            seen = f" (seen: {self.observed} %)" if self.observed is not None and going else ""
-            parts.append(f"{self.weight} % of the callers{seen}")
+            observed = f" (seen: {self.observed} %)" if self.observed is not None and going else ""
+            parts.append(f"{self.weight} % of the callers{observed}")
         return f"{f'{self.source} → ' if self.source else ''}{self.target}: {', '.join(parts)}"
 
 
 def failed_verdicts(rollout: Json) -> tuple[Verdict, ...]:
     """Return the failed verdicts, latest step first."""
-    found = [each for each in rollout.get("status", {}).get("verdicts", []) if each["outcome"] == "Fail"]
-    return tuple(Verdict.of(each) for each in sorted(found, key=lambda each: -each["step"]))
+    failed = [each for each in rollout.get("status", {}).get("verdicts", []) if each["outcome"] == "Fail"]
+    return tuple(Verdict.of(each) for each in sorted(failed, key=lambda each: -each["step"]))
 
 
 def find_rollout(rollouts: list[Json], model: str, version: str, before: frozenset[str]) -> Json | None:
     """Return the newest rollout of a Model to a version that is not among ``before`` (names)."""
-    found = [
+    rollouts_to_version = [
         each
         for each in rollouts
         if each["spec"]["modelRef"]["name"] == model
         and each["spec"]["target"]["version"] == version
         and each["metadata"]["name"] not in before
     ]
-    return max(found, key=lambda each: each["metadata"]["creationTimestamp"], default=None)
+    return max(rollouts_to_version, key=lambda each: each["metadata"]["creationTimestamp"], default=None)

@@ -51,8 +51,8 @@ class RunView:
     def headline(self) -> str:
         """Format the state in one line: ``run digits-drift-1 (drift): Training``."""
         why = f" ({self.reason})" if self.reason and self.ended else ""
-        made = f", made {self.version}" if self.version else ""
-        return f"run {self.name} ({self.trigger}): {self.state}{why}{made}"
+        result = f", made {self.version}" if self.version else ""
+        return f"run {self.name} ({self.trigger}): {self.state}{why}{result}"
 
 
 def failed_checks(run: Json) -> tuple[Verdict, ...]:
@@ -67,7 +67,7 @@ def failed_checks(run: Json) -> tuple[Verdict, ...]:
 
 def newest_run(runs: Iterable[Json], policy: str, before: frozenset[str]) -> Json | None:
     """Return the newest run of a policy that is not among ``before`` (names)."""
-    found = [
+    new_runs = [
         each for each in runs if each["spec"]["policyRef"]["name"] == policy and each["metadata"]["name"] not in before
     ]
-    return max(found, key=lambda each: each["metadata"]["creationTimestamp"], default=None)
+    return max(new_runs, key=lambda each: each["metadata"]["creationTimestamp"], default=None)

@@ -211,14 +211,14 @@ class Demo:
         results: dict[int, Json] = {}
         for number in numbers:
             name, job = self._training_job(number)
-            found = self._training_result(name)
-            if found is None:
+            result = self._training_result(name)
+            if result is None:
                 # Remains of an earlier attempt must not affect this one.
                 self.kubectl.delete("jobs.batch", name, NAMESPACE, wait=True)
                 self.story.command(f"kubectl apply -f examples/digits/train-{number}.yaml")
                 self.kubectl.apply(job)
             else:
-                results[number] = found
+                results[number] = result
         if results:
             self.story.say("Jobs that have run in this cluster before are not run again; their results are still there")
         for number in numbers:
@@ -429,8 +429,10 @@ class Demo:
         counts, chapter = outcome.tally, outcome.chapter
         if counts.lost:
             lines = "\n".join(f"  {lost}" for lost in counts.lost[:10])
-            what = f"{len(counts.lost)} of {counts.requests} requests were lost while {chapter.version} was rolled out"
-            raise DemoError(f"{what}; none may be\n{lines}")
+            problem = (
+                f"{len(counts.lost)} of {counts.requests} requests were lost while {chapter.version} was rolled out"
+            )
+            raise DemoError(f"{problem}; none may be\n{lines}")
         if chapter.outcome == "RolledBack" and counts.last and counts.last > outcome.phase.end - SETTLED_SECONDS / 2:
             raise DemoError(f"{chapter.version} still answers callers after it was rolled back")
         if chapter is not FAILING and counts.errors:

@@ -54,25 +54,25 @@ class AnswerCounts:
 def count_answers(report: Report, phase: Phase) -> AnswerCounts:
     """Count a phase. An error without a version is the candidate's: the serving version has none, or it would not
     serve."""
-    found = AnswerCounts()
+    counts = AnswerCounts()
     bad: list[float] = []
     candidate: list[float] = []
     for answer in _requests_within(report.answers, phase):
-        found.versions[answer.version] += 1
+        counts.versions[answer.version] += 1
         if answer.version == phase.candidate:
             candidate.append(answer.due + answer.seconds)
             if phase.slow is not None and answer.seconds > phase.slow:
-                found.slow += 1
+                counts.slow += 1
                 bad.append(answer.due + answer.seconds)
     for lost in _requests_within(report.lost, phase):
         if lost.status == MODEL_ERROR:
-            found.errors.append(lost)
+            counts.errors.append(lost)
             bad.append(lost.due + lost.seconds)
             candidate.append(lost.due + lost.seconds)
         else:
-            found.lost.append(lost)
-    found.first_bad, found.last = min(bad, default=None), max(candidate, default=None)
-    return found
+            counts.lost.append(lost)
+    counts.first_bad, counts.last = min(bad, default=None), max(candidate, default=None)
+    return counts
 
 
 def _requests_within(requests: Iterable[Request], phase: Phase) -> list[Request]:

@@ -45,12 +45,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def up(options: argparse.Namespace) -> int:
-    begun = time.monotonic()
+    start = time.monotonic()
     with LiveProgress(f"cluster {options.name}") as progress:
         ready = Cluster.up(options.profile, options.name, options.kwok_nodes, progress)
         if options.gateway == "envoy" and not ready.envoy(progress):
             raise ClusterError("Envoy Gateway is installed in the full embedded cluster only")
-    print(f"cluster {options.name} is up ({ready.backend}, {ready.profile}) after {time.monotonic() - begun:.1f}s")
+    print(f"cluster {options.name} is up ({ready.backend}, {ready.profile}) after {time.monotonic() - start:.1f}s")
     for key, value in ready.environment().items():
         print(f"  {key}={value}")
     print(f"  logs: {ready.logs}")
@@ -58,9 +58,9 @@ def up(options: argparse.Namespace) -> int:
 
 
 def down(options: argparse.Namespace) -> int:
-    begun = time.monotonic()
+    start = time.monotonic()
     cluster.down(options.name)
-    print(f"cluster {options.name} is down after {time.monotonic() - begun:.1f}s")
+    print(f"cluster {options.name} is down after {time.monotonic() - start:.1f}s")
     return 0
 
 
@@ -85,10 +85,10 @@ def build(_: argparse.Namespace) -> int:
 
 
 def env(options: argparse.Namespace) -> int:
-    found = Cluster.attach(options.name)
-    for key, value in found.environment().items():
+    cluster = Cluster.attach(options.name)
+    for key, value in cluster.environment().items():
         print(f"export {key}={shlex.quote(value)}")
-    print(f"export PATH={shlex.quote(str(found.kubectl.parent))}:{shlex.quote(str(found.helm.parent))}:$PATH")
+    print(f"export PATH={shlex.quote(str(cluster.kubectl.parent))}:{shlex.quote(str(cluster.helm.parent))}:$PATH")
     return 0
 
 

@@ -205,20 +205,22 @@ class Cluster:
             raise ClusterError("volumes of class `local` are only made in the full embedded cluster")
         client = Embedded(self.name, self.folder, NoProgress()).client()
         root = "/api/v1/persistentvolumes"
-        there: dict[str, Any] = {each["metadata"]["name"]: each for each in client.request_ok("GET", root)["items"]}
-        for name, volume in there.items():
+        existing: dict[str, Any] = {each["metadata"]["name"]: each for each in client.request_ok("GET", root)["items"]}
+        for name, volume in existing.items():
             if volume["status"].get("phase") == "Released" and volume["spec"].get("storageClassName") == "local":
                 client.request_ok("DELETE", f"{root}/{name}")
                 shutil.rmtree(self.folder / "volumes" / name, ignore_errors=True)
         # A new one is Pending for a moment. The name of a deleted one isn't free at once, so it isn't used again.
         free = [
-            name for name, each in there.items() if each["status"].get("phase", "Pending") in ("Available", "Pending")
+            name
+            for name, each in existing.items()
+            if each["status"].get("phase", "Pending") in ("Available", "Pending")
         ]
         number = 0
         while len(free) < count:
             name = f"local-{number:03}"
             number += 1
-            if name in there:
+            if name in existing:
                 continue
             folder = self.folder / "volumes" / name
             folder.mkdir(parents=True, exist_ok=True)
@@ -230,7 +232,7 @@ class Cluster:
 
     def environment(self) -> dict[str, str]:
         """The cluster's addresses as environment variables for other commands."""
-        found = {
+        variables = {
             "KUBECONFIG": str(self.kubeconfig),
             "MODELWRIGHT_CLUSTER": self.name,
             "MODELWRIGHT_REGISTRY": self.registry,
@@ -242,18 +244,18 @@ class Cluster:
             "MODELWRIGHT_GATEWAY": self.gateway_address,
             "MODELWRIGHT_PROMETHEUS": self.prometheus_url,
         }
-        return {key: value for key, value in found.items() if value}
+        return {key: value for key, value in variables.items() if value}
 
 
 def backend(environment: Mapping[str, str] | None = None) -> Backend:
     """Choose the backend: as set by CLUSTER, else kind where a Docker engine responds, else embedded."""
-    told = (os.environ if environment is None else environment).get("CLUSTER", "")
-    if told == "existing":
+    configured = (os.environ if environment is None else environment).get("CLUSTER", "")
+    if configured == "existing":
         return "existing"
-    if told in ("kind", "embedded"):
-        return "kind" if told == "kind" else "embedded"
-    if told:
-        raise ClusterError(f"CLUSTER={told} is not known: it is one of {', '.join(get_args(Backend))}")
+    if configured in ("kind", "embedded"):
+        return "kind" if configured == "kind" else "embedded"
+    if configured:
+        raise ClusterError(f"CLUSTER={configured} is not known: it is one of {', '.join(get_args(Backend))}")
     return "kind" if images.docker_answers() else "embedded"
 
 
@@ -327,8 +329,8 @@ def _existing(name: str) -> Cluster:
     )
     if done.returncode:
         raise ClusterError(f"the cluster of {kubeconfig} does not answer: {done.stderr.strip()}")
-    told = os.environ.get
-    registry = told("MODELWRIGHT_REGISTRY", "")
+    variable = os.environ.get
+    registry = variable("MODELWRIGHT_REGISTRY", "")
     return Cluster(
         name=name,
         backend="existing",
@@ -336,14 +338,14 @@ def _existing(name: str) -> Cluster:
         folder=paths.runs() / name,
         kubeconfig=kubeconfig,
         registry=registry,
-        push_registry=told("MODELWRIGHT_PUSH_REGISTRY", registry),
+        push_registry=variable("MODELWRIGHT_PUSH_REGISTRY", registry),
         s3=S3Store(
-            told("MODELWRIGHT_S3_ENDPOINT", ""),
-            told("MODELWRIGHT_S3_ACCESS_KEY", ""),
-            told("MODELWRIGHT_S3_SECRET_KEY", ""),
+            variable("MODELWRIGHT_S3_ENDPOINT", ""),
+            variable("MODELWRIGHT_S3_ACCESS_KEY", ""),
+            variable("MODELWRIGHT_S3_SECRET_KEY", ""),
         ),
-        gateway_address=told("MODELWRIGHT_GATEWAY", ""),
-        prometheus_url=told("MODELWRIGHT_PROMETHEUS", ""),
+        gateway_address=variable("MODELWRIGHT_GATEWAY", ""),
+        prometheus_url=variable("MODELWRIGHT_PROMETHEUS", ""),
         node_names=tuple(each["metadata"]["name"] for each in json.loads(done.stdout)["items"]),
     )
 
@@ -360,7 +362,7 @@ def _tool_path(name: str) -> Path:
     built = parts.binary_path(name)
     if built.exists():
         return built
-    found = shutil.which(name)
-    if found:
-        return Path(found)
+    on_path = shutil.which(name)
+    if on_path:
+        return Path(on_path)
     raise ClusterError(f"{name} is neither built nor installed: python -m devcluster build")

@@ -152,8 +152,8 @@ class ControlPlane:
     def _wait_node(self, client: ApiClient, name: str, timeout: float = 60) -> None:
         limit = time.monotonic() + timeout
         while time.monotonic() < limit:
-            _, found = client.request("GET", f"/api/v1/nodes/{name}")
-            conditions = (found or {}).get("status", {}).get("conditions", [])
+            _, node = client.request("GET", f"/api/v1/nodes/{name}")
+            conditions = (node or {}).get("status", {}).get("conditions", [])
             if any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions):
                 return
             time.sleep(0.1)

@@ -370,8 +370,8 @@ class Embedded:
 
 
 def _has_condition(client: ApiClient, path: str, condition: str) -> bool:
-    status, found = client.request("GET", path)
-    conditions = found.get("status", {}).get("conditions", []) if status == 200 else []
+    status, obj = client.request("GET", path)
+    conditions = obj.get("status", {}).get("conditions", []) if status == 200 else []
     return any(each["type"] == condition and each["status"] == "True" for each in conditions)
 
 

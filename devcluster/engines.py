@@ -59,7 +59,7 @@ class Engine:
     def webhooks(self, network: Network, authority: Authority) -> list[dict[str, Any]]:
         """Build its admission webhooks, called at the process's address."""
         (file,) = parts.module_files(self.name, "config/components/webhook", "manifests.yaml").iterdir()
-        told = [each for each in yaml.safe_load_all(file.read_text()) if each]
+        configurations = [each for each in yaml.safe_load_all(file.read_text()) if each]
         bundle = base64.b64encode(authority.certificate.read_bytes()).decode()
         return [
             {
@@ -72,18 +72,18 @@ class Engine:
                     if set(hook["rules"][0]["resources"]) & set(self.resources)
                 ],
             }
-            for each in told
+            for each in configurations
         ]
 
     def _webhook(self, hook: dict[str, Any], url: str, bundle: str) -> dict[str, Any]:
-        made = {**hook, "clientConfig": {"url": url + hook["clientConfig"]["service"]["path"], "caBundle": bundle}}
+        webhook = {**hook, "clientConfig": {"url": url + hook["clientConfig"]["service"]["path"], "caBundle": bundle}}
         if hook["rules"][0]["resources"] == ["pods"]:
-            made["objectSelector"] = {
+            webhook["objectSelector"] = {
                 "matchExpressions": [{"key": "jobset.sigs.k8s.io/jobset-name", "operator": "Exists"}]
             }
         if self.name == "kueue" and hook["rules"][0]["resources"][0] in ("jobs", "jobsets"):
-            made["namespaceSelector"] = {"matchLabels": MANAGED}
-        return made
+            webhook["namespaceSelector"] = {"matchLabels": MANAGED}
+        return webhook
 
 
 ENGINES = (

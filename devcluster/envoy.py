@@ -43,14 +43,14 @@ def values(chart_folder: Path, image: str) -> dict[str, Any]:
     """Build all values of the chart, whose own defaults are a template that releases fill in."""
     text = (chart_folder / "values.tmpl.yaml").read_text()
     filled = text.replace("${GatewayImage}", image).replace("${GatewayImagePullPolicy}", "IfNotPresent")
-    found: dict[str, Any] = yaml.safe_load(filled)
-    found["crds"]["enabled"] = False
+    defaults: dict[str, Any] = yaml.safe_load(filled)
+    defaults["crds"]["enabled"] = False
     # The webhook tells Envoy its zone, which a single Envoy does not need.
-    found["topologyInjector"]["enabled"] = False
-    found["deployment"]["envoyGateway"]["resources"] = {"requests": {"cpu": "20m", "memory": "64Mi"}}
-    provider = found["config"]["envoyGateway"]["provider"]
+    defaults["topologyInjector"]["enabled"] = False
+    defaults["deployment"]["envoyGateway"]["resources"] = {"requests": {"cpu": "20m", "memory": "64Mi"}}
+    provider = defaults["config"]["envoyGateway"]["provider"]
     provider["kubernetes"] = {"shutdownManager": {"image": image}}
-    return found
+    return defaults
 
 
 def objects(image: str) -> list[dict[str, Any]]:

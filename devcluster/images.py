@@ -146,9 +146,9 @@ def build_image(
     arguments = {**_usual_arguments(text, shown, architecture), **(build_args or {})}
     inputs = input_hash(text, arguments, folder)
     with paths.locked(paths.cache() / "locks" / f"image-{_file_name(tag)}.lock"):
-        known = _read_stamp(tag)
-        if known.get("inputs") == inputs and known.get("id") == _image_id(tag) is not None:
-            return str(known["id"])
+        stamp = _read_stamp(tag)
+        if stamp.get("inputs") == inputs and stamp.get("id") == _image_id(tag) is not None:
+            return str(stamp["id"])
         with shown.step(f"image {tag}"):
             identity = _build(file, tag, arguments, folder, architecture)
         _save_stamp(tag, {"inputs": inputs, "id": identity})
@@ -160,14 +160,14 @@ def push_image(tag: str, registry: str, progress: Progress | None = None) -> str
     name = tag.removeprefix("localhost/").rpartition(":")[0] or tag.removeprefix("localhost/")
     version = tag.rpartition(":")[2] if ":" in tag else "latest"
     with paths.locked(paths.cache() / "locks" / f"image-{_file_name(tag)}.lock"):
-        known = _read_stamp(tag)
-        if known.get("pushed") == known.get("id") is not None and _is_pushed(registry, name, known["digest"]):
-            return f"{registry}/{name}@{known['digest']}"
+        stamp = _read_stamp(tag)
+        if stamp.get("pushed") == stamp.get("id") is not None and _is_pushed(registry, name, stamp["digest"]):
+            return f"{registry}/{name}@{stamp['digest']}"
         with (progress or NoProgress()).step(f"push {tag}"):
             # Uncompressed: the network is this host, and two nodes unpack it.
             digest = _push(tag, f"{registry}/{name}:{version}", ("--tls-verify=false", "--disable-compression"))
-        known = _read_stamp(tag)
-        _save_stamp(tag, {**known, "pushed": known.get("id", ""), "digest": digest})
+        stamp = _read_stamp(tag)
+        _save_stamp(tag, {**stamp, "pushed": stamp.get("id", ""), "digest": digest})
     return f"{registry}/{name}@{digest}"
 
 
@@ -189,8 +189,8 @@ def base_of(containerfile: Path, progress: Progress | None = None, architecture:
     name, _, digest = base.partition("@")
     if not digest and docker_answers():
         command = ["docker", "image", "inspect", '--format={{join .RepoDigests " "}}', base]
-        found = subprocess.run(command, capture_output=True, text=True, check=False).stdout.split()
-        digest = digest_in(found, name.rpartition(":")[0]) if found else ""
+        output = subprocess.run(command, capture_output=True, text=True, check=False).stdout.split()
+        digest = digest_in(output, name.rpartition(":")[0]) if output else ""
     elif not digest:
         digest = _said([*buildah(), "inspect", "--type=image", "--format={{.FromImageDigest}}", base]).strip()
     if not re.fullmatch(r"sha256:[0-9a-f]{64}", digest):
@@ -236,8 +236,8 @@ def _run_mounted(tag: str, architecture: str, script: str, *arguments: str) -> s
 def build_command(
     file: Path, tag: str, arguments: Mapping[str, str], context: Path, id_file: Path, architecture: str = NATIVE
 ) -> list[str]:
-    given = [each for key, value in sorted(arguments.items()) for each in ("--build-arg", f"{key}={value}")]
-    common = [*given, "--file", str(file), "--tag", tag, "--iidfile", str(id_file), str(context)]
+    build_args = [each for key, value in sorted(arguments.items()) for each in ("--build-arg", f"{key}={value}")]
+    common = [*build_args, "--file", str(file), "--tag", tag, "--iidfile", str(id_file), str(context)]
     common = [f"--platform=linux/{architecture}", *common]
     if docker_answers():
         return ["docker", "build", *common]
@@ -259,14 +259,14 @@ def buildah() -> list[str]:
 
 def input_hash(text: str, arguments: Mapping[str, str], context: Path) -> str:
     """Return a hash of everything that determines an image: the Containerfile, its arguments, the files it copies."""
-    found = hashlib.sha256(json.dumps([text, sorted(arguments.items())]).encode())
+    hasher = hashlib.sha256(json.dumps([text, sorted(arguments.items())]).encode())
     for base in filter(None, map(arguments.get, ("BASE_IMAGE", "BUILD_IMAGE"))):
-        found.update((_image_id(base) or "").encode())
+        hasher.update((_image_id(base) or "").encode())
     for source in copied_paths(text):
         for file in sorted(_files(context, source)):
-            found.update(f"\0{file.relative_to(context)}\0{file.stat().st_mode & 0o111}\0".encode())
-            found.update(hashlib.sha256(file.read_bytes()).digest())
-    return found.hexdigest()
+            hasher.update(f"\0{file.relative_to(context)}\0{file.stat().st_mode & 0o111}\0".encode())
+            hasher.update(hashlib.sha256(file.read_bytes()).digest())
+    return hasher.hexdigest()
 
 
 def copied_paths(text: str) -> list[str]:
@@ -282,11 +282,11 @@ def copied_paths(text: str) -> list[str]:
 
 
 def _files(context: Path, source: str) -> list[Path]:
-    found: list[Path] = []
+    files: list[Path] = []
     for start in context.glob(source.strip("/")) if source.strip("./") else [context]:
         inside = start.rglob("*") if start.is_dir() else [start]
-        found += [file for file in inside if file.is_file() and "__pycache__" not in file.parts]
-    return found
+        files += [file for file in inside if file.is_file() and "__pycache__" not in file.parts]
+    return files
 
 
 def _usual_arguments(text: str, progress: Progress, architecture: str = NATIVE) -> dict[str, str]:
@@ -325,8 +325,8 @@ def _push(tag: str, target: str, options: Sequence[str]) -> str:
         _logged(["docker", "tag", tag, target], f"push {_file_name(tag)}", failure)
         _logged(["docker", "push", target], f"push {_file_name(tag)}", failure)
         command = ["docker", "inspect", '--format={{join .RepoDigests " "}}', target]
-        found = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
-        return digest_in(found, target.rpartition(":")[0])
+        output = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+        return digest_in(output, target.rpartition(":")[0])
     digest = paths.cache() / "images" / f"{_file_name(tag)}.digest"
     digest.parent.mkdir(parents=True, exist_ok=True)
     command = [*buildah(), "push", *options, f"--digestfile={digest}", tag, f"docker://{target}"]
@@ -338,8 +338,8 @@ def _push(tag: str, target: str, options: Sequence[str]) -> str:
 def digest_in(repo_digests: Sequence[str], repository: str) -> str:
     """Return the digest of an image in this repository: Docker lists one for each repository it was pushed to. Those
     of Docker Hub have a shorter name; the first one is taken then."""
-    known = dict(reference.split("@", 1) for reference in reversed(repo_digests))
-    return known.get(repository) or repo_digests[0].rpartition("@")[2]
+    digest_by_repository = dict(reference.split("@", 1) for reference in reversed(repo_digests))
+    return digest_by_repository.get(repository) or repo_digests[0].rpartition("@")[2]
 
 
 def _image_id(tag: str) -> str | None:
@@ -400,10 +400,10 @@ def _environment() -> dict[str, str]:
 
 def _read_stamp(tag: str) -> dict[str, str]:
     try:
-        found = json.loads((paths.cache() / "images" / f"{_file_name(tag)}.json").read_text())
+        stamp = json.loads((paths.cache() / "images" / f"{_file_name(tag)}.json").read_text())
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return stamp if isinstance(stamp, dict) else {}
 
 
 def _save_stamp(tag: str, stamp: Mapping[str, str]) -> None:

@@ -189,8 +189,8 @@ class Kind:
         self.down()
         self.log.parent.mkdir(parents=True, exist_ok=True)
         volumes = self.folder / "volumes"
-        made = [volumes / f"local-{number:03}" for number in range(VOLUMES)]
-        for each in made:
+        folders = [volumes / f"local-{number:03}" for number in range(VOLUMES)]
+        for each in folders:
             each.mkdir(parents=True, exist_ok=True)
             each.chmod(0o777)
         self.state.profile = "kind"
@@ -209,7 +209,7 @@ class Kind:
             crds = [f"--filename={folder}" for folder in (parts.gateway_api_crds(), parts.traefik_crds())]
             self._kubectl("apply", "--server-side", "--force-conflicts", *crds)
             self._kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
-            prepared = [addons.volume(each.name, Path("/volumes") / each.name) for each in made]
+            prepared = [addons.volume(each.name, Path("/volumes") / each.name) for each in folders]
             wanted = [*addons.common_objects(), *addon_objects(self.names, address), *prepared]
             items = json.dumps({"apiVersion": "v1", "kind": "List", "items": wanted})
             self._kubectl("apply", "--server-side", "--force-conflicts", "--filename=-", text=items)

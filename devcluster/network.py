@@ -87,11 +87,11 @@ def choose_network(state: State) -> Network:
 
 def _routes() -> list[ipaddress.IPv4Network]:
     listed = json.loads(_run("ip", "-j", "-4", "route", "show", "table", "all"))
-    found = []
+    routes = []
     for route in listed:
         if route["dst"] != "default":
-            found.append(ipaddress.IPv4Network(route["dst"], strict=False))
-    return found
+            routes.append(ipaddress.IPv4Network(route["dst"], strict=False))
+    return routes
 
 
 def connect(network: Network, holder: int) -> None:

@@ -39,8 +39,8 @@ class GoTool:
         minor = os.environ.get("MODELWRIGHT_KUBERNETES") if self.name == "kubernetes" else None
         folder = paths.TOOLS / (f"{self.name}-{minor}" if minor else self.name)
         if not folder.is_dir():
-            known = sorted(each.name.removeprefix("kubernetes-") for each in paths.TOOLS.glob("kubernetes-*"))
-            raise ClusterError(f"MODELWRIGHT_KUBERNETES is {minor}: it is one of {', '.join(known)}, or empty")
+            minor_versions = sorted(each.name.removeprefix("kubernetes-") for each in paths.TOOLS.glob("kubernetes-*"))
+            raise ClusterError(f"MODELWRIGHT_KUBERNETES is {minor}: it is one of {', '.join(minor_versions)}, or empty")
         return folder
 
     def version(self) -> str:
@@ -57,15 +57,15 @@ class GoTool:
         return {self._cache_key(folder) for folder in self._sources()}
 
     def _sources(self) -> list[Path]:
-        known = paths.TOOLS.glob("kubernetes*") if self.name == "kubernetes" else [paths.TOOLS / self.name]
-        return sorted(known)
+        folders = paths.TOOLS.glob("kubernetes*") if self.name == "kubernetes" else [paths.TOOLS / self.name]
+        return sorted(folders)
 
     def _version(self, source: Path) -> str:
         text = (source / "go.mod").read_text()
-        found = re.search(rf"^(?:require)?\s*{re.escape(self.module)} v(\S+)", text, re.MULTILINE)
-        if not found:
+        match = re.search(rf"^(?:require)?\s*{re.escape(self.module)} v(\S+)", text, re.MULTILINE)
+        if not match:
             raise ClusterError(f"{source / 'go.mod'} does not require {self.module}")
-        return found[1]
+        return match[1]
 
     def folder(self) -> Path:
         return paths.binaries() / self._cache_key(self.source())
@@ -365,7 +365,7 @@ def _download(folder: Path, module: str, version: str) -> Path:
     log = paths.cache() / "logs" / f"module-{folder.name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as out:
-        found = subprocess.run(
+        done = subprocess.run(
             ["go", "mod", "download", "-json", f"{module}@v{version}"],
             cwd=folder,
             env={**os.environ, "GOWORK": "off"},
@@ -373,7 +373,7 @@ def _download(folder: Path, module: str, version: str) -> Path:
             stderr=out,
             check=False,
         )
-        out.write(found.stdout)
-    if found.returncode:
+        out.write(done.stdout)
+    if done.returncode:
         raise log_failure(f"downloading {module} v{version} failed", log)
-    return Path(json.loads(found.stdout)["Dir"])
+    return Path(json.loads(done.stdout)["Dir"])

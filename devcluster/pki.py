@@ -48,9 +48,9 @@ class Authority:
 
     def sign(self, name: str, user: str, group: str = "", addresses: Iterable[str] = ()) -> Identity:
         """Sign a certificate for a client (user and group), also valid for serving when addresses are given."""
-        made = Identity(self.folder / f"{name}.crt", self.folder / f"{name}.key")
-        if made.certificate.exists():
-            return made
+        identity = Identity(self.folder / f"{name}.crt", self.folder / f"{name}.key")
+        if identity.certificate.exists():
+            return identity
         subject = (f"/O={group}" if group else "") + f"/CN={user}"
         names = ",".join(f"{'IP' if _is_ip(address) else 'DNS'}:{address}" for address in addresses)
         extensions = ["-addext", f"subjectAltName={names}"] if names else []
@@ -59,9 +59,9 @@ class Authority:
             *("-CA", str(self.certificate), "-CAkey", str(self.key), "-subj", subject, *extensions),
             *("-addext", "basicConstraints=critical,CA:FALSE", "-addext", "keyUsage=digitalSignature"),
             *("-addext", "extendedKeyUsage=clientAuth,serverAuth"),
-            *("-keyout", str(made.key), "-out", str(made.certificate)),
+            *("-keyout", str(identity.key), "-out", str(identity.certificate)),
         )
-        return made
+        return identity
 
 
 def service_account_key(folder: Path) -> Path:

@@ -22,17 +22,17 @@ _RANDOM = random.SystemRandom()
 
 def free_ports(count: int, address: str = "127.0.0.1") -> list[int]:
     """Choose unused ports from a block reserved for this process, so that they stay free until they are used."""
-    found: list[int] = []
+    ports: list[int] = []
     with ExitStack() as held:
-        while len(found) < count:
+        while len(ports) < count:
             port = next(_candidates())
             probe = held.enter_context(socket.socket())
             try:
                 probe.bind((address, port))
             except OSError:
                 continue
-            found.append(port)
-    return found
+            ports.append(port)
+    return ports
 
 
 @cache

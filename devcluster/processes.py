@@ -158,14 +158,14 @@ def interrupt_on_sigterm() -> None:
 
 
 def _descendants(pid: int, session: int) -> list[int]:
-    found = []
+    pids = []
     with contextlib.suppress(OSError):
         for thread in os.listdir(f"/proc/{pid}/task"):
             for child in map(int, Path(f"/proc/{pid}/task/{thread}/children").read_text().split()):
                 with contextlib.suppress(ProcessLookupError):
                     if os.getsid(child) == session:
-                        found += [child, *_descendants(child, session)]
-    return found
+                        pids += [child, *_descendants(child, session)]
+    return pids
 
 
 def parent(pid: int) -> int:

@@ -39,15 +39,17 @@ class Step:
 def forecast(steps: Iterable[Step], now: float, cores: int) -> tuple[int, float] | None:
     """Return the finished percentage and the remaining seconds by the pace so far; None when no remaining step has a
     weight. Steps without a weight are ignored, and failed steps are finished."""
-    known = [step for step in steps if step.weight]
-    total = sum(step.weight for step in known)
-    over = sum(step.weight for step in known if not step.left)
+    weighted = [step for step in steps if step.weight]
+    total = sum(step.weight for step in weighted)
+    over = sum(step.weight for step in weighted if not step.left)
     if over == total:
         return None
     # Only finished work shows the pace.
-    taken = sum(step.when for step in known if not step.left)
+    taken = sum(step.when for step in weighted if not step.left)
     pace = (over + CREDIT) / (taken + CREDIT / cores)
-    running = sum(min((now - step.when) * pace, NEVER_DONE * step.weight) for step in known if step.state == "running")
+    running = sum(
+        min((now - step.when) * pace, NEVER_DONE * step.weight) for step in weighted if step.state == "running"
+    )
     done = over + running
     return int(100 * done / total), (total - done) / pace
 
@@ -100,14 +102,14 @@ class LiveProgress:
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
-        begun = time.monotonic()
-        self._set(name, "running", begun)
+        start = time.monotonic()
+        self._set(name, "running", start)
         try:
             yield
         except BaseException:
-            self._set(name, "failed", time.monotonic() - begun)
+            self._set(name, "failed", time.monotonic() - start)
             raise
-        self._set(name, "done", time.monotonic() - begun)
+        self._set(name, "done", time.monotonic() - start)
 
     def _set(self, name: str, state: str, when: float) -> None:
         with self.lock:
@@ -136,10 +138,10 @@ class LiveProgress:
 def left_of(steps: Sequence[Step], now: float) -> str:
     """Format the remaining work: the number of steps and, where weights are known, percentage and time."""
     left = f"{sum(step.left for step in steps)} left"
-    known = forecast(steps, now, os.cpu_count() or 1)
-    if known is None:
+    estimate = forecast(steps, now, os.cpu_count() or 1)
+    if estimate is None:
         return left
-    percent, seconds = known
+    percent, seconds = estimate
     # Estimated in minutes: more digits would promise too much.
     time_left = f"about {round(seconds / 60)} min" if seconds >= 90 else "about a minute"
     return f"{left}; {percent} % built, {time_left} to go"

@@ -37,17 +37,17 @@ def dump(value: object) -> str:
 def render_entries() -> dict[str, str]:
     """Render the data of argocd-cm."""
     script = (HERE / "health.lua").read_text()
-    found = {f"resource.customizations.health.{GROUP}_{kind}": script for kind in KINDS}
+    rendered = {f"resource.customizations.health.{GROUP}_{kind}": script for kind in KINDS}
     for discovery in sorted((HERE / GROUP).glob("*/actions/discovery.lua")):
         folder = discovery.parent
         definitions = [
             {"name": action.parent.name, "action.lua": action.read_text()}
             for action in sorted(folder.glob("*/action.lua"))
         ]
-        found[f"resource.customizations.actions.{GROUP}_{folder.parent.name}"] = dump(
+        rendered[f"resource.customizations.actions.{GROUP}_{folder.parent.name}"] = dump(
             {"discovery.lua": discovery.read_text(), "definitions": definitions}
         )
-    return found
+    return rendered
 
 
 def render_files() -> dict[Path, str]:

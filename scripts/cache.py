@@ -63,8 +63,8 @@ class Plan:
 
 def named_versions() -> set[str]:
     """Return the paths of all versions that the tree names."""
-    known = [*parts.GO_TOOLS, parts.GoTool("gateway-api", "sigs.k8s.io/gateway-api", {})]
-    versions = {f"{part.name}-{version}" for part in known for version in part.versions()}
+    tools = [*parts.GO_TOOLS, parts.GoTool("gateway-api", "sigs.k8s.io/gateway-api", {})]
+    versions = {f"{part.name}-{version}" for part in tools for version in part.versions()}
     built = {key for part in parts.GO_TOOLS for key in part.folders()}
     lock = json.loads((ROOT / "tests/servers/azurite/package-lock.json").read_text())
     return {
@@ -80,14 +80,14 @@ def named_versions() -> set[str]:
 def entries(cache: Path, known: set[str], peers: Sequence[Peer] = PEERS) -> list[Entry]:
     """List all entries, the largest last."""
     theirs = re.compile(rf"(?:bin|crds)/(?:{'|'.join(re.escape(part) for peer in peers for part in peer.parts)})-\d")
-    seen: set[int] = set()
-    found = []
+    counted_inodes: set[int] = set()
+    listed = []
     for path in _paths(cache):
         name = str(path.relative_to(cache))
-        size, newest = _measure(path, seen)
+        size, newest = _measure(path, counted_inodes)
         leftover = name.startswith(VERSIONED) and name not in known
-        found.append(Entry(name, size, newest, theirs.match(name) is not None, leftover))
-    return sorted(found, key=lambda entry: (entry.size, entry.path))
+        listed.append(Entry(name, size, newest, theirs.match(name) is not None, leftover))
+    return sorted(listed, key=lambda entry: (entry.size, entry.path))
 
 
 def _paths(cache: Path) -> Iterator[Path]:
@@ -107,14 +107,14 @@ def _measure(path: Path, seen: set[int]) -> tuple[int, float]:
         each = waiting.pop()
         # Builds and clusters may change files meanwhile.
         with contextlib.suppress(FileNotFoundError):
-            found = each.lstat()
-            if found.st_dev != device or found.st_ino in seen:
+            status = each.lstat()
+            if status.st_dev != device or status.st_ino in seen:
                 continue
-            if found.st_nlink > 1 and not stat.S_ISDIR(found.st_mode):
-                seen.add(found.st_ino)
-            size += found.st_blocks * 512
-            newest = max(newest, found.st_mtime)
-            if stat.S_ISDIR(found.st_mode):
+            if status.st_nlink > 1 and not stat.S_ISDIR(status.st_mode):
+                seen.add(status.st_ino)
+            size += status.st_blocks * 512
+            newest = max(newest, status.st_mtime)
+            if stat.S_ISDIR(status.st_mode):
                 waiting += each.iterdir()
     return size, newest
 
@@ -141,12 +141,12 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--prune", action="store_true", help="drop the versions that the tree no longer names")
     prune, cache = parser.parse_args(arguments).prune, paths.cache()
-    there = entries(cache, named_versions())
-    for entry in there:
+    cached = entries(cache, named_versions())
+    for entry in cached:
         print(f"{format_size(entry.size):>10}  {entry.path}")
-    print(f"{format_size(sum(entry.size for entry in there)):>10}  in all, in {cache}; Go's own caches are elsewhere")
+    print(f"{format_size(sum(entry.size for entry in cached)):>10}  in all, in {cache}; Go's own caches are elsewhere")
     print(
-        f"{format_size(sum(entry.size for entry in there if entry.peer)):>10}  of them peers', of at most "
+        f"{format_size(sum(entry.size for entry in cached if entry.peer)):>10}  of them peers', of at most "
         f"{format_size(LIMIT)}"
     )
     up = sorted(path.name for path in paths.runs().glob("*/"))
@@ -154,7 +154,7 @@ def main(arguments: Sequence[str]) -> int:
         print(
             f"nothing is pruned while clusters are up, which may be of another tree: {', '.join(up)}", file=sys.stderr
         )
-    plan = Plan.of(there, LIMIT, prune=prune and not up)
+    plan = Plan.of(cached, LIMIT, prune=prune and not up)
     for entry in plan.leftover:
         print(
             f"{format_size(entry.size):>10}  {entry.path} is no longer named by the tree: `make cache PRUNE=1` drops it"

@@ -19,12 +19,12 @@ def versions(text: str) -> list[str]:
 
 def section(text: str, name: str) -> str:
     """Return the body of a section, without its heading and with a final newline. Raises NoSection."""
-    found = re.search(rf"^## \[{re.escape(name)}\][^\n]*\n(.*?)(?=^## \[|\Z)", text, re.MULTILINE | re.DOTALL)
-    if found is None:
+    match = re.search(rf"^## \[{re.escape(name)}\][^\n]*\n(.*?)(?=^## \[|\Z)", text, re.MULTILINE | re.DOTALL)
+    if match is None:
         raise NoSection(f"CHANGELOG.md has no section `## [{name}]`")
-    if not re.search(r"^- ", found[1], re.MULTILINE):
+    if not re.search(r"^- ", match[1], re.MULTILINE):
         raise NoSection(f"the section `## [{name}]` of CHANGELOG.md has no entry: there is nothing to release")
-    return found[1].strip("\n") + "\n"
+    return match[1].strip("\n") + "\n"
 
 
 def released(text: str, version: str, day: date) -> str:

@@ -105,16 +105,16 @@ def _files() -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _row(what: str, figure: dict[str, Any]) -> str:
     unit = figure["unit"].replace("count", "")
-    asked = figure.get("bound")
-    holds = "–" if asked is None else "yes" if figure["holds"] else "**no**"
+    bound = figure.get("bound")
+    holds = "–" if bound is None else "yes" if figure["holds"] else "**no**"
     span = " ({:g} to {:g})".format(*figure["interval"]) if "interval" in figure else ""
-    return f"| {what} | {figure['value']:g} {unit}{span} | {'–' if asked is None else asked} | {holds} |"
+    return f"| {what} | {figure['value']:g} {unit}{span} | {'–' if bound is None else bound} | {holds} |"
 
 
 def main_table() -> str:
     """Render a row for each of MAIN whose file exists. Raises KeyError for a missing figure."""
-    found = {file: {figure["name"]: figure for figure in content["figures"]} for file, content in _files()}
-    rows = [_row(what, found[file][name]) for what, file, name in MAIN if file in found]
+    figures_by_file = {file: {figure["name"]: figure for figure in content["figures"]} for file, content in _files()}
+    rows = [_row(label, figures_by_file[file][name]) for label, file, name in MAIN if file in figures_by_file]
     return "\n".join(["| what | measured | target | holds |", "|---|---|---|---|", *rows])
 
 
@@ -134,17 +134,17 @@ def all_tables() -> str:
 
 
 def _figure_rows(name: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads((FOLDER / f"{name}.json").read_text())["rows"]
-    return found
+    rows: list[dict[str, Any]] = json.loads((FOLDER / f"{name}.json").read_text())["rows"]
+    return rows
 
 
 def _flake_table() -> str:
     """Render whole runs of the suite: the bound, and each run."""
     rows = _figure_rows("flakes")
-    seen = Summary.of(rows)
-    since = f"; since then {seen.streak} passed" if seen.failed else ""
-    measured = f"{seen.failed} of {seen.runs}{since}, {seen.beside_load} beside a load of {LOAD}"
-    holds = "yes" if seen.holds else "**not yet**"
+    totals = Summary.of(rows)
+    since = f"; since then {totals.streak} passed" if totals.failed else ""
+    measured = f"{totals.failed} of {totals.runs}{since}, {totals.beside_load} beside a load of {LOAD}"
+    holds = "yes" if totals.holds else "**not yet**"
     runs = [
         f"| {row['date'][:10]} | {row['commit'][:7]} | {row['seed']} | {row['load']} | {row['seconds']} s "
         f"| {', '.join(row['failed']) or '–'} | {row['cause'] or '–'} |"

@@ -53,12 +53,12 @@ class Output:
     def of(cls, text: str) -> Output:
         """Parse the output. Raises ValueError when it is not that of a whole run."""
         lines = [line.rstrip() for line in text.splitlines()]
-        ends = [found for line in lines if (found := _OVER.fullmatch(line))]
+        ends = [match for line in lines if (match := _OVER.fullmatch(line))]
         if not ends:
             raise ValueError(
                 "this is not the whole output of `make test`: it ends with neither All passed nor Not passed"
             )
-        seeds = [int(found[1]) for line in lines if (found := _SEED.search(line))]
+        seeds = [int(match[1]) for line in lines if (match := _SEED.search(line))]
         passed, seconds = ends[-1][1] == "All passed in", int(ends[-1][2])
         return cls(passed, seconds, seeds[0] if seeds else None, tuple(dict.fromkeys(_failures(lines))))
 
@@ -74,19 +74,19 @@ def _failures(lines: Iterable[str]) -> Iterator[str]:
     """Yield failures. Steps are nested; a failed step is named when nothing inside it is."""
     under_way: list[_Step] = []
     for line in lines:
-        if found := _TEST.fullmatch(line):
-            yield found[1]
+        if match := _TEST.fullmatch(line):
+            yield match[1]
             for step in under_way:
                 step.explained = True
-        elif (found := _ENDED.fullmatch(line)) and found[1] in (names := [step.name for step in under_way]):
-            place = names.index(found[1])
-            if found[2] != "ok" and not under_way[place].explained:
+        elif (match := _ENDED.fullmatch(line)) and match[1] in (names := [step.name for step in under_way]):
+            place = names.index(match[1])
+            if match[2] != "ok" and not under_way[place].explained:
                 yield ": ".join(names[: place + 1])
                 for step in under_way[:place]:
                     step.explained = True
             del under_way[place:]
-        elif found := _BEGUN.fullmatch(line):
-            under_way.append(_Step(found[1]))
+        elif match := _BEGUN.fullmatch(line):
+            under_way.append(_Step(match[1]))
 
 
 def row(output: Output, *, commit: str, date: str, seed: int | None, load: int, command: str) -> Row:
@@ -109,25 +109,25 @@ KEYS = tuple(row(Output(True, 0, 0, ()), commit="", date="", seed=0, load=0, com
 
 def row_faults(rows: Sequence[Row]) -> list[str]:
     """List missing or inconsistent entries of the rows."""
-    found = []
+    problems = []
     for number, each in enumerate(rows, start=1):
         where = f"row {number} ({each.get('date')}, {each.get('commit', '')[:7]})"
         if tuple(each) != KEYS:
-            found.append(f"{where}: has {', '.join(each)}, not {', '.join(KEYS)}")
+            problems.append(f"{where}: has {', '.join(each)}, not {', '.join(KEYS)}")
             continue
         if not re.fullmatch(r"[0-9a-f]{40}", each["commit"]):
-            found.append(f"{where}: commit is not a whole one")
+            problems.append(f"{where}: commit is not a whole one")
         if each["passed"] and (each["failed"] or each["cause"]):
-            found.append(f"{where}: passed, and names what failed")
+            problems.append(f"{where}: passed, and names what failed")
         if not each["passed"] and not each["failed"]:
-            found.append(f"{where}: failed, and doesn't say what")
+            problems.append(f"{where}: failed, and doesn't say what")
         if not each["passed"] and not each["cause"]:
-            found.append(
+            problems.append(
                 f"{where}: cause is empty; find out why {', '.join(each['failed'])} failed, and write it there"
             )
     if [each.get("date", "") for each in rows] != sorted(each.get("date", "") for each in rows):
-        found.append("the rows are not in the order of their dates")
-    return found
+        problems.append("the rows are not in the order of their dates")
+    return problems
 
 
 @dataclass(frozen=True)
@@ -183,7 +183,7 @@ def run(root: Path, load: int, seed: int, command: Sequence[str] = MAKE_TEST) ->
     with _checkout(root, commit) as tree, _busy_processes(load), log.open("wb") as out:
         status = _run_whole(command, tree, out.fileno(), {**_environment(), "MODELWRIGHT_SEED": str(seed)})
     output = _read_output(log.read_text(errors="replace"), status, round(time.monotonic() - start), seed)
-    made = row(
+    new_row = row(
         output,
         commit=commit,
         date=_stamp(began),
@@ -191,7 +191,7 @@ def run(root: Path, load: int, seed: int, command: Sequence[str] = MAKE_TEST) ->
         load=load,
         command=f"MODELWRIGHT_SEED={seed} make test",
     )
-    append(root, made)
+    append(root, new_row)
     print(f"{'passed' if output.passed else 'FAILED'} in {output.seconds} s; a row of {FILE} is written", flush=True)
     for each in output.failed:
         print(f"  {each}")
@@ -299,20 +299,20 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str], root: Path = ROOT) -> int:
-    given = _options(arguments)
-    if given.command == "add":
+    options = _options(arguments)
+    if options.command == "add":
         try:
-            output = Output.of(given.log.read())
+            output = Output.of(options.log.read())
         except ValueError as error:
             print(error, file=sys.stderr)
             return 1
-        commit = _git(root, "rev-parse", "--verify", f"{given.commit}^{{commit}}").strip()
-        date = _stamp(given.date or datetime.now(UTC))
-        append(root, row(output, commit=commit, date=date, seed=given.seed, load=given.load, command=given.ran))
+        commit = _git(root, "rev-parse", "--verify", f"{options.commit}^{{commit}}").strip()
+        date = _stamp(options.date or datetime.now(UTC))
+        append(root, row(output, commit=commit, date=date, seed=options.seed, load=options.load, command=options.ran))
         return 0
-    first = random.SystemRandom().randrange(2**32) if given.seed is None else given.seed
+    first = random.SystemRandom().randrange(2**32) if options.seed is None else options.seed
     try:
-        passed = [run(root, given.load, (first + number) % 2**32) for number in range(given.runs)]
+        passed = [run(root, options.load, (first + number) % 2**32) for number in range(options.runs)]
     except KeyboardInterrupt:
         print("stopped: the run that was under way is not recorded", file=sys.stderr)
         return 130

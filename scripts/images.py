@@ -103,24 +103,24 @@ def main() -> int:
     parser.add_argument("--push", metavar="REGISTRY", help="such as registry.example.com/modelwright")
     parser.add_argument("--tag", default=tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"])
     parser.add_argument("--plain-http", action="store_true", help="the registry speaks no TLS")
-    given = parser.parse_args()
-    if given.push is not None and not given.push.strip("/"):
+    options = parser.parse_args()
+    if options.push is not None and not options.push.strip("/"):
         parser.error("where to? make push REGISTRY=registry.example.com/modelwright")
     try:
-        sealed = Signing.from_environment(os.environ) if given.push else None
+        sealed = Signing.from_environment(os.environ) if options.push else None
         with LiveProgress("images") as progress:
             for name in NAMES:
                 build_image(containerfile(name), local_tag(name), context=ROOT, progress=progress)
-            if given.push is None:
+            if options.push is None:
                 print("\n".join(map(local_tag, NAMES)))
                 return 0
-            pushed = push(given.push.rstrip("/"), given.tag, plain_http=given.plain_http, progress=progress)
+            pushed = push(options.push.rstrip("/"), options.tag, plain_http=options.plain_http, progress=progress)
             described = [
-                sealed.apply(name, reference, given.tag, plain_http=given.plain_http)
+                sealed.apply(name, reference, options.tag, plain_http=options.plain_http)
                 for name, reference in pushed.items()
                 if sealed
             ]
-            artifacts = samples.push(given.push.rstrip("/"), samples.train(), plain_http=given.plain_http)
+            artifacts = samples.push(options.push.rstrip("/"), samples.train(), plain_http=options.plain_http)
             write_values(pushed)
     except (ClusterError, RegistryError, signing.BadKey, signing.NotSigned, provenance.NoSource) as error:
         print(f"error: {error}", file=sys.stderr)

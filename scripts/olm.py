@@ -163,10 +163,10 @@ def examples() -> list[Json]:
         "examples/digits/retraining-policy.yaml",
         "manifests/runtimes/mlserver.yaml",
     ]
-    found = [yaml.safe_load((ROOT / name).read_text()) for name in files]
-    runtime = found[-1]
+    documents = [yaml.safe_load((ROOT / name).read_text()) for name in files]
+    runtime = documents[-1]
     return [
-        *(_named_only(obj) for obj in found),
+        *(_named_only(obj) for obj in documents),
         _named_only({**runtime, "kind": "ModelRuntime"}),
         _record("TrainingRun", "digits-labels", policyRef={"name": "digits"}, manual=_by("labels of October are in")),
         _record(

@@ -37,21 +37,21 @@ def digest(files: Mapping[str, bytes]) -> str:
 
 def combined(hashes: Mapping[str, str]) -> str:
     """Return one hash of all dependencies of a peer."""
-    return digest({what: each.encode() for what, each in hashes.items()})
+    return digest({dependency: each.encode() for dependency, each in hashes.items()})
 
 
 def differing(row: Row, now: Mapping[str, str]) -> list[str]:
     """List the dependencies whose content differs from the row, and those added or removed since."""
     then = row["files"]
-    return sorted(what for what in then.keys() | now.keys() if then.get(what) != now.get(what))
+    return sorted(dependency for dependency in then.keys() | now.keys() if then.get(dependency) != now.get(dependency))
 
 
 def stale_peers(rows: Iterable[Row], now: Mapping[str, Mapping[str, str]]) -> list[str]:
     """Return a line for each peer of `now` to be run again, with the reason."""
-    known = {row["peer"]: row for row in rows}
+    row_by_peer = {row["peer"]: row for row in rows}
     lines = []
     for peer, hashes in now.items():
-        row = known.get(peer)
+        row = row_by_peer.get(peer)
         if row is None:
             why = "never run"
         elif changed := differing(row, hashes):
@@ -90,13 +90,13 @@ class Outcome:
 
 def hashes(root: Path, peer: Peer) -> dict[str, str]:
     """Hash each dependency of the peer; a missing one has an empty hash."""
-    found = {}
-    for what in peer.depends_on():
-        listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", what]
+    hash_by_dependency = {}
+    for dependency in peer.depends_on():
+        listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", dependency]
         listed = subprocess.run(listing, cwd=root, capture_output=True, text=True, check=True).stdout
-        there = [name for name in listed.split("\0") if name and (root / name).is_file()]
-        found[what] = digest({name: (root / name).read_bytes() for name in there}) if there else ""
-    return found
+        files = [name for name in listed.split("\0") if name and (root / name).is_file()]
+        hash_by_dependency[dependency] = digest({name: (root / name).read_bytes() for name in files}) if files else ""
+    return hash_by_dependency
 
 
 def read(root: Path) -> list[Row]:
@@ -155,8 +155,8 @@ def _record_run(root: Path, peer: Peer, before: dict[str, str], seconds: float, 
 
 def version(peer: Peer) -> str:
     """Return the version of the program itself, from its go.mod."""
-    known = {part.name: part for part in parts.GO_TOOLS}
-    return known[peer.parts[0]].version() if peer.parts else ""
+    tools = {part.name: part for part in parts.GO_TOOLS}
+    return tools[peer.parts[0]].version() if peer.parts else ""
 
 
 def _build(peer: Peer) -> None:
@@ -168,13 +168,13 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("command", choices=("run", "stale"))
     parser.add_argument("peers", nargs="*", help="names; all when there is none")
-    given = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     try:
-        peers = chosen(given.peers)
+        peers = chosen(options.peers)
     except ValueError as error:
         print(error, file=sys.stderr)
         return 1
-    if given.command == "run":
+    if options.command == "run":
         return 0 if run(ROOT, peers) else 1
     for line in stale_peers(read(ROOT), {peer.name: hashes(ROOT, peer) for peer in peers}):
         print(line)

@@ -38,22 +38,22 @@ PLATFORMS: Mapping[str, str] = {
 
 def project() -> dict[str, Any]:
     """Read the table `project` of pyproject.toml."""
-    found: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    return found
+    table: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return table
 
 
 def libraries() -> list[str]:
     """List all distributions of the extra `cli`, as installed here."""
-    told = project()
-    found: dict[str, None] = {}
-    asked = [*told["dependencies"], *told["optional-dependencies"]["cli"]]
-    while asked:
-        requirement = Requirement(asked.pop())
+    table = project()
+    names: dict[str, None] = {}
+    requirements = [*table["dependencies"], *table["optional-dependencies"]["cli"]]
+    while requirements:
+        requirement = Requirement(requirements.pop())
         name = canonicalize_name(requirement.name)
-        if name not in found and (requirement.marker is None or requirement.marker.evaluate({"extra": ""})):
-            found[name] = None
-            asked += distribution(name).requires or []
-    return sorted(found)
+        if name not in names and (requirement.marker is None or requirement.marker.evaluate({"extra": ""})):
+            names[name] = None
+            requirements += distribution(name).requires or []
+    return sorted(names)
 
 
 def locked(names: Iterable[str]) -> str:
@@ -69,7 +69,7 @@ def fetched(platform: str, folder: Path) -> list[Path]:
     Python."""
     requirements = folder / "requirements.txt"
     requirements.write_text(locked(libraries()))
-    found = []
+    folders = []
     for python in PYTHONS:
         target = folder / python
         subprocess.run(
@@ -95,8 +95,8 @@ def fetched(platform: str, folder: Path) -> list[Path]:
             ],
             check=True,
         )
-        found.append(target)
-    return found
+        folders.append(target)
+    return folders
 
 
 def pack(installed: Iterable[Path], archive: Path) -> str:
@@ -139,9 +139,9 @@ def _plain(entry: tarfile.TarInfo) -> tarfile.TarInfo:
 
 def manifest(version: str, archives: Mapping[str, tuple[str, str]]) -> str:
     """Render the manifest for krew; `archives`: address and SHA-256 by platform."""
-    told = yaml.safe_load((KREW / "modelwright.yaml").read_text())
-    told["spec"]["version"] = f"v{version}"
-    told["spec"]["platforms"] = [
+    template = yaml.safe_load((KREW / "modelwright.yaml").read_text())
+    template["spec"]["version"] = f"v{version}"
+    template["spec"]["platforms"] = [
         {
             "selector": {"matchLabels": dict(zip(("os", "arch"), platform.split("/"), strict=True))},
             "uri": uri,
@@ -151,7 +151,7 @@ def manifest(version: str, archives: Mapping[str, tuple[str, str]]) -> str:
         }
         for platform, (uri, digest) in archives.items()
     ]
-    text: str = yaml.safe_dump(told, sort_keys=False, width=110)
+    text: str = yaml.safe_dump(template, sort_keys=False, width=110)
     return text
 
 

@@ -134,8 +134,8 @@ def _without_login(remote: str) -> str:
         parts = urlsplit(remote)
         return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment=""))
     # `user@host:path`; a folder of this machine is meaningless elsewhere.
-    found = re.fullmatch(r"(?:[^@/]+@)?([^/:]+):(.+)", remote)
-    return f"ssh://{found[1]}/{found[2].lstrip('/')}" if found else ""
+    match = re.fullmatch(r"(?:[^@/]+@)?([^/:]+):(.+)", remote)
+    return f"ssh://{match[1]}/{match[2].lstrip('/')}" if match else ""
 
 
 def _git(root: Path, *arguments: str) -> str:

@@ -57,11 +57,11 @@ def index_of(manifests: Mapping[str, bytes]) -> bytes:
 def put_index(registry: Registry, tag: str, digests: Mapping[str, str]) -> str:
     """Write the index of pushed images by architecture under a tag; return its digest."""
     manifests = {}
-    for architecture, digest in digests.items():
-        found = registry.manifest(digest)
-        if found is None:
+    for architecture, digest in published.items():
+        stored = registry.manifest(digest)
+        if stored is None:
             raise BadRelease(f"the registry has no manifest {digest} for {architecture}, though it was pushed")
-        manifests[architecture] = found
+        manifests[architecture] = stored
     data = index_of(manifests)
     registry.put_manifest(tag, data, INDEX)
     return digest_of(data)
@@ -72,10 +72,10 @@ def verify_index(registry: Registry, image: Image, tag: str, digests: Mapping[st
     data = registry.manifest(tag)
     if data is None or digest_of(data) != image.digest:
         raise BadRelease(f"{image.name}:{tag} is {digest_of(data) if data else 'not there'}, and not {image.digest}")
-    found = {each["platform"]["architecture"]: each["digest"] for each in json.loads(data)["manifests"]}
-    if found != dict(digests):
-        raise BadRelease(f"{image}: its images are {found}, and not {dict(digests)}")
-    for architecture, digest in found.items():
+    published = {each["platform"]["architecture"]: each["digest"] for each in json.loads(data)["manifests"]}
+    if published != dict(digests):
+        raise BadRelease(f"{image}: its images are {published}, and not {dict(digests)}")
+    for architecture, digest in published.items():
         manifest = json.loads(registry.manifest(digest) or b"{}")
         if not manifest:
             raise BadRelease(f"{image}: its image {digest} isn't there")
@@ -90,12 +90,12 @@ def chart_values(text: str, references: Mapping[str, str]) -> str:
     for field in ("image", "fetchImage"):
         for member, value in wanted[field].items():  # type: ignore[attr-defined]
             expression = rf"(?m)(^{field}:\n(?:  .*\n)*?  {member}: ).*$"
-            text = re.sub(expression, lambda found, value=value: f'{found[1]}"{value}"', text, count=1)
+            text = re.sub(expression, lambda match, value=value: f'{match[1]}"{value}"', text, count=1)
     images = json.dumps(wanted["runtimes"]["images"])  # type: ignore[index]
-    text = re.sub(r"(?m)(^runtimes:\n(?:  .*\n)*?  images: )\{\}$", lambda found: found[1] + images, text, count=1)
-    found = yaml.safe_load(text)
-    if not all(found[field].items() >= wanted[field].items() for field in ("image", "fetchImage")) or (  # type: ignore[attr-defined]
-        found["runtimes"]["images"] != wanted["runtimes"]["images"]  # type: ignore[index]
+    text = re.sub(r"(?m)(^runtimes:\n(?:  .*\n)*?  images: )\{\}$", lambda match: match[1] + images, text, count=1)
+    values = yaml.safe_load(text)
+    if not all(values[field].items() >= wanted[field].items() for field in ("image", "fetchImage")) or (  # type: ignore[attr-defined]
+        values["runtimes"]["images"] != wanted["runtimes"]["images"]  # type: ignore[index]
     ):
         raise BadRelease("charts/modelwright/values.yaml has no image, fetchImage or runtimes.images to write them to")
     return text
@@ -117,11 +117,11 @@ def package_chart(root: Path, name: str, references: Mapping[str, str], out: Pat
 def push_chart(packed: Path, place: str, login: Login, *, plain_http: bool) -> str:
     """Push a packaged chart to `<place>/NAME`; return its digest."""
     with _logged_in(place, login) as config:
-        said = _helm("push", str(packed), f"oci://{place}", *config, *(["--plain-http"] if plain_http else []))
-    found = re.search(r"Digest: (sha256:[0-9a-f]{64})", said)
-    if found is None:
-        raise BadRelease(f"helm push says no digest: {said}")
-    return found[1]
+        output = _helm("push", str(packed), f"oci://{place}", *config, *(["--plain-http"] if plain_http else []))
+    match = re.search(r"Digest: (sha256:[0-9a-f]{64})", output)
+    if match is None:
+        raise BadRelease(f"helm push says no digest: {output}")
+    return match[1]
 
 
 def verify_chart(packed: Path, place: str, version: str, login: Login, *, plain_http: bool) -> None:

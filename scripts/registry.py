@@ -45,10 +45,10 @@ class Image:
     @classmethod
     def parse(cls, reference: str) -> Image:
         """Parse a reference. Raises ValueError for an image named by tag, because a tag may have moved."""
-        found = _REFERENCE.fullmatch(reference)
-        if found is None:
+        match = _REFERENCE.fullmatch(reference)
+        if match is None:
             raise ValueError(f"{reference}: name the image by digest, registry/name@sha256:...")
-        return cls(**found.groupdict())
+        return cls(**match.groupdict())
 
     @property
     def name(self) -> str:
@@ -131,8 +131,8 @@ class Registry:
     def put_blob(self, data: bytes) -> str:
         """Store bytes; return their digest."""
         digest = digest_of(data)
-        begun = self._ask("POST", f"{self._base}/blobs/uploads/")
-        place = begun.url.join(begun.headers.get("Location", "")).copy_merge_params({"digest": digest})
+        upload = self._ask("POST", f"{self._base}/blobs/uploads/")
+        place = upload.url.join(upload.headers.get("Location", "")).copy_merge_params({"digest": digest})
         self._ask("PUT", str(place), content=data, headers={"Content-Type": "application/octet-stream"})
         return digest
 
@@ -166,8 +166,8 @@ def _token(answer: httpx.Response) -> str:
     if answer.is_error:
         raise RegistryError(f"the registry's token service refused the login: {answer.status_code}")
     try:
-        found = answer.json()
-        token = found.get("token") or found.get("access_token")
+        body = answer.json()
+        token = body.get("token") or body.get("access_token")
     except (ValueError, AttributeError):
         token = None
     if not isinstance(token, str):
@@ -182,9 +182,9 @@ def find_login(image: Image, environment: Mapping[str, str] = os.environ) -> Log
             kept: Json = json.loads(file.read_text())
         except (OSError, ValueError):
             continue
-        found = _login_in(kept, image)
-        if found is not None:
-            return found
+        login = _login_in(kept, image)
+        if login is not None:
+            return login
     return Login()
 
 

@@ -96,9 +96,9 @@ class Release:
     def __post_init__(self) -> None:
         self.state = State(self.version)
         if self._record.exists():
-            known = State(**json.loads(self._record.read_text()))
-            if known.commit == git(self.root, "rev-parse", "HEAD"):
-                self.state = known
+            recorded = State(**json.loads(self._record.read_text()))
+            if recorded.commit == git(self.root, "rev-parse", "HEAD"):
+                self.state = recorded
 
     @property
     def out(self) -> Path:
@@ -416,9 +416,9 @@ def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] 
     parser.add_argument("--url", default="", help="where people will find the files of dist/VERSION")
     parser.add_argument("--plain-http", action="store_true", help="the registry speaks no TLS")
     parser.add_argument("--dry-run", action="store_true", help="check everything, and say what would be done")
-    given = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     try:
-        for name, value in (("REGISTRY", given.registry.strip("/")), ("URL", given.url)):
+        for name, value in (("REGISTRY", options.registry.strip("/")), ("URL", options.url)):
             if not value:
                 raise Refused(
                     f"{name} is missing: make release VERSION=1.2.3 REGISTRY=... URL=... SIGN_KEY=release.key"
@@ -427,9 +427,9 @@ def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] 
         if sealed is None:
             raise Refused("SIGN_KEY is missing: a release is signed; docs/how-to/install.md#signed-images makes a key")
         release = Release(
-            given.version, given.registry.strip("/"), given.url, sealed, ROOT, plain_http=given.plain_http
+            options.version, options.registry.strip("/"), options.url, sealed, ROOT, plain_http=options.plain_http
         )
-        if given.dry_run:
+        if options.dry_run:
             if not release.state.done:
                 check(release)
             print("\n".join(f"{step.name:8} {step.says}" for step in STEPS if step.name not in release.state.done))

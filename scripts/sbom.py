@@ -42,7 +42,7 @@ def locked(image: str, folder: Path) -> Json:
 def debian(status: str, release: str) -> list[Json]:
     """Build components for the installed packages in dpkg's status file; `release` is the text of os-release."""
     system = dict(re.findall(r'^(\w+)="?([^"\n]*)"?$', release, re.MULTILINE))
-    found = []
+    components = []
     for stanza in re.split(r"\n\n+", status.strip()):
         package = HeaderParser().parsestr(stanza)
         if package["Status"] != "install ok installed":
@@ -53,8 +53,8 @@ def debian(status: str, release: str) -> list[Json]:
         if package["Source"]:
             # Debian's advisories name source packages.
             qualifiers["upstream"] = f"{source}@{source_version.strip('()') or version}"
-        found.append(_component(PackageURL("deb", system["ID"], name, version, qualifiers)))
-    return found
+        components.append(_component(PackageURL("deb", system["ID"], name, version, qualifiers)))
+    return components
 
 
 def python(settings: str) -> Json:

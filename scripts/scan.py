@@ -50,12 +50,12 @@ def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] 
 
 def _grype(environment: Mapping[str, str], scratch: Path) -> tuple[str, dict[str, str]]:
     """Return the program, and an environment in which it uses the given database and no network."""
-    given = environment.get("GRYPE_DB", "")
-    if not given:
+    location = environment.get("GRYPE_DB", "")
+    if not location:
         raise ScanFailed("no database. Name a folder or an archive of grype's: make scan GRYPE_DB=...")
-    database = Path(given)
+    database = Path(location)
     if not database.exists():
-        raise ScanFailed(f"no database: GRYPE_DB is {given}, and nothing is there")
+        raise ScanFailed(f"no database: GRYPE_DB is {database}, and nothing is there")
     program = environment.get("GRYPE") or shutil.which("grype", path=environment.get("PATH"))
     if not program:
         raise ScanFailed("no grype on the PATH. Install it, or name it: GRYPE=...")
@@ -76,29 +76,29 @@ def _grype(environment: Mapping[str, str], scratch: Path) -> tuple[str, dict[str
 def _database(program: str, settings: Mapping[str, str]) -> str:
     """Return when the database was built. Raises ScanFailed for one that grype rejects, which would give no
     findings."""
-    told = _json(_run(program, settings, "db", "status", "-o", "json"), "db status")
-    if not isinstance(told, dict) or told.get("valid") is not True or not told.get("built"):
-        raise ScanFailed(f"no database that can be used: grype says {json.dumps(told)[:300]}")
-    return str(told["built"])
+    status = _json(_run(program, settings, "db", "status", "-o", "json"), "db status")
+    if not isinstance(status, dict) or status.get("valid") is not True or not status.get("built"):
+        raise ScanFailed(f"no database that can be used: grype says {json.dumps(status)[:300]}")
+    return str(status["built"])
 
 
 def _scan(program: str, settings: Mapping[str, str], bill: Path, fail_on: str) -> int:
     """Print all findings, and return how many are severe."""
-    told = _json(_run(program, settings, f"sbom:{bill}", "-o", "json"), bill.name)
-    matches = told.get("matches") if isinstance(told, dict) else None
+    report = _json(_run(program, settings, f"sbom:{bill}", "-o", "json"), bill.name)
+    matches = report.get("matches") if isinstance(report, dict) else None
     if not isinstance(matches, list):
         raise ScanFailed(f"{bill.name}: grype's answer has no list of matches")
     grave = 0
     for match in matches:
-        found, artifact = match["vulnerability"], match["artifact"]
-        severity = str(found.get("severity", "")).lower()
+        vulnerability, artifact = match["vulnerability"], match["artifact"]
+        severity = str(vulnerability.get("severity", "")).lower()
         # A finding without a severity counts as severe.
         counts = severity not in SEVERITIES or SEVERITIES.index(severity) >= SEVERITIES.index(fail_on)
         grave += counts
-        fixes = ", ".join((found.get("fix") or {}).get("versions") or ()) or "no fix"
+        fixes = ", ".join((vulnerability.get("fix") or {}).get("versions") or ()) or "no fix"
         image = bill.name.removesuffix(".cdx.json")
-        what = f"{image}: {artifact['name']} {artifact['version']}: {found['id']}"
-        print(f"{what} ({severity or 'unrated'}; {fixes}){'' if counts else ', below the bound'}")
+        finding = f"{image}: {artifact['name']} {artifact['version']}: {vulnerability['id']}"
+        print(f"{finding} ({severity or 'unrated'}; {fixes}){'' if counts else ', below the bound'}")
     return grave
 
 

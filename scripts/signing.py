@@ -119,15 +119,15 @@ def verify(registry: Registry, image: Image, key: SSlibKey, needed: Iterable[str
     signed = [layer for layer in _layers(registry, _tag(image, "sig")) if _is_by(key, layer)]
     if not any(_claims(layer.data, image) for layer in signed):
         raise NotSigned(f"{image}: no signature of this key")
-    found: dict[str, Json] = {}
+    statements: dict[str, Json] = {}
     for layer in _layers(registry, _tag(image, "att")):
         statement = _statement_of(key, layer)
         if statement.get("_type") == provenance.STATEMENT and _is_about(statement, image):
-            found[statement["predicateType"]] = statement["predicate"]
-    missing = [kind for kind in needed if kind not in found]
+            statements[statement["predicateType"]] = statement["predicate"]
+    missing = [kind for kind in needed if kind not in statements]
     if missing:
         raise NotSigned(f"{image}: no statement of this key of the type {', '.join(missing)}")
-    return found
+    return statements
 
 
 def _tag(image: Image, what: str) -> str:
@@ -193,8 +193,8 @@ def _statement_of(key: SSlibKey, layer: Layer) -> Json:
         statement = json.loads(envelope.payload)
     except (ValueError, KeyError, TypeError, UnverifiedSignatureError, VerificationError):
         return {}
-    known = envelope.payload_type == IN_TOTO and isinstance(statement, dict)
-    return statement if known and {"predicateType", "predicate", "subject"} <= set(statement) else {}
+    is_statement = envelope.payload_type == IN_TOTO and isinstance(statement, dict)
+    return statement if is_statement and {"predicateType", "predicate", "subject"} <= set(statement) else {}
 
 
 def _layers(registry: Registry, tag: str) -> list[Layer]:
@@ -204,10 +204,10 @@ def _layers(registry: Registry, tag: str) -> list[Layer]:
         return []
     try:
         listed = json.loads(data)["layers"]
-        known = [(each["mediaType"], each["digest"], each.get("annotations") or {}) for each in listed]
+        descriptors = [(each["mediaType"], each["digest"], each.get("annotations") or {}) for each in listed]
     except (ValueError, KeyError, TypeError) as error:
         raise RegistryError(f"{tag}: the registry holds no manifest of signatures there") from error
-    return [Layer(kind, registry.blob(digest), annotations) for kind, digest, annotations in known]
+    return [Layer(kind, registry.blob(digest), annotations) for kind, digest, annotations in descriptors]
 
 
 def _attach(registry: Registry, tag: str, layers: Sequence[Layer], is_replaced: Callable[[Layer], bool]) -> None:
@@ -242,11 +242,11 @@ def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] 
     parser.add_argument("--key", type=Path, required=True, help="public key, PEM")
     parser.add_argument("--plain-http", action="store_true", help="the registry speaks no TLS")
     parser.add_argument("images", nargs="+", help="registry/name@sha256:...")
-    given = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     try:
-        key, images = public_key(given.key), [Image.parse(reference) for reference in given.images]
+        key, images = public_key(options.key), [Image.parse(reference) for reference in options.images]
         for image in images:
-            registry = Registry(image, find_login(image, environment), plain_http=given.plain_http)
+            registry = Registry(image, find_login(image, environment), plain_http=options.plain_http)
             print(describe(image, verify(registry, image, key)))
     except NotSigned as error:
         print(f"not verified: {error}", file=sys.stderr)

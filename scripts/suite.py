@@ -211,8 +211,8 @@ class Suite:
         """List the failed tests, and the relevant logs."""
         lines = []
         for run in (run for run in self if run.state == "FAILED"):
-            found = re.findall(r"^(?:FAILED|ERROR) tests/.*", run.log.read_text(errors="replace"), re.MULTILINE)
-            lines += [f"{run.layer.name}: see {run.log}", *(f"  {line[:200]}" for line in dict.fromkeys(found))]
+            failed_tests = re.findall(r"^(?:FAILED|ERROR) tests/.*", run.log.read_text(errors="replace"), re.MULTILINE)
+            lines += [f"{run.layer.name}: see {run.log}", *(f"  {line[:200]}" for line in dict.fromkeys(failed_tests))]
         return lines
 
 

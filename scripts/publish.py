@@ -57,7 +57,7 @@ def index_of(manifests: Mapping[str, bytes]) -> bytes:
 def put_index(registry: Registry, tag: str, digests: Mapping[str, str]) -> str:
     """Write the index of pushed images by architecture under a tag; return its digest."""
     manifests = {}
-    for architecture, digest in published.items():
+    for architecture, digest in digests.items():
         stored = registry.manifest(digest)
         if stored is None:
             raise BadRelease(f"the registry has no manifest {digest} for {architecture}, though it was pushed")

@@ -48,9 +48,7 @@ def test_two_at_once_are_two_worlds_and_leave_nothing() -> None:
 
 
 @pytest.mark.controlplane
-def test_a_control_plane_whose_owner_was_killed_is_swept_by_the_next(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_orphaned_control_plane_is_swept_by_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Elsewhere the control planes of other tests sweep too.
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     script = "from devcluster import ControlPlane; p = ControlPlane().start(); print(p.folder, flush=True); input()"

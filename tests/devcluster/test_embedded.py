@@ -151,7 +151,7 @@ def apply_workload(cluster: Cluster) -> None:
     kubectl(cluster, "rollout", "status", "deployment/web", "--timeout=120s")
 
 
-def test_pods_on_two_nodes_are_reached_by_gateway_service_and_prometheus(cluster: Cluster) -> None:
+def test_gateway_service_and_prometheus_reach_pods_on_both_nodes(cluster: Cluster) -> None:
     apply_workload(cluster)
     placed = kubectl(cluster, "get", "pods", "--selector=app=web", "--output=jsonpath={.items[*].spec.nodeName}")
     assert set(placed.split()) == {"node-a", "node-b"}
@@ -280,7 +280,7 @@ def leftovers(slot: int) -> list[str]:
     ]
 
 
-def test_pods_have_a_weight_of_their_own_beside_the_hosts_processes(cluster: Cluster) -> None:
+def test_pods_have_a_cpu_weight_beside_the_hosts_processes(cluster: Cluster) -> None:
     root = Path("/sys/fs/cgroup")
     one = (root / "cgroup.controllers").exists()
     top = root / ("" if one else "cpu") / f"modelwright-{NAME}"

@@ -55,7 +55,7 @@ def test_webhooks_are_called_by_url_and_only_for_what_is_run(
         assert by_name["mpods"]["objectSelector"], "else no pod starts without it"
 
 
-def test_the_configuration_names_the_certificate_and_no_port_twice(tmp_path: Path) -> None:
+def test_the_configuration_has_a_certificate_and_unique_ports(tmp_path: Path) -> None:
     identity = Authority.create(tmp_path / "pki").sign("engine", "engine", addresses=[NETWORK.address])
     ports = set()
     for engine in engines.ENGINES:

@@ -20,7 +20,7 @@ topologyInjector: {enabled: true}
 """
 
 
-def test_the_chart_has_all_its_values_and_brings_no_definitions_of_the_gateway_api(tmp_path: Path) -> None:
+def test_the_chart_has_all_values_and_no_gateway_api_crds(tmp_path: Path) -> None:
     (tmp_path / "values.tmpl.yaml").write_text(TEMPLATE)
     values = envoy.values(tmp_path, IMAGE)
     assert values["global"]["images"]["envoyGateway"] == {"image": IMAGE, "pullPolicy": "IfNotPresent"}
@@ -39,7 +39,7 @@ def test_the_gateway_has_one_cluster_of_envoy_for_each_service() -> None:
     assert gateway["spec"]["listeners"][0]["allowedRoutes"] == {"namespaces": {"from": "All"}}
 
 
-def test_envoy_is_pinned_by_hash_and_all_that_is_copied_is_in_the_context() -> None:
+def test_envoy_is_pinned_by_hash_and_copied_from_the_context() -> None:
     folder = parts.tool_of("envoy-gateway").source()
     assert "--hash=sha256:" in (folder / "requirements.txt").read_text()
     text = (folder / "Containerfile").read_text()

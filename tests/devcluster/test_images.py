@@ -105,7 +105,7 @@ def test_a_file_and_a_command_are_of_the_image_that_is_mounted(monkeypatch: pyte
     assert ran[1][1] == {"STORE": str(tmp_path / "buildah"), "IMAGE": "localhost/x:dev", "ARCHITECTURE": "arm64"}
 
 
-def test_of_the_digests_that_docker_knows_that_of_the_repository_counts() -> None:
+def test_the_digest_of_the_same_repository_is_used() -> None:
     known = ["localhost:5000/x@sha256:a", "registry.example.com/team/x@sha256:b", "user/x@sha256:c"]
     assert images.digest_in(known, "registry.example.com/team/x") == "sha256:b"
     assert images.digest_in(known[2:], "docker.io/user/x") == "sha256:c"
@@ -142,9 +142,7 @@ def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "Containerfile"
 
 
-def test_the_environments_base_is_built_on_and_is_known_by_its_digest(
-    recipe: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_environments_base_is_used_and_has_a_digest(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     base = f"docker.io/library/python@{DIGEST}"
     monkeypatch.setenv("BASE_IMAGE", base)
     assert images._usual_arguments(TEXT, images.NoProgress())["BASE_IMAGE"] == base

@@ -13,7 +13,7 @@ def test_the_cluster_has_two_workers_that_share_a_folder() -> None:
     assert nodes[1]["extraMounts"] == nodes[2]["extraMounts"] == [{"hostPath": "/v", "containerPath": "/volumes"}]
 
 
-def test_create_and_delete_name_the_same_cluster_and_never_touch_the_users_kubeconfig() -> None:
+def test_create_and_delete_leave_the_users_kubeconfig_alone() -> None:
     create = kind.create("kind", NAMES, Path("/c.json"), Path("/k"))
     assert create == [
         *("kind", "create", "cluster", "--name", "modelwright-dev", "--config", "/c.json"),
@@ -26,7 +26,7 @@ def test_create_and_delete_name_the_same_cluster_and_never_touch_the_users_kubec
     ]
 
 
-def test_the_registry_is_pushed_to_on_loopback_and_pulled_from_by_name() -> None:
+def test_the_registry_takes_pushes_on_loopback_and_pulls_by_name() -> None:
     command = kind.start_registry(NAMES)
     assert command[command.index("--publish") + 1].startswith("127.0.0.1::")
     assert command[command.index("--name") + 1] == NAMES.registry.partition(":")[0]

@@ -12,7 +12,7 @@ from devcluster.network import Network
 from devcluster.state import State
 
 
-def test_everything_of_a_cluster_is_inside_its_range_and_nothing_overlaps() -> None:
+def test_addresses_of_a_cluster_are_in_its_range_without_overlap() -> None:
     net = Network(3)
     whole = ipaddress.ip_network(net.range)
     link = ipaddress.ip_network(f"{net.host}/24", strict=False)

@@ -62,7 +62,7 @@ def part(name: str) -> parts.GoTool:
     return next(each for each in parts.GO_TOOLS if each.name == name)
 
 
-def test_all_that_a_cluster_runs_is_built_from_one_list_of_versions() -> None:
+def test_all_tools_are_built_from_one_list_of_versions() -> None:
     shared = {folder.name for folder in parts.shared_folders()}
     runs = {*parts.CONTROL_PLANE, *parts.CONTROLLERS, *parts.NODE}
     assert {parts.tool_of(name).name for name in runs} - {"pause"} <= shared
@@ -150,7 +150,7 @@ def test_the_registry_is_built_with_the_store_that_it_uses(tmp_path: Path) -> No
     )
 
 
-def test_no_registry_address_and_no_path_of_this_machine_is_committed() -> None:
+def test_no_registry_address_or_local_path_is_committed() -> None:
     root = Path(parts.__file__).parent
     listed = subprocess.run(["git", "ls-files", "."], cwd=root, capture_output=True, text=True, check=True)
     for name in listed.stdout.split():

@@ -83,7 +83,7 @@ except KeyboardInterrupt:
 """
 
 
-def test_sigterm_ends_what_a_command_waits_for_and_leaves_daemons_to_it(tmp_path: Path) -> None:
+def test_sigterm_ends_awaited_programs_and_no_daemons(tmp_path: Path) -> None:
     command = subprocess.Popen([sys.executable, "-c", _WAITING, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     assert command.stdout is not None
     daemon = processes.identify("daemon", int(command.stdout.readline()), tmp_path / "log")

@@ -78,7 +78,7 @@ def test_images_by_digest_and_by_tag() -> None:
     assert environment(found)["MODELWRIGHT_OPERATOR_IMAGE"] == f"r.example.com/operator@{DIGEST}"
 
 
-def test_connections_are_a_file_and_their_secrets_are_mounted_beside_it() -> None:
+def test_connections_are_a_file_beside_their_mounted_secrets() -> None:
     connections = [
         {
             "name": "default",
@@ -126,7 +126,7 @@ def test_connections_are_a_file_and_their_secrets_are_mounted_beside_it() -> Non
         assert volumes[mount["name"]]["secret"]["secretName"] == name
 
 
-def test_who_does_not_decide_on_the_enforced_label_keeps_namespaces_apart(tmp_path: Path) -> None:
+def test_without_the_enforced_label_namespaces_stay_separate(tmp_path: Path) -> None:
     base = {"name": "default", "type": "Prometheus", "url": "http://one:9090"}
     given = [
         base,
@@ -151,7 +151,7 @@ def test_nobody_acts_as_the_node_unless_the_chart_is_told() -> None:
         assert Settings.from_environment({"MODELWRIGHT_FETCH_ENV": text or ""}).fetch_env == expected
 
 
-def test_helper_pods_reach_the_operator_as_they_are_written_and_are_off_by_default() -> None:
+def test_helper_pods_reach_the_operator_and_are_off_by_default() -> None:
     assert "MODELWRIGHT_HELPER_PODS" not in environment(template())
     given = {
         "tolerations": [{"key": "dedicated", "operator": "Exists"}],
@@ -167,7 +167,7 @@ def test_helper_pods_reach_the_operator_as_they_are_written_and_are_off_by_defau
     assert found == HelperPods.model_validate(given)
 
 
-def test_users_and_groups_are_left_to_the_platform_when_it_gives_them() -> None:
+def test_the_platform_may_assign_users_and_groups() -> None:
     found = template(podSecurity="Platform")
     given = environment(found)["MODELWRIGHT_POD_SECURITY"] or ""
     assert Settings.from_environment({"MODELWRIGHT_POD_SECURITY": given}).pod_security == "Platform"
@@ -189,7 +189,7 @@ def test_users_and_groups_are_left_to_the_platform_when_it_gives_them() -> None:
         {"resources": {"limits": {"cpu": 0.5}}},
     ],
 )
-def test_helper_pods_that_the_operator_would_refuse_are_refused_by_the_chart(wrong: Any) -> None:
+def test_the_chart_refuses_helper_pods_that_the_operator_refuses(wrong: Any) -> None:
     with pytest.raises(Refused):
         template(helperPods=wrong)
 
@@ -213,7 +213,7 @@ def test_a_change_of_connections_restarts_the_operator() -> None:
     assert len({mark["modelwright.dev/connections"] for mark in marks}) == 3
 
 
-def test_hostnames_by_namespace_reach_the_operator_and_are_off_by_default() -> None:
+def test_hostnames_by_namespace_are_off_by_default() -> None:
     assert "MODELWRIGHT_HOSTNAMES" not in environment(template())
     patterns = ["{namespace}.models.example.com", "*.{namespace}.example.com", "*"]
     given = environment(template(settings={"hostnames": patterns}))["MODELWRIGHT_HOSTNAMES"]
@@ -224,7 +224,7 @@ def test_hostnames_by_namespace_reach_the_operator_and_are_off_by_default() -> N
 JOBSET = {"group": "jobset.x-k8s.io", "version": "v1alpha2", "kind": "JobSet", "plural": "jobsets"}
 
 
-def test_the_operator_is_told_the_kinds_that_it_gets_the_rights_for() -> None:
+def test_training_kinds_reach_the_operator_with_their_rights() -> None:
     assert "MODELWRIGHT_TRAINING_KINDS" not in environment(template())
     given = environment(template(training={"kinds": [JOBSET]}))["MODELWRIGHT_TRAINING_KINDS"]
     settings = Settings.from_environment({"MODELWRIGHT_TRAINING_KINDS": given or ""})
@@ -342,7 +342,7 @@ def test_optional_parts() -> None:
     assert environment(found)["HTTPS_PROXY"] == "http://proxy:3128"
 
 
-def test_two_replicas_on_different_nodes_of_which_a_drain_takes_one() -> None:
+def test_two_replicas_are_on_two_nodes_and_drain_one_at_a_time() -> None:
     found = template()
     deployment, budget = only(found, "Deployment"), only(found, "PodDisruptionBudget")
     assert deployment["spec"]["replicas"] == 2
@@ -355,11 +355,11 @@ def test_two_replicas_on_different_nodes_of_which_a_drain_takes_one() -> None:
 
 
 @pytest.mark.parametrize("values", [{"replicas": 1}, {"podDisruptionBudget": {"enabled": False}}], ids=str)
-def test_a_single_replica_does_not_keep_its_node_from_being_drained(values: Object) -> None:
+def test_a_single_replica_does_not_block_a_drain(values: Object) -> None:
     assert not [o for o in template(**values) if o["kind"] == "PodDisruptionBudget"]
 
 
-def test_a_network_policy_lets_in_the_peers_given_and_the_release_itself() -> None:
+def test_the_network_policy_admits_given_peers_and_the_release() -> None:
     peer = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
     rule = {"to": [], "ports": [{"port": 6443}]}
     spec = only(template(networkPolicy={"enabled": True, "from": [peer], "egress": [rule]}), "NetworkPolicy")["spec"]

@@ -28,7 +28,7 @@ def test_an_environment_is_accepted_as_it_is_rendered(environment: str) -> None:
         assert version["spec"]["modelRef"]["name"] == model["metadata"]["name"]
 
 
-def test_staging_follows_and_production_names_a_version_that_is_there() -> None:
+def test_staging_follows_and_production_pins_an_existing_version() -> None:
     staging, production = (kustomize(EXAMPLE / "environments" / each) for each in ENVIRONMENTS)
     assert only(staging, "Model")["spec"]["version"] == {"follow": {}}
     wanted = only(production, "Model")["spec"]["version"]["name"]
@@ -53,7 +53,7 @@ def test_the_tools_are_pointed_at_what_is_there() -> None:
         assert kustomization["spec"]["healthCheckExprs"] == checks
 
 
-def test_argo_cd_may_put_what_the_environments_have_and_no_approval() -> None:
+def test_argo_cd_may_apply_the_environments_and_no_approval() -> None:
     (project,) = objects((EXAMPLE / "argocd" / "project.yaml").read_text())
     allowed = {entry["kind"] for entry in project["spec"]["namespaceResourceWhitelist"]}
     rendered = {obj["kind"] for each in ENVIRONMENTS for obj in kustomize(EXAMPLE / "environments" / each)}
@@ -61,7 +61,7 @@ def test_argo_cd_may_put_what_the_environments_have_and_no_approval() -> None:
     assert "Approval" not in allowed
 
 
-def test_flux_may_put_our_kinds_into_the_environments_and_no_approval() -> None:
+def test_flux_may_apply_the_environments_and_no_approval() -> None:
     rendered = kustomize(EXAMPLE / "flux")
     account = only(rendered, "ServiceAccount")["metadata"]
     for kustomization in (obj for obj in rendered if obj["kind"] == "Kustomization"):

@@ -85,7 +85,7 @@ def test_what_is_copied_exists_and_is_in_the_build_context(name: str) -> None:
                 assert any(fnmatch.fnmatch(source, k) or source.startswith(k) for k in kept), source
 
 
-def test_the_operator_image_has_no_fetch_and_the_fetch_image_nothing_else() -> None:
+def test_the_operator_and_fetch_images_share_no_program() -> None:
     assert any("rm -rf /opt/modelwright/modelwright/agents/fetcher" in line for line in instructions("operator"))
     sources = {
         source for line in instructions("fetch") if line.startswith("COPY operator") for source in line.split()[1:-1]

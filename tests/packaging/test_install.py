@@ -93,7 +93,7 @@ def test_an_overlay_renames_both_images(tmp_path: Path) -> None:
     assert variables["MODELWRIGHT_LEASE_NAME"] == "modelwright-operator"
 
 
-def test_an_overlay_gives_connections_and_renames_what_mounts_them(tmp_path: Path) -> None:
+def test_an_overlay_sets_connections_and_renames_their_mounts(tmp_path: Path) -> None:
     before = only(kustomize(INSTALL / "cluster"), "ConfigMap")["metadata"]["name"]
     text = yaml.safe_dump({"connections": [{"name": "default", "type": "Prometheus", "url": "http://p:9090"}]})
     (tmp_path / "connections.yaml").write_text(text)

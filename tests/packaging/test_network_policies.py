@@ -63,7 +63,7 @@ def of_the_chart() -> list[Object]:
     return [obj for obj in template(**of_the_page("modelNetworkPolicies")) if obj["kind"] == "NetworkPolicy"]
 
 
-def test_there_is_a_rendered_pod_of_every_role_that_the_page_lists() -> None:
+def test_every_role_on_the_page_has_a_rendered_pod() -> None:
     listed = set(re.findall(r"`([a-z]+)`", " ".join(re.findall(r"^\| (`.*?) \|", PAGE.read_text(), re.MULTILINE))))
     # A look is a resolve pod's twin; the Job of a metric is the user's own.
     assert listed - {"look", "metric"} == {role for role, _ in RENDERED} == set(OURS)
@@ -101,7 +101,7 @@ def test_around_models_all_else_is_held_back(source: str, destination: str, port
 
 @pytest.mark.chart
 @pytest.mark.parametrize(("source", "destination", "port"), THROUGH)
-def test_the_charts_policies_around_models_let_through_what_is_needed(source: str, destination: str, port: int) -> None:
+def test_the_charts_policies_allow_what_models_need(source: str, destination: str, port: int) -> None:
     _each(of_the_chart(), source, destination, port, wanted=True)
 
 
@@ -112,7 +112,7 @@ def test_the_charts_policies_around_models_hold_back_all_else(source: str, desti
 
 
 @pytest.mark.chart
-def test_the_charts_policies_leave_other_pods_of_the_namespace_alone() -> None:
+def test_the_charts_policies_do_not_select_other_pods() -> None:
     policies = of_the_chart()
     assert {policy["metadata"]["namespace"] for policy in policies} == {VISION}
     assert allowed(policies, PODS["stranger"], PODS["unlabelled"], 8080)
@@ -146,7 +146,7 @@ def of_the_page(key: str = "networkPolicy") -> dict[str, Any]:
 
 
 @pytest.mark.chart
-def test_around_the_operator_what_the_page_allows_gets_through_and_nothing_else() -> None:
+def test_only_what_the_page_allows_reaches_the_operator() -> None:
     rendered = template(**of_the_page())
     policies = [obj for obj in rendered if obj["kind"] == "NetworkPolicy"]
     replica, tester = (Pod.of(NAMESPACE, only(rendered, kind)) for kind in ("Deployment", "Pod"))

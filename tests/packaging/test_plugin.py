@@ -104,7 +104,7 @@ def test_by_its_other_name_it_completes(machine: Machine) -> None:
     assert machine.run("kubectl_complete-modelwright", "roll").stdout == "rollback\n:4\n"
 
 
-def test_a_python_that_it_was_not_built_for_is_refused_unless_there_is_another(machine: Machine) -> None:
+def test_an_unsupported_python_is_refused_without_another(machine: Machine) -> None:
     (built,) = (machine.store / "lib/pydantic_core").glob("_pydantic_core.cpython-*")
     ours = f"cpython-3{sys.version_info.minor}-"
     built.rename(built.with_name(built.name.replace(ours, "cpython-399-")))

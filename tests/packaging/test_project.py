@@ -24,7 +24,7 @@ def test_ci_runs_make_test_and_nothing_else() -> None:
     assert os.access(script, os.X_OK)
 
 
-def test_no_committed_file_names_a_place_on_this_machine_or_a_mirror() -> None:
+def test_no_committed_file_names_a_local_path_or_mirror() -> None:
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     found = []
     for name in filter(None, listed.split("\0")):

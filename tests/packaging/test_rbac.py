@@ -101,7 +101,7 @@ def test_cluster_install_grants_exactly_the_list(source: str) -> None:
     assert lease_rules(found["Role", "modelwright-system", "modelwright-lease"]) == LEASE
 
 
-def test_a_shard_reads_namespaces_and_leases_and_nothing_else_more() -> None:
+def test_a_shard_additionally_reads_only_namespaces_and_leases() -> None:
     found = roles(template(release="modelwright-red", sharding={"shard": "red"}))
     name = "modelwright-red"
     assert set(found) == {
@@ -136,7 +136,7 @@ def test_namespaced_kustomize_grants_nothing_in_the_cluster() -> None:
     assert granted(found["Role", "modelwright-system", "modelwright"]) == IN_NAMESPACES
 
 
-def test_kinds_of_training_are_added_in_each_scope_and_nothing_else() -> None:
+def test_training_kinds_add_only_their_rights_in_each_scope() -> None:
     for watched, kind, expected in (([], "ClusterRole", IN_CLUSTER), (["vision"], "Role", IN_NAMESPACES)):
         found = roles(template(training={"kinds": [JOBSET, WORKFLOW]}, watchNamespaces=watched))
         assert granted(found[kind, "vision" if watched else "", "modelwright"]) == expected | TRAINING
@@ -184,7 +184,7 @@ PEOPLE = {
 }
 
 
-def test_who_approves_is_named_and_only_administrators_remove_records() -> None:
+def test_approvers_are_named_and_only_administrators_delete() -> None:
     found = {o["metadata"]["name"]: o for o in objects((ROOT / "manifests/rbac/user-roles.yaml").read_text())}
     assert set(found) == {f"modelwright-{name}" for name in PEOPLE}
     prefix = "rbac.authorization.k8s.io/aggregate-to-"
@@ -205,7 +205,7 @@ def test_who_approves_is_named_and_only_administrators_remove_records() -> None:
         assert ("deletecollection" in runs) == (name == "admin")
 
 
-def test_people_never_get_status_or_the_platforms_runtimes_to_write() -> None:
+def test_users_never_write_status_or_the_platforms_runtimes() -> None:
     for role in objects((ROOT / "manifests" / "rbac" / "user-roles.yaml").read_text()):
         for (group, resource), verbs in granted(role).items():
             assert group == "modelwright.dev"

@@ -135,9 +135,7 @@ def test_a_semantic_version_is_taken(version: str, planned: Callable[..., releas
     release.check(planned(version))
 
 
-def test_the_changelog_and_all_files_get_the_version_in_one_tagged_commit(
-    tree: Path, planned: Callable[..., release.Release]
-) -> None:
+def test_one_tagged_commit_writes_the_version_everywhere(tree: Path, planned: Callable[..., release.Release]) -> None:
     release.write_version(planned())
     assert (
         "## [Unreleased]\n\n## [0.2.0] - 2026-12-01\n\n### Added\n\n- A field.\n" in (tree / "CHANGELOG.md").read_text()
@@ -150,7 +148,7 @@ def test_the_changelog_and_all_files_get_the_version_in_one_tagged_commit(
     assert git(tree, "log", "-1", "--format=%s") == "Release 0.2.0"
 
 
-def test_every_file_of_the_project_that_names_its_version_is_changed(tmp_path: Path) -> None:
+def test_every_file_that_contains_the_version_is_changed(tmp_path: Path) -> None:
     """But those where the version is an example or belongs to something else."""
     listed = git(
         ROOT, "ls-files", "pyproject.toml", "operator/modelwright/__init__.py", "charts", "manifests", "docs/how-to"
@@ -288,7 +286,7 @@ def test_an_index_is_read_back(what: str, images: tuple[str, str], tag: str, tex
         publish.verify_index(place, image, tag, digests)
 
 
-def test_the_charts_defaults_become_the_released_images_and_keep_their_comments() -> None:
+def test_chart_defaults_are_the_released_images() -> None:
     references = {
         name: f"registry.example.com/modelwright/{name}@sha256:{name}" for name in ("operator", "fetch", "mlserver")
     }
@@ -322,7 +320,7 @@ def test_the_provenance_of_an_index_names_its_images_and_no_base() -> None:
     assert predicate["buildDefinition"]["externalParameters"] == {"image": "operator", "tag": "0.1.0"}
 
 
-def test_the_bill_of_materials_of_an_index_holds_all_of_its_images_once() -> None:
+def test_an_index_bill_of_materials_lists_each_image_once() -> None:
     one, other = ({"bom-ref": f"pkg:deb/debian/libc6?arch={name}"} for name in release.ARCHITECTURES)
     kopf = {"bom-ref": "pkg:pypi/kopf"}
     found = sbom.merged([{"version": 1, "components": [kopf, one]}, {"version": 1, "components": [kopf, other]}])

@@ -50,7 +50,7 @@ IMAGE_OF_COSIGNS = (
 github.com/containers/image (Apache-2.0), the tests of Podman's verifier."""
 
 
-def test_what_cosign_has_signed_is_verified_and_ours_is_the_same_byte_for_byte(tmp_path: Path) -> None:
+def test_our_signatures_equal_cosigns_byte_for_byte(tmp_path: Path) -> None:
     image = Image("192.168.64.2:5000", "cosign-signed-single-sample", digest_of(IMAGE_OF_COSIGNS))
     assert signing._canonical(signing._claim(image)) == SIGNED_BY_COSIGN
     place = Memory(IMAGE_OF_COSIGNS)
@@ -349,7 +349,7 @@ class TestPush:
             assert f"modelwright/{name}@{OPERATOR.digest}: signed as {name} " in said.out
             assert json.loads((tmp_path / "provenance" / f"{name}.json").read_text())["buildDefinition"]
 
-    def test_a_key_that_cannot_be_used_ends_it_before_anything_is_built(
+    def test_an_unusable_key_ends_it_before_any_build(
         self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
         def build(*_: object, **__: object) -> str:

@@ -107,7 +107,7 @@ def test_no_input_is_code(name: str) -> None:
         assert "${{" not in step["run"]
 
 
-def test_the_plugin_is_installed_from_the_repository_of_the_action_and_once(tmp_path: Path) -> None:
+def test_the_plugin_is_installed_once_from_the_action(tmp_path: Path) -> None:
     runner = Runner(tmp_path, REAL)
     (runner.work / "model.yaml").write_text(GOOD)
     assert [runner.run("lint"), runner.run("lint")] == [0, 0], runner.said

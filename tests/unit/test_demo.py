@@ -31,7 +31,7 @@ from modelwright.api.v1alpha1.training import TrainingRun
 POLICIES = EXAMPLE / "policies.yaml"
 
 
-def test_a_picture_has_half_as_many_lines_as_pixels_and_shows_light_and_dark():
+def test_an_image_has_half_as_many_lines_as_pixels():
     pixels = [16.0 if x < 4 else 0.0 for _ in range(8) for x in range(8)]
     plain = draw_picture(pixels, colour=False)
     assert [line.plain for line in plain] == ["████████        "] * 8
@@ -112,7 +112,7 @@ def failure(due: float, status: int | None) -> Lost:
     return Lost(1, due, 0.0, 0.25, "fresh", "status" if status else "reset", "why", None, status)
 
 
-def test_a_phase_counts_what_was_due_in_it_and_tells_errors_of_the_model_from_lost_requests():
+def test_a_phase_counts_model_errors_and_lost_requests_apart():
     report = load_report(
         (0.5, 0.1, "v2"),
         (1.0, 0.1, "v2"),
@@ -133,7 +133,7 @@ def test_a_phase_counts_what_was_due_in_it_and_tells_errors_of_the_model_from_lo
     assert counts.rollback_seconds == 2.75
 
 
-def test_slow_answers_of_the_candidate_are_bad_and_those_of_others_are_not():
+def test_only_the_candidates_slow_responses_are_bad():
     report = load_report((1.0, 0.9, "v2"), (2.0, 0.05, "v4"), (3.0, 0.2, "v4"), (4.0, 0.3, "v4"))
     counts = count_answers(report, Phase("v4", 0.0, 10.0, slow=0.1))
     assert (counts.slow, counts.first_bad, counts.rollback_seconds) == (2, 3.2, pytest.approx(1.1))
@@ -182,7 +182,7 @@ VERDICTS = [
         ),
     ],
 )
-def test_a_rollout_is_told_in_one_line_with_the_verdicts_of_its_step(status: dict, line: str, metrics: list[str]):
+def test_a_rollout_is_one_line_with_its_steps_verdicts(status: dict, line: str, metrics: list[str]):
     steps = [{"index": 0, "kind": "mirror"}, {"index": 1, "kind": "weight"}]
     known = {"from": {"version": "digits-v1"}, "steps": steps, "verdicts": VERDICTS} if status else {}
     view = RolloutView.of(rollout(**known, **status))
@@ -198,7 +198,7 @@ def test_the_deciding_verdict_is_the_one_that_failed_last():
     assert failed_verdicts(rollout()) == ()
 
 
-def test_the_latest_rollout_to_a_version_is_found_and_those_of_before_are_not():
+def test_only_the_newest_rollout_to_a_version_is_found():
     old, new = rollout("a", created="2026-01-01T00:00:00Z"), rollout("b", created="2026-01-01T00:00:05Z")
     other = rollout("c", to="digits-v3", created="2026-01-01T00:00:09Z")
     assert find_rollout([new, old, other], "digits", "digits-v2", frozenset()) is new
@@ -328,7 +328,7 @@ def v2_answer(name: object, said: object, version: str = "digits-v2") -> bytes:
     return json.dumps(body).encode()
 
 
-def test_each_picture_is_sent_in_each_way_under_a_name_that_tells_its_digit():
+def test_each_image_is_sent_in_each_way_with_its_digits_id():
     sent = [json.loads(body) for body in BODIES]
     assert [body["id"] for body in sent] == ["plain-0", "inverted-0", "plain-1", "inverted-1"]
     assert TRUTH == {"plain-0": 3, "inverted-0": 3, "plain-1": 5, "inverted-1": 5}
@@ -445,7 +445,7 @@ REFUSED = [
         ),
     ],
 )
-def test_a_run_is_told_in_one_line_with_its_stages_and_failed_checks(
+def test_a_run_is_one_line_with_its_stages_and_failed_checks(
     status: dict, line: str, verdicts: list[tuple[str, str]], ended: bool
 ):
     run = training_run(**status)
@@ -526,14 +526,12 @@ def test_runs_of_before_the_drift_are_not_the_loop_s():
         ),
     ],
 )
-def test_a_run_or_rollout_that_ends_badly_ends_the_demo_with_what_it_says(
-    runs: list[dict], rollouts: list[dict], told: str
-):
+def test_a_failed_run_or_rollout_ends_the_demo_with_its_message(runs: list[dict], rollouts: list[dict], told: str):
     with pytest.raises(DemoError, match=told):
         loop_with(runs, rollouts).observe_progress(NOTHING_BEFORE, 1.0, None)
 
 
-def test_the_policy_and_the_wish_are_what_the_api_takes_and_images_are_filled_in():
+def test_policy_and_manual_run_are_valid_with_images_filled_in():
     images = {"trainer": "registry/trainer@sha256:1", "datacheck": "registry/datacheck@sha256:2"}
     made = RetrainingPolicy.model_validate(load_policy(images))
     run = made.spec.run

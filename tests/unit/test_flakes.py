@@ -207,7 +207,7 @@ def test_runs_are_of_the_committed_tree_and_append_a_row_each(project: Path, mon
 @pytest.mark.parametrize(
     "program", [DIES, GOOD + "sys.exit(1)\n", DIES.replace("sys.exit", 'print("Not passed, after 3 s.")\nsys.exit')]
 )
-def test_a_run_that_names_no_failure_and_ends_with_one_is_a_failure_too(project: Path, program: str) -> None:
+def test_a_failed_exit_without_named_failures_is_a_failure(project: Path, program: str) -> None:
     _commit(project, program)
     assert flakes.main(["run", "--seed", "5"], project) == 1
     (made,) = flakes.read(project)

@@ -143,7 +143,7 @@ def _stale(project: Path) -> list[str]:
     return peers.stale_peers(peers.read(project), {"dummy": peers.hashes(project, DUMMY)})
 
 
-def test_a_run_that_passed_is_written_and_holds_until_something_changes(project: Path) -> None:
+def test_a_passed_run_is_written_and_valid_until_a_change(project: Path) -> None:
     head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=project, capture_output=True, text=True, check=True).stdout
     assert peers.run(project, [DUMMY])
     made, other = peers.read(project)

@@ -45,7 +45,7 @@ def until(true: object, seconds: float = 30) -> None:
         time.sleep(0.02)
 
 
-def test_every_target_is_one_of_the_makefile_and_every_layer_that_is_waited_for_is_in_another_lane_or_before() -> None:
+def test_every_target_exists_and_no_layer_waits_for_a_later_one() -> None:
     makefile = (ROOT / "Makefile").read_text()
     lanes = [(*suite.CLUSTER, suite.DOWN), (*suite.COMPUTE, *suite.WHOLE)]
     assert len({layer.name for lane in lanes for layer in lane}) == sum(map(len, lanes))
@@ -77,7 +77,7 @@ def test_no_two_layers_of_different_lanes_wait_for_each_other() -> None:
         over.add(ready[0].pop(0).name)
 
 
-def test_lanes_run_beside_each_other_and_each_layer_is_printed_whole(
+def test_lanes_run_in_parallel_and_each_layer_is_printed_whole(
     tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
     wait = "while [ ! -e {} ]; do sleep 0.02; done"
@@ -222,7 +222,7 @@ def test_the_seed_follows_from_the_tree_and_from_no_message(project: Path) -> No
     assert one == same != committed("another tree")
 
 
-def test_the_command_fails_when_one_layer_does_and_runs_the_others(project: Path) -> None:
+def test_the_command_fails_with_one_layer_and_runs_the_others(project: Path) -> None:
     process = start(project, BROKEN="docs")
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 1

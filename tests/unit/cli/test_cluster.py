@@ -60,9 +60,7 @@ def test_a_request_to_sign_in_is_seen_while_kubectl_waits(tmp_path: Path, monkey
     assert shown == [SIGN_IN]
 
 
-def test_an_error_after_a_prompt_is_kubectls_though_no_line_ends_between(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_error_right_after_a_prompt_belongs_to_kubectl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     answer = tmp_path / "answer"
     os.mkfifo(answer)
     text = f"printf '{SIGN_IN}' >&2; read word < {answer}; echo 'Error from server (Forbidden): no' >&2; exit 1"
@@ -115,7 +113,7 @@ def test_what_kubectl_says_is_the_error_and_is_not_shown_twice(
     assert capsys.readouterr().err == ""
 
 
-def test_what_a_plugin_said_first_does_not_hide_that_it_is_forbidden(
+def test_a_credential_plugins_output_does_not_hide_forbidden(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = "echo 'signed in as alice' >&2; echo 'Error from server (Forbidden): pods is forbidden' >&2; exit 1"

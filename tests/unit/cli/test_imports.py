@@ -472,9 +472,7 @@ def test_more_steps_than_a_policy_may_have_are_fewer_and_noted() -> None:
 # --- a cluster
 
 
-def test_what_a_cluster_has_is_listed_by_all_resources_of_a_project(
-    kubectl: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_cluster_is_listed_by_all_resources_of_a_project(kubectl: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (kubectl / "objects").write_text(json.dumps({"items": [sklearn()]}))
     program = kubectl / "kubectl"
     missing = '*"get llm"*) echo "error: the server doesn\'t have a resource type" >&2; exit 1 ;;\n  *"get pods"*)'

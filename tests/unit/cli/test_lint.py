@@ -199,9 +199,7 @@ NARROW = [{"name": "accuracy", "minDelta": "-0.005"}]
         ),
     ],
 )
-def test_a_margin_within_chance_is_a_warning_with_the_examples_it_takes(
-    kind: str, spec: dict[str, object], field: str
-) -> None:
+def test_a_margin_within_chance_is_a_warning_with_sample_size(kind: str, spec: dict[str, object], field: str) -> None:
     found = lint_files([("f.yaml", yaml.safe_dump({**POLICY, "kind": kind, "spec": spec}))], None)
     warned = [finding for finding in found if "examples" in finding.text]
     assert [(finding.is_error, finding.text.partition(":")[0]) for finding in warned] == [(False, field)]

@@ -122,7 +122,7 @@ def on_a_terminal(kubectl: Path, *arguments: str, **environment: str) -> tuple[i
     return process.wait(), b"".join(pieces).decode()
 
 
-def test_a_watch_on_a_terminal_is_a_live_view_that_ends_with_the_rollout(kubectl: Path) -> None:
+def test_a_watch_on_a_terminal_is_live_until_the_rollout_ends(kubectl: Path) -> None:
     ended = world.namespace(ready=condition("Ready", "True", "Serving"))
     (kubectl / "objects").write_text(json.dumps({"items": ended}))
     code, shown = on_a_terminal(kubectl, "status", "digits", "--watch", "--wait")

@@ -106,7 +106,7 @@ def one(*verdicts: Json, **changes: Any) -> MetricSeries:
         ("Progressing", []),
     ],
 )
-def test_a_weight_counts_from_when_it_was_seen_and_ends_with_the_rollout(state: str, ends: list[Any]) -> None:
+def test_a_weight_lasts_from_confirmation_to_the_end(state: str, ends: list[Any]) -> None:
     found = build_series(ModelRollout.parse(record(state)), world.NOW)
     assert [(when.minute, weight) for when, weight in found.weights] == [(0, 0), (2, 0), (5, 10), (15, 50), *ends]
     assert found.ended == (world.NOW if state == "Progressing" else found.weights[-1][0])
@@ -126,20 +126,20 @@ def test_a_margin_is_about_a_difference_in_points() -> None:
     assert (look.step, look.begun.minute, look.at.minute, look.ended.minute) == (2, 4, 13, 14)
 
 
-def test_a_metric_that_was_judged_by_its_margin_and_by_its_maximum_is_two_series() -> None:
+def test_a_metric_with_margin_and_maximum_is_two_series() -> None:
     found = drawn(PASSES, FAILS).metrics
     assert [(judged.metric, judged.limit_kind) for judged in found] == [("errors", "difference"), ("errors", "share")]
     assert [(limit.value, limit.at_most) for limit in found[1].points[0].limits] == [(10.0, True)]
 
 
 @pytest.mark.parametrize(("spec", "at_most"), [(SPEC, False), ({"strategy": "of another time"}, None)])
-def test_without_the_policy_nobody_can_tell_an_upper_limit_from_a_lower_one(spec: Json, at_most: bool | None) -> None:
+def test_without_the_policy_the_kind_of_limit_is_unknown(spec: Json, at_most: bool | None) -> None:
     found = drawn(AGREES, spec=spec)
     assert [(limit.value, limit.at_most) for limit in found.metrics[0].points[0].limits] == [(70.0, at_most)]
     assert any("no policy that this program can read" in note for note in found.notes) == (at_most is None)
 
 
-def test_a_percentile_is_judged_as_a_share_so_its_seconds_are_not_drawn_beside_it() -> None:
+def test_a_percentile_is_drawn_as_a_share_without_seconds() -> None:
     (look,) = one(SLOW).points
     assert (look.estimate, look.serving, look.low, look.high, look.marker_value) == (None, None, 0.1, 0.8, 0.8)
 
@@ -168,7 +168,7 @@ def texts(file: Path) -> str:
     return "\n".join(filter(None, ("".join(e.itertext()).strip() for e in ElementTree.parse(file).iter())))
 
 
-def test_the_picture_names_the_rollout_its_axes_units_steps_and_limits(tmp_path: Path) -> None:
+def test_the_image_names_rollout_axes_units_steps_and_limits(tmp_path: Path) -> None:
     rollout_plot.save_image(drawn(*ALL), tmp_path / "a.svg")
     found = texts(tmp_path / "a.svg")
     for text in (
@@ -188,12 +188,12 @@ def test_the_picture_names_the_rollout_its_axes_units_steps_and_limits(tmp_path:
         assert text in found
 
 
-def test_a_picture_is_in_the_format_of_its_name_and_drawn_without_verdicts_too(tmp_path: Path) -> None:
+def test_an_image_has_its_names_format_even_without_verdicts(tmp_path: Path) -> None:
     rollout_plot.save_image(drawn(), tmp_path / "a.png")
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_terminal_shows_the_same_and_colours_only_where_they_are_wanted() -> None:
+def test_the_terminal_plot_is_coloured_only_on_request() -> None:
     plain = rollout_plot.draw_terminal(drawn(*ALL), colours=False, columns=90)
     for text in ("digits-2: digits v1 → v2", "min since 2026-11-26 11:00:00 UTC", "limit at least 70", "F Fail"):
         assert text in plain
@@ -240,7 +240,7 @@ def test_the_numbers_are_given_as_data_too(kubectl: Path, capsys: pytest.Capture
     assert found["metrics"][0]["looks"][0]["limits"] == [{"atLeast": 70.0}]
 
 
-def test_other_formats_and_rollouts_that_have_no_steps_are_refused(
+def test_other_formats_and_rollouts_without_steps_are_refused(
     kubectl: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit):

@@ -91,7 +91,7 @@ def test_why_says_that_a_policy_promotes_by_time_alone() -> None:
     assert said in render_why(seen(ended), NOW)
 
 
-def test_why_the_tree_and_the_card_name_the_authors_of_all_that_has_changed() -> None:
+def test_why_tree_and_card_name_the_authors_of_changes() -> None:
     authors = [
         {"kind": "Model", "name": "digits", "content": "h", "by": ["alice"], "unknown": True},
         {"kind": "ModelVersion", "name": "v2", "content": "h", "by": ["dora"]},
@@ -197,7 +197,7 @@ def test_what_waiting_comes_to(told: Json, state: str, generation: int, expected
     assert move_result(seen(model)) == expected
 
 
-def test_a_model_that_follows_is_waited_for_until_it_has_seen_its_newest_version() -> None:
+def test_wait_covers_a_version_that_a_follower_has_not_observed() -> None:
     model = world.model(condition("Ready", "True", "Serving"), state="Succeeded")
     model["spec"]["version"] = {"follow": {}}
     assert move_result(seen(model)) == "promoted"
@@ -206,7 +206,7 @@ def test_a_model_that_follows_is_waited_for_until_it_has_seen_its_newest_version
 
 
 @pytest.mark.parametrize("name", ["digits", "digits-2", "v2", "digits-nightly", "digits-r1-a"])
-def test_a_model_is_found_by_the_name_of_anything_that_belongs_to_it(name: str) -> None:
+def test_a_model_is_found_by_the_name_of_its_objects(name: str) -> None:
     assert resolve_model_name(name, world.namespace()) == "digits"
 
 
@@ -234,7 +234,7 @@ def test_lineage_goes_back_to_data_and_code_and_forward_to_pods() -> None:
     json.dumps(data)
 
 
-def test_which_part_of_the_artifact_is_meant_stands_beside_its_digest() -> None:
+def test_the_selected_part_of_an_artifact_is_shown() -> None:
     artifact = {"uri": "oci://reg.io/car:1", "format": {"name": "plain"}, "path": "models", "exclude": ["*.bin", "._*"]}
     found = seen(world.version("v2", 10, "Candidate", artifact=artifact))
     assert "selected path models; exclude *.bin, ._*" in lineage.render_lineage(found, "v2")

@@ -728,7 +728,7 @@ def test_a_version_that_nobody_uses_may_lose_its_secret() -> None:
     assert found(but(modelversions=[cluster.version(), old])) == []
 
 
-def test_a_model_that_has_its_runtime_needs_no_right_to_see_runtimes() -> None:
+def test_a_model_with_a_runtime_needs_no_right_to_list_runtimes() -> None:
     chosen = cluster.model()
     chosen["status"]["runtime"] = {"kind": "ClusterModelRuntime", "name": "plain"}
     facts = replace(but(models=[chosen]), not_permitted={"clustermodelruntimes": "no"})

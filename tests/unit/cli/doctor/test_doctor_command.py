@@ -204,7 +204,7 @@ def test_a_model_that_is_not_there_is_an_error() -> None:
         run(Kubectl(cluster.healthy()), "nosuch")
 
 
-def test_the_namespace_of_a_flag_counts_before_that_of_the_context() -> None:
+def test_a_namespace_flag_overrides_the_context() -> None:
     kubectl = Kubectl(cluster.healthy(), flags=("--namespace=elsewhere",))
     with pytest.raises(ObjectNotFound):
         run(kubectl, "digits")

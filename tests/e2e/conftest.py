@@ -13,7 +13,7 @@ from devcluster import paths
 from devcluster.cluster import Cluster
 from devcluster.envoy import GATEWAY as ENVOY_GATEWAY
 from tests.e2e.lib.reader import reader
-from tests.e2e.lib.space import Space, World
+from tests.e2e.lib.space import ModelwrightCluster, Space
 
 # Its definition comes to the cluster later than the operator, when the tests that need it begin.
 JOB_SET = {"group": "jobset.x-k8s.io", "version": "v1alpha2", "kind": "JobSet", "plural": "jobsets"}
@@ -55,7 +55,7 @@ def cluster() -> Cluster:
 
 
 @pytest.fixture(scope="session")
-def world(cluster: Cluster, testrun_uid: str) -> World:
+def world(cluster: Cluster, testrun_uid: str) -> ModelwrightCluster:
     """Modelwright as its chart installs it, from this checkout, and the runtime of the tests."""
     # Several processes of pytest ask for it at once; the first of a run installs it.
     installed = paths.cache() / "locks" / "e2e-installed"
@@ -69,7 +69,7 @@ def world(cluster: Cluster, testrun_uid: str) -> World:
     runtime = yaml.safe_load(RUNTIME.read_text())
     runtime["spec"]["container"]["image"] = images["v2-test"]
     kubectl.apply(runtime)
-    return World(cluster, kubectl, images)
+    return ModelwrightCluster(cluster, kubectl, images)
 
 
 BOTH_GATEWAYS = (platform.GATEWAY, pytest.param(ENVOY, marks=pytest.mark.peer))
@@ -82,7 +82,7 @@ def has_gateway(cluster: Cluster, gateway: str) -> None:
         pytest.skip("Envoy Gateway is installed in the full embedded cluster only")
 
 
-def _space(world: World, request: pytest.FixtureRequest, prefix: str) -> Iterator[Space]:
+def _space(world: ModelwrightCluster, request: pytest.FixtureRequest, prefix: str) -> Iterator[Space]:
     gateway = getattr(request, "param", platform.GATEWAY)
     has_gateway(world.cluster, gateway)
     space = Space.create(world, prefix, gateway=gateway)
@@ -94,13 +94,13 @@ def _space(world: World, request: pytest.FixtureRequest, prefix: str) -> Iterato
 
 
 @pytest.fixture
-def space(world: World, request: pytest.FixtureRequest) -> Iterator[Space]:
+def space(world: ModelwrightCluster, request: pytest.FixtureRequest) -> Iterator[Space]:
     """A namespace of this test's own; when the test fails, all that is in it is shown."""
     name: str = request.function.__name__
     yield from _space(world, request, name.removeprefix("test_").replace("_", "-")[:30].rstrip("-"))
 
 
 @pytest.fixture(scope="module")
-def shared_space(world: World, request: pytest.FixtureRequest) -> Iterator[Space]:
+def shared_space(world: ModelwrightCluster, request: pytest.FixtureRequest) -> Iterator[Space]:
     """A namespace that the tests of one file share."""
     yield from _space(world, request, Path(request.node.name).stem.removeprefix("test_").replace("_", "-")[:30])

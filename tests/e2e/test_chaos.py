@@ -17,7 +17,7 @@ import pytest
 
 from demo import platform
 from demo.kubectl import Json, is_ready
-from tests.e2e.lib.space import ANSWER, CHILDREN, MODELS, ROUTES, VERSIONS, Space, World, eventually
+from tests.e2e.lib.space import ANSWER, CHILDREN, MODELS, ROUTES, VERSIONS, ModelwrightCluster, Space, eventually
 from tests.scale.operator_process import OperatorProcess
 
 pytestmark = pytest.mark.alone
@@ -75,7 +75,7 @@ class Killer:
 
 
 @pytest.fixture
-def nobody_else(world: World) -> Iterator[None]:
+def nobody_else(world: ModelwrightCluster) -> Iterator[None]:
     """The operator in the cluster rests, so that the one under test is the only one."""
 
     def scale(replicas: int) -> None:

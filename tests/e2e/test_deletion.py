@@ -19,7 +19,7 @@ def served(space: Space) -> Space:
     return space
 
 
-def test_deleting_a_model_takes_its_children_and_leaves_its_versions(served: Space):
+def test_deleting_a_model_deletes_children_and_keeps_versions(served: Space):
     before = served.children()
     assert all(before[kind] for kind in ("deployments.apps", "services", "controllerrevisions.apps", ROUTES))
     served.delete(MODELS, "digits", wait=True)

@@ -147,7 +147,7 @@ def test_a_queued_job_set_begins_when_there_is_quota(team: Team) -> None:
     assert status["state"] == "Succeeded", status["message"]
 
 
-def test_a_training_is_queued_longer_than_its_timeout_preempted_and_ends_well(team: Team) -> None:
+def test_a_queued_and_preempted_training_succeeds(team: Team) -> None:
     blocker(team, "takes-all")
     eventually(lambda: admitted(team, JOBS, "takes-all"), "Kueue lets it begin")
     work = team.work(WAIT_FOR_GO + READ + LEARN)

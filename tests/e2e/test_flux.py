@@ -102,7 +102,7 @@ def of_the_example(space: Space, url: str) -> list[Json]:
     return [*rights, source, environments]
 
 
-def test_commits_promote_evidence_takes_back_and_a_rollback_by_hand_stays(team: Team) -> None:
+def test_commits_promote_and_a_manual_rollback_stays(team: Team) -> None:
     space, story = team.space, team.story
     space.wait_ready("digits-1", timeout=240)
     team.says("main", True)

@@ -14,7 +14,7 @@ from demo import figures, platform
 from demo.kubectl import Json
 from tests.e2e.lib.attacker import Attacker
 from tests.e2e.lib.rollouts import CANARY, ERRORS, Story
-from tests.e2e.lib.space import Space, World
+from tests.e2e.lib.space import ModelwrightCluster, Space
 
 MEASURE = bool(os.environ.get("MODELWRIGHT_FIGURES"))
 pytestmark = [
@@ -30,7 +30,7 @@ PAUSE = 1.0
 
 
 @pytest.fixture
-def attacker(world: World) -> Iterator[Attacker]:
+def attacker(world: ModelwrightCluster) -> Iterator[Attacker]:
     space = Space.create(world, "hostile")
     yield Attacker.enter(space)
     space.remove()
@@ -57,7 +57,7 @@ def under_attack(attacker: Attacker) -> Iterator[None]:
             thread.join(60)
 
 
-def restarts(world: World) -> dict[str, int]:
+def restarts(world: ModelwrightCluster) -> dict[str, int]:
     """How often each container of the operator's pods was started again."""
     pods = world.kubectl.items("pods", platform.SYSTEM, "app.kubernetes.io/component=operator")
     return {
@@ -66,7 +66,7 @@ def restarts(world: World) -> dict[str, int]:
     }
 
 
-def changes_of_leader(world: World) -> int:
+def changes_of_leader(world: ModelwrightCluster) -> int:
     lease: Json | None = world.kubectl.get("leases.coordination.k8s.io", "modelwright-operator", platform.SYSTEM)
     assert lease is not None
     return int(lease["spec"].get("leaseTransitions", 0))

@@ -10,7 +10,7 @@ from packaging.utils import canonicalize_name
 
 from demo import platform
 from scripts import sbom
-from tests.e2e.lib.space import World
+from tests.e2e.lib.space import ModelwrightCluster
 
 LIST = """
 import importlib.metadata, json, platform
@@ -19,7 +19,7 @@ print(json.dumps({"python": platform.python_version(), **installed}))
 """
 
 
-def test_the_bill_of_materials_says_what_runs(world: World, tmp_path: Path) -> None:
+def test_the_bill_of_materials_says_what_runs(world: ModelwrightCluster, tmp_path: Path) -> None:
     document = json.loads(sbom.write("operator", "localhost/modelwright/operator:dev", tmp_path).read_text())
     urls = [PackageURL.from_string(component["purl"]) for component in document["components"]]
     said = {canonicalize_name(url.name): url.version for url in urls if url.type != "deb"}

@@ -16,7 +16,7 @@ from demo.kubectl import Json
 from devcluster.cluster import Cluster
 from tests.e2e.conftest import chart_values
 from tests.e2e.lib.rollouts import CANARY, ERRORS, Story
-from tests.e2e.lib.space import ANSWER, BODY, Space, World, eventually
+from tests.e2e.lib.space import ANSWER, BODY, ModelwrightCluster, Space, eventually
 
 pytestmark = [pytest.mark.peer, pytest.mark.alone, pytest.mark.timeout(900)]
 
@@ -92,7 +92,7 @@ class Outsider:
 
 
 @pytest.fixture
-def one_node(world: World) -> Iterator[str]:
+def one_node(world: ModelwrightCluster) -> Iterator[str]:
     """All pods come to one node, and are held to policies there: our nodes share a network."""
     cluster = world.cluster
     if cluster.backend != "embedded":
@@ -111,13 +111,13 @@ def one_node(world: World) -> Iterator[str]:
         yield here
 
 
-def _install(world: World, values: dict[str, object]) -> None:
+def _install(world: ModelwrightCluster, values: dict[str, object]) -> None:
     for _ in platform.install(world.cluster, world.images, values):
         pass
 
 
 @pytest.fixture
-def stranger(world: World) -> Iterator[Outsider]:
+def stranger(world: ModelwrightCluster) -> Iterator[Outsider]:
     space = Space.create(world, "stranger")
     yield Outsider(space)
     space.remove()

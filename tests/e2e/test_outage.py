@@ -29,7 +29,7 @@ def begun(story: Story) -> bool:
 
 
 @pytest.mark.timeout(600)
-def test_an_api_server_that_is_away_is_noticed_by_no_caller_and_by_no_verdict(space: Space) -> None:
+def test_an_api_server_outage_affects_no_caller_and_no_verdict(space: Space) -> None:
     if space.world.cluster.backend != "embedded":
         pytest.skip("it stops the API server, which it can do in the embedded cluster only")
     good, bad = Story(space, "good"), Story(space, "bad")

@@ -23,7 +23,7 @@ def story(shared_space: Space) -> Story:
     return found
 
 
-def test_a_rollout_is_looked_at_steered_and_taken_back_by_the_plugin(story: Story, tmp_path: Path) -> None:
+def test_the_plugin_shows_steers_and_rolls_back_a_rollout(story: Story, tmp_path: Path) -> None:
     assert plugin(story, "status", "told", "--wait", "--timeout", "60s").startswith("Model told  Ready=True")
     assert "it has ended" in plugin(story, "pause", "told", "--reason", "x", code=1)
     story.wants(2)

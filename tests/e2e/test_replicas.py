@@ -5,18 +5,18 @@ from __future__ import annotations
 import pytest
 
 from demo import platform
-from tests.e2e.lib.space import Space, World, eventually
+from tests.e2e.lib.space import ModelwrightCluster, Space, eventually
 
 pytestmark = pytest.mark.alone
 
 
-def test_helm_test_finds_a_leader_that_is_ready(world: World) -> None:
+def test_helm_test_finds_a_leader_that_is_ready(world: ModelwrightCluster) -> None:
     said = platform.helm(world.cluster, "test", "modelwright", "-n", platform.SYSTEM, "--logs", "--timeout", "2m")
     assert "ok      CRDs: " in said
     assert "leads and is ready" in said
 
 
-def test_when_the_leader_goes_another_goes_on(world: World, space: Space) -> None:
+def test_when_the_leader_goes_another_goes_on(world: ModelwrightCluster, space: Space) -> None:
     space.apply(space.version("digits-1"), space.model("digits-1", endpoint=False))
     space.wait_ready("digits-1")
     leader = world.operators()[0]["metadata"]["name"]

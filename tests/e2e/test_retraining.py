@@ -71,7 +71,7 @@ def test_a_model_that_is_no_better_is_refused_and_serving_goes_on(team: Team) ->
     assert team.space.ask()[0] == before
 
 
-def test_an_alert_from_several_replicas_is_one_run_and_strangers_get_none(team: Team) -> None:
+def test_an_alert_from_several_replicas_starts_one_run(team: Team) -> None:
     team.policy(name="alerted", triggers=[{"name": "alert", "webhook": {"source": "Alertmanager"}}])
     wait = team.space.kubectl.wait
     wait(POLICIES, "alerted", team.space.name, lambda obj: bool(obj.get("status")), "it is looked at", timeout=60)

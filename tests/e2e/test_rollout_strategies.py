@@ -233,7 +233,7 @@ def failed_at(told: Told) -> float:
     return max(seconds(v["at"]) for v in told.record["status"]["verdicts"] if v["outcome"] == "Fail")
 
 
-def test_canary_is_promoted_on_evidence_with_the_shares_that_were_wanted(told: dict[str, Told]) -> None:
+def test_canary_is_promoted_on_evidence_with_its_weights(told: dict[str, Told]) -> None:
     it = of(told, "canary")
     assert it.end == ("Succeeded", "Promoted")
     assert not it.load.lost, "\n".join(it.load.lines())
@@ -311,7 +311,7 @@ def test_abtest_is_won_by_the_version_that_fails_less(told: dict[str, Told]) -> 
     assert answers["abtest-2"] > answers["abtest-1"] / 3
 
 
-def test_bluegreen_switches_and_switches_back_without_a_lost_request(told: dict[str, Told]) -> None:
+def test_bluegreen_switches_both_ways_without_a_lost_request(told: dict[str, Told]) -> None:
     it = of(told, "bluegreen")
     assert it.end == ("Succeeded", "Promoted")
     assert it.more["preview"]
@@ -321,7 +321,7 @@ def test_bluegreen_switches_and_switches_back_without_a_lost_request(told: dict[
     assert not it.load.lost, "\n".join(it.load.lines())
 
 
-def test_supersede_loses_nothing_and_never_runs_three_sets_of_pods(told: dict[str, Told]) -> None:
+def test_supersede_loses_no_request_and_runs_two_sets_of_pods(told: dict[str, Told]) -> None:
     it = of(told, "supersede")
     assert it.end == ("Succeeded", "Promoted")
     assert it.record["status"]["from"]["version"] == "supersede-1"

@@ -58,9 +58,7 @@ def verdict(status: Json, metric: str) -> Json:
 
 @pytest.mark.parametrize("space", BOTH_GATEWAYS, indirect=True)
 @pytest.mark.parametrize(("behaviour", "metric"), [({"wrongShare": 0.5}, AGREEMENT), ({"errorShare": 0.5}, ERRORS)])
-def test_what_is_worse_than_the_policy_tolerates_is_never_seen_by_a_caller(
-    space: Space, behaviour: Json, metric: Json
-) -> None:
+def test_a_worse_version_is_never_seen_by_a_caller(space: Space, behaviour: Json, metric: Json) -> None:
     # One metric each: an error agrees with nothing either, so that both could be the first to decide.
     shadowed(space, metric)
     status, report = rolled(space, "v2", behaviour, "RolledBack")

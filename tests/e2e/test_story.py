@@ -12,11 +12,11 @@ from demo.console import Story
 from demo.kubectl import conditions
 from demo.loop import Loop
 from demo.story import BETTER, MODEL, MODELS, NAMESPACE, SAMPLES, WRONG, Demo
-from tests.e2e.lib.space import World
+from tests.e2e.lib.space import ModelwrightCluster
 
 
 @pytest.fixture
-def demo(world: World):
+def demo(world: ModelwrightCluster):
     out = io.StringIO()
     demo = Demo(Story(Demo.STEPS, Console(file=out, width=120)), rate=30)
     demo.cluster, demo.kubectl, demo.images = world.cluster, world.kubectl, world.images
@@ -80,7 +80,7 @@ def test_the_demo_tells_the_truth(demo: Demo):
 
 
 @pytest.mark.timeout(900)
-def test_drift_is_answered_by_a_better_model_in_service_and_damaged_data_by_none(demo: Demo):
+def test_drift_leads_to_a_better_model_and_damaged_data_to_none(demo: Demo):
     """Goes on where the story above has ended: version 2 serves."""
     loop = Loop(demo)
     loop.run()

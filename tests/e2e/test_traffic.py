@@ -31,7 +31,7 @@ from modelwright.traffic.providers import choose_router
 from modelwright.traffic.service import ServiceRouter
 from tests.e2e.conftest import BOTH_GATEWAYS, has_gateway
 from tests.e2e.lib.reader import reader
-from tests.e2e.lib.space import ANSWER, BODY, Space, World, eventually
+from tests.e2e.lib.space import ANSWER, BODY, ModelwrightCluster, Space, eventually
 
 Json = dict[str, Any]
 ONE, TWO = Revision("v1", "aaaaaaaaaa"), Revision("v2", "bbbbbbbbbb")
@@ -256,7 +256,7 @@ def _without_nulls_in_lists(value: Any) -> Any:
 def stage(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[Stage]:
     has_gateway(cluster, request.param)
     images = platform.images(cluster, ("v2-test",))
-    space = Space.create(World(cluster, reader(cluster), images), "traffic", gateway=request.param)
+    space = Space.create(ModelwrightCluster(cluster, reader(cluster), images), "traffic", gateway=request.param)
     stage = Stage(space, images["v2-test"], "traefik" if request.param == platform.GATEWAY else envoy.CLASS)
     for revision in (ONE, TWO):
         name = names.revision_name("digits", revision.hash)
@@ -302,7 +302,7 @@ def test_shares_are_kept(plain: Stage) -> None:
     assert abs(share - 10) <= (3 if plain.counts_off else 5)
 
 
-def test_requests_with_the_headers_go_to_the_candidate_and_no_others(plain: Stage) -> None:
+def test_only_requests_with_the_headers_go_to_the_candidate(plain: Stage) -> None:
     exact = (HeaderCondition("x-group", "beta"),)
     plain.moved(replace(PLAIN, match=exact, matched=TWO))
     assert plain.count(50, **{"x-group": "beta"}) == {"v2": 50}
@@ -314,7 +314,7 @@ def test_requests_with_the_headers_go_to_the_candidate_and_no_others(plain: Stag
 
 
 @pytest.mark.parametrize("taker", ["mirror_percent", "observe_percent"])
-def test_half_of_the_requests_are_copied_and_callers_see_the_serving_revision_only(plain: Stage, taker: str) -> None:
+def test_half_of_the_requests_are_mirrored_unseen_by_callers(plain: Stage, taker: str) -> None:
     comparer = names.comparer_name("digits")
     plain.moved(replace(PLAIN, **{taker: 50}))
     before = plain.asked(comparer)
@@ -342,7 +342,7 @@ def test_without_a_gateway_the_pods_are_the_weights(plain: Stage) -> None:
     eventually(lambda: plain.count_inside(20) == {"v1": 20}, "the serving revision alone answers", timeout=30)
 
 
-def test_a_caller_stays_while_the_weights_change_and_new_callers_follow_the_weights(plain: Stage) -> None:
+def test_callers_are_sticky_and_new_ones_follow_the_weights(plain: Stage) -> None:
     if plain.refuses(TrafficRequirements(sticky=True)):
         pytest.skip("this gateway keeps no caller")
     plain.moved(to(10, sticky=True))

@@ -16,7 +16,7 @@ from demo.kubectl import Json
 from tests.e2e.conftest import chart_values
 from tests.e2e.lib.plugin import plugin
 from tests.e2e.lib.rollouts import Story
-from tests.e2e.lib.space import Space, World, eventually
+from tests.e2e.lib.space import ModelwrightCluster, Space, eventually
 
 pytestmark = [pytest.mark.alone, pytest.mark.timeout(900)]
 
@@ -26,7 +26,9 @@ BEFORE = os.environ.get("MODELWRIGHT_UPGRADE_FROM", "HEAD~1")
 
 
 @pytest.fixture(scope="module")
-def before(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[str, str]]]:
+def before(
+    world: ModelwrightCluster, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Path, dict[str, str]]]:
     """The commit before: its files, and its images in the registry. This one is installed again at the end."""
     done = subprocess.run(["git", "archive", BEFORE], cwd=platform.ROOT, capture_output=True, check=False)
     if done.returncode:
@@ -38,7 +40,7 @@ def before(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[t
     install(world, platform.ROOT, world.images)
 
 
-def install(world: World, root: Path, images: dict[str, str]) -> None:
+def install(world: ModelwrightCluster, root: Path, images: dict[str, str]) -> None:
     for _ in platform.install(world.cluster, images, chart_values(world.cluster), root=root):
         pass
 
@@ -62,7 +64,7 @@ def small(space: Space, name: str) -> Json:
 
 
 def test_no_pod_goes_and_a_canary_ends_as_it_would_have(
-    world: World, before: tuple[Path, dict[str, str]], shared_space: Space
+    world: ModelwrightCluster, before: tuple[Path, dict[str, str]], shared_space: Space
 ) -> None:
     install(world, *before)
     names = [f"m{number:02}" for number in range(MODELS)]

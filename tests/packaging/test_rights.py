@@ -30,7 +30,7 @@ ASKED_ONCE = {
 }
 
 
-class World:
+class InstalledControlPlane:
     """A control plane with one of the installs, asked as an administrator."""
 
     def __init__(self, plane: ControlPlane, folder: Path, install: str) -> None:
@@ -99,9 +99,9 @@ class World:
 
 
 @pytest.fixture(params=["cluster", "namespaced"])
-def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
+def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[InstalledControlPlane]:
     with ControlPlane(kwok_nodes=2, audit=True) as plane:
-        here = World(plane, tmp_path, request.param)
+        here = InstalledControlPlane(plane, tmp_path, request.param)
         here.kubectl("apply", "--server-side", "-f", str(parts.gateway_api_crds()))
         here.kubectl("apply", "--server-side", "-k", str(INSTALL / "crds"))
         here.kubectl("wait", "--for=condition=Established", "--timeout=30s", "crd", "--all")
@@ -113,12 +113,12 @@ def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
         yield here
 
 
-def own(world: World, kind: str, name: str, spec: Object) -> Object:
+def own(world: InstalledControlPlane, kind: str, name: str, spec: Object) -> Object:
     metadata = {"name": name} if kind.startswith("Cluster") else {"name": name, "namespace": world.namespace}
     return {"apiVersion": "modelwright.dev/v1alpha1", "kind": kind, "metadata": metadata, "spec": spec}
 
 
-def runtime(world: World) -> Object:
+def runtime(world: InstalledControlPlane) -> Object:
     container = {
         "image": "example.com/runtime:1",
         "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
@@ -131,7 +131,7 @@ def artifact(**more: Any) -> Object:
     return {"uri": "https://store.example.com/model.bin", "format": {"name": "any"}, **more}
 
 
-def test_nothing_the_operator_does_is_forbidden(world: World) -> None:
+def test_nothing_the_operator_does_is_forbidden(world: InstalledControlPlane) -> None:
     gateway = {
         "apiVersion": "gateway.networking.k8s.io/v1",
         "kind": "Gateway",
@@ -209,16 +209,16 @@ def test_nothing_the_operator_does_is_forbidden(world: World) -> None:
     assert not world.refused()
 
 
-def operator_log(world: World) -> str:
+def operator_log(world: InstalledControlPlane) -> str:
     return world.log.read_text()
 
 
-def ended(world: World, name: str) -> bool:
+def ended(world: InstalledControlPlane, name: str) -> bool:
     runs = (run.get("status", {}) for run in world.items("trainingruns") if run["metadata"]["name"] == name)
     return any(status.get("finishedAt") for status in runs)
 
 
-def ready(world: World, name: str) -> bool:
+def ready(world: InstalledControlPlane, name: str) -> bool:
     for model in world.items("models"):
         if model["metadata"]["name"] == name:
             conditions = model.get("status", {}).get("conditions", [])

@@ -259,7 +259,7 @@ def plot(
     """draw a rollout: weights over time, intervals and limits"""
 
 
-@verb("modelwright.cli.doctor.command:run")
+@verb("modelwright.cli.doctor.run_doctor:run_doctor")
 def doctor(
     model: Annotated[
         str | None,

@@ -29,7 +29,7 @@ ANSWER = 10.0
 
 
 @dataclass(frozen=True)
-class World:
+class ModelwrightCluster:
     """The cluster with Modelwright and the v2-test runtime on it."""
 
     cluster: Cluster
@@ -69,14 +69,16 @@ def eventually(check: Callable[[], Any], what: str, *, timeout: float = 60, ever
 class Space:
     """One namespace. Objects are made by ``version`` and ``model`` and applied by ``apply``."""
 
-    world: World
+    world: ModelwrightCluster
     name: str
     gateway: str = platform.GATEWAY
     """The name of the Gateway in namespace gateways that its Models are reached by."""
     seen: list[tuple[str, str]] = field(default_factory=list)
 
     @classmethod
-    def create(cls, world: World, prefix: str, level: str = "restricted", gateway: str = platform.GATEWAY) -> Space:
+    def create(
+        cls, world: ModelwrightCluster, prefix: str, level: str = "restricted", gateway: str = platform.GATEWAY
+    ) -> Space:
         space = cls(world, f"e2e-{prefix}-{secrets.token_hex(3)}", gateway)
         labels = {"pod-security.kubernetes.io/enforce": level, "modelwright.test/e2e": "true"}
         metadata = {"name": space.name, "labels": labels}

@@ -17,7 +17,7 @@ import yaml
 from modelwright.api.reasons import FETCH_REASONS, Reason
 from modelwright.api.remedies import REMEDIES
 from modelwright.cli import plugin
-from modelwright.cli.doctor import cluster_reader, command
+from modelwright.cli.doctor import cluster_reader, run_doctor
 from modelwright.cli.doctor.checks.install import ADMISSION_POLICIES, MINIMUM_KUBERNETES
 from modelwright.cli.doctor.doctor_report import MAX_PRINTED, report_lines
 from modelwright.cli.doctor.facts import Facts
@@ -84,7 +84,7 @@ class Kubectl:
 
 def run(kubectl: Kubectl, model: str | None = None, namespace: str | None = None, output: str = "text") -> int:
     options = Namespace(model=model, namespace=namespace, output=output)
-    return command.run(options, cast("Any", kubectl))
+    return run_doctor.run_doctor(options, cast("Any", kubectl))
 
 
 def test_it_needs_nothing_but_what_the_plugins_extra_installs() -> None:

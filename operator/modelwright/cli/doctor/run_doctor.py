@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from modelwright.cli.kubectl import KubectlClient
 
 
-def run(options: SimpleNamespace, kubectl: KubectlClient) -> int:
+def run_doctor(options: SimpleNamespace, kubectl: KubectlClient) -> int:
     """Run the checks and print their findings; exit code 1 with a fault, else 0."""
     from modelwright.cli.doctor import checks, cluster_reader, doctor_report, registry
 

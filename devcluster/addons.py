@@ -134,7 +134,7 @@ def prometheus_flags(listen: str, config: Path, data: Path) -> list[str]:
 
 def prometheus_config(traefik_metrics: str, kubeconfig: Path | None, token: Path = POD_TOKEN) -> str:
     """Scrapes Traefik and every pod that asks for it by annotation; inside a cluster no kubeconfig is needed. The token
-    is sent to the operator's namespace only: whoever gets it has Prometheus' rights."""
+    is sent to the operator's namespace only, because it grants Prometheus' rights."""
     connection = f", kubeconfig_file: {kubeconfig}" if kubeconfig else ""
     ours = "{source_labels: [__meta_kubernetes_namespace], action: %s, regex: " + OPERATOR_NAMESPACE + "}"
     asking = f"""  kubernetes_sd_configs: [{{role: pod{connection}}}]

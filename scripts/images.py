@@ -32,7 +32,7 @@ VALUES = ROOT / "build/images.yaml"
 PROVENANCE = ROOT / "build/provenance"
 NAMES = ("operator", "fetch", "mlserver", "trainer", "datacheck")
 Json = dict[str, Any]
-NOT_SIGNED = "the images are not signed: nobody can tell that they are yours. Sign them: make push SIGN_KEY=release.key"
+NOT_SIGNED = "the images are not signed: their origin cannot be verified. Sign them: make push SIGN_KEY=release.key"
 
 
 @dataclass(frozen=True)

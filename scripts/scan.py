@@ -20,7 +20,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 SEVERITIES = ("negligible", "low", "medium", "high", "critical")
-LOOKED, FOUND, NOT_LOOKED = 0, 1, 2
+CLEAN, FINDINGS, NOT_SCANNED = 0, 1, 2
 
 
 class ScanFailed(Exception):
@@ -43,9 +43,9 @@ def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] 
             grave = sum(_scan(program, settings, bill, options.fail_on) for bill in bills)
     except ScanFailed as error:
         print(f"not scanned: {error}", file=sys.stderr)
-        return NOT_LOOKED
+        return NOT_SCANNED
     print(f"{len(bills)} images, {grave} findings from {options.fail_on} on, by the database of {built}")
-    return FOUND if grave else LOOKED
+    return FINDINGS if grave else CLEAN
 
 
 def _grype(environment: Mapping[str, str], scratch: Path) -> tuple[str, dict[str, str]]:

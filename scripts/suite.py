@@ -1,8 +1,8 @@
 """`make test`: the layers of the suite in two lanes. The lane of the cluster mostly waits, the other mostly computes.
 
-Every layer runs even after a failure, writes a log of its own under build/test, and is printed whole when it ends;
-lines in between say what is under way. Ends with a table of all layers, beside the seconds that each should take. The
-cluster is taken down at the end, whatever happened, unless it was up before.
+Every layer runs even after a failure and writes its own log under build/test. Its output is printed whole when it ends;
+lines in between report progress. A final table lists the time of each layer beside its target. The cluster is always
+taken down at the end, unless it was up before.
 """
 
 from __future__ import annotations

@@ -51,13 +51,13 @@ def run(place: Path, **environment: str) -> int:
 
 def test_a_seeded_row_is_found_and_fails(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (place / "db" / "rows.json").write_text('[["aiohttp", "CVE-2026-0001", "High"]]')
-    assert run(place, GRYPE_DB=str(place / "db")) == scan.FOUND
+    assert run(place, GRYPE_DB=str(place / "db")) == scan.FINDINGS
     assert "operator: aiohttp 3.12.0: CVE-2026-0001 (high; 2.0)" in capsys.readouterr().out
 
 
 def test_an_archive_is_a_database_too(place: Path) -> None:
     (place / "db.tar.gz").write_text('[["kopf", "CVE-2026-0002", "Critical"]]')
-    assert run(place, GRYPE_DB=str(place / "db.tar.gz")) == scan.FOUND
+    assert run(place, GRYPE_DB=str(place / "db.tar.gz")) == scan.FINDINGS
 
 
 @pytest.mark.parametrize(("severity", "code"), [("Low", 0), ("Negligible", 0), ("Medium", 1), ("Unknown", 1), ("", 1)])
@@ -67,7 +67,7 @@ def test_what_counts_is_graver_than_low_or_not_rated(place: Path, severity: str,
 
 
 def test_nothing_found_names_the_database(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(place, GRYPE_DB=str(place / "db")) == scan.LOOKED
+    assert run(place, GRYPE_DB=str(place / "db")) == scan.CLEAN
     assert "0 findings from medium on, by the database of 2026-11-29" in capsys.readouterr().out
 
 
@@ -88,7 +88,7 @@ def test_what_was_not_compared_is_not_clean(
     place: Path, capsys: pytest.CaptureFixture[str], what: str, environment: dict[str, str], text: str
 ) -> None:
     (place / "empty").mkdir()
-    assert run(place, **{name: value.format(place=place) for name, value in environment.items()}) == scan.NOT_LOOKED
+    assert run(place, **{name: value.format(place=place) for name, value in environment.items()}) == scan.NOT_SCANNED
     said = capsys.readouterr()
     assert text in said.err
     assert "findings" not in said.out + said.err
@@ -96,5 +96,5 @@ def test_what_was_not_compared_is_not_clean(
 
 def test_without_a_bill_of_materials_nothing_was_looked_at(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (place / "sbom" / "operator.cdx.json").unlink()
-    assert run(place, GRYPE_DB=str(place / "db")) == scan.NOT_LOOKED
+    assert run(place, GRYPE_DB=str(place / "db")) == scan.NOT_SCANNED
     assert "no bill of materials" in capsys.readouterr().err

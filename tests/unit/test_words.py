@@ -11,7 +11,7 @@ LIMITS = {
     "agents": 9.0,
     "api": 12.3,
     "app": 11.1,
-    "cli": 12.4,
+    "cli": 0.6,
     "core": 15.7,
     "engines": 49.0,
     "handlers": 6.5,

@@ -42,13 +42,15 @@ def test_the_tools_are_pointed_at_what_is_there() -> None:
     (generator,) = applications["spec"]["generators"]
     source = applications["spec"]["template"]["spec"]["source"]
     assert project["spec"]["sourceRepos"] == [source["repoURL"]]
-    told = [element["environment"] for element in generator["list"]["elements"]]
-    assert sorted(told) == sorted(path.name for path in (EXAMPLE / "environments").iterdir())
+    environments = [element["environment"] for element in generator["list"]["elements"]]
+    assert sorted(environments) == sorted(path.name for path in (EXAMPLE / "environments").iterdir())
     assert source["path"].replace("{{.environment}}", "staging") == "environments/staging"
-    assert {d["namespace"] for d in project["spec"]["destinations"]} == {f"digits-{each}" for each in told}
+    assert {d["namespace"] for d in project["spec"]["destinations"]} == {f"digits-{each}" for each in environments}
     checks = yaml.safe_load((EXAMPLE / "flux" / "health-checks.yaml").read_text())["spec"]["healthCheckExprs"]
     kustomizations = [obj for obj in kustomize(EXAMPLE / "flux") if obj["kind"] == "Kustomization"]
-    assert sorted(k["spec"]["path"] for k in kustomizations) == sorted(f"./environments/{each}" for each in told)
+    assert sorted(k["spec"]["path"] for k in kustomizations) == sorted(
+        f"./environments/{each}" for each in environments
+    )
     for kustomization in kustomizations:
         assert kustomization["spec"]["healthCheckExprs"] == checks
 

@@ -90,9 +90,9 @@ def test_doctor_has_all_that_it_imports(machine: Machine) -> None:
 
 def test_it_runs_with_nothing_but_a_python(machine: Machine) -> None:
     assert "No module named 'pydantic'" in machine.run("python3", "-c", "import pydantic").stderr
-    told = machine.run("kubectl-modelwright", "--help")
-    assert told.returncode == 0, told.stderr
-    assert "Usage: kubectl modelwright" in told.stdout
+    result = machine.run("kubectl-modelwright", "--help")
+    assert result.returncode == 0, result.stderr
+    assert "Usage: kubectl modelwright" in result.stdout
     (machine.store / "model.yaml").write_text(MODEL)
     judged = machine.run("kubectl-modelwright", "lint", "--offline", "model.yaml")
     assert "no findings" in judged.stdout, judged.stderr
@@ -134,13 +134,17 @@ def test_libraries_are_asked_for_as_they_are_locked() -> None:
 
 def test_the_manifest_has_an_archive_for_each_platform() -> None:
     archives = {platform: (f"https://example.com/{platform}.tar.gz", "a" * 64) for platform in plugin.PLATFORMS}
-    told = yaml.safe_load(plugin.manifest("1.2.3", archives))
-    assert (told["kind"], told["metadata"]["name"], told["spec"]["version"]) == ("Plugin", "modelwright", "v1.2.3")
+    manifest = yaml.safe_load(plugin.manifest("1.2.3", archives))
+    assert (manifest["kind"], manifest["metadata"]["name"], manifest["spec"]["version"]) == (
+        "Plugin",
+        "modelwright",
+        "v1.2.3",
+    )
     found = {
         f"{p['selector']['matchLabels']['os']}/{p['selector']['matchLabels']['arch']}": p
-        for p in told["spec"]["platforms"]
+        for p in manifest["spec"]["platforms"]
     }
     assert {platform: (p["uri"], p["sha256"]) for platform, p in found.items()} == archives
     assert {p["bin"] for p in found.values()} == {"kubectl-modelwright"}
-    assert 0 < len(told["spec"]["shortDescription"]) <= 80
-    assert f"{plugin.PYTHONS[0]} to {plugin.PYTHONS[-1]}" in told["spec"]["caveats"]
+    assert 0 < len(manifest["spec"]["shortDescription"]) <= 80
+    assert f"{plugin.PYTHONS[0]} to {plugin.PYTHONS[-1]}" in manifest["spec"]["caveats"]

@@ -44,8 +44,8 @@ def names(flags: Sequence[str], kind: str) -> Iterable[str]:
 
 @pytest.mark.parametrize(("words", "offered", "directive"), [c[1:] for c in CASES], ids=[c[0] for c in CASES])
 def test_what_is_offered_after(words: list[str], offered: set[str], directive: int) -> None:
-    found, told = complete_words(words, names)
-    assert told == directive
+    found, parsed_directive = complete_words(words, names)
+    assert parsed_directive == directive
     assert offered <= set(found)
     assert found == sorted(found)
     assert bool(found) == bool(offered)

@@ -50,20 +50,20 @@ def test_examples_become_what_is_written_down(
     name: str, capsys: pytest.CaptureFixture[str], pytestconfig: pytest.Config
 ) -> None:
     plugin.main(["import", name, str(GOLDEN / f"{name}.yaml")])
-    told = capsys.readouterr().out
+    output = capsys.readouterr().out
     file = GOLDEN / f"{name}.txt"
     if pytestconfig.getoption("--update-golden", default=False):
-        file.write_text(told)
-    assert told == file.read_text()
+        file.write_text(output)
+    assert output == file.read_text()
 
 
 @pytest.mark.parametrize("name", PROVIDERS)
 def test_what_comes_of_them_passes_lint(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     plugin.main(["import", name, str(GOLDEN / f"{name}.yaml"), "--gateway", "gateways/models", "--domain", "a.example"])
-    told = capsys.readouterr().out
-    assert [found for found in manifest_lint.lint_files([("imported", told)], None) if found.is_error] == []
+    output = capsys.readouterr().out
+    assert [found for found in manifest_lint.lint_files([("imported", output)], None) if found.is_error] == []
     kinds = {"Model": Model, "ModelVersion": ModelVersion, "RolloutPolicy": RolloutPolicy}
-    found = [document for document in yaml.safe_load_all(told) if document]
+    found = [document for document in yaml.safe_load_all(output) if document]
     assert {kinds[document["kind"]].parse(document).kind for document in found} >= {"Model"}
 
 
@@ -73,10 +73,10 @@ def test_the_documentation_shows_what_really_comes(tmp_path: Path, capsys: pytes
     (tmp_path / "theirs.yaml").write_text(theirs)
     options = ["--gateway", "gateways/models", "--domain", "models.example.com"]
     assert plugin.main(["import", "kserve", str(tmp_path / "theirs.yaml"), *options]) == 0
-    told = capsys.readouterr().out
-    assert list(yaml.safe_load_all(ours)) == [document for document in yaml.safe_load_all(told) if document]
+    output = capsys.readouterr().out
+    assert list(yaml.safe_load_all(ours)) == [document for document in yaml.safe_load_all(output) if document]
     assert [line for line in ours.splitlines() if line.startswith("#")] == [
-        line for line in told.splitlines() if line.startswith("#")
+        line for line in output.splitlines() if line.startswith("#")
     ]
 
 
@@ -195,14 +195,14 @@ def test_files_folders_and_lists_give_the_same(name: str, tmp_path: Path, capsys
     folder.mkdir()
     for number, value in enumerate(values):
         (folder / f"{number:02}.yaml").write_text(yaml.safe_dump(value, sort_keys=False))
-    told = set()
+    notes = set()
     for file, text in forms.items():
         (tmp_path / file).write_text(text)
         plugin.main(["import", name, str(tmp_path / file)])
-        told.add(capsys.readouterr().out)
+        notes.add(capsys.readouterr().out)
     plugin.main(["import", name, str(folder)])
-    told.add(capsys.readouterr().out)
-    assert told == {(GOLDEN / f"{name}.txt").read_text()}
+    notes.add(capsys.readouterr().out)
+    assert notes == {(GOLDEN / f"{name}.txt").read_text()}
 
 
 def test_the_shipped_runtimes_are_those_of_the_manifests() -> None:
@@ -353,10 +353,10 @@ def test_what_would_be_refused_is_a_comment(tmp_path: Path, capsys: pytest.Captu
     file = tmp_path / "service.yaml"
     file.write_text(yaml.safe_dump(sklearn("hdfs://x/y")))
     assert plugin.main(["import", "kserve", str(file)]) == 1
-    told = capsys.readouterr()
-    assert [document for document in yaml.safe_load_all(told.out) if document] == []
-    assert "#     uri: hdfs://x/y" in told.out
-    assert "0 of 1 objects of KServe imported" in told.err
+    output = capsys.readouterr()
+    assert [document for document in yaml.safe_load_all(output.out) if document] == []
+    assert "#     uri: hdfs://x/y" in output.out
+    assert "0 of 1 objects of KServe imported" in output.err
 
 
 def test_a_text_of_an_object_can_not_leave_its_comment(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -491,6 +491,6 @@ def test_a_name_brings_what_is_a_part_of_it(kubectl: Path, capsys: pytest.Captur
     one = f'*"get rollouts.argoproj.io digits"*) cat {kubectl}/named ;;\n  *"get pods"*)'
     program.write_text(program.read_text().replace('*"get pods"*)', one, 1))
     plugin.main(["import", "argo-rollouts", "digits"])
-    told = capsys.readouterr().out
-    assert "name: success-rate" in told
-    assert "Rollout faces" not in told
+    output = capsys.readouterr().out
+    assert "name: success-rate" in output
+    assert "Rollout faces" not in output

@@ -75,13 +75,13 @@ UNKNOWN = verdict(2, "orders", "Error", 18, message="Prometheus did not answer")
 
 def record(state: str = "RolledBack", *verdicts: Json, spec: Json | None = None, **status: Any) -> Json:
     ended = {} if state == "Progressing" else {"finishedAt": at(20)}
-    told = {
+    reported = {
         "steps": STEPS,
         "verdicts": list(verdicts),
         "from": {"version": "v1", "revision": "r1"},
         "policy": {"name": "p", "generation": 1, "spec": SPEC if spec is None else spec},
     }
-    return world.rollout("digits-2", 11, "v2", state, 2, reason="AnalysisFailed", **told | ended | status)
+    return world.rollout("digits-2", 11, "v2", state, 2, reason="AnalysisFailed", **reported | ended | status)
 
 
 ALL = (AGREES, PASSES, FAILS, SLOW, ORDERS, UNKNOWN)

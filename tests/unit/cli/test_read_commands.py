@@ -44,22 +44,22 @@ def test_drift_is_shown_with_the_worst_features() -> None:
         {"kind": "input", "feature": "age", "drifted": True, "aspect": "distance", "method": "PSI", **figures},
         {"kind": "input", "feature": "plan", "drifted": False, "aspect": "missing", **figures, "value": "0.01"},
     ]
-    told = {"version": "v1", "drifted": True, "at": "2026-11-26T11:58:00Z", "worst": worst}
-    told["unwatched"] = [{"kind": "input", "feature": "comment"}]
-    looked = seen(world.model(condition("Ready", "True", "Serving"), drift=told))
+    drift = {"version": "v1", "drifted": True, "at": "2026-11-26T11:58:00Z", "worst": worst}
+    drift["unwatched"] = [{"kind": "input", "feature": "comment"}]
+    drifted_model = seen(world.model(condition("Ready", "True", "Serving"), drift=drift))
     head = "requests have drifted from the reference of v1 (as of 2m ago)"
     first = "drifted: input age: PSI 0.31, limit 0.08 (floor 0.05), 812 rows in 10m"
     second = "input plan: share of missing values 0.01, limit 0.08 (floor 0.05), 812 rows in 10m"
     third = "input comment: not watched, it is free text"
-    assert f"├─ {head}\n│  ├─ {first}\n│  ├─ {second}\n│  └─ {third}\n" in status_tree.render_tree(looked, NOW)
-    assert f"\nR{head[1:]}:\n- {first}\n- {second}\n- {third}\n" in render_why(looked, NOW)
-    assert why_data(looked, NOW)["drift"]["worst"][0]["value"] == "0.31"
+    assert f"├─ {head}\n│  ├─ {first}\n│  ├─ {second}\n│  └─ {third}\n" in status_tree.render_tree(drifted_model, NOW)
+    assert f"\nR{head[1:]}:\n- {first}\n- {second}\n- {third}\n" in render_why(drifted_model, NOW)
+    assert why_data(drifted_model, NOW)["drift"]["worst"][0]["value"] == "0.31"
 
 
 def test_the_tree_shows_an_available_version() -> None:
     announced = {"version": "v2", "trainingRun": "nightly"}
-    told = status_tree.render_tree(seen(world.model(condition("Ready", "True", "Serving"), announced=announced)), NOW)
-    assert "v2  Candidate  accuracy 0.97  trained by nightly  available: set spec.version to it" in told
+    output = status_tree.render_tree(seen(world.model(condition("Ready", "True", "Serving"), announced=announced)), NOW)
+    assert "v2  Candidate  accuracy 0.97  trained by nightly  available: set spec.version to it" in output
 
 
 def test_the_history_has_a_line_for_each_rollout_the_newest_first() -> None:
@@ -71,13 +71,13 @@ def test_the_history_has_a_line_for_each_rollout_the_newest_first() -> None:
 
 
 def test_why_gives_the_evidence_and_what_can_be_done() -> None:
-    told = render_why(seen(), NOW)
-    assert "Model digits serves version v1." in told
-    assert "The target is version v2." in told
-    assert "from version v1 to v2 is Progressing, step 1/3, weight 10 %, since 60m (StepHolding): waiting for" in told
-    assert "step 1 (weight 10 %): error-rate: Inconclusive" in told
-    assert "query: sum(rate(requests[1m]))" in told
-    assert told.endswith("kubectl modelwright pause digits pauses it; abort digits rolls it back.")
+    output = render_why(seen(), NOW)
+    assert "Model digits serves version v1." in output
+    assert "The target is version v2." in output
+    assert "from version v1 to v2 is Progressing, step 1/3, weight 10 %, since 60m (StepHolding): waiting for" in output
+    assert "step 1 (weight 10 %): error-rate: Inconclusive" in output
+    assert "query: sum(rate(requests[1m]))" in output
+    assert output.endswith("kubectl modelwright pause digits pauses it; abort digits rolls it back.")
 
 
 def test_why_says_that_a_policy_promotes_by_time_alone() -> None:
@@ -98,12 +98,12 @@ def test_why_tree_and_card_name_the_authors_of_changes() -> None:
         {"kind": "RolloutPolicy", "name": "canary", "content": "h"},
     ]
     ended = world.rollout("digits-2", 11, "v2", "Succeeded", authors=authors, finishedAt="2026-11-26T11:30:00Z")
-    told = "author of Model digits: alice, an unknown user"
+    author_line = "author of Model digits: alice, an unknown user"
     for text in (render_why(seen(ended), NOW), status_tree.render_tree(seen(ended), NOW)):
-        assert told in text
+        assert author_line in text
         assert "author of ModelVersion v2: dora" in text
         assert "RolloutPolicy canary:" not in text
-    assert f"- digits-2: {told}" in model_card.render_card(seen(ended), "v2")
+    assert f"- digits-2: {author_line}" in model_card.render_card(seen(ended), "v2")
 
 
 @pytest.mark.parametrize(
@@ -117,17 +117,17 @@ def test_why_tree_and_card_name_the_authors_of_changes() -> None:
 )
 def test_why_says_that_the_artifact_is_code(code: dict[str, bool], said: str | None) -> None:
     runtime = {"kind": "ClusterModelRuntime", "name": "mlserver", **code}
-    told = render_why(seen(world.model(condition("Ready", "True", "Serving"), runtime=runtime)), NOW)
-    assert (said in told) if said else ("code" not in told)
+    output = render_why(seen(world.model(condition("Ready", "True", "Serving"), runtime=runtime)), NOW)
+    assert (said in output) if said else ("code" not in output)
 
 
 def test_why_says_a_thing_once_that_several_conditions_say() -> None:
     text, both = "version v2 was taken back", ("GateFailed", "version v2 was taken back")
     ready, stalled = condition("Ready", "False", *both), condition("Stalled", "True", *both)
     stuck = world.model(ready, conditions=[ready, stalled], failure={"reason": "GateFailed", "message": text})
-    told = render_why(seen(stuck), NOW)
-    assert f"Ready is False and Stalled is True: GateFailed: {text}" in told
-    assert told.count(text) == 1
+    output = render_why(seen(stuck), NOW)
+    assert f"Ready is False and Stalled is True: GateFailed: {text}" in output
+    assert output.count(text) == 1
 
 
 @pytest.mark.parametrize(
@@ -143,8 +143,8 @@ def test_why_says_a_thing_once_that_several_conditions_say() -> None:
 def test_why_says_what_can_be_done_in_each_state(state: str, hint: str) -> None:
     ended = {"finishedAt": "2026-11-26T11:30:00Z"} if state in ("RolledBack", "Aborted", "Succeeded") else {}
     record = world.rollout("digits-2", 11, "v2", state, 2, reason="X", message="m", **ended)
-    told = render_why(seen(record), NOW)
-    assert (hint in told) if hint else ("kubectl modelwright" not in told)
+    output = render_why(seen(record), NOW)
+    assert (hint in output) if hint else ("kubectl modelwright" not in output)
 
 
 @pytest.mark.parametrize(
@@ -157,19 +157,19 @@ def test_why_says_what_can_be_done_in_each_state(state: str, hint: str) -> None:
 )
 def test_why_explains_whether_an_aborted_version_is_quarantined(reason: str, said: str, missing: str) -> None:
     ended = "2026-11-26T11:30:00Z"
-    told = render_why(
+    output = render_why(
         seen(world.rollout("digits-2", 11, "v2", "Aborted", 2, reason=reason, message="m", finishedAt=ended)), NOW
     )
-    assert said in told
-    assert missing not in told
-    assert ("it is not quarantined" in told) == (reason != "AbortedByCommand")
-    assert "kubectl modelwright retry digits" in told
+    assert said in output
+    assert missing not in output
+    assert ("it is not quarantined" in output) == (reason != "AbortedByCommand")
+    assert "kubectl modelwright retry digits" in output
 
 
 def test_why_explains_a_manual_rollback_in_progress() -> None:
     promoting = world.model(condition("Ready", "False", "WaitingForRoute"), name="digits-back", state="Promoting")
-    told = render_why(seen(promoting, world.rollout("digits-back", 12, "v0", "Promoting", None)), NOW)
-    assert told.endswith("the Model stays pinned until release digits; abort digits ends the rollback.")
+    output = render_why(seen(promoting, world.rollout("digits-back", 12, "v0", "Promoting", None)), NOW)
+    assert output.endswith("the Model stays pinned until release digits; abort digits ends the rollback.")
 
 
 def test_an_earlier_rollout_can_be_asked_about() -> None:
@@ -218,7 +218,7 @@ def test_a_name_that_is_nowhere_is_told_with_what_is_there() -> None:
 
 
 def test_lineage_goes_back_to_data_and_code_and_forward_to_pods() -> None:
-    told = lineage.render_lineage(seen(), "v2")
+    output = lineage.render_lineage(seen(), "v2")
     for text in (
         "data s3://data/digits",
         "code https://example.com/r at abc",
@@ -228,7 +228,7 @@ def test_lineage_goes_back_to_data_and_code_and_forward_to_pods() -> None:
         "pod digits-r2-a",
         "from version v1",
     ):
-        assert text in told, told
+        assert text in output, output
     data = lineage.lineage_data(seen(), "v2")
     assert (data["ancestors"], data["weight"], data["pods"]) == (["v1"], 10, ["digits-r2-a"])
     json.dumps(data)
@@ -252,11 +252,11 @@ def test_lineage_that_names_itself_or_what_is_gone_ends() -> None:
 
 
 def test_a_difference_is_by_field_and_metrics_with_their_change() -> None:
-    told = version_diff.render_diff(seen(), "v1", "v2")
-    assert "metrics[accuracy] on holdout   0.95" in told
-    assert "+0.02" in told
-    assert "parameters.C" in told
-    assert "artifact.digest" not in told, "the digest is the same"
+    output = version_diff.render_diff(seen(), "v1", "v2")
+    assert "metrics[accuracy] on holdout   0.95" in output
+    assert "+0.02" in output
+    assert "parameters.C" in output
+    assert "artifact.digest" not in output, "the digest is the same"
 
 
 def test_a_card_has_the_front_matter_and_only_what_is_known() -> None:

@@ -47,7 +47,7 @@ def version(name: str, hour: int, stage: str, **spec: Any) -> Json:
 def rollout(name: str, hour: int, to: str, state: str, number: int | None = 1, **status: Any) -> Json:
     spec: Json = {"modelRef": {"name": "digits"}, "target": {"version": to}}
     spec |= {"number": number} if number is not None else {"rollback": {"by": "bob", "reason": "wrong answers"}}
-    told = {
+    reported = {
         "state": state,
         "startedAt": f"2026-11-26T{hour:02}:00:00Z",
         "since": f"2026-11-26T{hour:02}:00:00Z",
@@ -58,7 +58,7 @@ def rollout(name: str, hour: int, to: str, state: str, number: int | None = 1, *
         "kind": "ModelRollout",
         "metadata": meta(name, hour),
         "spec": spec,
-        "status": told,
+        "status": reported,
     }
 
 

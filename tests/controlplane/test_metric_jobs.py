@@ -9,7 +9,7 @@ import pytest
 from modelwright.measurement.job_report import build_environment
 from modelwright.render.images import Images
 from modelwright.render.metric_job import JobMeasurement, render_metric_job
-from tests.lib.measurement import metric
+from tests.lib.measurement import make_request, metric
 
 pytestmark = pytest.mark.controlplane
 
@@ -37,7 +37,7 @@ def test_the_least_template_makes_a_job_that_is_accepted(crd_server: Any) -> Non
     job = render_metric_job(
         ROLLOUT,
         JobMeasurement("score", asked, "u/1", "digits-v2", "1"),
-        build_environment(ask()),
+        build_environment(make_request()),
         Images("example.com/fetch:1"),
     )
     answer = crd_server.run("create", "--dry-run=server", "--validate=strict", "-f", "-", objects=job)

@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 from modelwright.cli import crd
-from scripts.docgen.pages import diff_pages
 
 ROOT = Path(__file__).parents[2]
 

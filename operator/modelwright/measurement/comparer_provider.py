@@ -6,7 +6,7 @@ from datetime import UTC
 
 from modelwright.api.reasons import Reason
 from modelwright.api.v1alpha1.policy import Metric
-from modelwright.core.analysis import comparison
+from modelwright.core.analysis import comparison_summary as comparison
 from modelwright.core.analysis.evidence import MetricValue
 from modelwright.measurement import comparer_client
 from modelwright.measurement.comparer_client import ComparerUrl

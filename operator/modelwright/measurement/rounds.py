@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from modelwright.core.analysis.comparison import ComparisonSummary
+from modelwright.core.analysis.comparison_summary import ComparisonSummary
 from modelwright.core.analysis.evidence import Series
 from modelwright.measurement import comparer_client, evidence_checks
 from modelwright.measurement.comparer_client import ComparerUrl

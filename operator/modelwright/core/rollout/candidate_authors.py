@@ -10,7 +10,7 @@ from modelwright.api.v1alpha1.model import ChangeStatus, Model
 from modelwright.api.v1alpha1.policy import RolloutPolicy, RolloutPolicySpec
 from modelwright.api.v1alpha1.rollout import RolloutState
 from modelwright.api.v1alpha1.version import ModelVersion
-from modelwright.core import authors, people
+from modelwright.core import approvals, authors
 from modelwright.core.analysis.evidence import Outcome
 from modelwright.core.revision import Revision
 from modelwright.core.rollout.observation import Observation
@@ -121,5 +121,5 @@ def with_content_hash(record: RolloutRecord | None, content: CandidateContent) -
         return record
     runtime = content.stored["data"].get("runtime", {}).get("content") if content.stored is not None else None
     policy = snapshot.spec if snapshot is not None else None
-    approved = people.approval_content_hash(record.candidate, content.version.spec, content.digest, policy, runtime)
+    approved = approvals.approval_content_hash(record.candidate, content.version.spec, content.digest, policy, runtime)
     return record if record.status.content_hash == approved else record.with_status(content_hash=approved)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -259,31 +259,28 @@ class Observation:
         return max(self.settle_time, timedelta(seconds=parse_duration(self.rollout.policy.keep_previous)))
 
 
-def infer_serving(observed: Observation, candidate: str | None) -> Revision | None:
+def infer_serving(
+    revisions: Mapping[str, RevisionView], targets: frozenset[str], moving_to: Set[str | None]
+) -> Revision | None:
     """Infer the serving revision when the Model's status was lost, as after the restore of a backup without statuses.
 
-    It is the one revision with available pods that traffic names besides the target and the `candidate` (a hash) of
-    the newest record. Otherwise a candidate in the middle of its steps would be taken for a first revision, and get
-    all requests.
+    It is the one revision with available pods that requests go to, besides those that the Model is `moving_to` (hashes).
+    Otherwise a candidate in the middle of its steps would be taken for a first revision, and get all requests.
     """
-    moving_to = {candidate, observed.target.hash if observed.target is not None else None}
-    others = [observed.revisions[key] for key in observed.traffic.named - moving_to if key in observed.revisions]
+    others = [revisions[key] for key in targets - moving_to if key in revisions]
     return others[0].revision if len(others) == 1 and others[0].has_available(1) else None
 
 
-def confirm_serving(observed: Observation) -> ServingRevision | None:
-    """Determine the serving revision as of this observation.
+def confirm_serving(observed: Observation, record: RolloutRecord | None) -> ServingRevision | None:
+    """Determine the serving revision as of this observation. `record`: the newest rollout.
 
     A revision starts to serve when traffic names it alone, that is confirmed, and its pods are available. It remains
     the serving one, with pods or without, until another takes over.
     """
     if not observed.traffic.confirmed or len(observed.traffic.named) != 1:
         return observed.serving
-    if (
-        observed.active_record is not None
-        and observed.active_record.state is not RolloutState.PROMOTING
-        and observed.serving is not None
-    ):
+    is_stepping = record is not None and record.is_active and record.state is not RolloutState.PROMOTING
+    if is_stepping and observed.serving is not None:
         # A step may send all requests to the candidate, which serves only once it is promoted.
         return observed.serving
     (key,) = observed.traffic.named

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from modelwright.core.analysis.evidence import Outcome
+from modelwright.core.commands import CommandContext
 from modelwright.core.gate_results import JOB_GATES
-from modelwright.core.people import CommandContext
 from modelwright.core.rollout.effective_policy import EffectivePolicy
 from modelwright.core.rollout.record import RolloutRecord
 from modelwright.core.rollout.steps import RolloutStep, StepKind

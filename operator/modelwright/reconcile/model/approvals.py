@@ -12,7 +12,7 @@ from modelwright.api.v1alpha1.approval import Approval
 from modelwright.api.v1alpha1.model import Model
 from modelwright.api.v1alpha1.rollout import ModelRollout
 from modelwright.api.v1alpha1.version import ModelVersion
-from modelwright.core import authors, people
+from modelwright.core import approvals, authors, commands
 from modelwright.core.rollout.effective_policy import EffectivePolicy
 from modelwright.core.rollout.record import RolloutRecord
 from modelwright.core.rollout.user_decisions import ApprovalRequirement, build_command_context
@@ -31,21 +31,21 @@ def read_approval_decision(
     requirement: ApprovalRequirement,
     version: ModelVersion | None,
     now: datetime,
-) -> people.ApprovalDecision:
+) -> approvals.ApprovalDecision:
     """Evaluate the Approvals given for the record's candidate. `version`: that of the candidate, where it is known."""
     required = requirement.required
     admission = context.admission(model.namespace)
     if not admission.in_force:
         text = admission.problem or "whether the admission policies are in force is being checked"
         stalled = admission.in_force is False
-        return people.ApprovalsMissing((), required, str(Reason.ADMISSION_POLICY_MISSING), text, stalled)
+        return approvals.ApprovalsMissing((), required, str(Reason.ADMISSION_POLICY_MISSING), text, stalled)
     candidate, content_hash = record.status.to, record.status.content_hash
     candidate_version = candidate.version if candidate is not None else record.spec.target.version
     if version is None or candidate_version != version.name or content_hash is None or not record.status.authors:
         text = f"ModelVersion {candidate_version} can't be read, so nothing can be approved"
-        return people.ApprovalsMissing((), required, str(Reason.AWAITING_APPROVAL), text)
+        return approvals.ApprovalsMissing((), required, str(Reason.AWAITING_APPROVAL), text)
     since = requirement.since
-    return people.evaluate_approvals(
+    return approvals.evaluate_approvals(
         _read_approvals(context, model),
         rollout=ModelRollout.parse(raw_rollout),
         content_hash=content_hash,
@@ -74,10 +74,10 @@ def read_command_decision(
     record: RolloutRecord | None,
     policy: EffectivePolicy,
     frozen_until: datetime | None,
-) -> people.CommandDecision | None:
+) -> commands.CommandDecision | None:
     """Evaluate the command of the record; None without one."""
     if record is None or record.spec.command is None:
         return None
     handled = {entry.token for entry in record.status.commands}
     command_context = build_command_context(record, policy, frozen_until)
-    return people.evaluate_command(record.spec.command, handled, command_context, context.admission(namespace))
+    return commands.evaluate_command(record.spec.command, handled, command_context, context.admission(namespace))

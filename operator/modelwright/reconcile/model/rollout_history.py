@@ -13,7 +13,7 @@ from modelwright.api.reasons import Reason
 from modelwright.api.v1alpha1.model import Model
 from modelwright.api.v1alpha1.rollout import ModelRollout
 from modelwright.api.v1alpha1.version import Stage
-from modelwright.core import people
+from modelwright.core import commands
 from modelwright.core.revision import Revision
 from modelwright.core.rollout.record import RolloutRecord
 from modelwright.core.rollout.record_lifecycle import (
@@ -90,7 +90,7 @@ def _read_history(context: Context, model: Model) -> RolloutHistory:
         if rollout.spec.rollback is not None and is_new and not _has_proven_author(context, rollout):
             continue
         if rollout.spec.rollback is not None and rollout.status.started_at is None:
-            problem = people.rollback_target_problem(rollout.spec.target, served)
+            problem = commands.rollback_target_problem(rollout.spec.target, served)
             if problem is not None or not is_new:
                 raw_by_name[rollout.name] = raw
                 if is_new and problem is not None:

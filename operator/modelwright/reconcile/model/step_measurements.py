@@ -19,11 +19,11 @@ from modelwright.core.rollout.measured_step import MeasuredStep, select_measured
 from modelwright.core.rollout.observation import Observation
 from modelwright.core.rollout.record import RolloutRecord
 from modelwright.core.rollout.record_lifecycle import current_step, has_hold_ended
+from modelwright.core.rollout.step_targets import baseline_revision
 from modelwright.core.rollout.steps import RolloutStep, StepKind
-from modelwright.core.rollout.stepwise import baseline_revision
 from modelwright.kube import kinds
 from modelwright.kube.queue import Key
-from modelwright.measurement.port import Gateway, MeasurementRequest, RevisionTarget
+from modelwright.measurement.request import Gateway, MeasurementRequest, RevisionTarget
 from modelwright.reconcile.context import Context
 from modelwright.traffic.port import RoutingObjects
 

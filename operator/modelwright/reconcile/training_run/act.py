@@ -21,7 +21,7 @@ from modelwright.core.retraining.run_machine import (
     StartStage,
     StopStage,
 )
-from modelwright.engines.port import choose_engine
+from modelwright.engines.providers import choose_engine
 from modelwright.kube import api_errors, kinds
 from modelwright.reconcile import watches
 from modelwright.reconcile.children import BlockedError, ensure, has_other_placement, is_controlled_by, remove

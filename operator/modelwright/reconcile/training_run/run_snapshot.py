@@ -25,7 +25,7 @@ from modelwright.core.problem import Problem
 from modelwright.core.retraining.run_machine import (
     current_stage,
 )
-from modelwright.engines.port import choose_engine
+from modelwright.engines.providers import choose_engine
 from modelwright.kube import kinds
 from modelwright.kube.kinds import Kind
 from modelwright.reconcile.context import Context

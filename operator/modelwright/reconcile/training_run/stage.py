@@ -21,8 +21,9 @@ from modelwright.core.retraining.run_machine import (
 )
 from modelwright.core.retraining.stage_reading import ENDED_STAGE_STATES, StageReading
 from modelwright.engines import kueue
-from modelwright.engines.port import Engine, choose_engine
+from modelwright.engines.port import Engine
 from modelwright.engines.profiles import PROFILES
+from modelwright.engines.providers import choose_engine
 from modelwright.kube import api_errors, kinds
 from modelwright.kube.kinds import Kind
 from modelwright.obs.read_child import read_child

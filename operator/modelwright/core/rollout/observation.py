@@ -265,7 +265,8 @@ def infer_serving(
     """Infer the serving revision when the Model's status was lost, as after the restore of a backup without statuses.
 
     It is the one revision with available pods that requests go to, besides those that the Model is `moving_to`
-    (hashes). Otherwise a candidate in the middle of its steps would be taken for a first revision, and get all requests.
+    (hashes). Otherwise a candidate in the middle of its steps would be taken for a first revision, and get all
+    requests.
     """
     others = [revisions[key] for key in targets - moving_to if key in revisions]
     return others[0].revision if len(others) == 1 and others[0].has_available(1) else None

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from modelwright.cli import crd
+from scripts.docgen import pages
 
 ROOT = Path(__file__).parents[2]
 
@@ -20,7 +21,8 @@ def test_operator_is_the_standard_library() -> None:
 
 
 def test_crds_and_field_reference_have_not_drifted() -> None:
-    assert crd.diff_files(ROOT) == "", "run `python -m modelwright crd generate`"
+    assert crd.diff_crds(ROOT) == "", "run `make generate`"
+    assert pages.diff_pages(ROOT) == "", "run `make generate`"
 
 
 def test_product_code_imports_nothing_from_tests() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[3] / "operator/modelwright"
 WRITES = re.compile(r'\btempfile\b|\.write_text\(|\.write_bytes\(|open\([^)]*["\'][wax+]|\.mkdir\(|os\.mkfifo')
-ALONE = ("agents/fetcher/", "agents/prober/", "agents/scanner/", "cli/", "__main__.py", "api/")
+ALONE = ("agents/fetcher/", "agents/gate_report.py", "agents/prober/", "agents/scanner/", "cli/", "__main__.py", "api/")
 """The fetcher has its own tests; users and Jobs run the others."""
 
 

@@ -36,7 +36,8 @@ def ended(outcome: str, reason: str) -> float:
 def observed(name: str) -> tuple[float, float]:
     """How many were observed, and their sum."""
     found = [
-        REGISTRY.get_sample_value(f"modelwright_rollout_{name}_seconds_{part}") or 0.0 for part in ("count", "sum")
+        REGISTRY.get_sample_value(f"modelwright_rollout_{name}_duration_seconds_{part}") or 0.0
+        for part in ("count", "sum")
     ]
     return found[0], found[1]
 
@@ -58,14 +59,14 @@ def test_a_live_rollout_is_told_with_its_numbers() -> None:
 
 def test_promotion_removes_series_and_counts_its_time() -> None:
     world = held_at_ten()
-    before, (count, seconds) = ended("Succeeded", "Promoted"), observed("promote")
+    before, (count, seconds) = ended("Succeeded", "Promoted"), observed("promotion")
     world.scheduler.results["errors"] = good()
     world.go_to("Succeeded", "Promoted")
     world.look()
     assert [series(name) for name in LIVE] == NOTHING
     assert ended("Succeeded", "Promoted") == before + 1
-    assert observed("promote")[0] == count + 1
-    assert observed("promote")[1] - seconds > 40
+    assert observed("promotion")[0] == count + 1
+    assert observed("promotion")[1] - seconds > 40
     for _ in range(5):
         world.look()
     assert ended("Succeeded", "Promoted") == before + 1

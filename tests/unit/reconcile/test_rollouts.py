@@ -310,7 +310,7 @@ def test_rollout_without_its_policy_promotes_nothing(how: str) -> None:
     assert {verdict["step"] for verdict in world.record["verdicts"]} == {0, 1}
 
 
-def test_a_rollout_that_has_lost_its_policy_on_its_way_holds() -> None:
+def test_a_rollout_that_has_lost_its_policy_is_turned_back() -> None:
     world = RolloutHarness(JUDGED)
     world.want("v2")
     world.go(lambda: world.weights == {"v1": 90, "v2": 10})
@@ -318,11 +318,8 @@ def test_a_rollout_that_has_lost_its_policy_on_its_way_holds() -> None:
     world.api.set_status(world.api.objects[kinds.MODEL_ROLLOUT, NS, "digits-2"], status)
     world.set_policy({"analysis": None})
     world.restart()
-    world.go_to("Holding", "InvalidPolicy")
-    for _ in range(20):
-        world.look()
-    assert world.weights == {"v1": 90, "v2": 10}
-    assert "abort it" in world.record["message"]
+    world.go_to("Aborted", "InvalidPolicy")
+    assert world.weights == {"v1": 100}
 
 
 def _says_stalled(world: RolloutHarness, reason: str) -> bool:

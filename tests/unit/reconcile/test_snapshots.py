@@ -100,7 +100,7 @@ def test_lost_snapshot_is_restored_from_the_unchanged_policy() -> None:
 
 
 @pytest.mark.parametrize("forged", [None, {"spec": EDITED}, {"spec": []}, "text"], ids=repr)
-def test_lost_or_forged_snapshot_holds_the_rollout(forged: Any) -> None:
+def test_lost_or_forged_snapshot_turns_the_rollout_back(forged: Any) -> None:
     world = under_way()
     (kept,) = stored(world)
     name, content = kept["metadata"]["name"], world.record["contentHash"]
@@ -109,27 +109,44 @@ def test_lost_or_forged_snapshot_holds_the_rollout(forged: Any) -> None:
         world.api.user_create({**copy.deepcopy(kept), "data": forged})
     world.set_policy(EDITED)
     world.scheduler.results["errors"] = good()
-    for _ in range(6):
-        world.look()
+    world.go_to("Aborted", "InvalidPolicy")
+    assert world.weights == {"v1": 100}
+    assert name in world.record["message"]
+    assert world.record["contentHash"] == content
+    assert "stage" not in world.api.objects[kinds.MODEL_VERSION, NS, "v2"].get("status", {})
+
+
+def awaiting_approval() -> RolloutHarness:
+    """A rollout to v2 that waits for an approval before its first share of the requests."""
+    world = RolloutHarness(LONG | {"strategy": {"steps": [{"approval": {}}, *LONG["strategy"]["steps"]]}})
+    world.want("v2")
+    world.go_to("AwaitingApproval")
+    return world
+
+
+def test_lost_snapshot_holds_a_rollout_without_requests() -> None:
+    world = awaiting_approval()
+    (kept,) = stored(world)
+    name = kept["metadata"]["name"]
+    world.api.user_delete(kinds.CONTROLLER_REVISION, NS, name)
+    world.set_policy(EDITED)
+    world.go_to("Holding", "InvalidPolicy")
     world.command("promote")
     for _ in range(6):
         world.look()
-    assert world.weights == {"v1": 90, "v2": 10}
-    assert world.record["state"] == "Holding"
+    assert world.weights == {"v1": 100}
     assert world.record["commands"][0]["accepted"] is False
     assert name in says(world)
-    assert world.record["contentHash"] == content
     # Put back, it goes on.
-    world.api.user_delete(kinds.CONTROLLER_REVISION, NS, name)
     world.api.user_create(copy.deepcopy(kept))
-    world.go_to("Succeeded", "Promoted")
+    world.go_to("AwaitingApproval")
 
 
 def test_a_person_can_end_a_rollout_whose_policy_is_gone() -> None:
-    world = under_way()
+    world = awaiting_approval()
     world.api.user_delete(kinds.CONTROLLER_REVISION, NS, stored(world)[0]["metadata"]["name"])
     world.set_policy(EDITED)
-    world.look()
+    world.go_to("Holding", "InvalidPolicy")
     world.command("abort")
     world.go_to("Aborted")
     assert world.weights == {"v1": 100}

@@ -336,7 +336,7 @@ def test_what_the_docs_say_of_each_way_is_what_it_refuses() -> None:
         "`abTest`": TrafficRequirements(ab_test=True),
         "`spec.monitoring` (a Model does)": TrafficRequirements(observe_percent=10),
     }
-    rows = {row[0]: row[1:] for row in table("| a policy asks for | no gateway |")}
+    rows = {row[0]: row[1:] for row in table("| feature of a policy | no gateway |")}
     for what, needs in requirements_by_feature.items():
         for traffic, endpoint, cell in zip((INSIDE, PERCENT, OWN), (None, HTTP, HTTP), rows[what], strict=True):
             assert bool(refused(traffic, needs, endpoint)) == cell.startswith("refused"), (what, cell)

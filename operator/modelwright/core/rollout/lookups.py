@@ -66,6 +66,12 @@ def candidate_weight(o: Observation) -> int:
     return min(100, o.traffic.weights.get(candidate.hash, 0)) if candidate is not None else 0
 
 
+def candidate_takes_requests(o: Observation) -> bool:
+    """Whether callers' requests go to the candidate now, by weight or by a header match."""
+    candidate = require_candidate(o)
+    return o.traffic.weights.get(candidate.hash, 0) > 0 or o.traffic.matched == candidate.hash
+
+
 def skips_steps(o: Observation) -> bool:
     """Whether the rollout needs no gates and steps: a manual rollback, or a return to a revision that served before."""
     if o.record is None:

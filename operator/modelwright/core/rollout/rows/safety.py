@@ -36,6 +36,7 @@ from modelwright.core.rollout.gate_progress import (
     recorded_gate_outcome,
 )
 from modelwright.core.rollout.lookups import (
+    candidate_takes_requests,
     current_step,
     has_ready_pods,
     is_exposed,
@@ -69,10 +70,8 @@ def _candidate_is_faulty(o: Observation) -> bool:
 def _candidate_lost_pods(o: Observation) -> bool:
     if not is_exposed(o):
         return False
-    candidate = require_candidate(o)
-    view = revision_view(o, candidate)
-    has_requests = o.traffic.weights.get(candidate.hash, 0) > 0 or o.traffic.matched == candidate.hash
-    return has_requests and (view is None or (not view.available and view.replicas != 0))
+    view = revision_view(o, require_candidate(o))
+    return candidate_takes_requests(o) and (view is None or (not view.available and view.replicas != 0))
 
 
 def _source_lost_pods(o: Observation) -> bool:
@@ -150,6 +149,10 @@ def _snapshot_is_unreadable(o: Observation) -> bool:
     )
 
 
+def _snapshot_problem(o: Observation) -> Problem:
+    return rollout_input(o).snapshot_problem or Problem(Reason.INVALID_POLICY, "")
+
+
 def _approval_timed_out(o: Observation) -> bool:
     return (
         awaits_approval(o)
@@ -218,11 +221,17 @@ ROWS: tuple[RolloutRow, ...] = (
         summary="send all traffic to what served, until its pods are ready",
         requeue_after=requeue_in(POLL_PODS),
     ),
+    Transition(
+        name="callers' requests reach the candidate, and the policy that it started with can't be read",
+        when=lambda o: _snapshot_is_unreadable(o) and is_exposed(o) and candidate_takes_requests(o),
+        update=lambda o: roll_back(State.ABORTED, Reason.INVALID_POLICY, o, _snapshot_problem(o).message),
+        summary="turn back, to end as Aborted: without its policy no metric can be judged",
+    ),
     StateRow(
         name="the policy that it started with can't be read",
         when=_snapshot_is_unreadable,
         state=State.HOLDING,
-        reason=lambda o: rollout_input(o).snapshot_problem or Problem(Reason.INVALID_POLICY, ""),
+        reason=_snapshot_problem,
         actions=hold_pods,
         summary="keep pods and traffic as they are, for a person, until the deadline",
         requeue_after=requeue_in_step,

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from modelwright.api.crd import admission_policies
+from modelwright.api.crd import rights_policies
 from tests.lib.control_plane import ROOT, Server
 from tests.lib.objects import API_VERSION
 from tests.lib.people_rights import RBAC, Object, tried
@@ -287,7 +287,7 @@ REFUSED = [
     (
         "maker",
         model({"volumes": [{"name": f"v{n}", "secret": {"secretName": f"s{n}"}} for n in range(8)]}),
-        f"names at most {admission_policies.MAX_OTHER_NAMES} different ones in an object",
+        f"names at most {rights_policies.MAX_OTHER_NAMES} different ones in an object",
     ),
 ]
 

@@ -63,7 +63,7 @@ def training() -> None:
 
 async def passes() -> None:
     """One through the queue that ends well, and one that ends in an exception."""
-    world = test_workers.World()
+    world = test_workers.WorkerHarness()
     world.plan = [test_workers.ReconcileResult(), RuntimeError("a bug")]
     world.runner.start()
     for key in (test_workers.A, test_workers.B):
@@ -74,16 +74,16 @@ async def passes() -> None:
 
 async def sweeps() -> None:
     """A watch has lost a change, and a deletion."""
-    world = test_resync.World()
+    world = test_resync.ResyncHarness()
     world.client.save(model(uid="u1"))
     world.store.apply(kinds.MODEL, "ADDED", model(uid="u1", resourceVersion="5"))
     world.store.put(model(name="gone", uid="gone", resourceVersion="5"))
-    running = await world.let_run(world.sweep.run(), 1500, step=5)
+    running = await world.let_run(world.resync.run(), 1500, step=5)
     running.cancel()
 
 
 async def events() -> None:
-    world = test_events.World()
+    world = test_events.EventHarness()
     running = asyncio.create_task(world.recorder.run())
     world.recorder.record(test_events.SUBJECT, "Normal", "Serving", "digits-v1 serves")
     await world.recorder.drain(1)
@@ -152,7 +152,7 @@ class Place:
 @contextlib.asynccontextmanager
 async def leading() -> AsyncIterator[None]:
     """While a candidate holds the Lease."""
-    world = test_lease.World()
+    world = test_lease.LeaseHarness()
     world.candidate("a")
     await world.pass_time(0.25)
     try:

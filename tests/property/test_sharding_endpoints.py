@@ -14,7 +14,7 @@ from modelwright.kube import kinds
 from modelwright.kube.sharded import ShardStore
 from modelwright.kube.store import Store
 from modelwright.reconcile import watches
-from modelwright.reconcile.model import routing
+from modelwright.reconcile.model import observed_routing
 from tests.lib import objects
 
 Object = dict[str, Any]
@@ -57,7 +57,7 @@ def verdicts(store: Store) -> dict[tuple[str, str], str | None]:
     found = {}
     for raw in store.list(kinds.MODEL):
         if "endpoint" in raw["spec"] and "unheardOf" not in raw["spec"]["version"]:
-            problem = routing.find_hostname_conflict(context, raw, Model.parse(raw).spec.endpoint)
+            problem = observed_routing.find_hostname_conflict(context, raw, Model.parse(raw).spec.endpoint)
             found[raw["metadata"]["namespace"], raw["metadata"]["name"]] = problem.message if problem else None
     return found
 

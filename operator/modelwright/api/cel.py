@@ -110,7 +110,7 @@ class Open:
 
 @dataclass(frozen=True)
 class NamedObject:
-    """The object that a field names or contains; admission checks its author's right to it (`admission_policies.py`).
+    """The object that a field names or contains; admission checks its author's right to it (`rights_policies.py`).
 
     `kind`: a ServiceAccount, Secret or Claim (PersistentVolumeClaim) by name; an open PodTemplate (its `spec` is
     a pod's), PodSpec, Container, list of Volumes, or Manifest of another kind; Nothing, where the name of a

@@ -25,7 +25,7 @@ from kubernetes.aio.client.configuration import Configuration
 from modelwright.api.v1alpha1.retraining import RetrainingPolicySpec
 from modelwright.app import health
 from modelwright.app.authentication import metrics_readers
-from modelwright.app.leader import LeaderSession
+from modelwright.app.leader_session import LeaderSession
 from modelwright.app.settings import InvalidSettings, Settings
 from modelwright.app.tasks import cancel_task, run_unless
 from modelwright.app.webhooks import LeaderLink, TriggerBackend, WebhookServer

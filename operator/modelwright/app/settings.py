@@ -207,7 +207,7 @@ class Settings(BaseModel):
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> Settings:
-        """Read the settings; raises SettingsError naming every variable that is wrong.
+        """Read the settings; raises InvalidSettings naming every variable that is wrong.
 
         Unknown variables are ignored: Kubernetes sets some of that prefix when a Service is named modelwright.
         """

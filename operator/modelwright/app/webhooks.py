@@ -231,7 +231,7 @@ def _slow_body_response() -> web.Response:
 def _parse_events(
     name: str, trigger: WebhookTrigger, headers: Mapping[str, str], body: bytes
 ) -> tuple[TriggerEvent, ...]:
-    """Parse the events of a body. Raises triggers.BadEvent."""
+    """Parse the events of a body. Raises triggers.InvalidEventError."""
     try:
         if trigger.source == "CloudEvents":
             return triggers.parse_cloud_event(name, trigger, headers, body)

@@ -50,7 +50,7 @@ def build_command_patch(name: str, token: str, by: str, reason: str) -> Json:
 def build_approval(
     record: ModelRollout, verdict: str, by: str, reason: str, expires: datetime | None, reviewed_hash: str
 ) -> Json:
-    """Build an Approval bound to a content hash; `decide` is Approve or Reject. Raises InvalidAction when the
+    """Build an Approval bound to a content hash; `verdict` is Approve or Reject. Raises InvalidAction when the
     rollout has ended or its content has changed since the review."""
     if record.status.state in TERMINAL_STATES:
         raise InvalidAction(f"{record.name} has ended ({record.status.state})")

@@ -9,7 +9,7 @@ from typing import Any
 
 from modelwright.api.reasons import FETCH_REASONS, Reason
 from modelwright.api.v1alpha1.policy import EvaluationMetric, Gates
-from modelwright.core import pod_failures as pod_states
+from modelwright.core import pod_failures
 from modelwright.core.analysis import report_figures
 from modelwright.core.analysis.evidence import Outcome
 from modelwright.core.evaluation_gate import GateResult, evaluate_report
@@ -79,11 +79,11 @@ def read_gate_result(
     return evaluate_report(metrics, outcome.content, first=first)
 
 
-def find_start_failure(pods: Sequence[Object], now: datetime) -> pod_states.PodFailure | None:
+def find_start_failure(pods: Sequence[Object], now: datetime) -> pod_failures.PodFailure | None:
     """Return why no pod can start, once the newest has failed to for START_TIMEOUT; None while one runs or may yet."""
     if any(pod.get("status", {}).get("phase") in ("Running", "Succeeded") for pod in pods):
         return None
-    failure = pod_states.diagnose_pods(pods)
+    failure = pod_failures.diagnose_pods(pods)
     if failure is None or failure.reason not in _START_FAILURES or _newest_pod_age(pods, now) < START_TIMEOUT:
         return None
     return failure
@@ -99,8 +99,8 @@ def read_job_outcome(
     """
     name = job["metadata"]["name"]
     conditions = _true_conditions(job)
-    done = [pod for pod in pod_states.sort_newest_first(pods) if pod.get("status", {}).get("phase") == "Succeeded"]
-    failure = pod_states.diagnose_pods(pods)
+    done = [pod for pod in pod_failures.sort_newest_first(pods) if pod.get("status", {}).get("phase") == "Succeeded"]
+    failure = pod_failures.diagnose_pods(pods)
     if "Failed" in conditions:
         # No pod overrules the Job's controller.
         return _failed_result(name, conditions["Failed"], failure)
@@ -109,7 +109,7 @@ def read_job_outcome(
         if report is not None:
             return report
     left = ((pod, message) for pod in done for message in _termination_messages(pod))
-    cut = next(((pod, message) for pod, message in left if pod_states.is_truncated(pod, message)), None)
+    cut = next(((pod, message) for pod, message in left if pod_failures.is_truncated(pod, message)), None)
     if cut is not None:
         return GateResult(Outcome.ERROR, Reason.REPORT_TOO_LARGE, f"Job {name}: {describe_truncation(*cut, metrics)}")
     if done or "Complete" in conditions:
@@ -118,7 +118,7 @@ def read_job_outcome(
         return GateResult(Outcome.ERROR, Reason.REPORT_MISSING, text)
     if "Suspended" in conditions or job.get("spec", {}).get("suspend"):
         return GateRunning(f"Job {name} is suspended, for example by a queue")
-    newest = next(iter(pod_states.sort_newest_first(pods)), None)
+    newest = next(iter(pod_failures.sort_newest_first(pods)), None)
     if failure is not None and newest is not None and newest.get("status", {}).get("reason") == KEPT_RUNNING:
         text = f"{failure.message}; it is not tried again, since a container that was added to the pod keeps it running"
         return _failed_result(name, {}, replace(failure, message=text))
@@ -135,7 +135,7 @@ def describe_truncation(pod: Object, message: str, metrics: Sequence[EvaluationM
     lacking = report_figures.find_first_missing(message, metrics)
     first = f": {lacking} is the first figure that did not fit" if lacking is not None else ""
     return (
-        f"the report is larger than the {pod_states.termination_message_limit(pod)} bytes that Kubernetes "
+        f"the report is larger than the {pod_failures.termination_message_limit(pod)} bytes that Kubernetes "
         f"keeps of a termination message in this pod{first}; report the figures that the gates need (GATED_FIGURES), "
         'and put the rest elsewhere, with "fullReport": {"uri", "digest"}'
     )
@@ -154,7 +154,7 @@ def parse_judged_report(gate: str, report: Object) -> GateResult:
     return GateResult(outcome, reason, message)
 
 
-def _failed_result(name: str, condition: Object, failure: pod_states.PodFailure | None) -> GateResult:
+def _failed_result(name: str, condition: Object, failure: pod_failures.PodFailure | None) -> GateResult:
     if condition.get("reason") == "DeadlineExceeded":
         why = failure.message if failure else "see its Events for what it waited for"
         return GateResult(Outcome.ERROR, Reason.JOB_TIMEOUT, f"Job {name} did not end within its timeout: {why}")
@@ -189,7 +189,7 @@ def _termination_messages(pod: Object) -> list[str]:
 
 def _read_pod_report(pod: Object) -> GateReport | None:
     for message in _termination_messages(pod):
-        content = pod_states.parse_termination_report(message)
+        content = pod_failures.parse_termination_report(message)
         if content is not None:
             return GateReport(content)
     return None

@@ -1,4 +1,7 @@
-"""Diagnosis of a failing revision from its pods and its Deployment."""
+"""Diagnosis of a failing revision from its pods and its Deployment.
+
+Which of them count against a candidate: `rollout.rows.rollback_causes.CANDIDATE_FAULTS`.
+"""
 
 import re
 from collections.abc import Iterable, Mapping

@@ -9,8 +9,7 @@ from typing import Any
 from modelwright.api.reasons import Reason
 from modelwright.api.v1alpha1.policy import EvaluationMetric
 from modelwright.api.v1alpha1.retraining import Evaluate, Work
-from modelwright.core import gate_results
-from modelwright.core import pod_failures as pod_states
+from modelwright.core import gate_results, pod_failures
 
 Json = dict[str, Any]
 
@@ -40,7 +39,7 @@ def find_report(pods: Iterable[Json], work: Work | None = None) -> PodReport:
             message = str(ended.get("message", ""))
             if ended.get("exitCode") != 0 or not message.strip():
                 continue
-            report = pod_states.parse_termination_report(message)
+            report = pod_failures.parse_termination_report(message)
             if report is not None:
                 return PodReport(report, _running_image(status))
             unreadable = unreadable or _describe_unreadable(pod, str(status.get("name", "")), message, metrics)
@@ -54,7 +53,7 @@ def _running_image(status: Json) -> str | None:
 
 
 def _describe_unreadable(pod: Json, container: str, message: str, metrics: Sequence[EvaluationMetric]) -> PodReport:
-    if pod_states.is_truncated(pod, message):
+    if pod_failures.is_truncated(pod, message):
         text = f"of container {container} {gate_results.describe_truncation(pod, message, metrics)}"
         return PodReport(reason=Reason.REPORT_TOO_LARGE, problem=text)
     text = f"container {container} left {message.strip()[:200]!r} as its termination message, which is no JSON object"

@@ -11,8 +11,7 @@ from typing import Any
 from modelwright.api.reasons import FETCH_REASONS, Reason
 from modelwright.api.v1alpha1.retraining import ResourceWork, Work
 from modelwright.api.v1alpha1.training import StageState
-from modelwright.core import gate_results
-from modelwright.core import pod_failures as pod_states
+from modelwright.core import gate_results, pod_failures
 from modelwright.core.retraining.stage_reading import ENDED_STAGE_STATES, WAITING_STAGE_STATES, StageReading
 from modelwright.engines import cel_expressions
 from modelwright.engines.cel_expressions import ExpressionValue
@@ -146,7 +145,7 @@ def _read_success(
             return StageReading(StageState.SUCCEEDED, report=pod_report.report, image=pod_report.image)
         why = "; ".join([f"{kind} {name} ended well, but {pod_report.problem}", *problems])
         return StageReading(StageState.SUCCEEDED, pod_report.reason, problem=why)
-    report = pod_states.parse_termination_report(outputs) if isinstance(outputs, str) else dict(outputs)
+    report = pod_failures.parse_termination_report(outputs) if isinstance(outputs, str) else dict(outputs)
     if report is None:
         text = f"{kind} {name} ended well, but its output is no JSON object: {str(outputs)[:200]!r}"
         return StageReading(StageState.SUCCEEDED, problem=text)
@@ -159,7 +158,7 @@ def _read_success(
 
 def _read_failure(state: EngineState, pods: Sequence[Json], kind: str, name: str) -> StageReading:
     """Read why an object failed, from its status and its pods: exit code and last line, memory, image, data."""
-    failure = pod_states.diagnose_pods(pods)
+    failure = pod_failures.diagnose_pods(pods)
     reason = failure.reason if failure is not None and failure.reason in _POD_REASONS else Reason.STAGE_FAILED
     parts = [part for part in (state.reason, state.message, failure.message if failure is not None else "") if part]
     return StageReading(StageState.FAILED, reason, f"{kind} {name} failed" + (f": {'; '.join(parts)}" if parts else ""))

@@ -27,8 +27,8 @@ from modelwright.api.names import FIELD_MANAGER
 from modelwright.kube import api_errors, codec, kinds, raw_objects
 from modelwright.kube.kinds import Kind
 from modelwright.kube.missing_rights import MISSING
-from modelwright.kube.rate_limiter import RateLimiter
 from modelwright.kube.service_account_token import ServiceAccountToken
+from modelwright.kube.write_limiter import RateLimiter
 from modelwright.obs import metrics
 from modelwright.obs.clock import Clock, SystemClock
 

@@ -1,4 +1,4 @@
-"""The dependencies of a reconciler; built once, in `app/leader.py`."""
+"""The dependencies of a reconciler; built once, in `app/leader_session.py`."""
 
 from __future__ import annotations
 

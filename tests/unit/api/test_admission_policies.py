@@ -11,11 +11,11 @@ import pytest
 import yaml
 
 from modelwright.api.cel import PRESERVE
-from modelwright.api.crd import admission_policies
+from modelwright.api.crd import rights_policies
 from modelwright.api.crd.definition import KINDS, build_schema
 
 ROOT = Path(__file__).parents[3]
-MARKS = {(mark.plural, mark.field): mark for mark in admission_policies.list_marked_fields()}
+MARKS = {(mark.plural, mark.field): mark for mark in rights_policies.list_marked_fields()}
 SUSPICIOUS = re.compile(
     r"serviceaccount|secret|claim|^images?$|^command$|^args$|^volumes?$|^template$|^manifest$|^podtemplate$|^uri$",
     re.IGNORECASE,
@@ -71,7 +71,7 @@ def test_unmarked_fields_are_found(name: str) -> None:
 def test_every_marked_field_is_read_by_a_policy(plural: str, field: str) -> None:
     texts = [
         str(policy)
-        for policy in admission_policies.build_policies()
+        for policy in rights_policies.build_policies()
         if policy["kind"] == "ValidatingAdmissionPolicy"
         and plural in policy["spec"]["matchConstraints"]["resourceRules"][0]["resources"]
     ]
@@ -86,7 +86,7 @@ def test_fields_that_name_nothing_state_a_reason() -> None:
 
 
 def test_policies_stay_within_the_cost_limits() -> None:
-    for policy in admission_policies.build_policies():
+    for policy in rights_policies.build_policies():
         if policy["kind"] == "ValidatingAdmissionPolicy":
             rules = policy["spec"]["variables"] + policy["spec"]["validations"]
             asked = [rule["expression"].count("authorizer") for rule in rules]
@@ -97,4 +97,4 @@ def test_policies_stay_within_the_cost_limits() -> None:
 
 def test_committed_policies_match_the_types() -> None:
     committed = list(yaml.safe_load_all((ROOT / "manifests/policies/rights.yaml").read_text()))
-    assert committed == admission_policies.build_policies()
+    assert committed == rights_policies.build_policies()

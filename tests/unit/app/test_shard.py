@@ -10,7 +10,7 @@ import pytest
 
 from modelwright.api.names import LABEL_SHARD
 from modelwright.app.settings import Settings
-from modelwright.app.shard import PeerLeases, ShardSession
+from modelwright.app.shard_session import PeerLeases, ShardSession
 from modelwright.core.sharding import NamespaceOwnership, NamespaceState, PeerLease
 from modelwright.kube import kinds
 from modelwright.kube.kinds import Kind

@@ -17,7 +17,7 @@ from modelwright.kube import kinds
 from modelwright.measurement import job_report as metric_jobs
 from modelwright.obs import metrics
 from modelwright.reconcile import model_version
-from modelwright.reconcile.model import observe, rollout_input, routing
+from modelwright.reconcile.model import observe, observed_routing, rollout_input
 from tests.lib import objects, stepped
 from tests.lib.gate_harness import GOOD, PROBED, GateHarness
 from tests.lib.rollout_harness import CANARY, ERRORS, NS, RolloutHarness
@@ -370,7 +370,7 @@ READERS: dict[str, tuple[Any, str]] = {
     "a gate's Job": (gate_results, "read_gate_result"),
     "a Deployment": (observe, "_build_view"),
     "pods": (pod_failures, "diagnose_pods"),
-    "a route": (routing, "_check_routing"),
+    "a route": (observed_routing, "_check_routing"),
     "measurements": (rollout_input, "analyze_step"),
 }
 

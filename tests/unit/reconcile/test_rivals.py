@@ -9,7 +9,7 @@ from modelwright.api.v1alpha1.model import Model
 from modelwright.kube import kinds
 from modelwright.kube.store import Store
 from modelwright.reconcile import watches
-from modelwright.reconcile.model import routing
+from modelwright.reconcile.model import observed_routing
 from tests.lib import objects
 
 Object = dict[str, Any]
@@ -50,7 +50,7 @@ def test_model_affects_younger_rivals_and_no_older_ones() -> None:
 
 def problem(mine: Object, *others: Object, hostnames: tuple[str, ...] = ()) -> str | None:
     context: Any = SimpleNamespace(store=store(mine, *others), hostnames=hostnames)
-    found = routing.find_hostname_conflict(context, mine, Model.parse(mine).spec.endpoint)
+    found = observed_routing.find_hostname_conflict(context, mine, Model.parse(mine).spec.endpoint)
     return found.reason.value if found is not None else None
 
 

@@ -11,6 +11,7 @@ while its claim changes, by the watcher's own clock.
 Nothing on the volume is proof: a writer of the files can also write the manifest. The manifest detects damage.
 `verify_cache: full` detects forgeries: it hashes the files and compares their digest with a known one: the artifact's
 own, or that of the unpacked tree, which the ModelVersion's status keeps.
+Nothing evicts a finished artifact: a full volume is DiskFull (`disk`).
 """
 
 from __future__ import annotations
@@ -103,7 +104,7 @@ class ArtifactCache:
         return None
 
     def _find_damage(self, listed: FileTree) -> str | None:
-        """Describe the damage of the files, None without any. `named`: the content by the manifest."""
+        """Describe the damage of the files, None without any. `listed`: the content by the manifest."""
         if not listed.files:
             return "its manifest names no file"
         try:

@@ -1,4 +1,4 @@
-"""Settings of the prober, read once from the environment. render/gates.py renders its Job."""
+"""Settings of the prober, read once from the environment. render/gate_jobs.py renders its Job."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from modelwright.core.rollout.actions import (
     SetTraffic,
     StartRollout,
 )
-from modelwright.core.rollout.gate_progress import next_gate
+from modelwright.core.rollout.gate_predicates import next_gate
 from modelwright.core.rollout.lookups import (
     count_pods,
     current_step,

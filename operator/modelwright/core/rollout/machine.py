@@ -16,21 +16,21 @@ from modelwright.core.rollout.record import RolloutRecord, transition_to
 from modelwright.core.rollout.rows import (
     gating,
     idle,
+    interventions,
     pausing,
     promoting,
     recreating,
-    redirection,
+    rollback_causes,
     rolling_back,
-    safety,
     stepping,
     unmanaged,
 )
 from modelwright.core.table import StateRow, determine, trace
 
 TABLE: tuple[RolloutRow, ...] = (
-    *redirection.ROWS,
+    *interventions.ROWS,
     *rolling_back.ROWS,
-    *safety.ROWS,
+    *rollback_causes.ROWS,
     *pausing.ROWS,
     *gating.ROWS,
     *recreating.ROWS,

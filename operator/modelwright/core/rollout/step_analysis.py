@@ -1,4 +1,7 @@
-"""Evaluates the metrics of a policy in a step, and records their verdicts in the ModelRollout."""
+"""Evaluates the metrics of a policy in a step, and records their verdicts in the ModelRollout.
+
+The rows in `rows.stepping` and `rows.rollback_causes` decide what follows from an outcome.
+"""
 
 from __future__ import annotations
 

@@ -9,9 +9,9 @@ from modelwright.core.analysis.evidence import Outcome
 from modelwright.core.approvals import Approved
 from modelwright.core.commands import CommandRefused
 from modelwright.core.problem import Problem
-from modelwright.core.rollout.approval_progress import record_approvals
-from modelwright.core.rollout.evidence_progress import has_failed_metric
-from modelwright.core.rollout.gate_progress import next_gate
+from modelwright.core.rollout.approval_predicates import record_approvals
+from modelwright.core.rollout.evidence_predicates import has_failed_metric
+from modelwright.core.rollout.gate_predicates import next_gate
 from modelwright.core.rollout.lookups import (
     is_recreate,
     recorded_problem,

@@ -13,9 +13,10 @@ from modelwright.api.v1alpha1.model import Model
 from modelwright.api.v1alpha1.rollout import ModelRollout
 from modelwright.api.v1alpha1.version import ModelVersion
 from modelwright.core import approvals, authors, commands
+from modelwright.core.rollout.approval_requirement import ApprovalRequirement
+from modelwright.core.rollout.command_context import build_command_context
 from modelwright.core.rollout.effective_policy import EffectivePolicy
 from modelwright.core.rollout.record import RolloutRecord
-from modelwright.core.rollout.user_decisions import ApprovalRequirement, build_command_context
 from modelwright.kube import kinds
 from modelwright.reconcile.context import Context
 

@@ -6,7 +6,7 @@ from modelwright.api.conditions import is_true
 from modelwright.api.v1alpha1.model import Model
 from modelwright.kube import kinds
 from modelwright.kube.store import Store
-from modelwright.reconcile.model.routing import route_state
+from modelwright.reconcile.model.observed_routing import route_state
 from modelwright.reconcile.model.snapshot import ModelSnapshot
 from modelwright.render import routes
 

@@ -7,8 +7,7 @@ from typing import Any
 from modelwright.api import names
 from modelwright.api.reasons import Reason
 from modelwright.api.v1alpha1.policy import RolloutPolicySpec
-from modelwright.core import gate_results, pod_trust
-from modelwright.core import pod_failures as pod_states
+from modelwright.core import gate_results, pod_failures, pod_trust
 from modelwright.core.analysis.evidence import Outcome
 from modelwright.core.evaluation_gate import GateResult
 from modelwright.core.problem import Problem
@@ -121,7 +120,7 @@ async def _quota_problem(context: Context, job: Object) -> str | None:
         await context.client.create(pod, dry_run=True)
     except api_errors.Denied as error:
         message = error.message.partition(" is forbidden: ")[2] or error.message
-        return pod_states.explain_quota_refusal(message, pod_states.HELPER_RESOURCES_HINT)
+        return pod_failures.explain_quota_refusal(message, pod_failures.HELPER_RESOURCES_HINT)
     except api_errors.Invalid:
         return None
     return None

@@ -31,9 +31,9 @@ from modelwright.reconcile import artifact_cache
 from modelwright.reconcile.children import is_controlled_by
 from modelwright.reconcile.context import Context
 from modelwright.reconcile.model import mirror_tokens
+from modelwright.reconcile.model.observed_routing import ModelRouting, check_routing, observe_routing
 from modelwright.reconcile.model.rollout_history import RolloutHistory, load_history
 from modelwright.reconcile.model.rollout_input import observe_rollout
-from modelwright.reconcile.model.routing import ModelRouting, check_routing, observe_routing
 from modelwright.reconcile.model.snapshot import ModelChildren, ModelGoal, ModelSnapshot, RevisionPlan
 from modelwright.reconcile.model.target import resolve_goal, revision_of_child
 from modelwright.render.fetch_container import cache_claim

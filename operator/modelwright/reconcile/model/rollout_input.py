@@ -16,6 +16,7 @@ from modelwright.api.v1alpha1.version import ModelVersion
 from modelwright.core.analysis.evidence import Outcome
 from modelwright.core.problem import Problem
 from modelwright.core.rollout import freeze, policy_lint, step_analysis
+from modelwright.core.rollout.approval_requirement import find_requirement
 from modelwright.core.rollout.candidate_authors import (
     CandidateContent,
     list_changes,
@@ -37,15 +38,14 @@ from modelwright.core.rollout.record_lifecycle import (
     initialize_record,
     is_released_by_spec,
 )
-from modelwright.core.rollout.user_decisions import find_requirement
 from modelwright.kube import kinds
 from modelwright.obs.read_child import read_child
 from modelwright.reconcile.children import is_controlled_by
 from modelwright.reconcile.context import Context
 from modelwright.reconcile.model import gate_reports
 from modelwright.reconcile.model.approvals import read_approval_decision, read_command_decision
+from modelwright.reconcile.model.observed_routing import ModelRouting
 from modelwright.reconcile.model.rollout_history import RolloutHistory
-from modelwright.reconcile.model.routing import ModelRouting
 from modelwright.reconcile.model.snapshot import ModelChildren, ModelGoal
 from modelwright.reconcile.model.step_measurements import (
     MeasuredModel,

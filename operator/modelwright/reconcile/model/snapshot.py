@@ -11,8 +11,8 @@ from modelwright.core.problem import Problem
 from modelwright.core.revision import Revision
 from modelwright.core.rollout.observation import Observation
 from modelwright.core.runtime_choice import RuntimeChoice
+from modelwright.reconcile.model.observed_routing import ModelRouting
 from modelwright.reconcile.model.rollout_history import RolloutHistory
-from modelwright.reconcile.model.routing import ModelRouting
 from modelwright.reconcile.model.step_measurements import StepAnalysis
 from modelwright.render import stored_revision as revisions
 

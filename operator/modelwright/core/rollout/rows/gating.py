@@ -5,9 +5,9 @@ from __future__ import annotations
 from modelwright.api.reasons import Reason
 from modelwright.api.v1alpha1.rollout import RolloutState as State
 from modelwright.core.rollout.action_plans import ensure_source, route_to_source, run_gate
-from modelwright.core.rollout.approval_progress import approval_problem, awaits_approval, is_approved
+from modelwright.core.rollout.approval_predicates import approval_problem, awaits_approval, is_approved
 from modelwright.core.rollout.decision import POLL_PODS, RolloutRow
-from modelwright.core.rollout.gate_progress import gate_is_undecided, gate_problem, next_gate
+from modelwright.core.rollout.gate_predicates import gate_is_undecided, gate_problem, next_gate
 from modelwright.core.rollout.lookups import is_in_state, is_recreating, require_record, rollout_input
 from modelwright.core.rollout.observation import Observation
 from modelwright.core.rollout.record import transition_to

@@ -7,7 +7,7 @@ from modelwright.api.v1alpha1.rollout import RolloutState as State
 from modelwright.core.problem import Problem
 from modelwright.core.rollout.action_plans import keep_step, remove_earlier_candidate
 from modelwright.core.rollout.decision import POLL_GATEWAY, RolloutRow
-from modelwright.core.rollout.evidence_progress import has_failed_metric, requeue_in_step
+from modelwright.core.rollout.evidence_predicates import has_failed_metric, requeue_in_step
 from modelwright.core.rollout.lookups import (
     current_step,
     is_in_state,

@@ -1,4 +1,4 @@
-"""Rows of a rollout that returns to the revision it started from."""
+"""Rows of a rollout that returns to the revision it started from; `rollback_causes` has the rows that start it."""
 
 from __future__ import annotations
 

@@ -7,9 +7,9 @@ from modelwright.api.v1alpha1.rollout import RolloutState as State
 from modelwright.core.analysis.evidence import Outcome
 from modelwright.core.problem import Problem
 from modelwright.core.rollout.action_plans import apply_step, approach_step, hold_step, keep_step
-from modelwright.core.rollout.approval_progress import approval_problem, is_approved
+from modelwright.core.rollout.approval_predicates import approval_problem, is_approved
 from modelwright.core.rollout.decision import GATEWAY_GRACE, POLL_GATEWAY, POLL_PODS, RolloutRow
-from modelwright.core.rollout.evidence_progress import (
+from modelwright.core.rollout.evidence_predicates import (
     evidence_problem,
     final_measurement_is_due,
     has_enough_evidence,

@@ -14,7 +14,7 @@ from modelwright.core.analysis.evidence import Outcome
 from modelwright.core.problem import Problem
 from modelwright.core.rollout.action_plans import hold_pods, return_to_source
 from modelwright.core.rollout.actions import Action, EnsureRevision
-from modelwright.core.rollout.approval_progress import (
+from modelwright.core.rollout.approval_predicates import (
     approval_problem,
     approval_timeout,
     awaits_approval,
@@ -22,14 +22,14 @@ from modelwright.core.rollout.approval_progress import (
     is_rejected,
 )
 from modelwright.core.rollout.decision import POLL_PODS, RolloutRow
-from modelwright.core.rollout.evidence_progress import (
+from modelwright.core.rollout.evidence_predicates import (
     evidence_problem,
     has_failed_metric,
     requeue_in_step,
     step_is_undecided,
     verdict_messages,
 )
-from modelwright.core.rollout.gate_progress import (
+from modelwright.core.rollout.gate_predicates import (
     gate_is_undecided,
     gate_problem,
     has_new_gate_result,

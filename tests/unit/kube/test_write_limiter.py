@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from modelwright.kube.rate_limiter import RateLimiter
+from modelwright.kube.write_limiter import RateLimiter
 from modelwright.obs.clock import FakeClock
 
 

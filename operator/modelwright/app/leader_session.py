@@ -23,7 +23,7 @@ from modelwright.app.install_registry import InstallClaims
 from modelwright.app.kopf_login import KopfLogin
 from modelwright.app.memory import release_memory
 from modelwright.app.settings import Settings
-from modelwright.app.shard import ShardSession
+from modelwright.app.shard_session import ShardSession
 from modelwright.app.tasks import cancel_task
 from modelwright.app.wiring import build_images, build_reconcilers
 from modelwright.core.resolve_queue import ResolveQueue

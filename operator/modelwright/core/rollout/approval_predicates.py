@@ -10,7 +10,7 @@ from modelwright.api.v1alpha1.rollout import ApprovalRecord
 from modelwright.api.v1alpha1.rollout import RolloutState as State
 from modelwright.core.approvals import ApprovalsMissing, Approved, Rejected
 from modelwright.core.problem import Problem
-from modelwright.core.rollout.gate_progress import next_gate
+from modelwright.core.rollout.gate_predicates import next_gate
 from modelwright.core.rollout.lookups import current_step, is_in_state, is_in_step, require_record, rollout_input
 from modelwright.core.rollout.observation import Observation
 from modelwright.core.rollout.record import RolloutRecord

@@ -174,9 +174,8 @@ class Cluster:
     @contextlib.contextmanager
     def without_api_server(self) -> Iterator[None]:
         """Suspend the API server of the embedded cluster: it answers no request and closes no connection."""
-        # Elsewhere the controller-manager loses its Lease and restarts. One that keeps running would take nodes for
-        # lost whose Leases no kubelet could renew.
-        # kubelet could renew for lost nodes.
+        # Elsewhere the controller-manager loses its Lease and restarts. One that keeps running would treat nodes as
+        # lost, because no kubelet could renew its Lease.
         with (
             Embedded(self.name, self.folder, NoProgress()).stopped_daemon("kube-controller-manager"),
             self._silent("kube-apiserver"),

@@ -40,7 +40,7 @@ def load(directory: str) -> ClassifierMixin:
 
 
 def scores(truth: np.ndarray, said: np.ndarray) -> dict[str, float]:
-    """Figures by name. A digit that no picture shows counts for nothing; one that is never said has precision 0."""
+    """Figures by name. A digit that no picture shows is left out; one that is never predicted has precision 0."""
     precision, recall, f1, _ = precision_recall_fscore_support(
         truth, said, labels=np.unique(truth), average="macro", zero_division=0
     )

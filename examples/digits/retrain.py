@@ -1,7 +1,7 @@
 """The train stage of a run: searches the best support vector machine with Optuna, and writes it to the run's place.
 
 Below ``OUTPUT_URI``: ``model/model.joblib`` is the artifact; beside it ``report.json`` (the figures), ``trials.json``
-(every trial of the search) and ``reference.json`` (what the drift observer compares requests with). Figures are from a
+(every trial of the search) and ``reference.json`` (the reference sample for drift). Figures are from a
 cross-validation in which all copies of a picture are on the same side. Same inputs, same bytes. Parameters of the run:
 ``trials`` (12), ``folds`` (3).
 """

@@ -28,7 +28,7 @@ def inverted(pictures: np.ndarray) -> np.ndarray:
 
 
 def blurred(pictures: np.ndarray) -> np.ndarray:
-    """Each pixel becomes the mean of the 3 by 3 around it; beyond the edge the edge goes on."""
+    """Each pixel becomes the mean of the 3 by 3 around it; beyond the edge its pixels are repeated."""
     padded = np.pad(pictures.reshape(-1, 8, 8), ((0, 0), (1, 1), (1, 1)), mode="edge")
     around = [padded[:, y : y + 8, x : x + 8] for y in range(3) for x in range(3)]
     return np.round(np.mean(around, axis=0), 3).reshape(-1, 64)

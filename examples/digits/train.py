@@ -1,7 +1,7 @@
 """Trains a classifier on scikit-learn's handwritten digits and writes it to a store, as a training Job of a team would.
 
 It prints the accuracy on a holdout that no model is trained on, writes ``model.joblib``, ``metrics.json`` and
-``reference.json`` (pictures and answers that drift is told by) below the output, and ends with the result (metrics,
+``reference.json`` (pictures and answers, the reference for drift) below the output, and ends with the result (metrics,
 artifact, dataset, parameters) as JSON in the pod's termination message: what a ModelVersion is made of. Same arguments,
 same bytes; a place that holds another model is never overwritten.
 
@@ -62,7 +62,7 @@ def classifier(model: str, c: float, seed: int) -> ClassifierMixin:
 
 
 def answers(fitted: ClassifierMixin, pictures: Sequence[np.ndarray]) -> list[int]:
-    """What the model says of each picture; -1 for one that it raises an error for."""
+    """Return the model's answer for each picture; -1 where it raises an error."""
     try:
         return [int(label) for label in fitted.predict(pictures)]
     except ValueError:

@@ -391,7 +391,7 @@ POWER = (
 
 
 def power(random: np.random.Generator, runs: int) -> Iterator[Figure]:
-    """Whether `needed_samples` is enough for 90 % of the decisions."""
+    """Whether `estimate_samples` is enough for 90 % of the decisions."""
     rights, wrongs = [], []
     for truth, margin, ratio in POWER:
         worse = truth.candidate - truth.serving

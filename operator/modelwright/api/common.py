@@ -127,7 +127,7 @@ Subdomain = Annotated[str, StringConstraints(strict=True, min_length=1, max_leng
 Hostname = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=253, pattern=HOSTNAME)]
 LabelValue = Annotated[str, StringConstraints(strict=True, max_length=63, pattern=LABEL_VALUE)]
 OpenObject = Annotated[dict[str, Any], Field(max_length=MAX_OPEN_MEMBERS), Open()]
-"""An object that another API defines; see `cel.Open`. How large it may be below that, no schema can say:
+"""An object that another API defines; see `cel.Open`. No schema can bound its total size:
 docs/adr/0026-what-one-object-may-take.md."""
 Decimal = Annotated[
     str,

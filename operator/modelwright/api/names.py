@@ -45,7 +45,7 @@ MANAGED_SELECTOR: Final = f"{LABEL_MANAGED_BY}={MANAGED_BY}"
 """Label selector that finds every child object of the operator."""
 
 COPY_TOKEN_HEADER: Final = "Modelwright-Copy-Token"  # noqa: S105 - a name
-"""Header that a route sets on copied requests, by which the comparer and the observer recognise them."""
+"""Header that a route sets on copied requests, by which the comparer and the drift monitor recognise them."""
 ANNOTATION_VERSION_NAME: Final = f"{GROUP}/version-name"
 """Full name of the ModelVersion, because a label value holds at most 63 characters."""
 ANNOTATION_INSTALL: Final = f"{GROUP}/install"
@@ -117,7 +117,7 @@ def comparer_name(model: str) -> str:
 
 
 def observer_name(model: str) -> str:
-    """Return the name of the Deployment and Service of the observer, which measures drift."""
+    """Return the name of the Deployment and Service of the drift monitor."""
     return f"{model}-observer"
 
 

@@ -55,7 +55,7 @@ def _lineage_tree(view: ModelView, version: ModelVersion, visited: frozenset[str
     ]
     lineage = version.spec.lineage
     if lineage is None:
-        children.append(TreeNode("origin unvisited: there is no spec.lineage"))
+        children.append(TreeNode("origin unknown: there is no spec.lineage"))
     else:
         if lineage.dataset is not None:
             children.append(TreeNode(f"data {redact_uri(lineage.dataset.uri)} {lineage.dataset.digest or ''}".rstrip()))

@@ -96,8 +96,8 @@ def determine(
     rows: tuple[Row[ObservationT, StateT, ActionT, UpdateT], ...],
     observation: ObservationT,
 ) -> StateRow[ObservationT, StateT, ActionT]:
-    """Find the row that ends the reading. Transitions are skipped: all that apply have been followed, or, where the
-    object is suspended in the middle of one, are not to be."""
+    """Find the row that ends the reading. Transitions are skipped: all that apply have been followed, or, for an object
+    that is suspended in the middle of one, must not be followed."""
     return next(row for row in rows if isinstance(row, StateRow) and row.when(observation))
 
 

@@ -31,7 +31,7 @@ class JobEngine:
         return "batch/v1", "Job"
 
     def render_manifest(self, run: Json, stage: str, work: Work, inputs: StageInputs) -> Json:
-        """See `serving.training.job`."""
+        """Render the Job by `training_stages.stage_job`."""
         return training_stages.stage_job(run, stage, work, inputs)
 
     def pod_selector(self, live: Json, work: Work) -> str | None:

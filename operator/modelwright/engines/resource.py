@@ -42,7 +42,7 @@ class ResourceEngine:
         return training_stages.kind_of(_require_resource(work))
 
     def render_manifest(self, run: Json, stage: str, work: Work, inputs: StageInputs) -> Json:
-        """See `serving.training.resource`."""
+        """Render the object by `training_stages.stage_resource`."""
         return training_stages.stage_resource(run, stage, work, inputs)
 
     def pod_selector(self, live: Json, work: Work) -> str | None:

@@ -133,8 +133,8 @@ def parse_event(line: bytes) -> tuple[str, bytes]:
 
 
 def parse_object(kind: Kind, raw: Raw) -> Object:
-    """Parse an object, without managedFields. One that is too large has metadata and status only, and the reason as
-    TOO_LARGE.
+    """Parse an object, without managedFields. One that is too large has metadata and status only, and the reason under
+    TOO_LARGE_KEY.
 
     Raises ValueError for bytes that are no object.
     """

@@ -76,7 +76,7 @@ class DriftPoller:
         return entry.reported
 
     def forget_model(self, model: Key) -> None:
-        """Stop to poll the drift monitor of this Model."""
+        """Stop polling the drift monitor of this Model."""
         entry = self._entries.pop(model, None)
         if entry is not None:
             entry.task.cancel()

@@ -27,7 +27,7 @@ LABEL_VOCABULARIES = (
     ("status of gRPC", frozenset(_GRPC_NAMES.split())),
     ("status of gRPC", frozenset(re.sub(r"(?<=[a-z])(?=[A-Z])", "_", _GRPC_NAMES).upper().split())),
 )
-"""Values that a label can have when all that it has are among them: (name of the vocabulary, its values)."""
+"""Possible values of a label whose present values are all among them: (name of the vocabulary, its values)."""
 
 
 SeriesPair = Sequence[tuple[Series, ...]]

@@ -153,7 +153,7 @@ class MeasurementScheduler:
             task.add_done_callback(self._ending.discard)
 
     def _start_due_metrics(self, entry: _ScheduledRequest) -> None:
-        """Start to measure every metric that is due."""
+        """Start measuring every metric that is due."""
         now = self._clock.monotonic()
         due = [
             metric

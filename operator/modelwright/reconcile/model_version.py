@@ -43,7 +43,7 @@ POLL_TURN_SECONDS = 60.0
 MAX_RESTARTS = 7
 """Failed starts of a container before its pod is removed: some 15 minutes, as the kubelet waits between them."""
 REFILL_TRUST_SECONDS = 300.0
-"""Seconds that a refilled cache counts as filled, whatever pods report: the kubelet waits at most that long before it
+"""Seconds that a refilled cache counts as filled, despite pods' reports: the kubelet waits at most that long before it
 restarts a container, which then reads the refilled cache."""
 CRASH_RETRY_SECONDS = 3600.0
 """Seconds until another resolve pod is created then."""

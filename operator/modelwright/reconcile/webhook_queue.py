@@ -62,7 +62,7 @@ class WebhookQueue:
             self._pending[policy] = left
 
     def acknowledge(self, policy: Key, messages: Sequence[WebhookEvent]) -> None:
-        """The outcome of these events is recorded: let their senders know."""
+        """Release the senders of these events, whose outcome is recorded."""
         handled = set(messages)
         for message, done in self._pending.get(policy, ()):
             if message in handled and not done.done():

@@ -23,7 +23,7 @@ _CHANGEABLE_MEMBERS = frozenset(
     }
 )
 """Members of the fetch container that an author may change. For its image and command, admission requires the right to
-create Deployments, which allows to mount any Secret."""
+create Deployments, which allows mounting any Secret."""
 
 
 def check_credentials_kept(spec: Json, fetch: Json, volumes: list[Json], path: str) -> None:

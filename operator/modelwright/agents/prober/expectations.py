@@ -12,7 +12,7 @@ _MAX_SHOWN = 120
 
 
 def find_difference(expected: Any, actual: Any, path: str = "") -> str | None:
-    """Describe the first difference, with its path; None if `given` contains all of `expected`.
+    """Describe the first difference, with its path; None if `actual` contains all of `expected`.
 
     Objects may have more members than expected, lists must have the same length; numbers agree to one part in a
     thousand, or within 0.000001.

@@ -116,9 +116,7 @@ def count_over(buckets: Buckets, threshold: float) -> Arm | None:
 def estimate_quantile(buckets: Buckets, share: float) -> float | None:
     """Estimate a quantile in seconds; None without requests.
 
-    It is linear within its bucket, as Prometheus' `histogram_quantile`.
-
-    Above the last finite bound it is that bound.
+    It is linear within its bucket, as Prometheus' `histogram_quantile`; above the last finite bound it is that bound.
     """
     if not buckets or not buckets[-1][1]:
         return None

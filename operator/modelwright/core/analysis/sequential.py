@@ -8,7 +8,7 @@ its likelihood at p,
 is a non-negative martingale with mean 1 when p is the truth (Robbins 1970, "Statistical methods related to the law of
 the iterated logarithm", Ann. Math. Stat. 41(5); for intervals: Howard, Ramdas, McAuliffe, Sekhon 2021, "Time-uniform,
 nonparametric, nonasymptotic confidence sequences", Ann. Stat. 49(2)). So is, under (p0, p1), the product over two arms,
-in whatever order and proportion requests go to them; and so is any average of such ratios over priors. By Ville's
+in any order and proportion of their requests; and so is any average of such ratios over priors. By Ville's
 inequality (1939, "Etude critique de la notion de collectif") it ever reaches 1/alpha with probability alpha at most:
 the set of (p0, p1) where it is below 1/alpha holds the truth at all measurements together, with probability 1 - alpha.
 It is exact: no normal approximation, and right at k = 0 and k = n.

@@ -162,8 +162,10 @@ def _psi_value(pairs: Sequence[tuple[int, int]]) -> float:
 
 
 def _merge_small_bins(pairs: Sequence[tuple[int, int]], least: float) -> list[tuple[int, int]]:
-    """`pairs` with the bins of fewer than `least` rows in both samples put together: where a sample is to
-    have only few rows, what is summed up is not chi-square (Cochran, 1954)."""
+    """Merge the bins that have fewer than `least` rows in both samples together into one.
+
+    Where few rows are expected, the sum is not distributed as chi-square (Cochran, 1954).
+    """
     kept, small = [], [0, 0]
     for was, now in pairs:
         if was + now >= least:

@@ -1,4 +1,4 @@
-"""Progress of the approvals that a gate or a step waits for."""
+"""Predicates and facts about the approvals that a gate or a step waits for."""
 
 from __future__ import annotations
 

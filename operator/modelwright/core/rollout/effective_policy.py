@@ -54,7 +54,7 @@ def _choose_policy(
         if snapshot.is_lost:
             text = (
                 f"status.policy of {record.name}: ControllerRevision {snapshot.stored_in}, which holds the policy that "
-                "it began with, is gone or holds something else: put it back, or abort the rollout"
+                "it started with, is gone or holds something else"
             )
             return MANUAL_ROLLBACK_POLICY, Problem(Reason.INVALID_POLICY, text, stalled=True)
         try:
@@ -64,7 +64,7 @@ def _choose_policy(
             text = f"status.policy of {record.name}: {errors}"
             return MANUAL_ROLLBACK_POLICY, Problem(Reason.INVALID_POLICY, text, stalled=True)
     if record is not None and lacks_policy(record) and record.state is not RolloutState.PENDING:
-        text = f"{record.name} has no status.policy, so the evidence it requires is unknown: abort it"
+        text = f"{record.name} has no status.policy, so the evidence it requires is unknown"
         return MANUAL_ROLLBACK_POLICY, Problem(Reason.INVALID_POLICY, text, stalled=True)
     return (present.spec if present is not None else MANUAL_ROLLBACK_POLICY), None
 

@@ -1,4 +1,4 @@
-"""Progress of a step towards its end: its hold, and the evidence that its metrics give."""
+"""Predicates and facts about the progress of a step: its hold, and the evidence that its metrics give."""
 
 from __future__ import annotations
 

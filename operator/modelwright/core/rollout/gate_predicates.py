@@ -1,4 +1,4 @@
-"""Progress of the gates that a candidate passes before any user traffic."""
+"""Predicates and facts about the gates that a candidate passes before any user traffic."""
 
 from __future__ import annotations
 

@@ -107,7 +107,7 @@ def _with_recorded_state(observed: Observation, row: StateRow[Observation, Rollo
     if record is None or observed.rollout is None or row.state in TRANSITION_ONLY_STATES:
         return observed
     if record.state is RolloutState.ROLLING_BACK:
-        # The record keeps the reason of the rollback, whatever is in the way of it.
+        # The record keeps the reason of the rollback, not that of an obstacle to it.
         return observed
     reason = row.reason(observed)
     record = transition_to(record, row.state, reason.reason, reason.message, observed.now)

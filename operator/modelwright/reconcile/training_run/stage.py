@@ -57,7 +57,7 @@ async def observe_stage(context: Context, snapshot: RunSnapshot) -> tuple[ChildR
     trusted = pod_trust.TrustedPods(())
     if work.job is not None:
         trusted = pod_trust.trust_job_pods(live, context.store.by_owner(kinds.POD, metadata["uid"]))
-    # The watch of pods may lag behind that of Jobs: a Job that has ended without a report is judged by its pods of now.
+    # The watch of pods may lag behind that of Jobs: if a Job has ended without a report, list its pods.
     lags_behind = (
         work.job is not None
         and gate_results.has_ended(live)

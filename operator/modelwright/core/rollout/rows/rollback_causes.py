@@ -5,6 +5,7 @@ None of them waits for a write, a gateway or a metrics server.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 from modelwright.api.common import parse_duration
@@ -153,6 +154,11 @@ def _snapshot_problem(o: Observation) -> Problem:
     return rollout_input(o).snapshot_problem or Problem(Reason.INVALID_POLICY, "")
 
 
+def _held_without_policy(o: Observation) -> Problem:
+    problem = _snapshot_problem(o)
+    return replace(problem, message=f"{problem.message}: put it back, or abort the rollout")
+
+
 def _approval_timed_out(o: Observation) -> bool:
     return (
         awaits_approval(o)
@@ -231,7 +237,7 @@ ROWS: tuple[RolloutRow, ...] = (
         name="the policy that it started with can't be read",
         when=_snapshot_is_unreadable,
         state=State.HOLDING,
-        reason=_snapshot_problem,
+        reason=_held_without_policy,
         actions=hold_pods,
         summary="keep pods and traffic as they are, for a person, until the deadline",
         requeue_after=requeue_in_step,

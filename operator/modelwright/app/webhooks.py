@@ -1,4 +1,4 @@
-"""Accepts triggers of other systems: POST /triggers/<namespace>/<policy>/<trigger> requests a training.
+"""Accepts triggers (POST /triggers/<namespace>/<policy>/<trigger>) from senders with the verb `trigger` on the policy.
 
 Senders are authenticated by a token of the cluster and authorized by the verb `trigger` on the RetrainingPolicy: the
 operator holds no secret, and tokens are neither stored nor logged. A standby checks the same, and forwards the request

@@ -1,4 +1,4 @@
-"""Admission: whether the API server proves who writes approvals and commands."""
+"""Whether the API server proves who writes approvals and commands; the rules themselves are in manifests/policies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Defines the operator's own Prometheus metrics; `/metrics` serves REGISTRY."""
+"""Defines the operator's own Prometheus metrics; `/metrics` serves REGISTRY. Alerts on them are in the chart."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Traffic through a gateway: one HTTPRoute or GRPCRoute per Model, and its Service for callers inside the cluster."""
+"""Traffic through a gateway: one HTTPRoute or GRPCRoute per Model; confirms by status and probe that it is followed."""
 
 from __future__ import annotations
 

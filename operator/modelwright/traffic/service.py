@@ -1,4 +1,4 @@
-"""Traffic without a gateway: the Model's Service selects one revision, or all of them, weighted by their pods."""
+"""Traffic without a gateway: applies the split to the Model's Service, which selects one revision or all."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""Judges measurements by a metric's limits. No evidence is never a Pass.
+"""Judges measurements by a metric's limits and its failureLimit. No evidence is never a Pass.
 
 Harm is detected early: Fail as soon as it is proven that a limit is broken, at any number of requests. A Pass needs
 proof too: that all limits hold, and that both revisions have answered enough requests. Any other verdict is

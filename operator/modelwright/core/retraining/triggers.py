@@ -1,4 +1,4 @@
-"""Triggers of a RetrainingPolicy and their firings. Each firing has an identity, for which there is one run."""
+"""Triggers of a RetrainingPolicy (a drift trigger is a query) and their firings: one run for each identity."""
 
 from __future__ import annotations
 

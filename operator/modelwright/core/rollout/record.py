@@ -1,4 +1,4 @@
-"""The record of a rollout, which its ModelRollout keeps, and the elementary changes of it."""
+"""The record of a rollout, which its ModelRollout keeps: its states, and the clock of its deadline."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a rollout record starts, how it ends without a decision of its own, and what its end says of the version."""
+"""How a rollout record starts, how it ends without a decision of its own, and whether its version is quarantined."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Evaluates the metrics of a policy in a step, and records their verdicts in the ModelRollout.
-
-The rows in `rows.stepping` and `rows.rollback_causes` decide what follows from an outcome.
-"""
+"""Has a step's metrics judged by `analysis.judge`; rows (`stepping`, `rollback_causes`) decide what follows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pods and traffic that a step requires, and whether they are in place."""
+"""Pods and traffic (of route and Service) that a step requires, and whether they are in place."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads the objects that route a Model's requests, and checks that requests follow them."""
+"""Reads the objects that route a Model's requests, and has the router check that requests follow them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Rows that a command, or an edit of the Model, brings about in the middle of a rollout."""
+"""Rows that a command, or an edit of the Model, causes during a rollout or after it, as the end of a quarantine."""
 
 from __future__ import annotations
 

@@ -209,8 +209,8 @@ async def test_it_starts_and_works_beside_many_of_the_largest(
         eventually(lambda: told(plane, "model", "digits", "neighbour"), operator, "the neighbour's Model is served")
         if kind in SELF_TOLD:
             eventually(lambda: told(plane, kind.plural, "fat-0", NS), operator, "the object is refused in its status")
-        # A whole sweep, too.
-        eventually(lambda: 'sweeps_total{result="ok"}' in operator.metrics(), operator, "a sweep has ended")
+        # A whole resync, too.
+        eventually(lambda: 'resyncs_total{result="ok"}' in operator.metrics(), operator, "a resync has ended")
         operator.check()
         assert f'modelwright_store_too_large_objects{{kind="{kind.kind}"}}' in operator.metrics()
         peak = operator.resident_mib(peak=True)

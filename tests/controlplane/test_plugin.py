@@ -173,7 +173,7 @@ def test_who_approves_and_nothing_else_may_look_and_say_so(people: People) -> No
 def test_what_was_not_looked_at_is_not_approved(people: People) -> None:
     before = written(people, "apv")
     said = people.refused("ann", "approve", "digits", "--hash", "another", "--reason", "x")
-    assert f"no longer what was looked at: its content hash is {HASH}" in said
+    assert f"has changed since it was reviewed: its content hash is {HASH}" in said
     assert f"--hash {HASH}" in people.refused("ann", "approve", "digits", "--reason", "x")
     assert written(people, "apv") == before
 

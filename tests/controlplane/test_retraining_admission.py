@@ -267,7 +267,7 @@ def test_who_may_make_all_of_it_may_write_a_policy(crd_server: Server, user: str
             policy(train=resource("admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicyBinding")),
             "is never created",
         ),
-        (None, policy(train=resource("apiextensions.k8s.io/v1", "CustomResourceDefinition")), "is never made"),
+        (None, policy(train=resource("apiextensions.k8s.io/v1", "CustomResourceDefinition")), "is never created"),
         (None, policy(train=resource(None, "JobSet")), "spec.run.train.resource.manifest: apiVersion and kind are"),
         (None, policy(train=resource("batch/v1", None)), "spec.run.train.resource.manifest: apiVersion and kind are"),
         ("edits", policy(), "need the verb"),

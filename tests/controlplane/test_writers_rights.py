@@ -287,7 +287,7 @@ REFUSED = [
     (
         "maker",
         model({"volumes": [{"name": f"v{n}", "secret": {"secretName": f"s{n}"}} for n in range(8)]}),
-        f"names at most {rights_policies.MAX_OTHER_NAMES} different ones in an object",
+        f"an object may name at most {rights_policies.MAX_OTHER_NAMES} ",
     ),
 ]
 

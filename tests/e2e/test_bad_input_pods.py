@@ -12,6 +12,7 @@ import pytest
 
 from demo import platform
 from demo.kubectl import Json, conditions
+from modelwright.api import names
 from tests.e2e.lib.space import MODELS, ROUTES, VERSIONS, Space, eventually
 from tests.e2e.lib.store import start_store
 from tests.lib.signing import Signer
@@ -120,15 +121,22 @@ def served(shared_space: Space, slow_cases: None) -> Space:
     return space
 
 
+def serving_uids(space: Space, revision: str) -> set[str]:
+    """The pods of the revision; a failed revision of the same version may still have one that is about to go."""
+    found = space.pods(version="good")
+    return {pod["metadata"]["uid"] for pod in found if pod["metadata"]["labels"][names.LABEL_REVISION] == revision}
+
+
 @pytest.fixture
 def steady(served: Space) -> Iterator[Space]:
     """The Model serves its good version before a test, and again after it has been mended."""
     before = served.wait_ready("good")["status"]["serving"]
-    uids = {pod["metadata"]["uid"] for pod in served.pods(version="good")}
+    uids = serving_uids(served, before["revision"])
+    assert uids
     yield served
     now = served.get(MODELS, "digits")["status"]
     assert now["serving"] == before, "the serving version was touched"
-    assert uids <= {pod["metadata"]["uid"] for pod in served.pods(version="good")}, "a serving pod was replaced"
+    assert uids <= serving_uids(served, before["revision"]), "a serving pod was replaced"
     assert served.ask() == ("good", [10.0])
     # Mended, it is well again: nothing of the failure sticks.
     served.apply(served.model("good"))
